@@ -1,0 +1,75 @@
+"""Every error that ``hound_plugin`` raises on purpose.
+
+::
+
+    HoundError
+    ├── SettingsError          a ``hound:`` key, an environment variable or an argument has a bad name or value
+    ├── MediaError             a clip or an image cannot be used
+    │   ├── MediaNotFoundError     the path does not exist
+    │   ├── MediaDecodeError       the file is no video or image, or it is damaged
+    │   ├── EmptyMediaError        there is not one frame in it
+    │   └── DecodeTimeoutError     decoding took longer than ``decode_timeout``
+    ├── DataError              a record of a data set is malformed
+    │   └── PlaceholderError       ``<video>`` / ``<image>`` placeholders and media do not match in number
+    ├── CheckpointError        a checkpoint is of another architecture, incomplete or not readable
+    └── EnvironmentMismatchError   a package is missing or outside the supported versions
+
+Messages state what was expected, what came, and what to do about it. Each class is also a built-in
+exception of the same meaning, so that code which knows nothing of this package can still catch it.
+"""
+
+from __future__ import annotations
+
+
+class HoundError(Exception):
+    """Base of every error that this package raises on purpose."""
+
+
+class SettingsError(HoundError, ValueError):
+    """A setting has an unknown name or a value outside its range."""
+
+
+class MediaError(HoundError, ValueError):
+    """A clip or an image cannot be used.
+
+    ``path`` holds the offending path when there is one.
+    """
+
+    def __init__(self, message: str, path: str | None = None) -> None:
+        super().__init__(message)
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str | None]]:  # survives the trip from a loader worker
+        return type(self), (str(self), self.path)
+
+
+class MediaNotFoundError(MediaError, FileNotFoundError):
+    """The path of a clip or an image does not exist."""
+
+
+class MediaDecodeError(MediaError):
+    """The file is no video or image, or it is damaged."""
+
+
+class EmptyMediaError(MediaError):
+    """There is not one frame to take."""
+
+
+class DecodeTimeoutError(MediaError, TimeoutError):
+    """Decoding took longer than the limit and was ended."""
+
+
+class DataError(HoundError, ValueError):
+    """A record of a data set is malformed."""
+
+
+class PlaceholderError(DataError):
+    """The placeholders of a text and its media do not match in number."""
+
+
+class CheckpointError(HoundError, ValueError):
+    """A checkpoint is of another architecture, incomplete or not readable."""
+
+
+class EnvironmentMismatchError(HoundError, ImportError):
+    """A package that is needed is missing or outside the supported versions."""
