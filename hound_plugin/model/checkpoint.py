@@ -1,0 +1,208 @@
+"""Reading an original checkpoint while ``from_pretrained`` loads: names changed, towers found, nothing copied.
+
+safetensors files stay lazy slices; ``.bin`` files are read with ``weights_only=True``. A checkpoint saved in
+bfloat16 holds rounded towers, so the tower files that the config names are preferred where they can be had, as the
+original does; which ones were used is logged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.utils import cached_file, logging
+
+from hound_plugin.errors import CheckpointError
+from hound_plugin.model.configuration import tower_location
+from hound_plugin.model.convert import IGNORED, is_original, to_ours
+
+logger = logging.get_logger(__name__)
+
+TOWER_FILES = ("model.safetensors", "pytorch_model.bin")
+TOWER_PREFIXES = ("image_tower", "video_tower")
+_LORA = re.compile(r"base_model\.model\.|\.base_layer")
+
+
+@contextlib.contextmanager
+def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> Iterator[Any]:
+    """Give the state dict of an original checkpoint under our names, or ``state_dict`` as it is for our layout.
+
+    Args:
+        model: the composite or its base model, parameters still without values.
+        state_dict: what ``from_pretrained`` was given, or None.
+        files: the resolved checkpoint files, or None.
+        load_config: transformers' ``LoadStateDictConfig``: hub arguments and the checkpoint's place.
+
+    Raises:
+        CheckpointError: unknown or missing keys (listed), or a tower that cannot be found.
+    """
+    if state_dict is not None or not files:
+        yield state_dict
+        return
+    with contextlib.ExitStack() as stack:
+        tensors = read_tensors(files, stack)
+        if not is_original(list(tensors)):
+            stack.close()
+            yield None
+            return
+        ours = {new: tensors[old] for old, new in to_ours(list(tensors)).items()}
+        folder = str(load_config.pretrained_model_name_or_path)
+        hub = {key: value for key, value in (load_config.download_kwargs or {}).items() if key not in _NOT_FOR_TOWERS}
+        ours.update(_towers(model.config, ours, folder if os.path.isdir(folder) else None, hub, stack))
+        if not hasattr(model, "lm_head"):
+            ours = {key.removeprefix("model."): value for key, value in ours.items() if key != "lm_head.weight"}
+        _check_complete(model, ours, load_config.pretrained_model_name_or_path)
+        if is_deepspeed_zero3_enabled():  # scattering wants tensors
+            ours = {key: value if torch.is_tensor(value) else value[...] for key, value in ours.items()}
+        yield ours
+
+
+_NOT_FOR_TOWERS = ("revision", "commit_hash", "subfolder")
+
+
+def read_tensors(files: list[str], stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Open checkpoint files: ``key -> tensor`` (.bin) or lazy slice (.safetensors), open until the stack closes."""
+    tensors: dict[str, Any] = {}
+    for file in files:
+        if file.endswith(".safetensors"):
+            handle = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
+            tensors.update({key: handle.get_slice(key) for key in handle.keys()})  # noqa: SIM118 (no mapping)
+        else:
+            tensors.update(load_bin(file))
+    return tensors
+
+
+def load_bin(file: str | Path) -> dict[str, torch.Tensor]:
+    """Read a ``.bin`` checkpoint without unpickling anything but tensors.
+
+    Raises:
+        CheckpointError: torch is older than 2.6 (``weights_only`` could be bypassed: CVE-2025-32434), or the file is
+            damaged or holds other objects.
+    """
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        raise CheckpointError(
+            f"Expected torch 2.6 or later to read {file} safely, found {torch.__version__}. Update torch, or convert "
+            "the checkpoint to safetensors elsewhere."
+        )
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    except Exception as error:
+        raise CheckpointError(
+            f"Expected a checkpoint of tensors in {file}, but it cannot be read ({type(error).__name__}: {error}). "
+            "It is damaged, or it holds other Python objects, which are never loaded. Download it again."
+        ) from error
+
+
+def _towers(
+    config: Any, ours: dict[str, Any], folder: str | None, hub: dict[str, Any], stack: contextlib.ExitStack
+) -> dict[str, Any]:
+    """The towers' tensors under our names, for each tower whose own files can be had."""
+    found: dict[str, Any] = {}
+    for tower, name in (("image_tower", config.mm_image_tower), ("video_tower", config.mm_video_tower)):
+        prefix = f"model.{tower}."
+        inside = any(key.startswith(prefix) for key in ours)
+        file = find_tower(name, folder, hub) if name else None
+        if file is not None:
+            tensors = read_tower(file, getattr(config, f"{tower}_config"), stack)
+            found.update({prefix + key: value for key, value in tensors.items()})
+            logger.warning(f"{tower}: weights from {name} ({file}).")
+        elif inside:
+            logger.warning(
+                f"{tower}: weights from the checkpoint itself; {name} is not at hand. If the checkpoint was saved in "
+                "bfloat16, these are rounded."
+            )
+        else:
+            raise CheckpointError(
+                f"The checkpoint holds no weights of the {tower.replace('_', ' ')}, and {name!r}, which its config.json "
+                f"names, cannot be found as a folder or on the hub. Download it once (`hf download {name}`), or put "
+                "the path of a local copy into the config.json."
+            )
+    return found
+
+
+def find_tower(name: str, folder: str | None, hub: dict[str, Any]) -> str | None:
+    """The weight file of a tower in a folder, the hub's cache or the hub; None if there is none."""
+    place = tower_location(name, folder)
+    for file in TOWER_FILES:
+        try:
+            path = cached_file(
+                place, file, **hub, _raise_exceptions_for_missing_entries=False,
+                _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
+            )  # fmt: skip
+        except OSError as error:
+            logger.info(f"{name}/{file}: {error}")
+            continue
+        if path is not None:
+            return str(path)
+    return None
+
+
+def read_tower(file: str, config: Any, stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Tensors of a LanguageBind file under the names of our tower.
+
+    The text tower and the projections of the contrastive model are left out. ``LanguageBind_Image`` as it lies on
+    the hub wraps its encoder in LoRA; those weights are merged: ``W + B A * alpha / r``.
+    """
+    tensors = read_tensors([file], stack)
+    vision = {}
+    for key, value in tensors.items():
+        if key.startswith("vision_model.") and not IGNORED.search(key):
+            vision[key.removeprefix("vision_model.")] = value
+    if any(".lora_A." in key for key in vision):
+        vision = merge_lora(vision, *_lora_scale(file))
+    return vision
+
+
+def _lora_scale(file: str) -> tuple[float, int]:
+    import json
+
+    values = json.loads((Path(file).parent / "config.json").read_text(encoding="utf-8"))
+    vision = values.get("vision_config", values)
+    return float(vision.get("lora_alpha", 16)), int(vision.get("lora_r", 2))
+
+
+def merge_lora(tensors: dict[str, Any], alpha: float, rank: int) -> dict[str, Any]:
+    """Merge LoRA pairs into their base weights and drop PEFT's infixes from the names.
+
+    Args:
+        tensors: keys such as ``encoder.base_model.model.layers.0.self_attn.q_proj.lora_A.default.weight`` with the
+            base weight at ``...q_proj.weight`` or ``...q_proj.base_layer.weight``.
+        alpha, rank: LoRA's scale is ``alpha / rank``.
+    """
+    merged: dict[str, Any] = {}
+    pairs: dict[str, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        clean = _LORA.sub("", key)
+        match = re.fullmatch(r"(.+)\.lora_([AB])(?:\.[^.]+)?\.weight", clean)
+        if match:
+            pairs.setdefault(match.group(1), {})[match.group(2)] = value if torch.is_tensor(value) else value[...]
+        else:
+            merged[clean] = value
+    for name, pair in pairs.items():
+        base = merged.get(f"{name}.weight")
+        if base is None or set(pair) != {"A", "B"}:
+            raise CheckpointError(f"Expected a base weight and a LoRA pair for {name}, found {sorted(pair)}.")
+        base = base if torch.is_tensor(base) else base[...]
+        delta = (pair["B"].float() @ pair["A"].float()) * (alpha / rank)
+        merged[f"{name}.weight"] = (base.float() + delta).to(base.dtype)
+    return merged
+
+
+def _check_complete(model: Any, ours: dict[str, Any], name: Any) -> None:
+    expected = {key for key in model.state_dict() if not IGNORED.search(key)}
+    if getattr(model.config, "tie_word_embeddings", False):
+        expected.discard("lm_head.weight")
+    missing, unexpected = sorted(expected - set(ours)), sorted(set(ours) - expected)
+    if missing or unexpected:
+        raise CheckpointError(
+            f"The checkpoint {name} does not fit its config.json: {len(missing)} keys are missing "
+            f"({', '.join(missing[:10])}), {len(unexpected)} are unexpected ({', '.join(unexpected[:10])}). "
+            "Are all of its files there, and is it of this architecture?"
+        )

@@ -1,0 +1,288 @@
+"""Configurations: one LanguageBind tower, and the composite of two towers, a projector and a language model.
+
+Both checkpoint layouts end in the same :class:`LlavaHoundConfig`: ours (``model_type`` "llava_hound") as it is
+saved, and the original one (``model_type`` "llava_llama", towers named by ``mm_image_tower`` / ``mm_video_tower``)
+through :func:`composite_from_original`, which also reads the configurations of the two towers.
+
+Source of every field: arXiv 2404.01258 and the configuration files of the released checkpoints.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar
+
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers.utils import cached_file
+
+from hound_plugin.errors import CheckpointError
+
+IMAGE_TOWER = "LanguageBind/LanguageBind_Image"
+VIDEO_TOWER = "LanguageBind/LanguageBind_Video_merge"
+ORIGINAL_MODEL_TYPE = "llava_llama"
+# Keys of an original config that describe the composite and not the language model. The rest is LLaMA's.
+ORIGINAL_KEYS = (
+    "X",
+    "freeze_mm_mlp_adapter",
+    "image_aspect_ratio",
+    "image_grid_pinpoints",
+    "mm_hidden_size",
+    "mm_image_tower",
+    "mm_projector_type",
+    "mm_use_im_patch_token",
+    "mm_use_im_start_end",
+    "mm_use_x_patch_token",
+    "mm_use_x_start_end",
+    "mm_video_tower",
+    "mm_vision_select_feature",
+    "mm_vision_select_layer",
+    "tune_mm_mlp_adapter",
+    "use_mm_proj",
+)
+_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "proxies")
+
+
+class LlavaHoundTowerConfig(PreTrainedConfig):
+    """One LanguageBind tower: a CLIP ViT, with divided space-time attention if ``add_time_attn``.
+
+    The defaults are those of the released video tower (ViT-L/14). ``num_frames`` is the number of frames that one
+    temporal embedding covers; a tower without temporal attention takes any number.
+    Source: LanguageBind's ``configuration_video.py`` / ``configuration_image.py``.
+    """
+
+    model_type = "llava_hound_tower"
+
+    hidden_size: int = 1024
+    intermediate_size: int = 4096
+    num_hidden_layers: int = 24
+    num_attention_heads: int = 16
+    num_channels: int = 3
+    image_size: int = 224
+    patch_size: int = 14
+    hidden_act: str = "gelu"
+    layer_norm_eps: float = 1e-5
+    attention_dropout: float = 0.0
+    initializer_range: float = 0.02
+    initializer_factor: float = 1.0
+    add_time_attn: bool = False
+    num_frames: int = 1
+
+    @property
+    def patches_per_frame(self) -> int:
+        """Number of patch tokens of one frame, CLS not counted."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @classmethod
+    def from_languagebind(cls, values: dict[str, Any]) -> LlavaHoundTowerConfig:
+        """Read a tower's ``config.json`` as LanguageBind writes it (nested ``vision_config``), or our own.
+
+        Raises:
+            CheckpointError: it describes no vision tower.
+        """
+        vision = values.get("vision_config", values)
+        if not isinstance(vision, dict) or "patch_size" not in vision or "hidden_size" not in vision:
+            raise CheckpointError(
+                "Expected the config.json of a LanguageBind tower with a `vision_config` that has `hidden_size` and "
+                f"`patch_size`; found the keys {sorted(values)}. Check `mm_image_tower` / `mm_video_tower`."
+            )
+        if vision.get("force_patch_dropout"):
+            raise CheckpointError(
+                f"This tower asks for patch dropout ({vision['force_patch_dropout']}), which a frozen tower must not "
+                "have. Set `force_patch_dropout` to 0.0 in its config.json, as the released towers have it."
+            )
+        known = {name: vision[name] for name in cls.__dataclass_fields__ if name in vision and name in _TOWER_FIELDS}
+        if not known.get("add_time_attn"):
+            known["num_frames"] = 1
+        return cls(**known)
+
+
+_TOWER_FIELDS = frozenset(LlavaHoundTowerConfig.__annotations__)
+
+
+class LlavaHoundConfig(PreTrainedConfig):
+    """Two towers, one shared projector, one language model.
+
+    ``image_token_id`` and ``video_token_id`` lie above the language model's vocabulary (``vocab_size`` and
+    ``vocab_size + 1`` unless given): they mark places in ``input_ids`` and are never looked up in the embedding, so
+    that the checkpoint keeps its original rows.
+
+    Args:
+        text_config: configuration (or its dict) of the language model; LLaMA-7B's shape if None.
+        image_tower_config, video_tower_config: :class:`LlavaHoundTowerConfig` (or dict).
+        mm_projector_type: ``linear`` or ``mlp{N}x_gelu``.
+        mm_vision_select_layer: which hidden state of a tower is its feature; -2 is the input of the last block.
+        image_aspect_ratio: ``pad`` (images are padded to a square with the mean colour) or None.
+        freeze_towers: whether the towers' parameters start without gradient.
+        original_config: the keys of the original ``config.json`` that have no place here, kept for converting back.
+    """
+
+    model_type = "llava_hound"
+    sub_configs: ClassVar[dict[str, Any]] = {
+        "text_config": AutoConfig,
+        "image_tower_config": LlavaHoundTowerConfig,
+        "video_tower_config": LlavaHoundTowerConfig,
+    }
+
+    text_config: dict | PreTrainedConfig | None = None
+    image_tower_config: dict | PreTrainedConfig | None = None
+    video_tower_config: dict | PreTrainedConfig | None = None
+    image_token_id: int | None = None
+    video_token_id: int | None = None
+    mm_projector_type: str = "mlp2x_gelu"
+    mm_vision_select_layer: int = -2
+    image_aspect_ratio: str | None = "pad"
+    mm_image_tower: str | None = IMAGE_TOWER
+    mm_video_tower: str | None = VIDEO_TOWER
+    freeze_towers: bool = True
+    tie_word_embeddings: bool = False
+    original_config: dict | None = None
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if self.text_config is None:
+            self.text_config = CONFIG_MAPPING["llama"](tie_word_embeddings=False)
+        elif isinstance(self.text_config, dict):
+            values = dict(self.text_config)
+            self.text_config = CONFIG_MAPPING[values.pop("model_type", "llama")](**values)
+        self.image_tower_config = _tower(self.image_tower_config)
+        self.video_tower_config = _tower(self.video_tower_config, add_time_attn=True, num_frames=8)
+        if self.image_token_id is None:
+            self.image_token_id = self.text_config.vocab_size
+        if self.video_token_id is None:
+            self.video_token_id = self.text_config.vocab_size + 1
+        super().__post_init__(**kwargs)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of one clip that the video tower was trained for."""
+        return self.video_tower_config.num_frames if self.video_tower_config.add_time_attn else 8
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Visual tokens that replace one ``<image>``: 256 at full size."""
+        return self.image_tower_config.patches_per_frame
+
+    def tokens_per_video(self, num_frames: int | None = None) -> int:
+        """Visual tokens that replace one ``<video>``: frames x patches, 2048 at full size."""
+        return (num_frames or self.num_frames) * self.video_tower_config.patches_per_frame
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """As transformers' ``from_dict``; an original config is translated first (it may read the towers' files)."""
+        if config_dict.get("model_type") == ORIGINAL_MODEL_TYPE:
+            hub = {key: kwargs[key] for key in _HUB_KEYS if key in kwargs}
+            name = str(kwargs.get("name_or_path", ""))  # AutoConfig passes it; the file itself does not know its place
+            config_dict = composite_from_original(config_dict, folder=name if os.path.isdir(name) else None, **hub)
+        return super().from_dict(config_dict, **kwargs)
+
+    @classmethod
+    def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
+        """As transformers', remembering the folder, to which a relative tower path in the file refers."""
+        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        if config_dict.get("model_type") == ORIGINAL_MODEL_TYPE:
+            hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None and key != "revision"}
+            folder = str(pretrained_model_name_or_path) if os.path.isdir(pretrained_model_name_or_path) else None
+            config_dict = composite_from_original(config_dict, folder=folder, **hub)
+        return config_dict, unused
+
+
+class OriginalLlavaConfig(LlavaHoundConfig):
+    """What ``AutoConfig`` finds for ``model_type`` "llava_llama"; loading it gives a :class:`LlavaHoundConfig`."""
+
+    model_type = ORIGINAL_MODEL_TYPE
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> Any:
+        """Load an original ``config.json`` as a :class:`LlavaHoundConfig`."""
+        return LlavaHoundConfig.from_pretrained(pretrained_model_name_or_path, **kwargs)
+
+    @classmethod
+    def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:
+        """Translate an original config; see :func:`composite_from_original`."""
+        return LlavaHoundConfig.from_dict(config_dict, **kwargs)
+
+
+def _tower(value: dict | PreTrainedConfig | None, **defaults: Any) -> LlavaHoundTowerConfig:
+    if isinstance(value, LlavaHoundTowerConfig):
+        return value
+    if value is None:
+        return LlavaHoundTowerConfig(**defaults)
+    values = value if isinstance(value, dict) else value.to_dict()
+    return LlavaHoundTowerConfig(**{k: v for k, v in values.items() if k != "model_type"})
+
+
+def tower_location(name: str, folder: str | None) -> str:
+    """Where a tower lies: a path relative to the checkpoint's folder, any other local path, or else a hub id."""
+    if folder is not None and (Path(folder) / name).is_dir():
+        return str(Path(folder) / name)
+    return name
+
+
+def read_tower_config(name: str, folder: str | None = None, **hub: Any) -> LlavaHoundTowerConfig:
+    """Read the configuration of a tower from a folder or the hub.
+
+    Raises:
+        CheckpointError: there is no ``config.json`` under that name, or it is no tower's.
+    """
+    place = tower_location(name, folder)
+    try:
+        path = cached_file(place, "config.json", **hub)
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"Expected the tower {name!r} (named in the checkpoint's config.json) as a folder or on the hub, but its "
+            f"config.json cannot be read: {error} Download it once (`hf download {name}`), or put the path of a "
+            "local copy into the checkpoint's config.json."
+        ) from error
+    return LlavaHoundTowerConfig.from_languagebind(values)
+
+
+def composite_from_original(values: dict[str, Any], folder: str | None = None, **hub: Any) -> dict[str, Any]:
+    """Translate the ``config.json`` of an original checkpoint into the dict of a :class:`LlavaHoundConfig`.
+
+    Args:
+        values: the original config; it must name both towers.
+        folder: the checkpoint's folder, to which a relative tower path refers.
+        hub: ``cache_dir``, ``token`` ... for reading the towers' configurations.
+
+    Raises:
+        CheckpointError: it is a LLaVA checkpoint of another kind, or a tower cannot be read.
+    """
+    missing = [key for key in ("mm_image_tower", "mm_video_tower") if not values.get(key)]
+    if missing:
+        raise CheckpointError(
+            "Expected an original LLaVA-Hound or Video-LLaVA checkpoint, whose config.json names both towers; "
+            f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} missing. This looks like an "
+            "image-only LLaVA; use the host's own `llava` template and a llava-hf checkpoint for it."
+        )
+    if values.get("mm_vision_select_feature", "patch") != "patch":
+        raise CheckpointError(
+            f"Expected mm_vision_select_feature 'patch', found {values['mm_vision_select_feature']!r}; "
+            "no released checkpoint of this family keeps the CLS token."
+        )
+    for flag in ("mm_use_x_start_end", "mm_use_im_start_end"):
+        if values.get(flag):
+            raise CheckpointError(f"Expected {flag} false, found true; no released checkpoint of this family uses it.")
+    skip = {*ORIGINAL_KEYS, "model_type", "architectures", "_name_or_path", "transformers_version"}
+    text = {key: value for key, value in values.items() if key not in skip}
+    text["model_type"] = "llama"
+    return {
+        "model_type": LlavaHoundConfig.model_type,
+        "architectures": ["LlavaHoundForConditionalGeneration"],
+        "text_config": text,
+        "image_tower_config": read_tower_config(values["mm_image_tower"], folder, **hub).to_dict(),
+        "video_tower_config": read_tower_config(values["mm_video_tower"], folder, **hub).to_dict(),
+        "mm_projector_type": values.get("mm_projector_type", "linear"),
+        "mm_vision_select_layer": values.get("mm_vision_select_layer", -2),
+        "image_aspect_ratio": "pad" if values.get("image_aspect_ratio") == "pad" else None,
+        "mm_image_tower": values["mm_image_tower"],
+        "mm_video_tower": values["mm_video_tower"],
+        "tie_word_embeddings": bool(values.get("tie_word_embeddings", False)),
+        "dtype": values.get("torch_dtype") or values.get("dtype"),
+        "bos_token_id": values.get("bos_token_id", 1),
+        "eos_token_id": values.get("eos_token_id", 2),
+        "pad_token_id": values.get("pad_token_id") or 0,
+        "original_config": dict(values),
+    }
