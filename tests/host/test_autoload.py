@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.host.autoload import HOOKED_MODULES
-
-from .conftest import Sandbox
+from tests.sandbox import Sandbox
 
 WriteScript = Callable[[str, str], Path]
 

@@ -1,0 +1,93 @@
+"""The command ``hound``: a thin composition root.
+
+Each command is one ``add_<command>(commands)`` function, which declares its arguments and names the function that
+runs it. Imports of real work stand inside those, so that ``hound --help`` is quick and works in a broken environment.
+
+Exit codes: 0 done, 1 failed, 2 bad usage or bad input.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from hound_plugin import __version__
+from hound_plugin.errors import EnvironmentMismatchError, HoundError
+
+if TYPE_CHECKING:
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+DONE = 0
+FAILED = 1
+BAD_INPUT = 2
+
+EXAMPLES = """\
+examples:
+  hound doctor                 is this environment fit, and is the plugin active in LLaMA-Factory?
+  hound doctor --json          the same for machines
+  hound COMMAND --help         what a command does, and its options
+
+exit codes: 0 done, 1 failed, 2 bad usage or bad input
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    try:
+        arguments = build_parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has printed help, the version or what is wrong
+        return stop.code if isinstance(stop.code, int) else BAD_INPUT
+    run: Callable[[argparse.Namespace], int] = arguments.run
+    try:
+        return run(arguments)
+    except HoundError as error:
+        print(f"hound: {' '.join(str(error).split())}", file=sys.stderr)
+        return FAILED if isinstance(error, EnvironmentMismatchError) else BAD_INPUT
+    except KeyboardInterrupt:
+        print("hound: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:  # `hound ... | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser with every command."""
+    parser = argparse.ArgumentParser(
+        prog="hound",
+        description="LLaVA-Hound for LLaMA-Factory. Training, chat, API and web UI are the host's own commands.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"hound-plugin {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_doctor(commands)
+    return parser
+
+
+def add_doctor(commands: Commands) -> None:
+    """``hound doctor``."""
+    parser = commands.add_parser(
+        "doctor",
+        help="check versions, activation, decoders and the GPU, and say what to do",
+        description="Looks at this environment and says what to do about each problem. Takes 5 to 30 seconds.",
+        epilog="exit codes: 0 fit (warnings allowed), 1 at least one problem",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
+    parser.set_defaults(run=_doctor)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from hound_plugin import doctor
+
+    checks = doctor.examine()
+    print(doctor.to_json(checks) if arguments.json else doctor.to_text(checks))
+    return doctor.exit_code(checks)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

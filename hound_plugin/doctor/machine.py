@@ -1,0 +1,53 @@
+"""Disk space and memory."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from .report import OK, WARN, Check
+
+CHECKPOINT_GIB = 15.0  # the 7B language model and both towers in bfloat16
+
+_GIB = float(2**30)
+
+
+def check_machine() -> list[Check]:
+    """Room for one checkpoint on the disk of the hub's cache, and in memory."""
+    return [_check_disk(), _check_memory()]
+
+
+def hub_cache() -> Path:
+    """The folder into which the hub's client downloads, by the same variables that it reads."""
+    home = os.environ.get("HF_HOME") or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "huggingface")
+    return Path(os.environ.get("HF_HUB_CACHE") or os.path.join(home, "hub")).expanduser()
+
+
+def _check_disk() -> Check:
+    folder = hub_cache()
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free = shutil.disk_usage(existing).free / _GIB
+    found = f"{free:.0f} GiB free for {folder}"
+    expected = f"{2 * CHECKPOINT_GIB:.0f} GiB for one 7B checkpoint and one result"
+    if free < 2 * CHECKPOINT_GIB:
+        return Check("disk", WARN, found, expected, "Set HF_HOME to a folder on a larger disk.")
+    return Check("disk", OK, found, expected)
+
+
+def _check_memory() -> Check:
+    memory = _memory_limit() / _GIB
+    expected = f"{CHECKPOINT_GIB:.0f} GiB to load a 7B checkpoint"
+    if memory < CHECKPOINT_GIB:
+        fix = "The demo needs 2 GiB. For the 7B model use a larger machine, or `quantization_bit: 4` on a GPU."
+        return Check("memory", WARN, f"{memory:.0f} GiB", expected, fix)
+    return Check("memory", OK, f"{memory:.0f} GiB", expected)
+
+
+def _memory_limit() -> float:
+    total = float(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"))
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return total
+    return min(total, float(limit)) if limit.isdigit() else total

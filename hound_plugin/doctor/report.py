@@ -1,0 +1,78 @@
+"""One finding of the doctor, and its presentation for people and for machines."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+OK = "ok"
+WARN = "warn"
+FAIL = "fail"
+
+_MARKS = {OK: "ok  ", WARN: "warn", FAIL: "FAIL"}
+_WIDTH = 100
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding.
+
+    Attributes:
+        name: What was looked at.
+        status: ``"ok"``, ``"warn"`` (works, with a drawback) or ``"fail"`` (training or inference will not work).
+        found: What is there.
+        expected: What should be there, or "".
+        fix: What to do about it, or "".
+    """
+
+    name: str
+    status: str
+    found: str
+    expected: str = ""
+    fix: str = ""
+
+
+def exit_code(checks: Sequence[Check]) -> int:
+    """1 if any check failed, else 0; warnings do not count."""
+    return int(any(check.status == FAIL for check in checks))
+
+
+def to_json(checks: Sequence[Check]) -> str:
+    """``{"status": worst, "checks": [{name, status, found, expected, fix}, ...]}``."""
+    return json.dumps({"status": _worst(checks), "checks": [asdict(check) for check in checks]}, indent=2)
+
+
+def to_text(checks: Sequence[Check]) -> str:
+    """A table with the fix under each problem and a closing line."""
+    width = max((len(check.name) for check in checks), default=0)
+    lines: list[str] = []
+    for check in checks:
+        text = check.found
+        if check.status != OK and check.expected:
+            text += f" (expected {check.expected})"
+        indent = " " * (width + 8)
+        lines += textwrap.wrap(
+            f"{_MARKS[check.status]}  {check.name:<{width}}  {text}", _WIDTH, subsequent_indent=indent
+        )
+        if check.status != OK and check.fix:
+            lines += textwrap.wrap(
+                f"-> {check.fix}", _WIDTH, initial_indent=indent, subsequent_indent=indent + "   ",
+                break_long_words=False, break_on_hyphens=False,
+            )  # fmt: skip
+    failed = sum(check.status == FAIL for check in checks)
+    warned = sum(check.status == WARN for check in checks)
+    lines.append("")
+    if failed:
+        lines.append(f"{failed} problem(s) to solve, {warned} warning(s).")
+    elif warned:
+        lines.append(f"Ready, with {warned} warning(s).")
+    else:
+        lines.append("Ready.")
+    return "\n".join(lines)
+
+
+def _worst(checks: Sequence[Check]) -> str:
+    present = {check.status for check in checks}
+    return next((status for status in (FAIL, WARN) if status in present), OK)

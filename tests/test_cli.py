@@ -1,0 +1,52 @@
+"""Exit codes and messages of ``hound``."""
+
+from __future__ import annotations
+
+import argparse
+
+import pytest
+
+from hound_plugin import __version__, cli
+from hound_plugin.errors import DataError, EnvironmentMismatchError, HoundError, SettingsError
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"hound-plugin {__version__}\n"
+
+
+def test_help_has_examples(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["--help"]) == 0
+    assert "examples:" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [[], ["no-such-command"], ["doctor", "--no-such-option"]])
+def test_bad_usage(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(arguments) == 2
+    assert "usage: hound" in capsys.readouterr().err
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    actions = [a for a in cli.build_parser()._actions if isinstance(a, argparse._SubParsersAction)]
+    for name in actions[0].choices:
+        assert cli.main([name, "--help"]) == 0
+        assert "usage: hound" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (SettingsError("num_frames must be\n  at least 1"), 2),
+        (DataError("line 3"), 2),
+        (EnvironmentMismatchError("torch is missing"), 1),
+    ],
+)
+def test_our_errors_are_one_line(
+    error: HoundError, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(_: argparse.Namespace) -> int:
+        raise error
+
+    monkeypatch.setattr(cli, "_doctor", fail)
+    assert cli.main(["doctor"]) == code
+    assert capsys.readouterr().err == f"hound: {' '.join(str(error).split())}\n"
