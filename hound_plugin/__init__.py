@@ -1,3 +1,63 @@
-"""LLaVA-Hound (arXiv 2404.01258) for LLaMA-Factory."""
+"""LLaVA-Hound (arXiv 2404.01258) for LLaMA-Factory: model, template, video collator, chat and training.
+
+>>> import hound_plugin  # doctest: +SKIP
+>>> hound = hound_plugin.load("ShareGPTVideo/LLaVA-Hound-DPO", device="cuda", dtype="bfloat16")  # doctest: +SKIP
+>>> hound.chat("What is this video about?", video="clip.mp4", temperature=0)  # doctest: +SKIP
+
+Layers, each importing only what stands to its left (``tests/test_layering.py``)::
+
+    errors, settings <- media <- processing <- model.inference <- cli
+                   model.configuration <- processing, model  <- host (the only one that imports llamafactory)
+
+Importing this package imports nothing heavy. It asks for one thing: that ``AutoConfig``, ``AutoProcessor`` and
+``AutoModelForImageTextToText`` know LLaVA-Hound as soon as transformers is imported.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
+
+_HOME = {
+    "DataError": "hound_plugin.errors",
+    "CheckpointError": "hound_plugin.errors",
+    "HoundError": "hound_plugin.errors",
+    "HoundModel": "hound_plugin.model.inference",
+    "HoundSettings": "hound_plugin.settings",
+    "LlavaHoundConfig": "hound_plugin.model.configuration",
+    "LlavaHoundForConditionalGeneration": "hound_plugin.model.modeling",
+    "LlavaHoundProcessor": "hound_plugin.processing.processor",
+    "MediaError": "hound_plugin.errors",
+    "SettingsError": "hound_plugin.errors",
+    "load": "hound_plugin.model.inference",
+}
+__all__ = ["__version__", *sorted(_HOME)]
+
+if TYPE_CHECKING:
+    from hound_plugin.errors import CheckpointError, DataError, HoundError, MediaError, SettingsError
+    from hound_plugin.model.configuration import LlavaHoundConfig
+    from hound_plugin.model.inference import HoundModel, load
+    from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
+    from hound_plugin.processing.processor import LlavaHoundProcessor
+    from hound_plugin.settings import HoundSettings
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def _activate() -> None:
+    from hound_plugin.host.autoload import activate
+
+    activate()
+
+
+_activate()

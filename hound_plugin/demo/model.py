@@ -1,0 +1,69 @@
+"""A tiny LLaVA-Hound of the real architecture, temporal attention on, with random weights."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import torch
+from transformers import AutoTokenizer, LlamaConfig, set_seed
+
+from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
+from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
+from hound_plugin.processing.processor import LlavaHoundProcessor
+
+IMAGE_SIZE = 32
+PATCH_SIZE = 8
+TOWER_WIDTH, TOWER_LAYERS, TOWER_HEADS = 96, 4, 4
+WIDTH, LAYERS, HEADS = 128, 3, 4
+MAX_POSITIONS = 1024
+
+
+def tiny_config(vocab_size: int) -> LlavaHoundConfig:
+    """Configuration of the demo model: the released model's structure with every size reduced."""
+    tower = {
+        "hidden_size": TOWER_WIDTH,
+        "intermediate_size": 4 * TOWER_WIDTH,
+        "num_hidden_layers": TOWER_LAYERS,
+        "num_attention_heads": TOWER_HEADS,
+        "image_size": IMAGE_SIZE,
+        "patch_size": PATCH_SIZE,
+        "initializer_range": 0.05,
+    }
+    text = LlamaConfig(
+        vocab_size=vocab_size,
+        hidden_size=WIDTH,
+        intermediate_size=4 * WIDTH,
+        num_hidden_layers=LAYERS,
+        num_attention_heads=HEADS,
+        num_key_value_heads=HEADS,
+        max_position_embeddings=MAX_POSITIONS,
+        pad_token_id=0,
+        bos_token_id=1,
+        eos_token_id=2,
+        tie_word_embeddings=False,
+    )
+    return LlavaHoundConfig(
+        text_config=text,
+        image_tower_config=LlavaHoundTowerConfig(**tower),
+        video_tower_config=LlavaHoundTowerConfig(**tower, add_time_attn=True, num_frames=8),
+        mm_image_tower=None,
+        mm_video_tower=None,
+    )
+
+
+def write_model(tokenizer_folder: Path, out_folder: Path, seed: int = 0) -> None:
+    """Write model, processor and tokenizer with random weights; the same seed gives the same bytes.
+
+    The folder appears under its name only when it is complete.
+    """
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    config = tiny_config(len(tokenizer))
+    set_seed(seed)
+    model = LlavaHoundForConditionalGeneration(config).to(torch.float32)
+    part = out_folder.with_name(out_folder.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    model.save_pretrained(part)
+    LlavaHoundProcessor.from_config(config, tokenizer).save_pretrained(part)
+    shutil.rmtree(out_folder, ignore_errors=True)
+    part.rename(out_folder)

@@ -1,0 +1,165 @@
+"""What must hold before the first step: nothing visual is cut, something is learnt, and the media can be read."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+import random
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from llamafactory.extras import logging
+from tqdm import tqdm
+
+from hound_plugin.errors import DataError, MediaDecodeError, MediaError
+from hound_plugin.host import compat
+from hound_plugin.media.decode import probe
+from hound_plugin.processing.processor import open_image
+
+logger = logging.get_logger(__name__)
+
+SAMPLE = 20000
+_UNLIMITED = 1 << 40
+
+
+def _is_ours(template: Any) -> bool:
+    from hound_plugin.host.template import LlavaHoundTemplate
+
+    return isinstance(template, LlavaHoundTemplate)
+
+
+def checked_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run a dataset processor's ``_encode_data_example`` and check what ``cutoff_len`` left of the row.
+
+    Raises:
+        DataError: visual tokens were cut (the message names the ``cutoff_len`` that is needed), or nothing is left
+            to learn.
+    """
+    result = original(self, *args, **kwargs)
+    if not _is_ours(self.template):
+        return result
+    videos, images = kwargs.get("videos") or [], kwargs.get("images") or []
+    expected = len(videos) * self.processor.tokens_per_video + len(images) * self.processor.tokens_per_image
+    visual = {self.processor.image_token_id, self.processor.video_token_id}
+    sequences = [ids for ids in result if isinstance(ids, list)]
+    # (input_ids, labels), (chosen ids, labels, rejected ids, labels) or (ids, labels, kl ids, kl labels, tag)
+    cut = any(sum(token in visual for token in ids) != expected for ids in sequences[0::2])
+    masked = any(all(label == -100 for label in labels) for labels in sequences[1::2])
+    generating = type(self).__name__ == "UnsupervisedDatasetProcessor"  # its labels are for scoring and may be empty
+    if cut or (masked and not generating):
+        _explain(original, self, args, kwargs, cut)
+    return result
+
+
+def _explain(original: Callable[..., Any], self: Any, args: Any, kwargs: Any, cut: bool) -> None:
+    limit = self.data_args.cutoff_len
+    unlimited = copy.copy(self)
+    unlimited.data_args = copy.copy(self.data_args)
+    unlimited.data_args.cutoff_len = _UNLIMITED
+    full = [ids for ids in original(unlimited, *args, **kwargs) if isinstance(ids, list)]
+    needed = max(len(ids) for ids in full[0::2])
+    media = [item if isinstance(item, str) else "" for item in (kwargs.get("videos") or kwargs.get("images") or [])]
+    where = f"{media[0]!r}" if media else repr((kwargs.get("prompt") or [{}])[-1].get("content", ""))[:200]
+    if needed <= limit:
+        raise DataError(f"Expected something to learn in the row of {where}, but its answer is empty. Remove the row.")
+    what = "visual tokens" if cut else "the whole answer"
+    raise DataError(
+        f"`cutoff_len: {limit}` cuts {what} of the row of {where}, which has {needed} tokens. Set `cutoff_len` to at "
+        f"least {needed}: one clip takes {self.processor.tokens_per_video} tokens."
+    )
+
+
+def checked_dataset(original: Callable[..., Any], template: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run the host's ``get_dataset`` and check the media of what it returns (setting ``check_media``)."""
+    module = original(template, *args, **kwargs)
+    settings = compat.settings()
+    if not _is_ours(template) or settings.check_media == "off":
+        return module
+    for name in ("train_dataset", "eval_dataset"):
+        dataset = module.get(name)
+        if isinstance(dataset, dict):
+            module[name] = {key: _checked_media(value, f"{name} {key}") for key, value in dataset.items()}
+        elif dataset is not None:
+            module[name] = _checked_media(dataset, name)
+    return module
+
+
+def _checked_media(dataset: Any, name: str) -> Any:
+    settings = compat.settings()
+    if not hasattr(dataset, "__len__"):  # streamed: rows are not known yet; each is checked when it is collated
+        return dataset
+    media = _distinct_media(dataset)
+    names = sorted(media)
+    if settings.check_media == "sample" and len(names) > SAMPLE:
+        names = random.Random(0).sample(names, SAMPLE)
+        logger.info_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media of {name} are checked.")
+    bad = {path: problem for path, problem in _problems(names, media) if problem is not None}
+    if not bad:
+        return dataset
+    path, error = next(iter(sorted(bad.items())))
+    if settings.on_bad_media == "error":
+        raise MediaDecodeError(
+            f"{name}, row {media[path][1] + 1}: {error} ({len(bad)} of {len(names)} checked media are bad; set "
+            "`hound: {on_bad_media: skip}` to leave their rows out.)",
+            path,
+        ) from error
+    rows = [row for row, items in enumerate(_paths_by_row(dataset)) if not bad.keys() & set(items)]
+    left_out = len(dataset) - len(rows)
+    logger.warning_rank0(f"on_bad_media: skip: {left_out} of {len(dataset)} rows of {name} are left out:")
+    for path, problem in sorted(bad.items()):
+        logger.warning_rank0(json.dumps({"path": path, "problem": str(problem)}, ensure_ascii=False))
+    if not rows:
+        raise MediaDecodeError(f"{name}: no row is left; all media are bad. The first: {error}", path)
+    return dataset.select(rows)
+
+
+def _paths_by_row(dataset: Any) -> Iterable[list[str]]:
+    columns = [column for column in ("videos", "images") if column in dataset.column_names]
+    for row in dataset.select_columns(columns):
+        yield [item for column in columns for item in _flat(row[column])]
+
+
+def _flat(items: Any) -> list[str]:
+    found: list[str] = []
+    for item in items or []:
+        if isinstance(item, str):
+            found.append(item)
+        elif isinstance(item, list):
+            found += _flat(item)
+    return found
+
+
+def _distinct_media(dataset: Any) -> dict[str, tuple[str, int]]:
+    """``path -> (kind, first row)``; the frames of a list count as images."""
+    media: dict[str, tuple[str, int]] = {}
+    for column in ("videos", "images"):
+        if column not in dataset.column_names:
+            continue
+        for row, values in enumerate(dataset.select_columns([column])):
+            for item in values[column] or []:
+                kind = "image" if column == "images" or isinstance(item, list) else "video"
+                for path in _flat([item]):
+                    media.setdefault(path, (kind, row))
+    return media
+
+
+def _problems(names: list[str], media: dict[str, tuple[str, int]]) -> Iterable[tuple[str, MediaError | None]]:
+    def check(path: str) -> tuple[str, MediaError | None]:
+        try:
+            if media[path][0] == "video":
+                probe(path)
+            else:
+                open_image(path)
+        except MediaError as error:
+            return path, error
+        return path, None
+
+    workers = min(16, 2 * (os.cpu_count() or 1))
+    with ThreadPoolExecutor(workers) as pool:
+        progress = tqdm(total=len(names), desc="Checking media", unit="file", disable=len(names) < 1000)
+        for result in pool.map(check, names):
+            progress.update()
+            yield result
+        progress.close()

@@ -1,0 +1,247 @@
+"""Every change of the host's own code: what, why, and when it can go. Tested with llamafactory 0.9.5.
+
+Each function patches one host module and is called once, right after that module has been executed. Models and
+templates of others pass through unchanged.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from hound_plugin.settings import HoundSettings
+
+_active = HoundSettings()
+
+
+def settings() -> HoundSettings:
+    """The settings of the last ``hound:`` block that the host parsed in this process."""
+    return _active
+
+
+def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
+    """Replace ``owner.name`` by ``around(original, *args, **kwargs)``, once."""
+    original = getattr(owner, name)
+    if getattr(original, "_hound_plugin", False):
+        return
+
+    @functools.wraps(original)
+    def wrapped(*args: Any, **kwargs: Any) -> Any:
+        return around(original, *args, **kwargs)
+
+    wrapped._hound_plugin = True  # type: ignore[attr-defined]
+    setattr(owner, name, wrapped)
+
+
+# --- llamafactory.hparams.parser
+
+
+def patch_parser(module: Any) -> None:
+    """Take the ``hound:`` block out of the arguments before the host refuses unknown keys.
+
+    Removable when the host passes unknown blocks on to plugins.
+    """
+    _wrap(module, "_parse_args", _parse_args)
+
+
+def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allow_extra_keys: bool = False) -> Any:
+    global _active
+    from llamafactory.hparams.parser import read_args
+
+    args, block = split_arguments(read_args(args))
+    _active = HoundSettings.build(block)
+    return original(parser, args, allow_extra_keys=allow_extra_keys)
+
+
+def split_arguments(args: dict[str, Any] | list[str]) -> tuple[dict[str, Any] | list[str], dict[str, Any]]:
+    """Separate our settings from the host's arguments.
+
+    Args:
+        args: a dict with a ``hound`` block (or flat ``hound.key`` entries, as the web UI's extra arguments may hold),
+            or a command line with ``hound.key=value`` or ``--hound.key value``.
+
+    Returns:
+        The host's arguments without ours (a copy), and the block.
+    """
+    if isinstance(args, dict):
+        rest = {key: value for key, value in args.items() if key != "hound" and not key.startswith("hound.")}
+        block = args.get("hound", {})
+        flat = {key.removeprefix("hound."): value for key, value in args.items() if key.startswith("hound.")}
+        return rest, ({**block, **flat} if isinstance(block, dict) else block) or {}
+    rest_list: list[str] = []
+    block = {}
+    items = iter(args)
+    for item in items:
+        name, equals, value = item.lstrip("-").partition("=")
+        if name.startswith("hound."):
+            import yaml
+
+            block[name.removeprefix("hound.")] = yaml.safe_load(value if equals else next(items, ""))
+        else:
+            rest_list.append(item)
+    return rest_list, block
+
+
+# --- llamafactory.model.loader
+
+
+def patch_model_loader(module: Any) -> None:
+    """Give the processor the settings, the model the ids of the placeholders, and the towers their gradient.
+
+    Removable when the host lets a plugin see the model, tokenizer and arguments after loading.
+    """
+    _wrap(module, "patch_processor", _patch_processor)
+    _wrap(module, "patch_config", _patch_config)
+    _wrap(module, "init_adapter", _init_adapter)
+
+
+def _patch_processor(original: Callable[..., Any], processor: Any, tokenizer: Any, model_args: Any) -> None:
+    from hound_plugin.processing.processor import LlavaHoundProcessor
+    from hound_plugin.processing.prompt import add_placeholder_tokens
+
+    original(processor, tokenizer, model_args)
+    if not isinstance(processor, LlavaHoundProcessor):
+        return
+    chosen = settings()
+    processor.num_frames = chosen.num_frames or processor.num_frames
+    processor.frame_sampling = chosen.frame_sampling
+    processor.decoder = chosen.decoder
+    processor.decode_timeout = chosen.decode_timeout
+    processor.frame_cache = chosen.frame_cache
+    processor.on_bad_media = chosen.on_bad_media
+    ids = add_placeholder_tokens(tokenizer, processor.vocab_size)
+    processor.image_token_id, processor.video_token_id = ids
+    tokenizer._hound_plugin = True  # so that the template can be checked, see patch_template
+
+
+def _patch_config(original: Callable[..., Any], config: Any, tokenizer: Any, *args: Any, **kwargs: Any) -> Any:
+    from hound_plugin.model.configuration import LlavaHoundConfig
+
+    if isinstance(config, LlavaHoundConfig) and getattr(tokenizer, "_hound_plugin", False):
+        ids = tokenizer.convert_tokens_to_ids(["<image>", "<video>"])
+        config.image_token_id, config.video_token_id = ids
+    return original(config, tokenizer, *args, **kwargs)
+
+
+def _init_adapter(
+    original: Callable[..., Any], config: Any, model: Any, model_args: Any, finetuning_args: Any, is_trainable: bool
+) -> Any:
+    from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
+
+    if isinstance(model, LlavaHoundForConditionalGeneration) and is_trainable:
+        model.model.set_towers_trainable(not finetuning_args.freeze_vision_tower)
+    return original(config, model, model_args, finetuning_args, is_trainable)
+
+
+# --- llamafactory.data.template
+
+
+def patch_template(module: Any) -> None:
+    """Refuse a template that is not the model's before any data is read; the host trains on without a word.
+
+    Removable when the host checks that template and model belong together.
+    """
+    _wrap(module, "get_template_and_fix_tokenizer", _get_template)
+
+
+def _get_template(original: Callable[..., Any], tokenizer: Any, data_args: Any) -> Any:
+    from hound_plugin.errors import SettingsError
+    from hound_plugin.host.template import NAME
+
+    ours = getattr(tokenizer, "_hound_plugin", False)
+    if ours and data_args.template != NAME:
+        raise SettingsError(
+            f"Expected `template: {NAME}` for a LLaVA-Hound model, got {data_args.template!r}. Change it in the YAML "
+            "or in the web UI's field `Chat template`."
+        )
+    if data_args.template == NAME and not ours:
+        raise SettingsError(
+            f"`template: {NAME}` belongs to LLaVA-Hound models, but `model_name_or_path` ({tokenizer.name_or_path}) "
+            "is none (or its processor could not be loaded; see the log above). Use the template of that model."
+        )
+    return original(tokenizer, data_args)
+
+
+# --- llamafactory.data.converter
+
+
+def patch_converter(module: Any) -> None:
+    """Find folders of frames under ``media_dir`` for every format; the host finds files only (its issue 8244).
+
+    Removable when ``DatasetConverter._find_medias`` accepts folders.
+    """
+    _wrap(module.DatasetConverter, "_find_medias", _find_medias)
+
+
+def _find_medias(original: Callable[..., Any], self: Any, medias: Any) -> Any:
+    from hound_plugin.host.converter import find_media
+
+    items = medias if isinstance(medias, list) else [medias]
+    if self.dataset_attr.load_from in ("script", "file") and items and all(isinstance(item, str) for item in items):
+        import os
+
+        found = [find_media(item, self.data_args.media_dir) for item in items]
+        if any(path is not None and os.path.isdir(path) for path in found):
+            return [path or item for path, item in zip(found, items, strict=True)]
+    return original(self, medias)
+
+
+# --- llamafactory.data.loader
+
+
+def patch_data_loader(module: Any) -> None:
+    """Check tokenised rows and media before training; see :mod:`hound_plugin.host.checks`.
+
+    Removable when the host validates truncation of placeholders (its issues 9146, 7696) and media.
+    """
+    from hound_plugin.host import checks
+
+    for name in (
+        "SupervisedDatasetProcessor",
+        "PairwiseDatasetProcessor",
+        "FeedbackDatasetProcessor",
+        "UnsupervisedDatasetProcessor",
+    ):
+        _wrap(getattr(module, name), "_encode_data_example", checks.checked_encoding)
+    _wrap(module, "get_dataset", checks.checked_dataset)
+
+
+# --- llamafactory.data.collator
+
+
+def patch_collator(module: Any) -> None:
+    """``on_bad_media: skip``: mask rows whose media cannot be read, while labels are still at hand.
+
+    Removable when the host's collator offers a hook before ``get_mm_inputs``.
+    """
+    _wrap(module.MultiModalDataCollatorForSeq2Seq, "__call__", _collate)
+
+
+def _collate(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
+    from hound_plugin.host.mm_plugin import LlavaHoundPlugin, mask_bad_rows
+
+    if isinstance(self.template.mm_plugin, LlavaHoundPlugin) and self.processor.on_bad_media == "skip":
+        mask_bad_rows(features, self.processor)
+    return original(self, features)
+
+
+# --- llamafactory.train.kto.trainer
+
+
+def patch_kto(module: Any) -> None:
+    """Hand our pixel values to the model; the host's KTO trainer passes a fixed list of other models' inputs.
+
+    Removable when ``CustomKTOTrainer.forward`` passes all inputs on.
+    """
+    _wrap(module.CustomKTOTrainer, "forward", _kto_forward)
+
+
+_MEDIA_INPUTS = ("pixel_values_images", "pixel_values_videos", "image_index", "video_index")
+
+
+def _kto_forward(original: Callable[..., Any], self: Any, model: Any, batch: dict[str, Any], prefix: str = "") -> Any:
+    media = {name: batch[name] for name in _MEDIA_INPUTS if name in batch}
+    if not media:
+        return original(self, model, batch, prefix)
+    return original(self, functools.partial(model, **media), batch, prefix)

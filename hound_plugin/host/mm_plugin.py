@@ -1,0 +1,208 @@
+"""The multimodal plugin ``llava_hound``: this is the video collator.
+
+While a dataset is tokenised nothing is opened: the number of visual tokens is arithmetic. When a batch is collated,
+each distinct clip is decoded once, however many rows name it; ``video_index`` tells the model which row shows which
+clip, so that the tower encodes it once too.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from llamafactory.data.mm_plugin import PLUGINS, BasePlugin, get_mm_plugin, register_mm_plugin
+from llamafactory.extras import logging
+
+from hound_plugin.errors import DataError, MediaError, PlaceholderError
+from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question, shield
+
+logger = logging.get_logger(__name__)
+
+NAME = "llava_hound"
+_PREPENDED = re.compile(r"(?:<video>|<image>)+(?!\s|<video>|<image>)")
+
+
+@dataclass
+class LlavaHoundPlugin(BasePlugin):
+    """Placeholders, counts and tensors for the host's data pipeline and chat engine.
+
+    ``image_token`` is None for the host's collator, which would otherwise put a white image into every batch without
+    media; the model itself keeps distributed ranks in step.
+    """
+
+    def _validate_input(self, processor: Any, images: Any, videos: Any, audios: Any) -> None:
+        if not isinstance(processor, LlavaHoundProcessor):
+            raise DataError(
+                "Expected the processor of a LLaVA-Hound model for the template `llava_hound`, found "
+                f"{type(processor).__name__}. Use the template that belongs to the model, or check that "
+                "`model_name_or_path` is a LLaVA-Hound checkpoint (`hound doctor` checks the rest)."
+            )
+        if audios:
+            raise DataError("Expected no audio: LLaVA-Hound sees frames only. Remove the `audios` column.")
+
+    def process_messages(
+        self, messages: list[dict[str, str]], images: Any, videos: Any, audios: Any, processor: Any
+    ) -> list[dict[str, str]]:
+        """Bring placeholders to the front of their questions and repeat each once per visual token.
+
+        Only questions hold placeholders; ``<video>`` in an answer is ordinary text, and so is ``<image>`` in a
+        question of a conversation that has clips but no images (and the other way round).
+
+        Raises:
+            PlaceholderError: placeholders and media differ in number.
+        """
+        self._validate_input(processor, images, videos, audios)
+        messages = deepcopy(messages)
+        counts = {
+            VIDEO_TOKEN: (len(videos), processor.tokens_per_video),
+            IMAGE_TOKEN: (len(images), processor.tokens_per_image),
+        }
+        questions = [message for message in messages if message["role"] == "user"]
+        for token, (number, _) in counts.items():
+            if number == 0 and (images or videos):
+                for message in questions:
+                    message["content"] = shield(message["content"], token)
+        for message in questions:
+            message["content"] = _normalise(message["content"])
+        for token, (number, tokens) in counts.items():
+            found = sum(message["content"].count(token) for message in questions)
+            if found != number:
+                raise PlaceholderError(
+                    f"Expected one {token} for each of the {number} item(s) "
+                    f"{_names(videos if token == VIDEO_TOKEN else images)}, found {found} in the question(s) "
+                    f"{[message['content'][:200] for message in questions]}. Correct the record."
+                )
+            for message in questions:
+                message["content"] = message["content"].replace(token, token * tokens)
+        return messages
+
+    def process_token_ids(
+        self, input_ids: list[int], labels: Any, images: Any, videos: Any, audios: Any, tokenizer: Any, processor: Any
+    ) -> tuple[list[int], Any]:
+        """Nothing is left to do: the template has put in the ids."""
+        self._validate_input(processor, images, videos, audios)
+        return input_ids, labels
+
+    def get_mm_inputs(
+        self,
+        images: list[Any],
+        videos: list[Any],
+        audios: list[Any],
+        imglens: list[int],
+        vidlens: list[int],
+        audlens: list[int],
+        batch_ids: list[list[int]],
+        processor: Any,
+    ) -> dict[str, torch.Tensor]:
+        """Tensors of a batch's media.
+
+        Returns:
+            ``pixel_values_videos`` ``[N, T, 3, H, W]`` and ``video_index`` ``[M]`` for M occurrences of N distinct
+            clips, likewise ``pixel_values_images`` ``[N, 3, H, W]`` and ``image_index``; nothing for text alone.
+
+        Raises:
+            MediaError: a clip or an image cannot be used.
+        """
+        self._validate_input(processor, images, videos, audios)
+        inputs: dict[str, torch.Tensor] = {}
+        for kind, items, read in (
+            ("video", videos, processor.read_video),
+            ("image", images, processor.read_image),
+        ):
+            if items:
+                inputs[f"pixel_values_{kind}s"], inputs[f"{kind}_index"] = _distinct(items, read)
+        return inputs
+
+
+def _normalise(text: str) -> str:
+    """Placeholders in front, as in training.
+
+    The host's chat engine glues them to the question; then the question itself has none, and the original leaves such
+    a question's spaces alone.
+    """
+    glued = _PREPENDED.match(text)
+    if glued is not None and not re.search("<video>|<image>", text[glued.end() :]):
+        tokens = re.findall("<video>|<image>", glued.group())
+        return "\n".join(tokens) + "\n" + text[glued.end() :]
+    tokens = re.findall("<video>|<image>", text)
+    if len(tokens) > 1 and len(set(tokens)) < len(tokens):  # several clips in one question: keep all of them
+        rest = re.sub("<video>|<image>", "", text).strip()
+        return ("\n".join(tokens) + "\n" + rest).strip()
+    return normalise_question(text)
+
+
+def media_key(item: Any) -> Any:
+    """What makes two media items of a batch the same one."""
+    if isinstance(item, str | os.PathLike):
+        return os.fspath(item)
+    if isinstance(item, list) and all(isinstance(frame, str) for frame in item):
+        return tuple(item)
+    if isinstance(item, dict) and isinstance(item.get("path"), str) and item.get("bytes") is None:
+        return item["path"]
+    return id(item)
+
+
+def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
+    """Read each distinct item once: ``([N, ...], index [M])``."""
+    places: dict[Any, int] = {}
+    tensors: list[torch.Tensor] = []
+    index = []
+    for item in items:
+        key = media_key(item)
+        if key not in places:
+            places[key] = len(tensors)
+            tensors.append(read(item))
+        index.append(places[key])
+    return torch.stack(tensors), torch.tensor(index)
+
+
+def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> None:
+    """With ``on_bad_media: skip``: put a black clip in place of one that cannot be read and mask its rows.
+
+    A fully masked row adds nothing to an SFT loss and a constant to a preference loss, so that neither the other rows
+    nor the other ranks of a distributed run are disturbed. What was masked is logged.
+    """
+    for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
+        for feature in features:
+            items = feature.get(kind) or []
+            for number, item in enumerate(items):
+                if isinstance(item, torch.Tensor):
+                    continue
+                try:
+                    tensor = read(item)
+                except MediaError as error:
+                    logger.warning(f"on_bad_media: skip: a row is masked, because {error}")
+                    tensor = processor.black_video() if kind == "videos" else processor.black_video()[0]
+                    for key in [key for key in feature if key.endswith("labels")]:
+                        feature[key] = [-100] * len(feature[key])
+                items = [*items[:number], tensor, *items[number + 1 :]]
+            feature[kind] = items
+
+
+def _names(items: Any) -> str:
+    shown = [item if isinstance(item, str) else type(item).__name__ for item in items]
+    return f"{shown[:3]}" + ("" if len(shown) <= 3 else f" and {len(shown) - 3} more")
+
+
+def digest(text: str) -> str:
+    """A short stable name for a text."""
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def get_plugin() -> BasePlugin:
+    """The plugin object of the template."""
+    register()
+    return get_mm_plugin(NAME, image_token=None, video_token=None)
+
+
+def register() -> None:
+    """Add the plugin to the host, once."""
+    if NAME not in PLUGINS:
+        register_mm_plugin(NAME, LlavaHoundPlugin)

@@ -1,0 +1,302 @@
+"""Text, images and clips to model inputs.
+
+The number of visual tokens is arithmetic (frames x patches), so that :meth:`LlavaHoundProcessor.tokens_per_video` and
+everything that only counts never opens a file.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, UnidentifiedImageError
+from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers.utils import PROCESSOR_NAME, cached_file
+
+from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFoundError
+from hound_plugin.media.cache import FrameCache
+from hound_plugin.media.decode import read_clip
+from hound_plugin.model.configuration import LlavaHoundConfig
+from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
+from hound_plugin.processing.prompt import CHAT_TEMPLATE, IMAGE_TOKEN, VIDEO_TOKEN, add_placeholder_tokens, expand_prompt
+
+_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+
+
+class LlavaHoundProcessor(ProcessorMixin):
+    """Processor of LLaVA-Hound.
+
+    Args:
+        image_processor: pixels to tensors.
+        tokenizer: a fast LLaMA tokenizer; the two placeholders are added above ``vocab_size`` if they are missing.
+        num_frames: frames taken from a clip.
+        frame_sampling: ``uniform``, ``first_10s`` or ``fps``; see :mod:`hound_plugin.media.sampling`.
+        image_aspect_ratio: ``pad`` or None, as the checkpoint was trained.
+        image_patches, frame_patches: visual tokens of one image and of one frame.
+        vocab_size: rows of the model's embedding.
+    """
+
+    def __init__(
+        self,
+        image_processor: LlavaHoundImageProcessor | None = None,
+        tokenizer: Any = None,
+        num_frames: int = 8,
+        frame_sampling: str = "uniform",
+        image_aspect_ratio: str | None = None,
+        image_patches: int = 256,
+        frame_patches: int = 256,
+        vocab_size: int | None = None,
+        chat_template: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        self.num_frames = num_frames
+        self.frame_sampling = frame_sampling
+        self.image_aspect_ratio = image_aspect_ratio
+        self.image_patches = image_patches
+        self.frame_patches = frame_patches
+        self.vocab_size = vocab_size
+        self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
+        self.image_token_id, self.video_token_id = add_placeholder_tokens(tokenizer, vocab_size)
+        # how clips are read on this machine; not saved
+        self.decoder = "auto"
+        self.decode_timeout: float | None = None
+        self.frame_cache: str | None = None
+        self.on_bad_media = "error"
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
+
+    @classmethod
+    def from_config(cls, config: LlavaHoundConfig, tokenizer: Any, **settings: Any) -> LlavaHoundProcessor:
+        """Build the processor that belongs to a model's configuration."""
+        tower = config.video_tower_config
+        image_processor = LlavaHoundImageProcessor(size=tower.image_size, **settings.pop("image_processor", {}))
+        defaults = {
+            "num_frames": config.num_frames,
+            "image_aspect_ratio": config.image_aspect_ratio,
+            "image_patches": config.tokens_per_image,
+            "frame_patches": tower.patches_per_frame,
+            "vocab_size": config.text_config.vocab_size,
+        }
+        return cls(image_processor, tokenizer, **{**defaults, **settings})
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> LlavaHoundProcessor:  # type: ignore[override]
+        """Load from a checkpoint of either layout; what the processor's own file lacks comes from the config.
+
+        Raises:
+            CheckpointError: the checkpoint is of another architecture.
+        """
+        hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
+        config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+        if not isinstance(config, LlavaHoundConfig):
+            raise CheckpointError(
+                f"Expected a LLaVA-Hound checkpoint in {pretrained_model_name_or_path}, found model_type "
+                f"{config.model_type!r}."
+            )
+        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, padding_side="right", **hub)
+        path = cached_file(
+            pretrained_model_name_or_path, PROCESSOR_NAME, **hub, _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )  # fmt: skip
+        saved = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        settings = {key: saved[key] for key in ("num_frames", "frame_sampling", "image_aspect_ratio") if key in saved}
+        pixels = saved.get("image_processor", {})
+        settings["image_processor"] = {key: pixels[key] for key in ("image_mean", "image_std") if key in pixels}
+        return cls.from_config(config, tokenizer, **settings)
+
+    # --- arithmetic
+
+    @property
+    def tokens_per_image(self) -> int:
+        """Visual tokens of one image."""
+        return self.image_patches
+
+    @property
+    def tokens_per_video(self) -> int:
+        """Visual tokens of one clip: frames x patches; no file is opened for it."""
+        return self.num_frames * self.frame_patches
+
+    # --- media
+
+    def read_video(self, video: Any) -> torch.Tensor:
+        """Decode, sample and normalise one clip.
+
+        Args:
+            video: path of a file or of a folder of frames, a list of frames (paths or PIL images), a uint8 array
+                ``[T, H, W, 3]``, bytes or a binary stream.
+
+        Returns:
+            float32 ``[num_frames, 3, size, size]``.
+
+        Raises:
+            MediaError: it cannot be found, read, or has no frames.
+        """
+        cache = FrameCache(self.frame_cache) if self.frame_cache else None
+        size, mean, std = self.image_processor.size, self.image_processor.image_mean, self.image_processor.image_std
+        key = None
+        if cache is not None:
+            parameters = {"frames": self.num_frames, "sampling": self.frame_sampling, "decoder": self.decoder}
+            key = cache.key_for(video, **parameters, size=size, mean=list(mean), std=list(std))
+            kept = cache.get(key) if key is not None else None
+            if kept is not None:
+                return torch.from_numpy(kept)
+        clip = read_clip(
+            video,
+            num_frames=self.num_frames,
+            sampling=self.frame_sampling,
+            decoder=self.decoder,
+            timeout=self.decode_timeout,
+        )
+        pixels = self.image_processor.frames(clip.frames)
+        if cache is not None and key is not None:
+            cache.put(key, pixels.numpy())
+        return pixels
+
+    def read_image(self, image: Any) -> torch.Tensor:
+        """Open and normalise one image (path, PIL image, array, bytes, stream, or ``{"path", "bytes"}``).
+
+        Returns:
+            float32 ``[3, size, size]``; padded to a square first if ``image_aspect_ratio`` is "pad".
+        """
+        return self.image_processor.image(open_image(image), pad=self.image_aspect_ratio == "pad")
+
+    def black_video(self) -> torch.Tensor:
+        """An all-black clip in place of a bad one whose row is masked: ``[num_frames, 3, size, size]``."""
+        size = self.image_processor.size
+        return self.image_processor.frames(np.zeros((self.num_frames, size, size, 3), dtype=np.uint8))
+
+    # --- everything together
+
+    def __call__(  # type: ignore[override]
+        self,
+        images: Any = None,
+        text: str | Sequence[str] | None = None,
+        videos: Any = None,
+        padding: bool | str = True,
+        padding_side: str | None = None,
+        return_tensors: str | None = "pt",
+        **kwargs: Any,
+    ) -> BatchFeature:
+        """Prepare one prompt or a batch of prompts.
+
+        Args:
+            images: an image or a list of images, in the order of the ``<image>`` placeholders of all texts.
+            text: whole prompts; BOS is put in front. Each chunk between placeholders is tokenised on its own.
+            videos: a clip or a list of clips, in the order of the ``<video>`` placeholders. A list of frames is one
+                clip; put it into a list of its own if there are several.
+            padding: pad to the longest prompt (on ``padding_side``, the tokenizer's own if None).
+            return_tensors: "pt" or None (lists).
+
+        Returns:
+            ``input_ids`` and ``attention_mask`` ``[B, S]``, ``pixel_values_images`` ``[N, 3, H, W]`` and
+            ``pixel_values_videos`` ``[N, T, 3, H, W]`` where there are any.
+
+        Raises:
+            PlaceholderError: placeholders and media differ in number.
+            MediaError: a clip or an image cannot be used.
+        """
+        image_list = _as_list(images)
+        video_list = _as_videos(videos)
+        data: dict[str, Any] = {}
+        if text is not None:
+            texts = [text] if isinstance(text, str) else list(text)
+            data.update(self._encode(texts, len(image_list), len(video_list), padding, padding_side, return_tensors))
+        if image_list:
+            data["pixel_values_images"] = torch.stack([self.read_image(image) for image in image_list])
+        if video_list:
+            data["pixel_values_videos"] = torch.stack([self.read_video(video) for video in video_list])
+        return BatchFeature(data)
+
+    def _encode(
+        self, texts: list[str], images: int, videos: int, padding: Any, side: str | None, tensors: str | None
+    ) -> dict[str, Any]:
+        last = len(texts) - 1
+        rows = []
+        for number, text in enumerate(texts):
+            taken_images, taken_videos = text.count(IMAGE_TOKEN), text.count(VIDEO_TOKEN)
+            if number == last:  # the last text answers for what is left over
+                taken_images, taken_videos = images, videos
+            counts = {
+                IMAGE_TOKEN: [self.tokens_per_image] * taken_images,
+                VIDEO_TOKEN: [self.tokens_per_video] * taken_videos,
+            }
+            rows.append(expand_prompt(self.tokenizer, text, counts))
+            images, videos = images - taken_images, videos - taken_videos
+        batch = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
+        if not padding:
+            return batch if tensors is None else {key: torch.tensor(value) for key, value in batch.items()}
+        padded = self.tokenizer.pad(batch, padding=padding, padding_side=side, return_tensors=tensors)
+        return dict(padded)
+
+    @property
+    def model_input_names(self) -> list[str]:
+        """Names of the inputs that this processor makes."""
+        return ["input_ids", "attention_mask", "pixel_values_images", "pixel_values_videos"]
+
+    def decode(self, *args: Any, **kwargs: Any) -> Any:
+        """The tokenizer's ``decode``."""
+        return self.tokenizer.decode(*args, **kwargs)
+
+    def batch_decode(self, *args: Any, **kwargs: Any) -> Any:
+        """The tokenizer's ``batch_decode``."""
+        return self.tokenizer.batch_decode(*args, **kwargs)
+
+
+def open_image(image: Any) -> Image.Image:
+    """Open an image given as path, PIL image, uint8 array ``[H, W, 3]``, bytes, stream or ``{"path", "bytes"}``.
+
+    Raises:
+        MediaNotFoundError: the path does not exist.
+        MediaDecodeError: it is no image, or damaged.
+    """
+    if isinstance(image, Image.Image):
+        return image.convert("RGB")
+    if isinstance(image, np.ndarray):
+        return Image.fromarray(image).convert("RGB")
+    name = image if isinstance(image, str | os.PathLike) else None
+    if isinstance(image, dict):
+        content = image.get("bytes")
+        return open_image(content if content is not None else image.get("path"))
+    source = io.BytesIO(image) if isinstance(image, bytes) else image
+    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+        raise MediaDecodeError(f"Expected an image (path, PIL image, array, bytes or stream), got {type(image)}.")
+    try:
+        with Image.open(source) as opened:
+            return opened.convert("RGB")
+    except FileNotFoundError as error:
+        raise MediaNotFoundError(
+            f"Expected an image at {name}, but there is none. Check the path and `media_dir`.", str(name)
+        ) from error
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise MediaDecodeError(
+            f"Expected an image in {name or 'the given bytes'}, but it cannot be decoded ({error}). Replace the file.",
+            None if name is None else str(name),
+        ) from error
+
+
+def _as_list(items: Any) -> list[Any]:
+    if items is None:
+        return []
+    return list(items) if isinstance(items, list | tuple) else [items]
+
+
+def _as_videos(videos: Any) -> list[Any]:
+    """A list of clips; a list of images or of image paths is one clip."""
+    items = _as_list(videos)
+    if items and all(_is_frame(item) for item in items):
+        return [items]
+    if isinstance(videos, np.ndarray) and videos.ndim == 5:
+        return list(videos)
+    return items
+
+
+def _is_frame(item: Any) -> bool:
+    if isinstance(item, Image.Image):
+        return True
+    suffix = os.path.splitext(str(item))[1].lower() if isinstance(item, str | os.PathLike) else ""
+    return suffix in {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
