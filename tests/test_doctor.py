@@ -255,6 +255,19 @@ def test_own_metadata_missing(monkeypatch: pytest.MonkeyPatch) -> None:
     assert checks["llamafactory"].status == "ok"
 
 
+def test_a_package_that_only_other_machines_need(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    info = tmp_path / "hound_plugin-0.1.0.dist-info"
+    info.mkdir()
+    requires = 'Requires-Dist: decord==0.6.0; platform_machine == "vax"\n'
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: hound-plugin\nVersion: 0.1.0\n" + requires)
+    monkeypatch.syspath_prepend(tmp_path)
+    real = versions._version
+    monkeypatch.setattr(versions, "_version", lambda name: None if name in ("decord", "av") else real(name))
+    checks = _by_name(versions.check_versions())
+    assert (checks["decord"].status, checks["decord"].found) == ("ok", "not needed on this machine")
+    assert checks["av"].status == "fail"
+
+
 def test_python_outside_the_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(versions, "_own_python_bound", lambda: ">=3.99")
     check = _by_name(versions.check_versions())["Python"]

@@ -44,8 +44,13 @@ def check_versions() -> list[Check]:
     except ImportError:
         fix = "pip install packaging"
         return [*checks, Check("packages", FAIL, "the package `packaging` is missing", "packaging", fix)]
-    bounds = _bounds()
-    return checks + [_check_package(name, bounds.get(name, "")) for name in PACKAGES]
+    bounds, elsewhere = _bounds()
+    for name in PACKAGES:
+        if name in elsewhere and name not in bounds and _version(name) is None:
+            checks.append(Check(name, OK, "not needed on this machine"))
+        else:
+            checks.append(_check_package(name, bounds.get(name, "")))
+    return checks
 
 
 def _check_python() -> Check:
@@ -82,12 +87,13 @@ def _check_own_metadata() -> Check:
     return Check(name, OK, f"{DISTRIBUTION} {found}")
 
 
-def _bounds() -> dict[str, str]:
-    """Package -> specifier: this package's own bounds together with the host's."""
+def _bounds() -> tuple[dict[str, str], set[str]]:
+    """Package -> specifier (our own bounds with the host's), and the packages that only other machines need."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
     bounds: dict[str, SpecifierSet] = {}
+    elsewhere: set[str] = set()
     for owner in (DISTRIBUTION, HOST):
         try:
             lines = metadata.requires(owner) or []
@@ -95,16 +101,17 @@ def _bounds() -> dict[str, str]:
             continue
         for line in lines:
             requirement = Requirement(line)
+            name = _normalised(requirement.name)
             if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
-                name = _normalised(requirement.name)
                 bounds[name] = bounds.get(name, SpecifierSet()) & requirement.specifier
-    return {name: str(specifier) for name, specifier in bounds.items()}
+            elif "extra" not in str(requirement.marker):
+                elsewhere.add(name)
+    return {name: str(specifier) for name, specifier in bounds.items()}, elsewhere
 
 
 def _check_package(name: str, expected: str) -> Check:
-    try:
-        found = metadata.version(name)
-    except metadata.PackageNotFoundError:
+    found = _version(name)
+    if found is None:
         return Check(name, FAIL, "not installed", expected or "any version", _install(name, expected))
     if not found:
         return Check(name, FAIL, "its metadata holds no version", expected, _install(name, expected, force=True))
@@ -114,6 +121,14 @@ def _check_package(name: str, expected: str) -> Check:
     if not _within(found, expected):
         return Check(name, FAIL, found, expected, _install(name, expected))
     return Check(name, OK, found, expected)
+
+
+def _version(name: str) -> str | None:
+    """The installed version, "" where the metadata is damaged, None where there is none."""
+    try:
+        return metadata.version(name) or ""
+    except metadata.PackageNotFoundError:
+        return None
 
 
 def _install(name: str, expected: str, force: bool = False) -> str:

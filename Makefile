@@ -1,0 +1,56 @@
+# make demo    install and run the main job on the embedded example
+# make test    install with the `dev` extra and run every test
+# make lint    ruff and mypy
+# make clean   remove build products and caches (the environment stays; `rm -rf .venv` removes it)
+#
+# PYTHON=... chooses the interpreter that makes the environment: make demo PYTHON=python3.12
+
+PYTHON ?= python3
+TESTS ?=
+DEMO_COMMAND = $(BIN)/hound demo --run --folder demo
+
+VENV := .venv
+BIN := $(VENV)/bin
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
+
+.PHONY: help demo test lint clean
+.DELETE_ON_ERROR:
+
+help:
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
+
+demo: $(VENV)/.installed-demo
+	$(DEMO_COMMAND)
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest $(TESTS)
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m mypy
+
+# The environment counts as made when pip is in it: an interrupted `venv` leaves none.
+$(BIN)/pip:
+	@command -v "$(PYTHON)" >/dev/null || { \
+	  echo "$(PYTHON) was not found. Name a Python 3.11 or 3.12: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || { \
+	  echo "hound-plugin needs Python 3.11 or 3.12, and $(PYTHON) is $$("$(PYTHON)" -V 2>&1)." \
+	       "Name one: make $(MAKECMDGOALS) PYTHON=python3.11" >&2; exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "$(PYTHON) cannot make environments; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	"$(PYTHON)" -m venv $(VENV)
+
+# A stamp is written after a complete installation only, and renewed when the requirements change.
+$(VENV)/.installed-dev: setup.cfg pyproject.toml | $(BIN)/pip
+	@echo "Installing hound-plugin with its development tools into $(VENV): about 6 GB, 2 minutes on a fast line."
+	@$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed-demo
+
+$(VENV)/.installed-demo: setup.cfg pyproject.toml | $(BIN)/pip
+	@if [ -e $(VENV)/.installed-dev ]; then $(MAKE) --no-print-directory $(VENV)/.installed-dev; else \
+	  echo "Installing hound-plugin into $(VENV): about 6 GB, 2 minutes on a fast line."; $(PIP_INSTALL) -e . ; fi
+	@touch $@
+
+clean:
+	rm -rf build dist *.egg-info .pytest_cache .ruff_cache .mypy_cache
+	find hound_plugin tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
