@@ -29,21 +29,19 @@ from types import ModuleType
 from typing import Any
 
 HOOKED_MODULES: tuple[str, ...] = (
+    "transformers.models.auto.configuration_auto",
+    "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.processing_auto",
     "llamafactory.extras.constants",
     "llamafactory.data.mm_plugin",
     "llamafactory.data.template",
     "llamafactory.data.converter",
     "llamafactory.data.loader",
     "llamafactory.data.collator",
+    "llamafactory.hparams.parser",
     "llamafactory.model.model_utils.visual",
     "llamafactory.model.loader",
-    "llamafactory.model.patcher",
-    "llamafactory.hparams.parser",
     "llamafactory.train.kto.trainer",
-    "llamafactory.train.dpo.trainer",
-    "llamafactory.train.tuner",
-    "llamafactory.webui.common",
-    "llamafactory.chat.hf_engine",
 )
 
 DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"

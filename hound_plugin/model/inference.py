@@ -11,7 +11,7 @@ from transformers import AutoModelForImageTextToText, AutoProcessor, TextIterato
 
 from hound_plugin.errors import HoundError, PlaceholderError, SettingsError
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.processing.processor import LlavaHoundProcessor, is_image_path
 from hound_plugin.processing.prompt import (
     IMAGE_TOKEN,
     PLACEHOLDER,
@@ -108,6 +108,72 @@ class HoundModel:
         thread.join()
         if failure:
             raise failure[0]
+
+    @torch.inference_mode()
+    def chat_many(self, questions: Sequence[str], videos: Sequence[Any], **generation: Any) -> list[str]:
+        """Answer one question each about several clips or images, in one batch.
+
+        Args:
+            questions: texts, as for :meth:`chat`.
+            videos: for each question its clip, or None; the same path twice is read and encoded once. A path that
+                ends like an image is shown as an image.
+            generation: as for :meth:`chat`.
+        """
+        batch = self._batch([(question, "", video) for question, video in zip(questions, videos, strict=True)], "left")
+        batch.pop("labels")
+        output = self.model.generate(**batch, **self._generation(generation))
+        answers = self.processor.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
+        return [answer.strip() for answer in answers]
+
+    @torch.inference_mode()
+    def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> torch.Tensor:
+        """Log-probability of given answers: the sum over their tokens, ``</s>`` included.
+
+        Args:
+            items: ``(question, answer, clip)``.
+
+        Returns:
+            float32 ``[len(items)]`` on the CPU.
+        """
+        batch = self._batch(items, "right")
+        labels = batch.pop("labels")[:, 1:]
+        logits = self.model(**batch).logits[:, :-1].float()
+        chosen = logits.log_softmax(-1).gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)
+        return (chosen * (labels != -100)).sum(-1).cpu()
+
+    def _batch(self, items: Sequence[tuple[str, str, Any]], side: str) -> dict[str, torch.Tensor]:
+        """Padded inputs and labels for ``(question, answer, clip)`` rows; equal clips are read once."""
+        rows, media, places = [], {"image": [], "video": []}, {}
+        index: dict[str, list[int]] = {"image": [], "video": []}
+        for question, answer, clip in items:
+            kind = "image" if clip is not None and is_image_path(clip) else "video"
+            text = PLACEHOLDER.sub("", question).strip() if PLACEHOLDER.search(question) else question
+            if clip is not None:
+                tokens = self.processor.tokens_per_image if kind == "image" else self.processor.tokens_per_video
+                text = f"{(IMAGE_TOKEN if kind == 'image' else VIDEO_TOKEN) * tokens}\n{text}"
+                key = clip if isinstance(clip, str) else id(clip)
+                if key not in places:
+                    places[key] = len(media[kind])
+                    read = self.processor.read_image if kind == "image" else self.processor.read_video
+                    media[kind].append(read(clip))
+                index[kind].append(places[key])
+            rows.append(encode_conversation(self.processor.tokenizer, [Turn(text, answer)])[0])
+        longest = max(len(source) + len(target) for source, target in rows)
+        padded: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
+        for source, target in rows:
+            gap = longest - len(source) - len(target)
+            for name, row, filler in (
+                ("input_ids", source + target, 0),
+                ("attention_mask", [1] * (len(source) + len(target)), 0),
+                ("labels", [-100] * len(source) + target, -100),
+            ):
+                padded[name].append([filler] * gap + row if side == "left" else row + [filler] * gap)
+        batch = {name: torch.tensor(value, device=self.model.device) for name, value in padded.items()}
+        for kind, tensors in media.items():
+            if tensors:
+                batch[f"pixel_values_{kind}s"] = torch.stack(tensors).to(self.model.device, self.model.dtype)
+                batch[f"{kind}_index"] = torch.tensor(index[kind], device=self.model.device)
+        return batch
 
     def _inputs(self, question: str, video: Any, image: Any, history: History | None) -> dict[str, torch.Tensor]:
         if video is not None and image is not None:

@@ -288,15 +288,15 @@ def _as_list(items: Any) -> list[Any]:
 def _as_videos(videos: Any) -> list[Any]:
     """A list of clips; a list of images or of image paths is one clip."""
     items = _as_list(videos)
-    if items and all(_is_frame(item) for item in items):
+    if items and all(isinstance(item, Image.Image) or is_image_path(item) for item in items):
         return [items]
     if isinstance(videos, np.ndarray) and videos.ndim == 5:
         return list(videos)
     return items
 
 
-def _is_frame(item: Any) -> bool:
-    if isinstance(item, Image.Image):
-        return True
-    suffix = os.path.splitext(str(item))[1].lower() if isinstance(item, str | os.PathLike) else ""
-    return suffix in {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+def is_image_path(item: Any) -> bool:
+    """Whether an item is a path that ends like an image."""
+    if not isinstance(item, str | os.PathLike):
+        return False
+    return os.path.splitext(os.fspath(item))[1].lower() in {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
