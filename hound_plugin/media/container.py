@@ -26,6 +26,7 @@ Source = str | bytes
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
 # These read other files or addresses that the file names, or take any text for a picture.
 _REFUSED = {"hls", "dash", "concat", "concatf", "tty", "sdp", "rtsp", "imf", "webvtt"}
+# Given as container options: per-stream ones crash PyAV 16 on formats whose streams appear late (MPEG-PS).
 _OPTIONS = {"protocol_whitelist": "file"}
 
 
@@ -42,7 +43,8 @@ class FrameIndex:
         fps: average frames per second, from the header, else from the time stamps.
         pts: time stamp per frame in units of ``time_base`` seconds, ascending; None if only decoding tells.
         keys: time stamps of pictures from which decoding can start, ascending.
-        codec, pixel_format, interlaced: as FFmpeg names them.
+        codec, pixel_format: as FFmpeg names them.
+        time_base: seconds per unit of ``pts``.
     """
 
     total: int
@@ -52,7 +54,6 @@ class FrameIndex:
     codec: str
     pixel_format: str
     time_base: float
-    start: float
 
 
 def describe(source: Source) -> str:
@@ -76,7 +77,7 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
         raise MediaDecodeError(f"Cannot decode {describe(source)}: it is empty (0 bytes). Copy it again.", path)
     try:
         target = os.path.abspath(source) if isinstance(source, str) else BytesIO(source)
-        with av.open(target, options=_OPTIONS, metadata_errors="replace") as container:
+        with av.open(target, container_options=_OPTIONS, metadata_errors="replace") as container:
             if _REFUSED & set(container.format.name.split(",")):
                 raise MediaDecodeError(
                     f"Cannot decode {describe(source)}: FFmpeg takes it for {container.format.long_name}, which is no "
@@ -111,7 +112,8 @@ def build_index(source: Source) -> FrameIndex:
         EmptyMediaError: not one frame comes out.
     """
     with opened(source) as (container, stream):
-        pts, keys = None, []
+        pts: list[int] | None = None
+        keys: list[int] = []
         if _INDEXED & set(container.format.name.split(",")):
             pts, keys = _stamps(container, stream, source)
         if pts is not None:
@@ -215,9 +217,8 @@ def _index(stream: Any, pts: list[Any], keys: list[int], source: Source) -> Fram
     rate = float(stream.average_rate) if stream.average_rate else 0.0
     if rate <= 0 and len(pts) > 1 and pts[0] is not None and pts[-1] is not None and pts[-1] > pts[0]:
         rate = (len(pts) - 1) / ((pts[-1] - pts[0]) * base)
-    start = float((stream.start_time or 0) * base)
     context = stream.codec_context
-    return FrameIndex(len(pts), rate if rate > 0 else 1.0, pts, keys, context.name, context.pix_fmt or "", base, start)
+    return FrameIndex(len(pts), rate if rate > 0 else 1.0, pts, keys, context.name, context.pix_fmt or "", base)
 
 
 def _play(container: Any, stream: Any, wanted: set[int]) -> dict[int, np.ndarray]:

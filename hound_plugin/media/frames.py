@@ -63,12 +63,13 @@ def read_list(items: Sequence[Any], sampler: Sampler, source: str | None = None)
         raise EmptyMediaError("Expected a list of frames; got an empty list.")
     indices = sampler(len(items))
     opened = {index: _open(items[index], index) for index in sorted(set(indices))}
-    first = opened[indices[0]]
+    first = indices[0]
+    height, width = opened[first].shape[:2]
     for index, frame in opened.items():
-        if frame.shape != first.shape:
+        if frame.shape[:2] != (height, width):
             raise MediaDecodeError(
-                f"Frames of {source} differ in size: {_name(items[indices[0]], indices[0])} is "
-                f"{first.shape[1]}x{first.shape[0]}, {_name(items[index], index)} is {frame.shape[1]}x{frame.shape[0]}. "
+                f"Frames of {source} differ in size: {_name(items[first], first)} is {width}x{height}, "
+                f"{_name(items[index], index)} is {frame.shape[1]}x{frame.shape[0]}. "
                 "All frames of one clip must be of one size; extract them again or remove what does not belong.",
                 source,
             )

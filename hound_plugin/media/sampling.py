@@ -78,8 +78,7 @@ def sample_indices(
         return _spread(max(1, min(int(rate * _SECONDS), total)), num_frames)
     step = rate / _positive("target_fps", target_fps, "frame_sampling: fps needs it")
     count = max(1, math.floor(total / step + 0.5))
-    listed = [min(max(math.ceil((k + 0.5) * step) - 1, 0), total - 1) for k in _spread(count, num_frames)]
-    return listed
+    return [min(max(math.ceil((k + 0.5) * step) - 1, 0), total - 1) for k in _spread(count, num_frames)]
 
 
 def _spread(total: int, num_frames: int) -> list[int]:

@@ -1,0 +1,224 @@
+"""Decoding in a child process that can be killed, for ``timeout``.
+
+One child per process, started when it is first needed and kept. Requests and replies are length-prefixed pickles on
+its pipes (both ends are ours), the frames follow as raw bytes. ``subprocess`` and not ``multiprocessing``: loader
+workers are daemons, which may not have ``multiprocessing`` children, and a spawned child would run the user's script
+again. A decoder that crashes the child is reported like any other damaged file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pickle
+import select
+import signal
+import struct
+import subprocess
+import sys
+import threading
+import time
+from multiprocessing import util
+from typing import Any
+
+import numpy as np
+
+from hound_plugin.errors import DecodeTimeoutError, EnvironmentMismatchError, HoundError, MediaDecodeError
+from hound_plugin.media.clip import Clip
+
+_START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hound_plugin.media.worker import serve; serve()"
+_START_LIMIT = 120.0  # seconds; imports of the child on a busy machine do not count against the caller's limit
+_LENGTH = struct.Struct("<Q")
+
+
+class _Child:
+    """One decoding process and its pipes."""
+
+    def __init__(self) -> None:
+        path = json.dumps([entry or os.getcwd() for entry in sys.path])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", _START, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE, bufsize=0
+        )
+        self.owner = os.getpid()
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._input, self._output = self.process.stdin.fileno(), self.process.stdout.fileno()
+        os.set_blocking(self._input, False)
+        try:
+            self.receive(time.monotonic() + _START_LIMIT)
+        except (TimeoutError, EOFError) as error:
+            self.stop()
+            raise EnvironmentMismatchError(
+                f"The decoding process of `decode_timeout` did not start ({error!r}); its own message stands above. "
+                "Unset `decode_timeout` to decode in the main process."
+            ) from error
+
+    def send(self, message: Any, deadline: float) -> None:
+        data = memoryview(pickle.dumps(message, protocol=5))
+        for part in (memoryview(_LENGTH.pack(len(data))), data):
+            while part:
+                _wait([], [self._input], deadline)
+                try:
+                    part = part[os.write(self._input, part[: 1 << 16]) :]
+                except BlockingIOError:
+                    continue
+                except BrokenPipeError as error:
+                    raise EOFError from error
+
+    def receive(self, deadline: float) -> Any:
+        return pickle.loads(self.receive_bytes(deadline))
+
+    def receive_bytes(self, deadline: float) -> bytearray:
+        (length,) = _LENGTH.unpack(self._exactly(_LENGTH.size, deadline))
+        return self._exactly(length, deadline)
+
+    def _exactly(self, length: int, deadline: float) -> bytearray:
+        data = bytearray(length)
+        view = memoryview(data)
+        while view:
+            _wait([self._output], [], deadline)
+            count = os.readv(self._output, [view])
+            if not count:
+                raise EOFError
+            view = view[count:]
+        return data
+
+    def stop(self) -> int:
+        """End the process (at once, and wait for it, so that no zombie stays); its exit status."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+        if self.owner != os.getpid():  # inherited by fork: it belongs to the parent
+            self.process.returncode = 0
+            return 0
+        self.process.kill()
+        return self.process.wait()
+
+
+def _wait(read: list[int], write: list[int], deadline: float) -> None:
+    poll = select.poll()
+    for descriptor in read:
+        poll.register(descriptor, select.POLLIN)
+    for descriptor in write:
+        poll.register(descriptor, select.POLLOUT)
+    left = deadline - time.monotonic()
+    if left <= 0 or not poll.poll(left * 1000):
+        raise TimeoutError
+
+
+_child: _Child | None = None
+_lock = threading.Lock()
+
+
+def _stop() -> None:
+    global _child
+    if _child is not None:
+        _child.stop()
+        _child = None
+
+
+def _after_fork() -> None:
+    global _lock
+    _lock = threading.Lock()
+    _stop()
+
+
+os.register_at_fork(after_in_child=_after_fork)
+
+
+def _current() -> _Child:
+    global _child
+    if _child is not None and (_child.owner != os.getpid() or _child.process.poll() is not None):
+        _stop()
+    if _child is None:
+        _child = _Child()
+        util.Finalize(None, _stop, exitpriority=0)  # runs in the main process and in multiprocessing's own children
+    return _child
+
+
+def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, timeout: float) -> Clip:
+    """Read a clip in the child process. Threads of one process take turns; the wait does not count.
+
+    Args:
+        video: path, bytes or list of frames.
+        num_frames, sampling, decoder: as in :func:`hound_plugin.media.decode.read_clip`, checked.
+        timeout: seconds for this clip.
+
+    Raises:
+        DecodeTimeoutError: the limit passed; the child was killed.
+        HoundError: what reading the clip raised.
+    """
+    with _lock:
+        child = _current()
+        deadline = time.monotonic() + timeout
+        finished = False
+        try:
+            child.send((video, num_frames, sampling, decoder), deadline)
+            reply = child.receive(deadline)
+            pixels = bytearray() if isinstance(reply, Exception) else child.receive_bytes(deadline)
+            finished = True
+        except TimeoutError:
+            raise DecodeTimeoutError(
+                f"Reading {_describe(video)} took longer than decode_timeout ({timeout:g} s) and was ended. The file "
+                "is damaged or its disk hangs: copy it again, raise `decode_timeout`, or leave its record out.",
+                video if isinstance(video, str) else None,
+            ) from None
+        except EOFError:
+            status = child.process.wait(timeout=5)
+            raise MediaDecodeError(
+                f"Cannot decode {_describe(video)}: the decoder crashed on it (exit status {status}). The file is "
+                "damaged; copy or encode it again, or leave its record out.",
+                video if isinstance(video, str) else None,
+            ) from None
+        finally:
+            if not finished:
+                _stop()
+    if isinstance(reply, Exception):
+        raise reply
+    shape, facts = reply
+    return Clip(np.frombuffer(pixels, dtype=np.uint8).reshape(shape), **facts)
+
+
+def _describe(video: Any) -> str:
+    if isinstance(video, bytes):
+        return f"<{len(video)} bytes>"
+    return video if isinstance(video, str) else f"<list of {len(video)} frames>"
+
+
+def serve() -> None:
+    """The child: answer requests from standard input until it closes."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
+    requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # nothing that a library prints may get between the replies
+    from hound_plugin.media import backends, decode
+
+    _reply(replies, pickle.dumps("ready"))
+    while header := requests.read(_LENGTH.size):
+        video, num_frames, sampling, decoder = pickle.loads(requests.read(_LENGTH.unpack(header)[0]))
+        try:
+            clip = decode.read_here(video, num_frames, sampling, backends.choose(decoder), special_files=True)
+        except HoundError as error:
+            _reply(replies, pickle.dumps(error))
+            continue
+        except Exception as error:
+            _reply(replies, pickle.dumps(MediaDecodeError(f"Cannot decode {_describe(video)}: {error!r}.")))
+            continue
+        facts = {name: value for name, value in vars(clip).items() if name != "frames"}
+        _reply(replies, pickle.dumps((clip.frames.shape, facts)), clip.frames.data.cast("B"))
+
+
+def _reply(pipe: Any, *parts: Any) -> None:
+    for part in parts:
+        pipe.write(_LENGTH.pack(len(part)))
+        pipe.write(part)
+    pipe.flush()
+
+
+def _watch_parent(parent: int) -> None:
+    """End with the parent even while a decoder hangs (its pipe may be held open by other forked processes)."""
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
