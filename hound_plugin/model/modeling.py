@@ -71,7 +71,10 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Read an original checkpoint through the key table; leave our own layout to transformers."""
         with read_as_ours(model, state_dict, checkpoint_files, load_config) as renamed:
-            return PreTrainedModel._load_pretrained_model(model, renamed, checkpoint_files, load_config, expected_keys)
+            loaded = PreTrainedModel._load_pretrained_model(model, renamed, checkpoint_files, load_config, expected_keys)
+        composite = model.model if isinstance(model, LlavaHoundForConditionalGeneration) else model
+        composite.set_towers_trainable(not model.config.freeze_towers)  # loading makes new parameters with gradients
+        return loaded
 
 
 class LlavaHoundModel(LlavaHoundPreTrainedModel):
