@@ -15,7 +15,7 @@ A scene is pure data, ``render`` a pure function of it: equal scenes give equal 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,8 +27,8 @@ from hound_plugin.errors import EmptyMediaError, SettingsError
 
 SIZE = 64
 """Height and width of every frame in pixels."""
-FRAMES = 16
-"""Frames of a clip."""
+FRAMES = 15
+"""Frames of a clip; eight taken uniformly are every second one."""
 FPS = 8
 """Frames per second of a clip."""
 
@@ -38,7 +38,7 @@ COLOURS: dict[str, tuple[int, int, int]] = {
     "blue": (40, 70, 240),
     "yellow": (240, 220, 30),
 }
-SHAPES: tuple[str, ...] = ("circle", "square", "triangle")
+SHAPES: tuple[str, ...] = ("ring", "square", "cross")
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Unit steps ``(dx, dy)``, y pointing down."""
 COUNTS: tuple[int, ...] = (1, 2, 3, 4)
@@ -81,23 +81,23 @@ class Scene:
         return 1 if self.family == "image" else FRAMES
 
 
-def _circle(x: NDArray[np.float64], y: NDArray[np.float64], r: float) -> NDArray[np.float64]:
-    return np.hypot(x, y) - r
-
-
 def _square(x: NDArray[np.float64], y: NDArray[np.float64], r: float) -> NDArray[np.float64]:
     return np.maximum(np.abs(x), np.abs(y)) - r
 
 
-def _triangle(x: NDArray[np.float64], y: NDArray[np.float64], r: float) -> NDArray[np.float64]:
-    sides = (2 * np.abs(x) - y - r) / np.sqrt(5.0)  # apex (0, -r), base corners (-r, r) and (r, r)
-    return np.maximum(sides, y - r)
+def _ring(x: NDArray[np.float64], y: NDArray[np.float64], r: float) -> NDArray[np.float64]:
+    return np.abs(np.hypot(x, y) - 0.75 * r) - 0.25 * r
+
+
+def _cross(x: NDArray[np.float64], y: NDArray[np.float64], r: float) -> NDArray[np.float64]:
+    x, y = np.abs(x), np.abs(y)
+    return np.maximum(np.maximum(x, y) - r, np.minimum(x, y) - 0.3 * r)
 
 
 _DISTANCE: dict[str, Callable[[NDArray[np.float64], NDArray[np.float64], float], NDArray[np.float64]]] = {
-    "circle": _circle,
+    "ring": _ring,
     "square": _square,
-    "triangle": _triangle,
+    "cross": _cross,
 }
 
 
@@ -167,7 +167,7 @@ def _background(rng: np.random.Generator) -> int:
 
 def _still(rng: np.random.Generator, colour: str, shape: str, count: int) -> Scene:
     """``count`` equal shapes, each in a quarter of the frame of its own."""
-    radius = float(rng.uniform(9.0, 11.0))
+    radius = float(rng.uniform(10.0, 13.0))
     shapes = []
     for cell in rng.permutation(4)[:count]:
         x, y = (SIZE / 2 * (cell % 2), SIZE / 2 * (cell // 2))
@@ -182,10 +182,10 @@ def _image(rng: np.random.Generator, colour: str, shape: str, count: int) -> Sce
 
 
 def _motion(rng: np.random.Generator, colour: str, shape: str, direction: str) -> Scene:
-    """One shape that crosses a good part of the frame; its start is uniform over the whole frame."""
-    radius = float(rng.uniform(9.0, 12.0))
+    """One shape that moves by a quarter to a third of the frame; its start is uniform over the whole frame."""
+    radius = float(rng.uniform(11.0, 14.0))
     x, y = rng.uniform(0.0, SIZE, size=2)
-    speed = float(rng.uniform(2.0, 3.5))
+    speed = float(rng.uniform(1.0, 1.5))
     dx, dy = DIRECTIONS[direction]
     moving = Shape(colour, shape, float(x), float(y), radius, dx * speed, dy * speed)
     return Scene("motion", (moving,), _background(rng), direction)
@@ -199,7 +199,7 @@ def _order(rng: np.random.Generator, colour: str, shape: str, later_colour: str,
     between = int(rng.integers(0, spare - before + 1))
     shapes, start = [], 1 + before
     for (c, s), length in zip(((colour, shape), (later_colour, later_shape)), durations, strict=True):
-        radius = float(rng.uniform(9.0, 12.0))
+        radius = float(rng.uniform(11.0, 14.0))
         x, y = rng.uniform(radius + 1.0, SIZE - radius - 1.0, size=2)
         shapes.append(Shape(c, s, float(x), float(y), radius, start=start, stop=start + int(length)))
         start += int(length) + between
@@ -225,7 +225,8 @@ def write_clip(path: str | os.PathLike[str], frames: NDArray[np.uint8], fps: int
     _check_frames(frames)
     target = Path(path)
     part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    options = {"crf": "10", "preset": "veryfast", "x264-params": "threads=1:log-level=error"}
+    # x264's look-ahead, which macroblock trees and B-frames rest on, is not deterministic in every build
+    options = {"crf": "10", "preset": "veryfast", "x264-params": "threads=1:mbtree=0:bframes=0:log-level=error"}
     try:
         with av.open(str(part), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
             stream = container.add_stream("libx264", rate=fps, options=options)
@@ -259,8 +260,3 @@ def _check_frames(frames: NDArray[np.uint8]) -> None:
         raise EmptyMediaError("a clip needs one frame or more, got none")
     if frames.shape[1] % 2 or frames.shape[2] % 2:
         raise SettingsError(f"yuv420p needs even sides, got {frames.shape[1]} x {frames.shape[2]}: crop or pad by one")
-
-
-def names(shapes: Sequence[Shape]) -> list[str]:
-    """``["red circle", ...]``, in the order of the shapes."""
-    return [f"{shape.colour} {shape.shape}" for shape in shapes]

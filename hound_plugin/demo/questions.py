@@ -101,14 +101,14 @@ def ask(scene: Scene, topic: str, phrasing: int = 0) -> Question:
 
 
 def caption(scene: Scene) -> str:
-    """One sentence on the whole scene: ``"A red circle moves left."``"""
+    """One sentence on the whole scene: ``"A red ring moves left."``"""
     one = [f"{shape.colour} {shape.shape}" for shape in scene.shapes]
     if scene.family == "motion":
         return f"A {one[0]} moves {scene.direction}."
     if scene.family == "order":
         return f"A {one[0]}, then a {one[1]}."
-    plural = "" if len(one) == 1 else "s"
-    return f"{NUMBERS[len(one)].capitalize()} {one[0]}{plural}."
+    ending = "" if len(one) == 1 else "es" if one[0].endswith("s") else "s"
+    return f"{NUMBERS[len(one)].capitalize()} {one[0]}{ending}."
 
 
 def _answers(scene: Scene, topic: str) -> tuple[str, tuple[str, ...]]:
@@ -149,8 +149,8 @@ def _wrong_captions(scene: Scene) -> tuple[str, ...]:
 def conversation(scene: Scene, turns: int, rng: np.random.Generator) -> list[Question]:
     """``turns`` different questions in random order, phrasings at random.
 
-    The first is one that needs time if the scene has one and the draw of half of all conversations says so; a caption
-    only stands last, since it would give away what is asked after it.
+    A quarter of the conversations end in a caption. It only stands last, since it would give away what is asked
+    after it.
     """
     available = [topic for topic in topics(scene) if topic != "caption"]
     chosen = [available[index] for index in rng.permutation(len(available))]

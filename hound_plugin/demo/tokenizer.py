@@ -15,13 +15,10 @@ from pathlib import Path
 
 from hound_plugin.demo.clips import COLOURS, DIRECTIONS, SHAPES
 from hound_plugin.demo.questions import NUMBERS, PHRASINGS, SENTENCES
+from hound_plugin.processing.prompt import SYSTEM
 
 VOCAB_SIZE = 768
 MODEL_MAX_LENGTH = 4096
-SYSTEM = (
-    "A chat between a curious user and an artificial intelligence assistant. "
-    "The assistant gives helpful, detailed, and polite answers to the user's questions."
-)
 
 # Every printable ASCII character is a piece of its own, so that only what lies beyond falls back to bytes.
 _ASCII = "".join(chr(code) for code in range(33, 127))
@@ -44,7 +41,7 @@ def corpus() -> Iterator[str]:
             for word in words:
                 yield SENTENCES[topic].format(word)
         for word in words:
-            yield f"{word} A {word} and a {word}, then a {word}. {word.capitalize()} {word}s."
+            yield f"{word} A {word} and a {word}, then a {word}. {word.capitalize()} {word}s {word}es."
     for _ in range(4):
         yield " ".join(_ASCII)
 
