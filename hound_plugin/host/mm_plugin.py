@@ -7,7 +7,6 @@ clip, so that the tower encodes it once too.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from collections.abc import Callable
@@ -72,6 +71,9 @@ class LlavaHoundPlugin(BasePlugin):
         for message in questions:
             message["content"] = _normalise(message["content"])
         for token, (number, tokens) in counts.items():
+            if sum(message["content"].count(token) for message in questions) > number:
+                for message in questions:  # a question that names its one clip twice, as the original takes it
+                    message["content"] = normalise_question(message["content"], (token,))
             found = sum(message["content"].count(token) for message in questions)
             if found != number:
                 raise PlaceholderError(
@@ -158,7 +160,7 @@ def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[to
         key = media_key(item)
         if key not in places:
             places[key] = len(tensors)
-            tensors.append(read(item))
+            tensors.append(item if torch.is_tensor(item) else read(item))
         index.append(places[key])
     return torch.stack(tensors), torch.tensor(index)
 
@@ -170,30 +172,34 @@ def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor
     nor the other ranks of a distributed run are disturbed. What was masked is logged.
     """
     for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
+        seen: dict[Any, torch.Tensor | None] = {}
         for feature in features:
-            items = feature.get(kind) or []
+            items = list(feature.get(kind) or [])
             for number, item in enumerate(items):
-                if isinstance(item, torch.Tensor):
-                    continue
-                try:
-                    tensor = read(item)
-                except MediaError as error:
-                    logger.warning(f"on_bad_media: skip: a row is masked, because {error}")
-                    tensor = processor.black_video() if kind == "videos" else processor.black_video()[0]
-                    for key in [key for key in feature if key.endswith("labels")]:
-                        feature[key] = [-100] * len(feature[key])
-                items = [*items[:number], tensor, *items[number + 1 :]]
+                key = media_key(item)
+                if key not in seen:
+                    seen[key] = _read_or_none(read, item)
+                tensor = seen[key]
+                if tensor is None:
+                    black = processor.black_video()
+                    tensor = black if kind == "videos" else black[0]
+                    for name in [name for name in feature if name.endswith("labels")]:
+                        feature[name] = [-100] * len(feature[name])
+                items[number] = tensor
             feature[kind] = items
+
+
+def _read_or_none(read: Callable[[Any], torch.Tensor], item: Any) -> torch.Tensor | None:
+    try:
+        return read(item)
+    except MediaError as error:
+        logger.warning(f"on_bad_media: skip: its rows are masked, because {error}")
+        return None
 
 
 def _names(items: Any) -> str:
     shown = [item if isinstance(item, str) else type(item).__name__ for item in items]
     return f"{shown[:3]}" + ("" if len(shown) <= 3 else f" and {len(shown) - 3} more")
-
-
-def digest(text: str) -> str:
-    """A short stable name for a text."""
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def get_plugin() -> BasePlugin:
