@@ -36,12 +36,17 @@ _HOME = {
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
-    from hound_plugin.errors import CheckpointError, DataError, HoundError, MediaError, SettingsError
-    from hound_plugin.model.configuration import LlavaHoundConfig
-    from hound_plugin.model.inference import HoundModel, load
-    from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-    from hound_plugin.processing.processor import LlavaHoundProcessor
-    from hound_plugin.settings import HoundSettings
+    from hound_plugin.errors import CheckpointError as CheckpointError
+    from hound_plugin.errors import DataError as DataError
+    from hound_plugin.errors import HoundError as HoundError
+    from hound_plugin.errors import MediaError as MediaError
+    from hound_plugin.errors import SettingsError as SettingsError
+    from hound_plugin.model.configuration import LlavaHoundConfig as LlavaHoundConfig
+    from hound_plugin.model.inference import HoundModel as HoundModel
+    from hound_plugin.model.inference import load as load
+    from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration as LlavaHoundForConditionalGeneration
+    from hound_plugin.processing.processor import LlavaHoundProcessor as LlavaHoundProcessor
+    from hound_plugin.settings import HoundSettings as HoundSettings
 
 
 def __getattr__(name: str) -> Any:

@@ -108,7 +108,9 @@ def add_demo(commands: Commands) -> None:
     )
     parser.add_argument("--folder", default="demo", help="where to write (default: demo)")
     parser.add_argument("--seed", type=int, default=0, help="seed of clips, data and weights (default: 0)")
-    parser.add_argument("--run", dest="train", action="store_true", help="train it, ask it, and print held-out accuracies")
+    parser.add_argument(
+        "--run", dest="train", action="store_true", help="train it, ask it, and print held-out accuracies"
+    )
     parser.add_argument("--force", action="store_true", help="do everything anew")
     parser.set_defaults(run=_demo)
 

@@ -52,7 +52,9 @@ class HoundSettings:
     )
     frame_sampling: str = field(
         default="uniform",
-        metadata={"help": "which frames: `uniform` over the whole clip, `first_10s` (the original's decord rule), `fps`"},
+        metadata={
+            "help": "which frames: `uniform` over the whole clip, `first_10s` (the original's decord rule), `fps`"
+        },
     )
     decoder: str = field(default="auto", metadata={"help": "`auto`, `decord`, `torchcodec` or `pyav`"})
     frame_cache: str | None = field(
@@ -99,7 +101,9 @@ class HoundSettings:
         return tuple(item.name for item in fields(cls))
 
     @classmethod
-    def build(cls, block: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None) -> HoundSettings:
+    def build(
+        cls, block: Mapping[str, Any] | None = None, environment: Mapping[str, str] | None = None
+    ) -> HoundSettings:
         """Settings from a block and the environment.
 
         Args:
@@ -115,12 +119,13 @@ class HoundSettings:
                 f"hound: expected a block of `key: value` lines ({', '.join(cls.keys())}); got {block!r}."
             )
         values: dict[str, Any] = {}
-        for name in cls.keys():
+        known = cls.keys()
+        for name in known:
             variable = ENVIRONMENT_PREFIX + name.upper()
             if environment.get(variable) not in (None, ""):
                 values[name] = environment[variable]
         for name, value in (block or {}).items():
-            if name not in cls.keys():
+            if name not in known:
                 close = get_close_matches(str(name), cls.keys(), n=1)
                 hint = f" Did you mean {close[0]!r}?" if close else ""
                 raise SettingsError(f"hound.{name}: unknown key.{hint} Known keys: {', '.join(cls.keys())}.")

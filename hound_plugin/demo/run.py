@@ -48,7 +48,9 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        kinds = {name: {"correct": t.correct, "total": t.total, "accuracy": t.accuracy} for name, t in self.tallies.items()}
+        kinds = {
+            name: {"correct": t.correct, "total": t.total, "accuracy": t.accuracy} for name, t in self.tallies.items()
+        }
         return {
             "exact_match": kinds,
             "sentence_share": None if math.isnan(self.sentences) else self.sentences,
@@ -121,7 +123,9 @@ def evaluate(model_folder: Path, paths: DemoPaths, name: str) -> Evaluation:
     with tqdm(total=len(questions) + len(pairs), desc=f"Held-out, {name}", unit="item") as progress:
         for part in _batches(questions):
             texts = [item["prompt"] for item in part]
-            answers = hound.chat_many(texts, [_medium(item, paths) for item in part], do_sample=False, max_new_tokens=32)
+            answers = hound.chat_many(
+                texts, [_medium(item, paths) for item in part], do_sample=False, max_new_tokens=32
+            )
             predictions.update(zip((item["id"] for item in part), answers, strict=True))
             progress.update(len(part))
         for part in _batches(pairs):

@@ -81,9 +81,7 @@ class HoundDatasetConverter(DatasetConverter):
             return messages[:-1], [messages[-1], empty] if example[tag] else [empty, messages[-1]]
         return messages[:-1], messages[-1:]
 
-    def _pair(
-        self, example: dict[str, Any], token: str | None
-    ) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
+    def _pair(self, example: dict[str, Any], token: str | None) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
         question = next((example[key] for key in _QUESTION_FIELDS if example.get(key)), None)
         if question is None and isinstance(example.get("conversations"), list) and example["conversations"]:
             question = self._message(example["conversations"][0])["content"]
@@ -182,7 +180,9 @@ def locate_row(attr: Any, data_args: Any, example: dict[str, Any]) -> int | None
         with path.open(encoding="utf-8") as file:
             rows = json.load(file) if path.suffix == ".json" else map(json.loads, filter(str.strip, file))
             for number, row in enumerate(rows, 1):
-                if row.get("id") == wanted.get("id") and all(row.get(key) == wanted[key] for key in ("video", "prompt") if key in wanted):
+                if row.get("id") == wanted.get("id") and all(
+                    row.get(key) == wanted[key] for key in ("video", "prompt") if key in wanted
+                ):
                     return number
     except (OSError, ValueError, AttributeError):
         return None

@@ -120,9 +120,9 @@ def _towers(
             )
         else:
             raise CheckpointError(
-                f"The checkpoint holds no weights of the {tower.replace('_', ' ')}, and {name!r}, which its config.json "
-                f"names, cannot be found as a folder or on the hub. Download it once (`hf download {name}`), or put "
-                "the path of a local copy into the config.json."
+                f"The checkpoint holds no weights of the {tower.replace('_', ' ')}, and {name!r}, which its "
+                "config.json names, cannot be found as a folder or on the hub. Download it once "
+                f"(`hf download {name}`), or put the path of a local copy into the config.json."
             )
     return found
 

@@ -126,11 +126,11 @@ class LlavaHoundConfig(PreTrainedConfig):
         "video_tower_config": LlavaHoundTowerConfig,
     }
 
-    text_config: dict | PreTrainedConfig | None = None
-    image_tower_config: dict | PreTrainedConfig | None = None
-    video_tower_config: dict | PreTrainedConfig | None = None
-    image_token_id: int | None = None
-    video_token_id: int | None = None
+    text_config: Any = None
+    image_tower_config: Any = None
+    video_tower_config: Any = None
+    image_token_id: int = -1  # negative: above the vocabulary, see __post_init__
+    video_token_id: int = -1
     mm_projector_type: str = "mlp2x_gelu"
     mm_vision_select_layer: int = -2
     image_aspect_ratio: str | None = "pad"
@@ -148,9 +148,9 @@ class LlavaHoundConfig(PreTrainedConfig):
             self.text_config = CONFIG_MAPPING[values.pop("model_type", "llama")](**values)
         self.image_tower_config = _tower(self.image_tower_config)
         self.video_tower_config = _tower(self.video_tower_config, add_time_attn=True, num_frames=8)
-        if self.image_token_id is None:
+        if self.image_token_id < 0:
             self.image_token_id = self.text_config.vocab_size
-        if self.video_token_id is None:
+        if self.video_token_id < 0:
             self.video_token_id = self.text_config.vocab_size + 1
         super().__post_init__(**kwargs)
 

@@ -143,7 +143,8 @@ class HoundModel:
 
     def _batch(self, items: Sequence[tuple[str, str, Any]], side: str) -> dict[str, torch.Tensor]:
         """Padded inputs and labels for ``(question, answer, clip)`` rows; equal clips are read once."""
-        rows, media, places = [], {"image": [], "video": []}, {}
+        rows, places = [], {}
+        media: dict[str, list[torch.Tensor]] = {"image": [], "video": []}
         index: dict[str, list[int]] = {"image": [], "video": []}
         for question, answer, clip in items:
             kind = "image" if clip is not None and is_image_path(clip) else "video"
@@ -193,7 +194,12 @@ class HoundModel:
         if token:
             cleaned[0] = f"{token * tokens}\n{cleaned[0]}"
         turns = [Turn(asked, answer) for asked, answer in zip(cleaned, answers, strict=True)]
-        ids = [token_id for pair in encode_conversation(self.processor.tokenizer, turns) for side in pair for token_id in side]
+        ids = [
+            token_id
+            for pair in encode_conversation(self.processor.tokenizer, turns)
+            for side in pair
+            for token_id in side
+        ]
         device = self.model.device
         inputs = {name: value.to(device, self.model.dtype) for name, value in media.items()}
         inputs["input_ids"] = torch.tensor([ids], device=device)

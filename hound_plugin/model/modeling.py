@@ -71,7 +71,9 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
     ) -> Any:
         """Read an original checkpoint through the key table; leave our own layout to transformers."""
         with read_as_ours(model, state_dict, checkpoint_files, load_config) as renamed:
-            loaded = PreTrainedModel._load_pretrained_model(model, renamed, checkpoint_files, load_config, expected_keys)
+            loaded = PreTrainedModel._load_pretrained_model(
+                model, renamed, checkpoint_files, load_config, expected_keys
+            )
         composite = model.model if isinstance(model, LlavaHoundForConditionalGeneration) else model
         composite.set_towers_trainable(not model.config.freeze_towers)  # loading makes new parameters with gradients
         return loaded
@@ -342,7 +344,7 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             )
         return inputs
 
-    def _expand_inputs_for_generation(  # type: ignore[override]  # theirs is static and repeats the pixels
+    def _expand_inputs_for_generation(  # theirs is static, and repeats the pixels
         self,
         expand_size: int = 1,
         is_encoder_decoder: bool = False,

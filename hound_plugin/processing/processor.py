@@ -24,7 +24,13 @@ from hound_plugin.media.cache import FrameCache
 from hound_plugin.media.decode import read_clip
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
-from hound_plugin.processing.prompt import CHAT_TEMPLATE, IMAGE_TOKEN, VIDEO_TOKEN, add_placeholder_tokens, expand_prompt
+from hound_plugin.processing.prompt import (
+    CHAT_TEMPLATE,
+    IMAGE_TOKEN,
+    VIDEO_TOKEN,
+    add_placeholder_tokens,
+    expand_prompt,
+)
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
@@ -56,7 +62,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         **kwargs: Any,
     ) -> None:
         self.num_frames = num_frames
-        self.frame_sampling = frame_sampling
+        self.frame_sampling: Any = frame_sampling
         self.image_aspect_ratio = image_aspect_ratio
         self.image_patches = image_patches
         self.frame_patches = frame_patches
@@ -85,7 +91,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         return cls(image_processor, tokenizer, **{**defaults, **settings})
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> LlavaHoundProcessor:  # type: ignore[override]
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> LlavaHoundProcessor:
         """Load from a checkpoint of either layout; what the processor's own file lacks comes from the config.
 
         Raises:
@@ -172,7 +178,7 @@ class LlavaHoundProcessor(ProcessorMixin):
 
     # --- everything together
 
-    def __call__(  # type: ignore[override]
+    def __call__(
         self,
         images: Any = None,
         text: str | Sequence[str] | None = None,

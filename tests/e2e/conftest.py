@@ -27,7 +27,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         {
             "id": f"{record['id']}-{side}",
             "video": record["video"],
-            "conversations": [{"from": "human", "value": f"<video>\nAbout {record['id']}?"}, {"from": "gpt", "value": record[side]}],
+            "conversations": [
+                {"from": "human", "value": f"<video>\nAbout {record['id']}?"},
+                {"from": "gpt", "value": record[side]},
+            ],
             "label": side == "chosen",
         }
         for record in rows("dpo.jsonl")[4:8]

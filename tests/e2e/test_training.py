@@ -59,7 +59,7 @@ def test_six_steps_follow_the_original(name: str, work: Path, recipe: Any) -> No
             original = key.removeprefix(prefix)
             assert np.abs(weights[to_ours([original])[original]].numpy() - value).max() <= 2e-6, key
             compared += 1
-    assert compared
+    assert compared or not any(key.startswith(prefix) for key in load_arrays("h_training_params.npz"))
 
 
 def test_the_real_recipe_runs_on_other_data(work: Path) -> None:
@@ -152,7 +152,9 @@ def test_predictions_of_the_host_are_the_recorded_answers(work: Path, recipe: An
         for number, case in enumerate(cases)
     ]
     write_dataset(work / "data", "ask", records)
-    values = recipe("sft", "predict", eval_dataset="ask", do_predict=True, predict_with_generate=True, max_new_tokens=32)
+    values = recipe(
+        "sft", "predict", eval_dataset="ask", do_predict=True, predict_with_generate=True, max_new_tokens=32
+    )
     for name in ("dataset", "do_train", "max_steps"):
         del values[name]
     values.update(per_device_eval_batch_size=2, temperature=None, do_sample=False, top_p=1.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 import torch
 
 from hound_plugin.processing.processor import LlavaHoundProcessor
@@ -57,5 +56,3 @@ def pad(encoded: list[list[tuple[list[int], list[int]]]], side: str = "right") -
         ):  # fmt: skip
             batch[name].append([filler] * gap + values if side == "left" else values + [filler] * gap)
     return {name: torch.tensor(values) for name, values in batch.items()}
-
-

@@ -113,7 +113,11 @@ def test_saved_and_loaded_again(tmp_path: Path, reference: Any, processor: Llava
 
 
 def test_the_processor_makes_ready_inputs(reference: Any, processor: LlavaHoundProcessor) -> None:
-    prompts = ["USER: <video>\nWhat moves? ASSISTANT:", "USER: Hello! ASSISTANT:", "USER: <image>\nWhat is it? ASSISTANT:"]
+    prompts = [
+        "USER: <video>\nWhat moves? ASSISTANT:",
+        "USER: Hello! ASSISTANT:",
+        "USER: <image>\nWhat is it? ASSISTANT:",
+    ]
     inputs = processor(text=prompts, images=[media_path("img_wide.jpg")], videos=[media_path("clip_short")])
     assert inputs["pixel_values_videos"].shape == (1, 8, 3, 224, 224)
     assert inputs["pixel_values_images"].shape == (1, 3, 224, 224)
@@ -142,7 +146,9 @@ def test_several_samples_of_one_prompt_encode_the_clip_once(
     seen: list[int] = []
     features = LlavaHoundTower.features
     monkeypatch.setattr(
-        LlavaHoundTower, "features", lambda self, pixels, layer=-2: (seen.append(len(pixels)), features(self, pixels, layer))[1]
+        LlavaHoundTower,
+        "features",
+        lambda self, pixels, layer=-2: (seen.append(len(pixels)), features(self, pixels, layer))[1],
     )
     beams = reference.generate(
         **inputs, max_new_tokens=4, num_beams=2, num_return_sequences=2, do_sample=False, pad_token_id=0

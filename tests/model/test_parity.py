@@ -30,7 +30,9 @@ def model(request: pytest.FixtureRequest) -> Any:
 def test_video_features(clip: str, model: Any, processor: LlavaHoundProcessor) -> None:
     pixels = processor.read_video(media_path(clip))[None]
     step = 1 if clip == "clip_long" else 3
-    assert_close(model.model.video_tower.features(pixels)[:, ::step], load_arrays("c_video_features.npz")[clip], FEATURES)
+    assert_close(
+        model.model.video_tower.features(pixels)[:, ::step], load_arrays("c_video_features.npz")[clip], FEATURES
+    )
     assert_close(model.get_video_features(pixels)[:, ::3], load_arrays("c_projected.npz")[f"video.{clip}"], FEATURES)
 
 
@@ -143,7 +145,9 @@ def test_log_probabilities_of_pairs(reference: Any, policy: Any, processor: Llav
     pairs = rows("dpo.jsonl")[:4]
     for name, network in (("reference", reference), ("policy", policy)):
         for side in ("chosen", "rejected"):
-            items = [(pair["prompt"].replace("<video>", "").strip(), pair[side], media_path(pair["video"])) for pair in pairs]
+            items = [
+                (pair["prompt"].replace("<video>", "").strip(), pair[side], media_path(pair["video"])) for pair in pairs
+            ]
             values = HoundModel(network, processor).log_probs(items)
             np.testing.assert_allclose(values.numpy(), recorded[f"{name}_{side}_logps"], rtol=1e-5)
 
