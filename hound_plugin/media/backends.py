@@ -3,8 +3,8 @@
 PyAV is the reference and the default. decord and torchcodec are used where they are asked for and where their own
 numbering agrees with the reference; where it does not, or they refuse the file, PyAV reads it. Reasons, measured on
 h264 clips with one thread (8 frames; ms): 10 s 720p: PyAV 159, decord 265; 60 s 720p: PyAV 376, decord 621. decord
-0.6.0 also gives wrong pictures without a word for HEVC, MPEG-4, MPEG-TS, MPEG-PS and stream-copied cuts, and does
-not open AV1 and streamed Matroska.
+0.6.0 also gives wrong pictures without a word for HEVC, MPEG-4, MPEG-TS, MPEG-PS, stream-copied cuts and open groups
+of pictures, and does not open AV1 and streamed Matroska.
 """
 
 from __future__ import annotations
@@ -56,7 +56,12 @@ class DecordDecoder:
 
     def read(self, source: Source, index: FrameIndex, indices: list[int]) -> np.ndarray:
         """See :class:`Decoder`."""
-        if index.pts is None or index.codec not in _DECORD_CODECS or index.pixel_format not in _DECORD_FORMATS:
+        if (
+            index.pts is None
+            or not index.clean
+            or index.codec not in _DECORD_CODECS
+            or index.pixel_format not in _DECORD_FORMATS
+        ):
             raise NotExactError
         import decord
 
@@ -77,7 +82,7 @@ class TorchcodecDecoder:
 
     def read(self, source: Source, index: FrameIndex, indices: list[int]) -> np.ndarray:
         """See :class:`Decoder`."""
-        if index.pts is None:
+        if index.pts is None or not index.clean:
             raise NotExactError
         try:
             from torchcodec.decoders import VideoDecoder

@@ -46,7 +46,7 @@ def read_clip(
         decoder: ``auto`` and ``pyav`` are the exact reference; ``decord`` and ``torchcodec`` are used where they
             agree with it. ``Clip.decoder`` tells what read the clip.
         timeout: seconds. Files, folders, bytes and lists are then read by a child process, which is killed when
-            the limit passes. It costs a copy of the frames through a pipe (about 10 ms for 8 frames of 720p).
+            the limit passes. It costs a copy of the frames through a pipe (about 15 ms for 8 frames of 720p).
 
     Returns:
         The frames, uint8 ``[num_frames, H, W, 3]``, RGB, upright, with their numbers.
@@ -98,7 +98,8 @@ def read_here(
 def probe(video: Any) -> VideoInfo:
     """Look at a clip without decoding it, to find bad media before training starts.
 
-    It costs 1 to 4 ms for a file and 0.1 ms for a folder of ten frames. It cannot see damage behind the header.
+    It costs 0.3 ms (small pictures) to 13 ms (720p) for a file and 0.1 ms for a folder of 25
+    frames. It cannot see damage behind the header.
 
     Args:
         video: as in :func:`read_clip`. A binary stream is read and put back where it stood if it can seek.
