@@ -91,6 +91,22 @@ def remux(source: Path, target: Path, start: float | None = None, options: dict[
                 new.mux(packet)
 
 
+def hide_pictures(source: Path, target: Path) -> None:
+    """Put a copy that is not to be shown before every tenth picture of a VP8 clip, as its alternate references are."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        copy = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(p for p in old.demux(video=0) if p.size):
+            if number % 10 == 5:
+                data = bytearray(bytes(packet))
+                data[0] &= ~0x10  # show_frame
+                hidden = av.Packet(bytes(data))
+                hidden.pts = hidden.dts = packet.pts - 1
+                hidden.time_base, hidden.stream = packet.time_base, copy
+                new.mux(hidden)
+            packet.stream = copy
+            new.mux(packet)
+
+
 def tag_rotation(source: Path, target: Path, degrees: int) -> None:
     """Write a display matrix into the track header of an MP4, as phones do."""
     data = bytearray(source.read_bytes())

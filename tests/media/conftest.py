@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from .clips import encode, encode_sound, encode_streamed, remux, tag_rotation
+from .clips import encode, encode_sound, encode_streamed, hide_pictures, remux, tag_rotation
 
 
 @pytest.fixture(scope="session")
@@ -33,6 +33,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     encode_streamed(paths["streamed_web"], "webm", codec="libvpx-vp9")
     remux(paths["plain"], paths["cut"], start=1.0)
     remux(paths["plain"], paths["cut_mkv"], start=1.0)
+    hide_pictures(paths["vp8"], paths["vp8_hidden"])
     for degrees in (90, 180, 270):
         tag_rotation(paths["plain"], paths[f"turned_{degrees}"], degrees)
     return paths
@@ -49,6 +50,7 @@ _NAMES = [
     "hevc.mp4",
     "mpeg4.avi",
     "vp8.webm",
+    "vp8_hidden.webm",
     "vp9.webm",
     "program_stream.mpg",
     "broadcast.ts",

@@ -102,6 +102,23 @@ def test_media_in_memory_need_no_child() -> None:
     assert worker._child is None
 
 
+_FORKED = """
+import os, sys
+from hound_plugin.media import decode, worker
+with worker._lock:  # as another thread that reads a clip would hold it
+    child = os.fork()
+    if child == 0:
+        decode.read_clip(sys.argv[1], timeout=60)
+        worker._stop()
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def test_a_fork_while_another_thread_reads(clips) -> None:
+    subprocess.run([sys.executable, "-c", _FORKED, str(clips["short"])], timeout=60, check=True)
+
+
 _PARENT = """
 import os, sys
 from hound_plugin.media import decode, worker

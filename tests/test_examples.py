@@ -1,0 +1,63 @@
+"""Every recipe is read by the host's own parser, and what it names exists."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from llamafactory.hparams import get_infer_args, get_train_args
+
+from hound_plugin.host import compat
+
+ROOT = Path(__file__).resolve().parents[1]
+RECIPES = sorted((ROOT / "examples").rglob("*.yaml"))
+TRAINING = [path for path in RECIPES if "stage" in yaml.safe_load(path.read_text())]
+# what only a machine with GPUs and torchrun accepts
+CPU: dict[str, Any] = {"bf16": False, "fp16": False, "deepspeed": None}
+
+
+def load(path: Path) -> dict[str, Any]:
+    return yaml.safe_load(path.read_text(encoding="utf-8"))
+
+
+def test_there_are_recipes() -> None:
+    assert {"demo_sft.yaml", "demo_dpo.yaml", "hound_dpo.yaml"} <= {path.name for path in RECIPES}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)
+def test_a_recipe_is_parsed_by_the_host(path: Path, tmp_path: Path) -> None:
+    values = load(path)
+    assert values["template"] == "llava_hound"
+    if path in TRAINING:
+        changes = {**{key: value for key, value in CPU.items() if key in values}, "output_dir": str(tmp_path)}
+        model, data, _, finetuning, _ = get_train_args({**values, **changes})
+        assert finetuning.stage == values["stage"]
+        assert data.cutoff_len >= 1024
+    else:
+        model, *_ = get_infer_args(values)
+    assert model.model_name_or_path == values["model_name_or_path"]
+    assert compat.settings().decoder == values.get("hound", {}).get("decoder", "auto")
+
+
+@pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.name)
+def test_what_a_recipe_names_exists(path: Path) -> None:
+    values = load(path)
+    if values.get("deepspeed"):
+        assert json.loads((ROOT / values["deepspeed"]).read_text())["zero_optimization"]["stage"] in (2, 3)
+    registry = ROOT / values["dataset_dir"] / "dataset_info.json"
+    if values["dataset_dir"] == "data":
+        entries = json.loads(registry.read_text())
+        for key in ("dataset", "eval_dataset"):
+            for name in filter(None, (values.get(key) or "").split(",")):
+                assert name.strip() in entries
+
+
+def test_the_registry_has_the_fields_of_the_host() -> None:
+    from llamafactory.data.parser import get_dataset_list
+
+    entries = json.loads((ROOT / "data" / "dataset_info.json").read_text())
+    for attr in get_dataset_list(list(entries), str(ROOT / "data")):
+        assert attr.formatting == "hound"
