@@ -34,6 +34,8 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
     setattr(owner, name, wrapped)
 
 
+NAME = "llava_hound"  # of the template and of the model type
+
 # --- llamafactory.hparams.parser
 
 
@@ -147,7 +149,6 @@ def patch_template(module: Any) -> None:
 
 def _get_template(original: Callable[..., Any], tokenizer: Any, data_args: Any) -> Any:
     from hound_plugin.errors import SettingsError
-    from hound_plugin.host.template import NAME
 
     ours = getattr(tokenizer, "_hound_plugin", False)
     if ours and data_args.template != NAME:
@@ -158,9 +159,25 @@ def _get_template(original: Callable[..., Any], tokenizer: Any, data_args: Any) 
     if data_args.template == NAME and not ours:
         raise SettingsError(
             f"`template: {NAME}` belongs to LLaVA-Hound models, but `model_name_or_path` ({tokenizer.name_or_path}) "
-            "is none (or its processor could not be loaded; see the log above). Use the template of that model."
+            f"does not load as one: {_why_not_ours(tokenizer.name_or_path)}"
         )
     return original(tokenizer, data_args)
+
+
+def _why_not_ours(model: str) -> str:
+    """The reason, which the host's ``load_tokenizer`` has swallowed."""
+    from transformers import AutoConfig
+
+    from hound_plugin.processing.processor import LlavaHoundProcessor
+
+    try:
+        config = AutoConfig.from_pretrained(model)
+        if config.model_type != NAME:
+            return f"its model_type is {config.model_type!r}. Use the template of that model."
+        LlavaHoundProcessor.from_pretrained(model)
+    except Exception as error:
+        return str(error)
+    return "its processor was loaded by something else. Run `hound doctor`."
 
 
 # --- llamafactory.data.converter

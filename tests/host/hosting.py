@@ -41,6 +41,7 @@ def environment(folder: Path, **extra: str) -> dict[str, str]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HOUND_")}
     return {
         **kept,
+        "PATH": f"{Path(sys.executable).parent}:{kept.get('PATH', '')}",  # the host starts `torchrun`
         "HF_HUB_OFFLINE": "1",
         "HF_HUB_CACHE": str(HUB),
         "HF_DATASETS_CACHE": str(folder / "datasets_cache"),
