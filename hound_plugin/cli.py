@@ -30,6 +30,8 @@ examples:
   hound doctor --json          the same for machines
   hound demo                   write the tiny model, its clips and data to demo/
   hound demo --run             the same, then SFT and DPO through llamafactory-cli, and held-out accuracies
+  hound convert SRC DST        original LLaVA-Hound or Video-LLaVA checkpoint to Hugging Face layout, or back
+  hound assemble --help        language model + towers + projector to a trainable checkpoint
   hound COMMAND --help         what a command does, and its options
 
 exit codes: 0 done, 1 failed, 2 bad usage or bad input
@@ -68,6 +70,8 @@ def build_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_doctor(commands)
     add_demo(commands)
+    add_convert(commands)
+    add_assemble(commands)
     return parser
 
 
@@ -125,6 +129,104 @@ def _demo(arguments: argparse.Namespace) -> int:
         return DONE
     paths = build_demo(arguments.folder, seed=arguments.seed, force=arguments.force, write_model=write_model)
     print(f"{paths.folder}/: model, tokenizer, clips and data (dataset_dir {paths.data}, media_dir {paths.clips})")
+    return DONE
+
+
+def add_convert(commands: Commands) -> None:
+    """``hound convert``."""
+    parser = commands.add_parser(
+        "convert",
+        help="original LLaVA-Hound / Video-LLaVA checkpoint -> Hugging Face layout, or back",
+        description=(
+            "Renames tensors, never changes them: there and back gives the same bits. Memory stays near one shard. "
+            "Training and chat read the original layout directly; converting is for other tools and for sharing."
+        ),
+        epilog=(
+            "examples:\n"
+            "  hound convert ShareGPTVideo/LLaVA-Hound-DPO llava-hound-dpo-hf\n"
+            "  hound convert LanguageBind/Video-LLaVA-7B video-llava-hf\n"
+            "  hound convert saves/llava-hound-7b/dpo my-dpo-original --to original\n"
+            "  hound convert SRC DST --dry-run            print the key mapping and write nothing"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", metavar="SRC", help="folder or hub id")
+    parser.add_argument("target", metavar="DST", help="a new or an empty folder")
+    parser.add_argument("--to", choices=("hf", "original"), default="hf", help="layout to write (default: hf)")
+    parser.add_argument(
+        "--towers",
+        choices=("auto", "repository", "checkpoint"),
+        default="auto",
+        help="where tower weights come from: their own repositories if the checkpoint's copy is just their rounding "
+        "(auto), always the repositories, or always the checkpoint",
+    )
+    parser.add_argument("--tokenizer", help="for --to original: folder with the original's tokenizer.model")
+    parser.add_argument("--shard-size", default="5GB", help="largest file (default: 5GB)")
+    parser.add_argument("--dry-run", action="store_true", help="print the key mapping and write nothing")
+    parser.set_defaults(run=_convert)
+
+
+def _convert(arguments: argparse.Namespace) -> int:
+    from hound_plugin.model.conversion import convert
+
+    report = convert(
+        arguments.source,
+        arguments.target,
+        to=arguments.to,
+        towers=arguments.towers,
+        tokenizer=arguments.tokenizer,
+        shard_size=arguments.shard_size,
+        dry_run=arguments.dry_run,
+    )
+    if arguments.dry_run:
+        for old, new in report.keys:
+            print(f"{old} -> {new}")
+    for tower, place in report.towers.items():
+        print(f"{tower}: {place}")
+    for warning in report.warnings:
+        print(f"warning: {warning}", file=sys.stderr)
+    print(f"{len(report.keys)} tensors" + (f" written to {report.written}" if report.written else "; nothing written"))
+    return DONE
+
+
+def add_assemble(commands: Commands) -> None:
+    """``hound assemble``."""
+    parser = commands.add_parser(
+        "assemble",
+        help="language model + towers + projector -> a trainable checkpoint",
+        description="Writes the checkpoint that pre-training starts from, in Hugging Face layout.",
+        epilog=(
+            "examples:\n"
+            "  hound assemble lmsys/vicuna-7b-v1.5 start --projector mm_projector.bin\n"
+            "  hound assemble vicuna/ start --image-tower LanguageBind_Image/ --video-tower LanguageBind_Video_merge/"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("language_model", metavar="LM", help="LLaMA or Vicuna, folder or hub id")
+    parser.add_argument("target", metavar="DST", help="a new or an empty folder")
+    parser.add_argument("--image-tower", default="LanguageBind/LanguageBind_Image", help="folder or hub id")
+    parser.add_argument("--video-tower", default="LanguageBind/LanguageBind_Video_merge", help="folder or hub id")
+    parser.add_argument("--projector", help="mm_projector.bin; fresh random weights if not given")
+    parser.add_argument("--projector-type", default="mlp2x_gelu", help="linear or mlp<N>x_gelu (default: mlp2x_gelu)")
+    parser.add_argument("--seed", type=int, default=0, help="of a fresh projector (default: 0)")
+    parser.add_argument("--shard-size", default="5GB", help="largest file (default: 5GB)")
+    parser.set_defaults(run=_assemble)
+
+
+def _assemble(arguments: argparse.Namespace) -> int:
+    from hound_plugin.model.assemble import assemble
+
+    written = assemble(
+        arguments.language_model,
+        arguments.target,
+        image_tower=arguments.image_tower,
+        video_tower=arguments.video_tower,
+        projector=arguments.projector,
+        projector_type=arguments.projector_type,
+        seed=arguments.seed,
+        shard_size=arguments.shard_size,
+    )
+    print(f"written to {written}")
     return DONE
 
 

@@ -23,6 +23,7 @@ from hound_plugin.errors import CheckpointError
 IMAGE_TOWER = "LanguageBind/LanguageBind_Image"
 VIDEO_TOWER = "LanguageBind/LanguageBind_Video_merge"
 ORIGINAL_MODEL_TYPE = "llava_llama"
+VIDEO_LLAVA_MODEL_TYPE = "llava"  # as LanguageBind/Video-LLaVA-7B has it; `hound convert` reads it
 # Keys of an original config that describe the composite and not the language model. The rest is LLaMA's.
 ORIGINAL_KEYS = (
     "X",
@@ -139,6 +140,7 @@ class LlavaHoundConfig(PreTrainedConfig):
     freeze_towers: bool = True
     tie_word_embeddings: bool = False
     original_config: dict | None = None
+    original_towers: dict | None = None  # how the original file held its towers: dtype names, None if it did not
 
     def __post_init__(self, **kwargs: Any) -> None:
         if self.text_config is None:
@@ -181,7 +183,7 @@ class LlavaHoundConfig(PreTrainedConfig):
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
         """As transformers', remembering the folder, to which a relative tower path in the file refers."""
         config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
-        if config_dict.get("model_type") == ORIGINAL_MODEL_TYPE:
+        if config_dict.get("model_type") in (ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE):
             hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None and key != "revision"}
             folder = str(pretrained_model_name_or_path) if os.path.isdir(pretrained_model_name_or_path) else None
             config_dict = composite_from_original(config_dict, folder=folder, **hub)

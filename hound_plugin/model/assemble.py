@@ -1,0 +1,135 @@
+"""A language model, two towers and a projector to one trainable checkpoint: where pre-training starts."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+from transformers import AutoConfig, AutoTokenizer
+
+from hound_plugin.errors import CheckpointError, SettingsError
+from hound_plugin.model.checkpoint import find_tower, read_tensors, read_tower
+from hound_plugin.model.configuration import IMAGE_TOWER, VIDEO_TOWER, LlavaHoundConfig, read_tower_config
+from hound_plugin.model.conversion import fetch, weight_files
+from hound_plugin.model.convert import IGNORED
+from hound_plugin.model.projector import build_projector
+from hound_plugin.model.shards import CheckpointWriter, parse_size
+from hound_plugin.processing.processor import LlavaHoundProcessor
+
+_PROJECTOR_KEY = re.compile(r"(?:model\.)?mm_projector\.(.+)")
+
+
+def assemble(
+    language_model: str,
+    target: str | os.PathLike[str],
+    image_tower: str = IMAGE_TOWER,
+    video_tower: str = VIDEO_TOWER,
+    projector: str | None = None,
+    projector_type: str = "mlp2x_gelu",
+    seed: int = 0,
+    shard_size: str = "5GB",
+    progress: bool = True,
+) -> Path:
+    """Write a checkpoint in our layout from its parts.
+
+    Args:
+        language_model: a LLaMA (Vicuna) folder or hub id with its tokenizer.
+        target: a new or an empty folder.
+        image_tower, video_tower: LanguageBind folders or hub ids.
+        projector: ``mm_projector.bin`` (or .safetensors) as the original's pre-training saves it; fresh random
+            weights if None.
+        projector_type: of a fresh projector, or of the given one.
+        seed: of a fresh projector.
+        shard_size: largest file.
+        progress: show a bar.
+
+    Raises:
+        CheckpointError: a part cannot be found, or the parts do not fit each other.
+        SettingsError: the target holds files.
+    """
+    folder = Path(language_model)
+    if not folder.is_dir():
+        folder = fetch(language_model)
+    text = AutoConfig.from_pretrained(folder)
+    config = LlavaHoundConfig(
+        text_config=text.to_dict(),
+        image_tower_config=read_tower_config(image_tower).to_dict(),
+        video_tower_config=read_tower_config(video_tower).to_dict(),
+        mm_projector_type=projector_type,
+        mm_image_tower=image_tower,
+        mm_video_tower=video_tower,
+        architectures=["LlavaHoundForConditionalGeneration"],
+        dtype=text.dtype,
+        tie_word_embeddings=bool(text.tie_word_embeddings),
+        bos_token_id=text.bos_token_id,
+        eos_token_id=text.eos_token_id,
+    )
+    fresh = _projector(config, projector, seed)
+    files = {
+        name: find_tower(place, None, {})
+        for name, place in (("image_tower", image_tower), ("video_tower", video_tower))
+    }
+    for name, file in files.items():
+        if file is None:
+            raise CheckpointError(
+                f"No weights of the {name.replace('_', ' ')} {getattr(config, 'mm_' + name)!r} were found."
+            )
+    with CheckpointWriter(Path(target), parse_size(shard_size)) as writer:
+        for name, tensor in tqdm(_parts(folder, files, fresh, config), unit="tensor", disable=not progress):
+            writer.add(name, tensor)
+        config.save_pretrained(writer.part)
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+        LlavaHoundProcessor.from_config(config, tokenizer).save_pretrained(writer.part)
+    return Path(target)
+
+
+def _parts(
+    folder: Path, towers: dict[str, Any], projector: dict[str, torch.Tensor], config: LlavaHoundConfig
+) -> Iterator[tuple[str, torch.Tensor]]:
+    for file in weight_files(folder):
+        with contextlib.ExitStack() as stack:
+            for name, value in read_tensors([str(file)], stack).items():
+                if IGNORED.search(name):
+                    continue
+                if name != "lm_head.weight" and not name.startswith("model."):
+                    raise CheckpointError(f"Expected the keys of a LLaMA in {folder}, found {name!r}.")
+                ours = name if name == "lm_head.weight" else "model.language_model." + name.removeprefix("model.")
+                yield ours, value if torch.is_tensor(value) else value[...]
+    yield from ((f"model.multi_modal_projector.{name}", value) for name, value in projector.items())
+    for tower, file in towers.items():
+        with contextlib.ExitStack() as stack:
+            for name, value in read_tower(file, getattr(config, f"{tower}_config"), stack).items():
+                yield f"model.{tower}.{name}", value if torch.is_tensor(value) else value[...]
+
+
+def _projector(config: LlavaHoundConfig, file: str | None, seed: int) -> dict[str, torch.Tensor]:
+    widths = config.video_tower_config.hidden_size, config.text_config.hidden_size
+    if config.image_tower_config.hidden_size != widths[0]:
+        raise CheckpointError(
+            f"Expected towers of one width for the shared projector, got {config.image_tower_config.hidden_size} "
+            f"(images) and {widths[0]} (clips)."
+        )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        expected = build_projector(config.mm_projector_type, *widths).to(config.dtype or torch.float32).state_dict()
+    if file is None:
+        return expected
+    if not Path(file).is_file():
+        raise SettingsError(f"Expected a projector file at {file}, there is none.")
+    with contextlib.ExitStack() as stack:
+        held = {
+            match.group(1): value if torch.is_tensor(value) else value[...]
+            for name, value in read_tensors([file], stack).items()
+            if (match := _PROJECTOR_KEY.fullmatch(name))
+        }
+    wanted = {name: tuple(value.shape) for name, value in expected.items()}
+    found = {name: tuple(value.shape) for name, value in held.items()}
+    if wanted != found:
+        raise CheckpointError(f"Expected a projector {config.mm_projector_type} of {wanted}, found {found} in {file}.")
+    return held

@@ -1,0 +1,340 @@
+"""Whole checkpoints from the original layout to ours and back, one shard in memory at a time.
+
+Tensors are renamed and never changed, so that original -> ours -> original gives the same bits. Towers need care: a
+checkpoint saved in bfloat16 holds them rounded, and their own repositories hold them whole. The repository's are
+taken where the checkpoint's copy is exactly their rounding; the way back rounds them again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import snapshot_download
+from tqdm import tqdm
+from transformers import AutoTokenizer
+
+from hound_plugin.errors import CheckpointError, SettingsError
+from hound_plugin.model.checkpoint import find_tower, load_bin, read_tensors, read_tower
+from hound_plugin.model.configuration import ORIGINAL_KEYS, ORIGINAL_MODEL_TYPE, LlavaHoundConfig
+from hound_plugin.model.convert import is_original, to_original, to_ours
+from hound_plugin.model.shards import CheckpointWriter, parse_size
+from hound_plugin.processing.processor import LlavaHoundProcessor
+
+TOWERS = ("image_tower", "video_tower")
+_WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
+_TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
+_KEPT = "original_tokenizer"  # where our layout keeps the original's tokenizer files for the way back
+
+
+@dataclass
+class Report:
+    """What a conversion did, or would do.
+
+    Attributes:
+        keys: ``(name in the source, name in the target)`` in writing order.
+        towers: for each tower where its weights came from.
+        written: the folder, or None for a dry run.
+        warnings: what the user should know.
+    """
+
+    keys: list[tuple[str, str]] = field(default_factory=list)
+    towers: dict[str, str] = field(default_factory=dict)
+    written: Path | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def convert(
+    source: str,
+    target: str | os.PathLike[str],
+    to: str = "hf",
+    towers: str = "auto",
+    tokenizer: str | None = None,
+    shard_size: str = "5GB",
+    dry_run: bool = False,
+    progress: bool = True,
+) -> Report:
+    """Convert a checkpoint.
+
+    Args:
+        source: folder or hub id.
+        target: a new or an empty folder.
+        to: ``hf`` (from the original LLaVA-Hound or Video-LLaVA layout) or ``original`` (back).
+        towers: ``auto``, ``repository`` (the files that config.json names) or ``checkpoint`` (its own copy).
+        tokenizer: for ``original``: a folder with the original's ``tokenizer.model``, if the source has none.
+        shard_size: largest file.
+        dry_run: write nothing; the report tells the key mapping.
+        progress: show a bar.
+
+    Raises:
+        SettingsError: an argument is off, or the target holds files.
+        CheckpointError: the source is not of the layout, incomplete or damaged; keys are listed.
+    """
+    if to not in ("hf", "original") or towers not in ("auto", "repository", "checkpoint"):
+        raise SettingsError(
+            f"Expected to=hf or original and towers=auto, repository or checkpoint; got {to}, {towers}."
+        )
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = fetch(source)
+    config = LlavaHoundConfig.from_pretrained(folder)
+    files = weight_files(folder)
+    if is_original(key_names(files)) == (to == "original"):
+        raise CheckpointError(
+            f"{source} is in the {'Hugging Face' if to == 'hf' else 'original'} layout already; nothing is to be done. "
+            f"Use `--to {'original' if to == 'hf' else 'hf'}` for the other direction."
+        )
+    job = _ToOurs(config, folder, files, towers) if to == "hf" else _ToOriginal(config, folder, files, tokenizer)
+    report = job.plan()
+    if dry_run:
+        return report
+    with CheckpointWriter(Path(target), parse_size(shard_size)) as writer:
+        for _, name, tensor in tqdm(job.tensors(), total=len(report.keys), unit="tensor", disable=not progress):
+            writer.add(name, tensor)
+        job.write_files(writer, report)
+    report.written = Path(target)
+    return report
+
+
+# --- reading
+
+
+def fetch(name: str) -> Path:
+    """The local copy of a hub repository's weights, configuration and tokenizer.
+
+    Raises:
+        CheckpointError: there is no such folder, and no such repository can be reached.
+    """
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_WEIGHT_PATTERNS)))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"Expected a checkpoint folder or a hub id, but there is no folder {name!r} and the hub gives none: {error}"
+        ) from error
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The checkpoint's weight files in order: safetensors before .bin, an index before single files.
+
+    Raises:
+        CheckpointError: there are none, or the index names files that are missing.
+    """
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                raise CheckpointError(
+                    f"{index} names {len(missing)} file(s) that are missing: {', '.join(missing[:5])}."
+                )
+            return [folder / name for name in names]
+        if (folder / single).is_file():
+            return [folder / single]
+    raise CheckpointError(
+        f"Expected model.safetensors or pytorch_model.bin (or their index) in {folder}, found neither. "
+        "Is the download complete?"
+    )
+
+
+def key_names(files: list[Path]) -> list[str]:
+    """Names of all tensors, in file order."""
+    names: list[str] = []
+    for file in files:
+        with contextlib.ExitStack() as stack:
+            names += read_tensors([str(file)], stack)
+    return names
+
+
+def _tensors(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors one after the other; at most one file is open, and memory-mapped."""
+    for file in files:
+        if file.suffix == ".bin":
+            held = load_bin(file)
+            for name in list(held):
+                yield name, held.pop(name)
+            continue
+        with contextlib.ExitStack() as stack:
+            for name, value in read_tensors([str(file)], stack).items():
+                yield name, value[...]
+
+
+# --- the two directions
+
+
+class _ToOurs:
+    """Original layout to ours."""
+
+    def __init__(self, config: LlavaHoundConfig, folder: Path, files: list[Path], towers: str) -> None:
+        self.config = config
+        self.folder = folder
+        self.files = files
+        self.names = to_ours(key_names(files))
+        self.towers = {tower: self._choose(tower, towers) for tower in TOWERS}
+
+    def _choose(self, tower: str, choice: str) -> str | None:
+        """The repository's file for a tower, or None for the checkpoint's own copy."""
+        inside = any(name.startswith(f"model.{tower}.") for name in self.names.values())
+        name = getattr(self.config, f"mm_{tower}")
+        file = find_tower(name, str(self.folder), {}) if name and choice != "checkpoint" else None
+        if file is None and (not inside or choice == "repository"):
+            raise CheckpointError(
+                f"The {tower.replace('_', ' ')} {name!r} cannot be found as a folder or on the hub"
+                + (", and the checkpoint holds no copy of it." if not inside else ".")
+                + f" Download it once (`hf download {name}`), or put the path of a local copy into config.json."
+            )
+        if file is not None and inside and choice == "auto" and not self._is_rounding(tower, file):
+            return None
+        return file
+
+    def _is_rounding(self, tower: str, file: str) -> bool:
+        """Whether the checkpoint's copy is the repository's tower in the checkpoint's dtype."""
+        with contextlib.ExitStack() as stack:
+            whole = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
+            prefix = f"model.{tower}."
+            for name, tensor in _tensors(self.files):
+                ours = self.names.get(name, "")
+                if not ours.startswith(prefix):
+                    continue
+                other = whole.get(ours.removeprefix(prefix))
+                if other is None:
+                    return False
+                other = other if torch.is_tensor(other) else other[...]
+                if not torch.equal(other.to(tensor.dtype), tensor):
+                    return False
+        return True
+
+    def plan(self) -> Report:
+        report = Report(keys=[(old, new) for old, new, _ in self._order(names_only=True)])
+        for tower, file in self.towers.items():
+            name = getattr(self.config, f"mm_{tower}")
+            report.towers[tower] = f"{name} ({file})" if file else "the checkpoint's own copy"
+        return report
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        return self._order(names_only=False)
+
+    def _order(self, names_only: bool) -> Iterator[tuple[str, str, Any]]:
+        taken = {f"model.{tower}." for tower, file in self.towers.items() if file}
+        source = ((name, None) for name in self.names) if names_only else _tensors(self.files)
+        for name, tensor in source:
+            ours = self.names.get(name)
+            if ours is not None and not any(ours.startswith(prefix) for prefix in taken):
+                yield name, ours, tensor
+        for tower, file in self.towers.items():
+            if file is None:
+                continue
+            with contextlib.ExitStack() as stack:
+                held = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
+                for name, value in held.items():
+                    tensor = None if names_only else (value if torch.is_tensor(value) else value[...])
+                    yield f"{getattr(self.config, f'mm_{tower}')}: {name}", f"model.{tower}.{name}", tensor
+
+    def write_files(self, writer: CheckpointWriter, report: Report) -> None:
+        self.config.original_towers = self._tower_dtypes()
+        self.config.architectures = ["LlavaHoundForConditionalGeneration"]
+        self.config.save_pretrained(writer.part)
+        tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        LlavaHoundProcessor.from_config(self.config, tokenizer).save_pretrained(writer.part)
+        kept = writer.part / _KEPT
+        kept.mkdir()
+        for name in _TOKENIZER_FILES:
+            if (self.folder / name).is_file():
+                shutil.copyfile(self.folder / name, kept / name)
+        if (self.folder / "generation_config.json").is_file():
+            shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
+
+    def _tower_dtypes(self) -> dict[str, str | None]:
+        """How the original held its towers, for the way back: a dtype's name, or None if it did not."""
+        found: dict[str, str | None] = dict.fromkeys(TOWERS)
+        for name, tensor in _tensors(self.files):
+            for tower in TOWERS:
+                if self.names.get(name, "").startswith(f"model.{tower}."):
+                    found[tower] = str(tensor.dtype).removeprefix("torch.")
+        return found
+
+
+class _ToOriginal:
+    """Our layout to the original's."""
+
+    def __init__(self, config: LlavaHoundConfig, folder: Path, files: list[Path], tokenizer: str | None) -> None:
+        self.config = config
+        self.folder = folder
+        self.files = files
+        self.names = to_original(key_names(files))
+        places = [Path(tokenizer)] if tokenizer else [folder / _KEPT, folder]
+        self.tokenizer = next((place for place in places if (place / "tokenizer.model").is_file()), None)
+        if tokenizer and self.tokenizer is None:
+            raise SettingsError(f"Expected tokenizer.model in {tokenizer}, found none.")
+
+    def _dtype(self, name: str) -> tuple[bool, torch.dtype | None]:
+        """Whether a tensor is written, and the dtype that a tower had."""
+        held = getattr(self.config, "original_towers", None)
+        for tower in TOWERS:
+            if held is not None and name.startswith(f"model.{tower}."):
+                return held[tower] is not None, getattr(torch, held[tower]) if held[tower] else None
+        return True, None
+
+    def plan(self) -> Report:
+        report = Report(keys=[(old, new) for old, new in self.names.items() if self._dtype(old)[0]])
+        for tower in TOWERS:
+            inside = any(f".{tower}.{tower}." in new for _, new in report.keys)
+            report.towers[tower] = "in the checkpoint" if inside else "left out, as in the original checkpoint"
+        if self.tokenizer is None:
+            report.warnings.append(
+                "The source has no tokenizer.model, which the original code needs; name a folder that has it "
+                "(`--tokenizer`), such as the original checkpoint's."
+            )
+        return report
+
+    def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
+        for name, tensor in _tensors(self.files):
+            written, dtype = self._dtype(name)
+            if name in self.names and written:
+                yield name, self.names[name], tensor if dtype is None else tensor.to(dtype)
+
+    def write_files(self, writer: CheckpointWriter, report: Report) -> None:
+        writer.write_json("config.json", original_config(self.config))
+        if self.tokenizer is not None:
+            for name in _TOKENIZER_FILES:
+                if (self.tokenizer / name).is_file():
+                    shutil.copyfile(self.tokenizer / name, writer.part / name)
+        if (self.folder / "generation_config.json").is_file():
+            shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
+
+
+def original_config(config: LlavaHoundConfig) -> dict[str, Any]:
+    """The original ``config.json`` of a model: the one that it came with, or one of the same keys."""
+    if config.original_config is not None:
+        return dict(config.original_config)
+    text = config.text_config.to_dict()
+    rope = text.pop("rope_parameters", None) or {}
+    values = {key: value for key, value in text.items() if key not in ("model_type", "dtype", "transformers_version")}
+    dtype = getattr(config, "dtype", None) or config.text_config.dtype or torch.float32
+    return {
+        **values,
+        **dict.fromkeys((key for key in ORIGINAL_KEYS if key.startswith(("mm_use", "tune_"))), False),
+        "X": ["Image", "Video"],
+        "architectures": ["LlavaLlamaForCausalLM"],
+        "freeze_mm_mlp_adapter": False,
+        "image_aspect_ratio": config.image_aspect_ratio,
+        "image_grid_pinpoints": None,
+        "mm_hidden_size": config.video_tower_config.hidden_size,
+        "mm_image_tower": config.mm_image_tower,
+        "mm_projector_type": config.mm_projector_type,
+        "mm_video_tower": config.mm_video_tower,
+        "mm_vision_select_feature": "patch",
+        "mm_vision_select_layer": config.mm_vision_select_layer,
+        "model_type": ORIGINAL_MODEL_TYPE,
+        "rope_scaling": None if rope.get("rope_type", "default") == "default" else rope,
+        "rope_theta": rope.get("rope_theta", 10000.0),
+        "torch_dtype": str(dtype).removeprefix("torch."),
+        "use_mm_proj": True,
+    }

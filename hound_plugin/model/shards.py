@@ -1,0 +1,115 @@
+"""Writing a checkpoint shard by shard: memory stays near one shard, and no half checkpoint ever has its final name."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import types
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
+
+from hound_plugin.errors import SettingsError
+
+_UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
+
+
+def parse_size(text: str) -> int:
+    """Bytes of a size such as ``5GB`` or ``500MB``.
+
+    Raises:
+        SettingsError: it is no such size.
+    """
+    upper = text.strip().upper()
+    for unit in sorted(_UNITS, key=len, reverse=True):
+        number = upper.removesuffix(unit).strip()
+        if upper.endswith(unit) and number.replace(".", "", 1).isdigit() and float(number) > 0:
+            return int(float(number) * _UNITS[unit])
+    raise SettingsError(f"Expected a size such as 5GB or 500MB, got {text!r}.")
+
+
+class CheckpointWriter:
+    """Writes tensors into ``folder`` as safetensors shards with an index.
+
+    Everything goes into ``folder.part``, which takes the final name when the block ends without an exception; else it
+    is removed. Use it as a context manager.
+
+    Args:
+        folder: must not exist, or be empty.
+        shard_size: largest size of one file in bytes; a larger tensor gets a file of its own.
+
+    Raises:
+        SettingsError: ``folder`` holds files already.
+    """
+
+    def __init__(self, folder: Path, shard_size: int) -> None:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise SettingsError(f"Expected a new or an empty folder, found files in {folder}. Name another one.")
+        self.folder = folder
+        self.part = folder.with_name(folder.name + ".part")
+        self._shard_size = shard_size
+        self._pending: dict[str, torch.Tensor] = {}
+        self._pending_bytes = 0
+        self._shards: list[list[str]] = []
+        self._total = 0
+
+    def __enter__(self) -> CheckpointWriter:
+        shutil.rmtree(self.part, ignore_errors=True)
+        self.part.mkdir(parents=True)
+        return self
+
+    def add(self, name: str, tensor: torch.Tensor) -> None:
+        """Take one tensor; it is written and let go when its shard is full."""
+        size = tensor.numel() * tensor.element_size()
+        if self._pending and self._pending_bytes + size > self._shard_size:
+            self._flush()
+        self._pending[name] = tensor.contiguous()
+        self._pending_bytes += size
+        self._total += size
+
+    def write_json(self, name: str, values: Any) -> None:
+        """Write a JSON file beside the weights."""
+        text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
+        (self.part / name).write_text(text, encoding="utf-8")
+
+    def _flush(self) -> None:
+        save_file(self._pending, self._shard(len(self._shards)), metadata={"format": "pt"})
+        self._shards.append(list(self._pending))
+        self._pending = {}
+        self._pending_bytes = 0
+
+    def _shard(self, number: int) -> Path:
+        return self.part / f"shard-{number:05d}.safetensors"
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> None:
+        if kind is not None:
+            shutil.rmtree(self.part, ignore_errors=True)
+            return
+        if self._pending:
+            self._flush()
+        self._name_shards()
+        for file in self.part.iterdir():
+            if file.is_file():
+                with file.open("rb") as opened:
+                    os.fsync(opened.fileno())
+        if self.folder.exists():
+            self.folder.rmdir()
+        os.replace(self.part, self.folder)
+
+    def _name_shards(self) -> None:
+        count = len(self._shards)
+        if count == 1:
+            os.replace(self._shard(0), self.part / SAFE_WEIGHTS_NAME)
+            return
+        places: dict[str, str] = {}
+        for number, names in enumerate(self._shards):
+            file = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
+            os.replace(self._shard(number), self.part / file)
+            places.update(dict.fromkeys(names, file))
+        self.write_json(SAFE_WEIGHTS_INDEX_NAME, {"metadata": {"total_size": self._total}, "weight_map": places})

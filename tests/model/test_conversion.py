@@ -1,0 +1,319 @@
+"""Checkpoints of the original layout: read, converted there and back, assembled, refused."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModelForImageTextToText, AutoTokenizer
+
+from hound_plugin.cli import main
+from hound_plugin.errors import CheckpointError, SettingsError
+from hound_plugin.model.assemble import assemble
+from hound_plugin.model.checkpoint import find_tower, merge_lora, read_tower
+from hound_plugin.model.conversion import convert, key_names, weight_files
+from hound_plugin.model.convert import to_original, to_ours
+from hound_plugin.model.shards import parse_size
+from hound_plugin.processing.processor import LlavaHoundProcessor
+from tests.goldens import DPO, NO_TOWER, SFT, load_arrays, load_json
+from tests.model.batches import sft_batch
+
+CHECKPOINTS = [SFT, NO_TOWER, DPO]
+
+
+def tensors(folder: Path) -> dict[str, torch.Tensor]:
+    found: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder):
+        held = load_file(file) if file.suffix == ".safetensors" else torch.load(file, weights_only=True)
+        found.update(held)
+    return found
+
+
+def copy_of(source: Path, folder: Path) -> Path:
+    shutil.copytree(source, folder)
+    return folder
+
+
+@pytest.mark.parametrize("source", CHECKPOINTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("shard_size", ["5GB", "300KB"])
+def test_there_and_back_gives_the_same_bits(source: Path, shard_size: str, tmp_path: Path) -> None:
+    convert(str(source), tmp_path / "hf", shard_size=shard_size, progress=False)
+    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", shard_size=shard_size, progress=False)
+    before, after = tensors(source), tensors(tmp_path / "back")
+    assert before.keys() == after.keys()
+    for name, tensor in before.items():
+        assert after[name].dtype == tensor.dtype
+        assert torch.equal(after[name], tensor), name
+    config = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert config == json.loads((source / "config.json").read_text())
+    assert (tmp_path / "back" / "tokenizer.model").read_bytes() == (source / "tokenizer.model").read_bytes()
+    assert len(weight_files(tmp_path / "hf")) == (1 if shard_size == "5GB" else len(weight_files(tmp_path / "hf")))
+
+
+def test_the_converted_copy_is_the_recorded_model(tmp_path: Path) -> None:
+    convert(str(SFT), tmp_path / "hf", progress=False)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "hf", attn_implementation="eager")
+    processor = LlavaHoundProcessor.from_pretrained(tmp_path / "hf")
+    batch = sft_batch(processor, load_json("d_batches.json")["mixed_image_video_batch"])
+    assert abs(model(**batch).loss.item() - float(load_arrays("d_mixed_image_video_batch.npz")["loss"])) <= 2e-5
+    assert (
+        AutoTokenizer.from_pretrained(tmp_path / "hf").convert_tokens_to_ids("<video>") == model.config.video_token_id
+    )
+
+
+def test_a_bfloat16_checkpoint_takes_whole_towers_and_rounds_them_on_the_way_back(tmp_path: Path) -> None:
+    source = copy_of(SFT, tmp_path / "bf16")
+    save_file(
+        {k: v.to(torch.bfloat16) for k, v in tensors(SFT).items()}, source / "model.safetensors", {"format": "pt"}
+    )
+    report = convert(str(source), tmp_path / "hf", progress=False)
+    assert all("LanguageBind/" in place for place in report.towers.values())
+    ours = tensors(tmp_path / "hf")
+    assert ours["model.video_tower.pre_layrnorm.weight"].dtype == torch.float32
+    assert ours["lm_head.weight"].dtype == torch.bfloat16
+    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
+    before, after = tensors(source), tensors(tmp_path / "back")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(after[name], tensor) for name, tensor in before.items())
+
+
+def test_towers_that_were_trained_are_kept(tmp_path: Path) -> None:
+    source = copy_of(SFT, tmp_path / "trained")
+    held = tensors(SFT)
+    held["model.video_tower.video_tower.pre_layrnorm.weight"] += 1.0
+    save_file(held, source / "model.safetensors", {"format": "pt"})
+    report = convert(str(source), tmp_path / "hf", progress=False)
+    assert report.towers["video_tower"] == "the checkpoint's own copy"
+    assert "LanguageBind_Image" in report.towers["image_tower"]
+    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
+    assert all(torch.equal(tensors(tmp_path / "back")[name], tensor) for name, tensor in held.items())
+
+
+def test_loading_reads_shards_and_ignores_old_buffers(tmp_path: Path) -> None:
+    source = copy_of(SFT, tmp_path / "sharded")
+    (source / "model.safetensors").unlink()
+    held = {**tensors(SFT), "model.image_tower.image_tower.embeddings.position_ids": torch.arange(50)[None]}
+    names = sorted(held)
+    index: dict[str, Any] = {"metadata": {}, "weight_map": {}}
+    for number, part in enumerate((names[:100], names[100:])):
+        file = f"pytorch_model-0000{number + 1}-of-00002.bin"
+        torch.save({name: held[name] for name in part}, source / file)
+        index["weight_map"].update(dict.fromkeys(part, file))
+    (source / "pytorch_model.bin.index.json").write_text(json.dumps(index))
+    loaded = AutoModelForImageTextToText.from_pretrained(source).state_dict()
+    expected = AutoModelForImageTextToText.from_pretrained(SFT).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+
+def test_towers_in_local_folders(tmp_path: Path) -> None:
+    source = copy_of(NO_TOWER, tmp_path / "local")
+    config = json.loads((source / "config.json").read_text())
+    for kind in ("image", "video"):
+        place = Path(str(find_tower(config[f"mm_{kind}_tower"], None, {}))).parent
+        shutil.copytree(place, source / f"{kind}_files")
+        config[f"mm_{kind}_tower"] = f"./{kind}_files"
+    (source / "config.json").write_text(json.dumps(config))
+    loaded = AutoModelForImageTextToText.from_pretrained(source).state_dict()
+    expected = AutoModelForImageTextToText.from_pretrained(NO_TOWER).state_dict()
+    assert all(torch.equal(loaded[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_tower_wrapped_in_lora_is_merged(tmp_path: Path) -> None:
+    file = Path(str(find_tower("LanguageBind/LanguageBind_Image", None, {})))
+    plain = torch.load(file, weights_only=True)
+    wrapped, delta = {}, {}
+    for name, tensor in plain.items():
+        match = re.fullmatch(r"vision_model\.encoder\.(layers\.\d+\.self_attn\.[qkv]_proj)\.weight", name)
+        inner = name.replace("vision_model.encoder.", "vision_model.encoder.base_model.model.")
+        if match is None:
+            wrapped[inner if "vision_model.encoder." in name else name] = tensor
+            continue
+        base = inner.removesuffix(".weight")
+        wrapped[f"{base}.base_layer.weight"] = tensor
+        wrapped[f"{base}.lora_A.default.weight"] = torch.randn(2, tensor.shape[1]) * 0.1
+        wrapped[f"{base}.lora_B.default.weight"] = torch.randn(tensor.shape[0], 2) * 0.1
+        delta[f"encoder.{match.group(1)}.weight"] = (
+            wrapped[f"{base}.lora_B.default.weight"] @ wrapped[f"{base}.lora_A.default.weight"] * (16 / 2)
+        )
+    torch.save(wrapped, tmp_path / "pytorch_model.bin")
+    config = json.loads((file.parent / "config.json").read_text())
+    config["vision_config"].update(lora_r=2, lora_alpha=16)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    import contextlib
+
+    with contextlib.ExitStack() as stack:
+        merged = read_tower(str(tmp_path / "pytorch_model.bin"), None, stack)
+        expected = read_tower(str(file), None, stack)
+    assert merged.keys() == expected.keys()
+    assert len(delta) == 12
+    for name, tensor in expected.items():
+        torch.testing.assert_close(merged[name], tensor + delta.get(name, torch.zeros(())), atol=1e-6, rtol=1e-6)
+    with pytest.raises(CheckpointError, match="base weight and a LoRA pair"):
+        merge_lora({"x.lora_A.default.weight": torch.zeros(1, 1)}, 1.0, 1)
+
+
+# --- what is refused
+
+
+def test_unknown_and_missing_keys_are_listed(tmp_path: Path) -> None:
+    source = copy_of(SFT, tmp_path / "odd")
+    held = tensors(SFT)
+    save_file({**held, "model.resampler.weight": torch.zeros(1)}, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 of 221 are unknown: model\.resampler\.weight"):
+        AutoModelForImageTextToText.from_pretrained(source)
+    del held["model.norm.weight"]
+    save_file(held, source / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=r"1 keys are missing \(model\.language_model\.norm\.weight\)"):
+        AutoModelForImageTextToText.from_pretrained(source)
+
+
+def test_a_checkpoint_that_holds_objects_is_not_unpickled(tmp_path: Path) -> None:
+    source = copy_of(NO_TOWER, tmp_path / "evil")
+    marker = tmp_path / "ran"
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (Path.touch, (marker,))
+
+    torch.save({"model.norm.weight": Evil()}, source / "pytorch_model.bin")
+    with pytest.raises(CheckpointError, match="other Python objects, which are never loaded"):
+        convert(str(source), tmp_path / "hf", progress=False)
+    with pytest.raises(Exception, match=r"weights_only|Weights only|never loaded"):
+        AutoModelForImageTextToText.from_pretrained(source)
+    assert not marker.exists()
+
+
+def test_wrong_directions_and_targets(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="in the original layout already"):
+        convert(str(SFT), tmp_path / "a", to="original", progress=False)
+    convert(str(SFT), tmp_path / "hf", progress=False)
+    with pytest.raises(CheckpointError, match="in the Hugging Face layout already"):
+        convert(str(tmp_path / "hf"), tmp_path / "b", progress=False)
+    with pytest.raises(SettingsError, match="Expected a new or an empty folder"):
+        convert(str(SFT), tmp_path / "hf", progress=False)
+    with pytest.raises(CheckpointError, match=r"found neither"):
+        weight_files(tmp_path)
+    assert parse_size("1.5 GiB") == 3 * 2**29
+    with pytest.raises(SettingsError, match="5GB or 500MB, got 'big'"):
+        parse_size("big")
+
+
+def test_interrupted_it_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hound_plugin.model.shards import CheckpointWriter
+
+    written: list[str] = []
+    add = CheckpointWriter.add
+
+    def stop(self: CheckpointWriter, name: str, tensor: torch.Tensor) -> None:
+        written.append(name)
+        if len(written) > 50:
+            raise KeyboardInterrupt
+        add(self, name, tensor)
+
+    monkeypatch.setattr(CheckpointWriter, "add", stop)
+    with pytest.raises(KeyboardInterrupt):
+        convert(str(SFT), tmp_path / "hf", shard_size="100KB", progress=False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_key_table_has_two_directions() -> None:
+    names = key_names(weight_files(SFT))
+    ours = to_ours(names)
+    back = to_original(list(ours.values()))
+    assert [back[ours[name]] for name in names] == names
+    with pytest.raises(CheckpointError, match=r"1 of 1 are unknown: visual\.weight"):
+        to_original(["visual.weight"])
+
+
+def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["convert", str(SFT), str(tmp_path / "dry"), "--dry-run"]) == 0
+    text = capsys.readouterr().out
+    assert "model.mm_projector.0.weight -> model.multi_modal_projector.0.weight" in text
+    assert "nothing written" in text
+    assert not (tmp_path / "dry").exists()
+    assert main(["convert", str(tmp_path / "nowhere"), str(tmp_path / "x")]) != 0
+
+
+def test_memory_stays_near_one_shard(tmp_path: Path) -> None:
+    """A checkpoint of 8 shards of 64 MiB; peak memory of the child grows by less than three shards."""
+    source = copy_of(SFT, tmp_path / "big")
+    (source / "model.safetensors").unlink()
+    config = json.loads((source / "config.json").read_text())
+    config["vocab_size"] = 2**18  # an embedding of 64 MiB; the head and six layers of the same size
+    (source / "config.json").write_text(json.dumps(config))
+    held = {name: torch.zeros(2**18, 64) for name in ("model.embed_tokens.weight", "lm_head.weight")}
+    held.update({f"model.layers.{n}.mlp.up_proj.weight": torch.zeros(2**24) for n in range(6)})
+    index: dict[str, Any] = {"metadata": {}, "weight_map": {}}
+    for number, (name, tensor) in enumerate(held.items()):
+        save_file({name: tensor}, source / f"model-{number}.safetensors", {"format": "pt"})
+        index["weight_map"][name] = f"model-{number}.safetensors"
+    (source / "model.safetensors.index.json").write_text(json.dumps(index))
+    total = sum(t.numel() * 4 for t in held.values())
+    script = (
+        "import resource, sys\n"
+        "from hound_plugin.model.conversion import convert\n"
+        "import transformers.models.auto.modeling_auto\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
+        "convert(sys.argv[1], sys.argv[2], shard_size='64MiB', towers='repository', progress=False)\n"
+        "print('GREW', resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(source), str(tmp_path / "hf")], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    grew = int(re.search(r"GREW (\d+)", done.stdout).group(1)) * 1024  # type: ignore[union-attr]
+    assert total == 8 * 64 * 2**20
+    assert grew < 3 * 64 * 2**20, f"peak memory grew by {grew / 2**20:.0f} MiB for {total / 2**20:.0f} MiB of weights"
+
+
+# --- assemble
+
+
+@pytest.fixture
+def vicuna(tmp_path: Path) -> Path:
+    """The recorded checkpoint's language model as a LLaMA of its own."""
+    folder = tmp_path / "vicuna"
+    folder.mkdir()
+    save_file(
+        {k: v for k, v in tensors(NO_TOWER).items() if "mm_projector" not in k},
+        folder / "model.safetensors",
+        {"format": "pt"},
+    )
+    config = {k: v for k, v in json.loads((NO_TOWER / "config.json").read_text()).items() if not k.startswith("mm_")}
+    config.update(model_type="llama", architectures=["LlamaForCausalLM"])
+    (folder / "config.json").write_text(json.dumps(config))
+    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
+        shutil.copyfile(NO_TOWER / name, folder / name)
+    return folder
+
+
+def test_parts_make_the_recorded_checkpoint(vicuna: Path, tmp_path: Path) -> None:
+    projector = tmp_path / "mm_projector.bin"
+    torch.save({k: v for k, v in tensors(NO_TOWER).items() if "mm_projector" in k}, projector)
+    assert main(["assemble", str(vicuna), str(tmp_path / "start"), "--projector", str(projector)]) == 0
+    made = AutoModelForImageTextToText.from_pretrained(tmp_path / "start").state_dict()
+    expected = AutoModelForImageTextToText.from_pretrained(NO_TOWER).state_dict()
+    assert made.keys() == expected.keys()
+    assert all(torch.equal(made[name], tensor) for name, tensor in expected.items())
+    assert LlavaHoundProcessor.from_pretrained(tmp_path / "start").tokens_per_video == 392
+
+
+def test_a_fresh_projector_and_bad_parts(vicuna: Path, tmp_path: Path) -> None:
+    assemble(str(vicuna), tmp_path / "fresh", progress=False)
+    again = assemble(str(vicuna), tmp_path / "again", progress=False)
+    left, right = tensors(tmp_path / "fresh"), tensors(again)
+    assert all(torch.equal(left[name], right[name]) for name in left)
+    torch.save({"mm_projector.0.weight": torch.zeros(3, 3)}, tmp_path / "bad.bin")
+    with pytest.raises(CheckpointError, match="Expected a projector mlp2x_gelu"):
+        assemble(str(vicuna), tmp_path / "x", projector=str(tmp_path / "bad.bin"), progress=False)
+    with pytest.raises(CheckpointError, match="Expected the tower 'no/where'"):
+        assemble(str(vicuna), tmp_path / "y", image_tower="no/where", progress=False)
+    assert not (tmp_path / "x").exists()
