@@ -1,6 +1,6 @@
 """What activation costs at ``import torch``: the time around the entry point, in fresh processes.
 
-    python benchmarks/activation.py [--repeats 15]
+python benchmarks/activation.py [--repeats 15]
 """
 
 from __future__ import annotations

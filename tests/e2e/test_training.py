@@ -62,6 +62,19 @@ def test_six_steps_follow_the_original(name: str, work: Path, recipe: Any) -> No
     assert compared or not any(key.startswith(prefix) for key in load_arrays("h_training_params.npz"))
 
 
+def test_the_stock_trainer_gives_the_recorded_preference_metrics(work: Path, recipe: Any) -> None:
+    recorded = load_json("e_dpo.json")["results"]["alpha1.0_gamma0.0"]
+    changes = {"per_device_train_batch_size": 4, "max_steps": 1, "model_name_or_path": str(DPO), "ref_model": str(SFT)}
+    values = recipe("dpo", "metrics", pref_beta=0.1, **changes)
+    train(work, values)
+    row = next(row for row in history(Path(values["output_dir"])) if "loss" in row)
+    assert abs(row["loss"] - recorded["loss"]) <= 2e-5
+    for name in ("rewards/chosen", "rewards/rejected", "rewards/accuracies", "rewards/margins"):
+        assert abs(row[name] - recorded[name]) <= 1e-4, name
+    for name in ("logps/chosen", "logps/rejected"):
+        np.testing.assert_allclose(row[name], recorded[name], rtol=1e-5)
+
+
 def test_the_real_recipe_runs_on_other_data(work: Path) -> None:
     output = work / "runs" / "recipe"
     cli(
@@ -120,6 +133,14 @@ def test_lora_dpo_needs_no_second_model_and_exports(work: Path, recipe: Any) -> 
     assert changed
     assert all("language_model.layers" in name for name in changed)
     assert hound.chat("Hello", temperature=0, max_new_tokens=3) is not None
+    # and back to the layout of the original code: the recorded checkpoint's names, shapes and configuration
+    from hound_plugin.model.conversion import convert
+
+    convert(str(merged), work / "runs" / "merged-original", to="original", tokenizer=str(SFT), progress=False)
+    back = load_file(work / "runs" / "merged-original" / "model.safetensors")
+    expected = load_file(SFT / "model.safetensors")
+    assert {name: value.shape for name, value in back.items()} == {name: v.shape for name, v in expected.items()}
+    assert json.loads((work / "runs" / "merged-original" / "config.json").read_text())["model_type"] == "llava_llama"
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor
+from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
 from hound_plugin.errors import CheckpointError, MediaError, PlaceholderError
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
@@ -225,3 +225,48 @@ def test_tower_config_is_read_from_the_file() -> None:
     assert config.original_config["mm_video_tower"] == "LanguageBind/LanguageBind_Video_merge"
     with pytest.raises(CheckpointError, match="`hidden_size` and `patch_size`"):
         LlavaHoundTowerConfig.from_languagebind({"text_config": {}})
+
+
+@pytest.mark.parametrize(
+    ("patch", "width", "activation"), [(56, 32, "quick_gelu"), (32, 48, "gelu"), (28, 64, "gelu_new")]
+)
+def test_nothing_depends_on_one_set_of_sizes(patch: int, width: int, activation: str, tmp_path: Path) -> None:
+    """Other patch sizes, tower widths, activations and vocabularies, through both layouts."""
+    from hound_plugin.model.conversion import convert
+
+    tower = {
+        "hidden_size": width,
+        "intermediate_size": 2 * width,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 4,
+        "patch_size": patch,
+        "hidden_act": activation,
+    }
+    values = LlavaHoundConfig.from_pretrained(SFT).to_dict()
+    values["text_config"].update(vocab_size=2008, num_hidden_layers=2)
+    values.update(image_token_id=-1, video_token_id=-1, original_config=None, mm_image_tower=None, mm_video_tower=None)
+    values["image_tower_config"] = tower
+    values["video_tower_config"] = {**tower, "add_time_attn": True, "num_frames": 8}
+    model = LlavaHoundForConditionalGeneration(LlavaHoundConfig(**values)).eval()
+    processor = LlavaHoundProcessor.from_config(model.config, AutoTokenizer.from_pretrained(SFT))
+    assert processor.tokens_per_video == 8 * (224 // patch) ** 2
+    batch = sft_batch(processor, MIXED)
+    expected = model(**batch).logits
+    model.save_pretrained(tmp_path / "ours")
+    processor.save_pretrained(tmp_path / "ours")
+    convert(str(tmp_path / "ours"), tmp_path / "original", to="original", tokenizer=str(SFT), progress=False)
+    for kind in ("image", "video"):  # the original layout names its towers; here they lie in the file
+        folder = tmp_path / "original" / kind
+        folder.mkdir()
+        (folder / "config.json").write_text(
+            getattr(model.config, f"{kind}_tower_config")
+            .to_json_string()
+            .replace("llava_hound_tower", "clip_vision_model")
+        )
+    import json
+
+    config = json.loads((tmp_path / "original" / "config.json").read_text())
+    config.update(mm_image_tower="image", mm_video_tower="video")
+    (tmp_path / "original" / "config.json").write_text(json.dumps(config))
+    again = AutoModelForImageTextToText.from_pretrained(tmp_path / "original")
+    assert_close(again(**batch).logits, expected, 1e-5)
