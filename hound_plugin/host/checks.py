@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import torch
 from llamafactory.extras import logging
 from tqdm import tqdm
 
@@ -95,7 +96,7 @@ def _checked_media(dataset: Any, name: str) -> Any:
     if settings.check_media == "sample" and len(names) > SAMPLE:
         names = random.Random(0).sample(names, SAMPLE)
         logger.info_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media of {name} are checked.")
-    bad = {path: problem for path, problem in _problems(names, media) if problem is not None}
+    bad = _on_first_rank(lambda: {path: problem for path, problem in _problems(names, media) if problem is not None})
     if not bad:
         return dataset
     path, error = next(iter(sorted(bad.items())))
@@ -113,6 +114,16 @@ def _checked_media(dataset: Any, name: str) -> Any:
     if not rows:
         raise MediaDecodeError(f"{name}: no row is left; all media are bad. The first: {error}", path)
     return dataset.select(rows)
+
+
+def _on_first_rank(compute: Callable[[], dict[str, MediaError]]) -> dict[str, MediaError]:
+    """Compute on rank 0 and tell the others: eight ranks need not read the same files."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return compute()
+    box: list[Any] = [compute() if torch.distributed.get_rank() == 0 else None]
+    torch.distributed.broadcast_object_list(box)
+    found: dict[str, MediaError] = box[0]
+    return found
 
 
 def _paths_by_row(dataset: Any) -> Iterable[list[str]]:

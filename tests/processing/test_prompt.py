@@ -9,6 +9,7 @@ from transformers import AutoTokenizer
 
 from hound_plugin.errors import PlaceholderError
 from hound_plugin.processing.prompt import (
+    CHAT_TEMPLATE,
     SYSTEM,
     Turn,
     add_placeholder_tokens,
@@ -113,6 +114,18 @@ def test_whole_prompts_are_encoded_chunk_by_chunk(tokenizer: Any) -> None:
     many = expand_prompt(tokenizer, "USER: <video>\n<image>\nQ", {"<video>": [3], "<image>": [2]})
     assert many.count(2001) == 3
     assert many.count(2000) == 2
+
+
+def test_the_chat_template_gives_the_same_tokens(tokenizer: Any) -> None:
+    messages = [
+        {"role": "user", "content": [{"type": "video"}, {"type": "text", "text": "How many?"}]},
+        {"role": "assistant", "content": "Three."},
+        {"role": "user", "content": "Sure?"},
+    ]
+    text = tokenizer.apply_chat_template(messages, chat_template=CHAT_TEMPLATE, tokenize=False)
+    ids = expand_prompt(tokenizer, text, {"<video>": [1], "<image>": []})
+    pairs = encode_conversation(tokenizer, [Turn("<video>\nHow many?", "Three."), Turn("Sure?")])
+    assert ids == [token for pair in pairs for side in pair for token in side]
 
 
 def test_a_placeholder_without_a_clip_is_refused(tokenizer: Any) -> None:
