@@ -21,7 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from hound_plugin import __version__
-from hound_plugin.demo.build import DemoPaths, build_demo
+from hound_plugin.demo.build import HELD_OUT_CLIPS, TRAIN_CLIPS, DemoPaths, build_demo
 from hound_plugin.demo.scoring import Tally, score, sentence_share, table
 from hound_plugin.errors import HoundError, SettingsError
 
@@ -69,13 +69,22 @@ class Evaluation:
         return cls(tallies, sentences, preference, values["preference_margin"])
 
 
-def run_demo(folder: str = "demo", seed: int = 0, force: bool = False) -> dict[str, Any]:
+def run_demo(
+    folder: str = "demo",
+    seed: int = 0,
+    force: bool = False,
+    train_clips: int = TRAIN_CLIPS,
+    held_out_clips: int = HELD_OUT_CLIPS,
+    overrides: Sequence[str] = (),
+) -> dict[str, Any]:
     """Build the demo, train it with SFT and DPO through ``llamafactory-cli``, ask it and print what was reached.
 
     Args:
         folder: where everything is written; :class:`DemoPaths` tells what lies where, runs are in ``folder/runs``.
         seed: of clips, data and initial weights.
         force: do everything anew.
+        train_clips, held_out_clips: size of the demo.
+        overrides: ``key=value`` for both recipes, as on the host's command line.
 
     Returns:
         What is also written to ``folder/runs/report.json``.
@@ -91,12 +100,19 @@ def run_demo(folder: str = "demo", seed: int = 0, force: bool = False) -> dict[s
             raise SettingsError(f"Expected {recipe} in the current folder; run this in a checkout of hound_plugin.")
     started = time.monotonic()
     print(f"1/4  Building the tiny model and its clips in {folder}/", flush=True)
-    paths = build_demo(folder, seed=seed, force=force, write_model=write_model)
+    paths = build_demo(
+        folder,
+        seed=seed,
+        train_clips=train_clips,
+        held_out_clips=held_out_clips,
+        force=force,
+        write_model=write_model,
+    )
     runs = paths.folder / "runs"
     stages: dict[str, Any] = {"built": _stage_build(paths, runs, force)}
     for number, stage in enumerate(RECIPES, 2):
         print(f"{number}/4  {stage.upper()}: llamafactory-cli train {RECIPES[stage]}", flush=True)
-        stages[stage] = _stage_train(stage, paths, runs, force)
+        stages[stage] = _stage_train(stage, paths, runs, force, overrides)
     print("4/4  What was reached on held-out clips", flush=True)
     report = _report(paths, stages)
     report["seconds"] = round(time.monotonic() - started, 1)
@@ -156,16 +172,17 @@ def _stage_build(paths: DemoPaths, runs: Path, force: bool) -> dict[str, Any]:
     return result
 
 
-def _stage_train(stage: str, paths: DemoPaths, runs: Path, force: bool) -> dict[str, Any]:
+def _stage_train(stage: str, paths: DemoPaths, runs: Path, force: bool, overrides: Sequence[str]) -> dict[str, Any]:
     folder = runs / stage
-    key = _key(paths, *[RECIPES[name] for name in list(RECIPES)[: list(RECIPES).index(stage) + 1]])
+    recipes = list(RECIPES.values())[: list(RECIPES).index(stage) + 1]
+    key = _key(paths, *[recipe.read_text(encoding="utf-8") for recipe in recipes], *overrides)
     done = _finished(folder, key)
     if done and not force:
         print(f"     already there: {folder}", flush=True)
         return done
     shutil.rmtree(folder, ignore_errors=True)
     started = time.monotonic()
-    _train(stage, paths)
+    _train(stage, paths, overrides)
     seconds = time.monotonic() - started
     result = {
         "key": key,
@@ -178,10 +195,10 @@ def _stage_train(stage: str, paths: DemoPaths, runs: Path, force: bool) -> dict[
     return result
 
 
-def _train(stage: str, paths: DemoPaths) -> None:
+def _train(stage: str, paths: DemoPaths, overrides: Sequence[str]) -> None:
     """Run the host's own command; its log goes to the screen's progress bar and to a file."""
     command = [str(Path(sys.executable).with_name("llamafactory-cli")), "train", str(RECIPES[stage])]
-    command += _overrides(stage, paths)
+    command += [*_folder_overrides(stage, paths), *overrides]
     log = paths.folder / "runs" / f"{stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(paths.folder / "datasets_cache")}
@@ -203,7 +220,7 @@ def _train(stage: str, paths: DemoPaths) -> None:
         )
 
 
-def _overrides(stage: str, paths: DemoPaths) -> list[str]:
+def _folder_overrides(stage: str, paths: DemoPaths) -> list[str]:
     """Nothing for the folder that the recipes name; for another one, its paths."""
     if paths.folder == Path("demo"):
         return []
@@ -269,7 +286,8 @@ def _picture(runs: Path, stages: dict[str, Any], path: Path) -> None:
     for axis, stage, key in ((axes[0], "sft", "loss"), (axes[1], "dpo", "loss")):
         history = _history(runs / stage)
         points = [(row["step"], row[key]) for row in history if key in row]
-        axis.plot(*zip(*points, strict=True), label=f"{stage.upper()} loss", color="tab:blue")
+        steps, values = zip(*points, strict=True) if points else ((), ())
+        axis.plot(steps, values, label=f"{stage.upper()} loss", color="tab:blue")
         axis.set(title=stage.upper(), xlabel="step", ylabel="loss")
         accuracies = [(row["step"], row["rewards/accuracies"]) for row in history if "rewards/accuracies" in row]
         if accuracies:
@@ -311,11 +329,11 @@ def _batches(items: Sequence[Any]) -> list[Sequence[Any]]:
     return [items[start : start + BATCH] for start in range(0, len(items), BATCH)]
 
 
-def _key(paths: DemoPaths, *recipes: Path) -> str:
+def _key(paths: DemoPaths, *texts: str) -> str:
     """Hash of everything that a stage's result depends on."""
     digest = hashlib.sha256(json.dumps(json.loads(paths.stamp.read_text())["parameters"], sort_keys=True).encode())
-    for recipe in recipes:
-        digest.update(recipe.read_bytes())
+    for text in texts:
+        digest.update(text.encode())
     return digest.hexdigest()
 
 
