@@ -286,8 +286,12 @@ def _picture(runs: Path, stages: dict[str, Any], path: Path) -> None:
     for axis, stage, key in ((axes[0], "sft", "loss"), (axes[1], "dpo", "loss")):
         history = _history(runs / stage)
         points = [(row["step"], row[key]) for row in history if key in row]
-        steps, values = zip(*points, strict=True) if points else ((), ())
-        axis.plot(steps, values, label=f"{stage.upper()} loss", color="tab:blue")
+        axis.plot(
+            [step for step, _ in points],
+            [value for _, value in points],
+            label=f"{stage.upper()} loss",
+            color="tab:blue",
+        )
         axis.set(title=stage.upper(), xlabel="step", ylabel="loss")
         accuracies = [(row["step"], row["rewards/accuracies"]) for row in history if "rewards/accuracies" in row]
         if accuracies:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
@@ -45,28 +46,24 @@ def register_for(name: str) -> None:
         action(sys.modules[name])
 
 
-def _configs(module: Any) -> None:
-    from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig, OriginalLlavaConfig
-
-    for config in (LlavaHoundConfig, LlavaHoundTowerConfig, OriginalLlavaConfig):
-        module.AutoConfig.register(config.model_type, config, exist_ok=True)
+_AUTO = "transformers.models.auto."
 
 
-def _models(module: Any) -> None:
-    from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
-    from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration, LlavaHoundModel
-    from hound_plugin.model.vision import LlavaHoundTower
-
-    module.AutoModel.register(LlavaHoundConfig, LlavaHoundModel, exist_ok=True)
-    module.AutoModel.register(LlavaHoundTowerConfig, LlavaHoundTower, exist_ok=True)
-    module.AutoModelForImageTextToText.register(LlavaHoundConfig, LlavaHoundForConditionalGeneration, exist_ok=True)
+def _auto_configs(module: Any) -> None:
+    import_module("hound_plugin.model.configuration")  # registers itself
 
 
-def _processors(module: Any) -> None:
-    from hound_plugin.model.configuration import LlavaHoundConfig
-    from hound_plugin.processing.processor import LlavaHoundProcessor
+def _auto_models(module: Any) -> None:
+    processing = sys.modules.get(f"{_AUTO}processing_auto")
+    if getattr(getattr(processing, "__spec__", None), "_initializing", False):
+        return  # it imports this module half-way, and our model needs it whole; its own hook comes next
+    import_module("hound_plugin.model.modeling")
 
-    module.AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)
+
+def _auto_processors(module: Any) -> None:
+    import_module("hound_plugin.processing.processor")
+    if f"{_AUTO}modeling_auto" in sys.modules:
+        import_module("hound_plugin.model.modeling")
 
 
 def _constants(module: Any) -> None:
@@ -113,9 +110,9 @@ def _patch(name: str) -> Callable[[Any], None]:
 
 
 _ACTIONS: dict[str, Callable[[Any], None]] = {
-    "transformers.models.auto.configuration_auto": _configs,
-    "transformers.models.auto.modeling_auto": _models,
-    "transformers.models.auto.processing_auto": _processors,
+    f"{_AUTO}configuration_auto": _auto_configs,
+    f"{_AUTO}modeling_auto": _auto_models,
+    f"{_AUTO}processing_auto": _auto_processors,
     "llamafactory.extras.constants": _constants,
     "llamafactory.data.mm_plugin": _mm_plugin,
     "llamafactory.data.template": _template,

@@ -288,3 +288,7 @@ def composite_from_original(values: dict[str, Any], folder: str | None = None, *
         "pad_token_id": values.get("pad_token_id") or 0,
         "original_config": dict(values),
     }
+
+
+for _config in (LlavaHoundConfig, LlavaHoundTowerConfig, OriginalLlavaConfig):
+    AutoConfig.register(_config.model_type, _config, exist_ok=True)

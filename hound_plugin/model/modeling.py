@@ -14,14 +14,21 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import AutoModel, Cache, GenerationMixin, LogitsProcessorList, PreTrainedModel
+from transformers import (
+    AutoModel,
+    AutoModelForImageTextToText,
+    Cache,
+    GenerationMixin,
+    LogitsProcessorList,
+    PreTrainedModel,
+)
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_utils import is_fsdp_enabled
 from transformers.utils import ModelOutput
 
 from hound_plugin.errors import PlaceholderError
 from hound_plugin.model.checkpoint import read_as_ours
-from hound_plugin.model.configuration import LlavaHoundConfig
+from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.vision import LlavaHoundTower
 
@@ -385,3 +392,8 @@ class _WithoutPlaceholders(LogitsProcessorList):
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
         """Process ``scores`` [B, vocab] for ``input_ids`` [B, S]."""
         return super().__call__(input_ids.masked_fill(input_ids >= self._vocab_size, 0), scores, **kwargs)
+
+
+AutoModel.register(LlavaHoundConfig, LlavaHoundModel, exist_ok=True)
+AutoModel.register(LlavaHoundTowerConfig, LlavaHoundTower, exist_ok=True)
+AutoModelForImageTextToText.register(LlavaHoundConfig, LlavaHoundForConditionalGeneration, exist_ok=True)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
-from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file
 
 from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFoundError
@@ -306,3 +306,6 @@ def is_image_path(item: Any) -> bool:
     if not isinstance(item, str | os.PathLike):
         return False
     return os.path.splitext(os.fspath(item))[1].lower() in {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
+
+
+AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)

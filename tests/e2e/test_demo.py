@@ -20,7 +20,7 @@ def test_the_whole_job_and_nothing_twice(
     small: dict[str, Any] = {
         "train_clips": 40,
         "held_out_clips": 12,
-        "overrides": ["max_steps=2", "num_train_epochs=1"],
+        "overrides": ["max_steps=2", "logging_steps=1"],
     }
     report = run.run_demo(str(folder), **small)
     text = capsys.readouterr().out
