@@ -34,7 +34,7 @@ WriteModel = Callable[[Path, Path, int], None]
 """``(tokenizer folder, model folder to write, seed)``."""
 
 SHARES: dict[Family, float] = {"still": 0.25, "motion": 0.4, "order": 0.3, "image": 0.05}
-TRAIN_CLIPS = 2400
+TRAIN_CLIPS = 3000
 HELD_OUT_CLIPS = 240
 _STAMP = "build.json"
 _FOLDERS = ("tokenizer", "clips", "data", "model")

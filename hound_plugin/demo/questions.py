@@ -147,13 +147,7 @@ def _wrong_captions(scene: Scene) -> tuple[str, ...]:
 
 
 def conversation(scene: Scene, turns: int, rng: np.random.Generator) -> list[Question]:
-    """``turns`` different questions in random order, phrasings at random.
-
-    A quarter of the conversations end in a caption. It only stands last, since it would give away what is asked
-    after it.
-    """
+    """``turns`` different questions in random order, phrasings at random; no captions, they need more training."""
     available = [topic for topic in topics(scene) if topic != "caption"]
     chosen = [available[index] for index in rng.permutation(len(available))]
-    if rng.random() < 0.25 or turns > len(chosen):
-        chosen = [*chosen[: turns - 1], "caption"]
     return [ask(scene, topic, int(rng.integers(2))) for topic in chosen[:turns]]

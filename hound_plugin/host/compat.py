@@ -208,11 +208,12 @@ def _find_medias(original: Callable[..., Any], self: Any, medias: Any) -> Any:
 
 
 def patch_data_loader(module: Any) -> None:
-    """Check tokenised rows and media before training; see :mod:`hound_plugin.host.checks`.
+    """Check tokenised rows and media before training, and type the media columns.
 
-    Removable when the host validates truncation of placeholders (its issues 9146, 7696) and media.
+    See :mod:`hound_plugin.host.checks` and :mod:`hound_plugin.host.typed`. Removable when the host validates truncation
+    of placeholders (its issues 9146, 7696) and media, and gives ``Dataset.map`` the features of its columns.
     """
-    from hound_plugin.host import checks
+    from hound_plugin.host import checks, typed
 
     for name in (
         "SupervisedDatasetProcessor",
@@ -222,6 +223,8 @@ def patch_data_loader(module: Any) -> None:
     ):
         _wrap(getattr(module, name), "_encode_data_example", checks.checked_encoding)
     _wrap(module, "get_dataset", checks.checked_dataset)
+    _wrap(module, "align_dataset", typed.typed_alignment)
+    _wrap(module, "_get_preprocessed_dataset", typed.typed_tokenisation)
 
 
 # --- llamafactory.data.collator

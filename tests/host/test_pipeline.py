@@ -148,6 +148,25 @@ def test_pairs_may_have_either_shape(shape: Any, host: Host) -> None:
     assert host.load("dpo", "a")[0]["rejected_input_ids"] == host.load("dpo", "b")[0]["rejected_input_ids"]
 
 
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_the_first_image_may_come_after_a_thousand_clips(stage: str, host: Host) -> None:
+    if stage == "sft":
+        clip, image = video_record(), {"id": "i", "image": "img_wide.jpg", "conversations": turns("<image>\nQ?", "A.")}
+    else:
+        clip = rows("dpo.jsonl")[0]
+        image = {
+            "id": "i",
+            "image": "img_wide.jpg",
+            **{key: clip[key] for key in ("chosen", "rejected")},
+            "prompt": "Q?",
+        }
+    write_dataset(host.folder / "data", "mixed", [clip] * 1100 + [image], ranking=stage == "dpo")
+    dataset = host.load(stage, "mixed")
+    assert dataset[0]["videos"]
+    assert dataset[1100]["images"]
+    assert not dataset[1100]["videos"]
+
+
 def test_a_batch_of_pairs_decodes_each_clip_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dataset(host.folder / "data", "pairs", rows("dpo.jsonl")[:4], ranking=True)
     opened: list[str] = []

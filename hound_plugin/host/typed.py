@@ -1,0 +1,78 @@
+"""Typed media columns: records with images after a thousand with clips alone, and the other way round.
+
+``Dataset.map`` takes the type of a column from the first rows that it writes. If none of them has an image, the column
+is of the type "null", and the first image later on is an error ("Couldn't cast array of type list<item: string> to
+null"). So the types are given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from datasets import Dataset, Features, Sequence, Value
+
+MEDIA = ("images", "videos", "audios")
+
+
+class _TypedMap:
+    """Stands in for a dataset where the host calls ``map`` on it, and adds the features."""
+
+    def __init__(self, dataset: Dataset, features: Callable[[Any, bool], Features]) -> None:
+        self._dataset = dataset
+        self._features = features
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._dataset)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def map(self, function: Any, batched: bool = False, **kwargs: Any) -> Dataset:
+        """``Dataset.map`` with features; a data set whose first row is dropped keeps the host's way."""
+        features = self._features(function, batched) if len(self._dataset) else None
+        return self._dataset.map(function, batched=batched, features=features, **kwargs)
+
+
+def typed_alignment(original: Callable[..., Any], dataset: Any, dataset_attr: Any, *args: Any) -> Any:
+    """The host's ``align_dataset`` for our format, with typed media columns."""
+    if dataset_attr.formatting != "hound" or not isinstance(dataset, Dataset):
+        return original(dataset, dataset_attr, *args)
+
+    def features(function: Any, batched: bool) -> Features:
+        inferred = Dataset.from_list([function(dataset[0])]).features
+        nested = any(_is_nested(dataset.features.get(name)) for name in ("video", "videos", dataset_attr.videos))
+        for name in MEDIA:
+            if inferred[f"_{name}"] == Value("null"):
+                path = Value("string")
+                inferred[f"_{name}"] = Sequence(Sequence(path) if nested and name == "videos" else path)
+        return inferred
+
+    return original(_TypedMap(dataset, features), dataset_attr, *args)
+
+
+def typed_tokenisation(original: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
+    """The host's ``_get_preprocessed_dataset``, passing the types of the aligned media columns on."""
+    if not isinstance(dataset, Dataset) or not any(_is_typed(dataset.features.get(f"_{name}")) for name in MEDIA):
+        return original(dataset, *args, **kwargs)
+
+    def features(function: Any, batched: bool) -> Features | None:
+        columns = function(dataset[:1])
+        if not columns:
+            return None  # the host dropped the first row
+        inferred = Dataset.from_dict(dict(columns)).features
+        for name in MEDIA:
+            if name in inferred and _is_typed(dataset.features.get(f"_{name}")):
+                inferred[name] = dataset.features[f"_{name}"]
+        return inferred
+
+    return original(_TypedMap(dataset, features), *args, **kwargs)
+
+
+def _is_typed(feature: Any) -> bool:
+    return feature is not None and feature != Value("null")
+
+
+def _is_nested(feature: Any) -> bool:
+    """Whether a record's media column holds lists: a clip as a list of frames."""
+    return feature is not None and hasattr(feature, "feature")
