@@ -105,12 +105,25 @@ def test_held_out_answers_are_balanced() -> None:
     for _, question in asked:
         by_topic[question.topic].append(question.answer)
     for topic, answers in by_topic.items():
-        if topic == "caption":
-            continue
         chance = 1 / 3 if topic.endswith("shape") else 1 / 4
         most = Counter(answers).most_common(1)[0][1] / len(answers)
         assert most < chance + 0.15, (topic, Counter(answers))
-    assert {question.kind for _, question in asked} == {"colour", "shape", "count", "motion", "order", "caption"}
+    assert {question.kind for _, question in asked} == {"colour", "shape", "count", "motion", "order"}
+
+
+def test_lessons_on_motion_come_first() -> None:
+    import numpy as np
+
+    train = draw_split(0, 100, 1)[0]
+    records = sft_records(train, np.random.default_rng(0), lessons=70, passes=2)
+    assert len(records) == 70 + 2 * len(train)
+    assert len({record["id"] for record in records}) == len(records)
+    for record in records[:70]:
+        (question, answer) = (turn["value"] for turn in record["conversations"])
+        assert "move" in question
+        assert answer.rstrip(".").split()[-1] in {"left", "right", "up", "down"}
+    later = [record.get("video") or record["image"] for record in records[70:]]
+    assert set(later[: len(train)]) == {item.file for item in train}
 
 
 def test_the_training_answers_have_no_useful_prior() -> None:
@@ -123,8 +136,7 @@ def test_the_training_answers_have_no_useful_prior() -> None:
         for human, gpt in zip(messages[::2], messages[1::2], strict=True):
             words[human["value"].split("\n")[-1]][gpt["value"].rstrip(".").split()[-1]] += 1
     for question, answers in words.items():
-        if not question.startswith("Describe"):
-            assert answers.most_common(1)[0][1] / answers.total() < 1 / len(answers) + 0.08, (question, answers)
+        assert answers.most_common(1)[0][1] / answers.total() < 1 / len(answers) + 0.08, (question, answers)
 
 
 def test_pairs_are_half_style_half_content_without_a_biased_wrong_answer() -> None:
@@ -135,7 +147,7 @@ def test_pairs_are_half_style_half_content_without_a_biased_wrong_answer() -> No
     assert 0.35 < len(style) / len(pairs) <= 0.5
     balance: dict[str, Counter[str]] = defaultdict(Counter)
     for pair in pairs:
-        if pair["rejected_score"] == 1 and pair["kind"] != "caption":
+        if pair["rejected_score"] == 1:
             balance[pair["kind"]][pair["rejected"].rstrip(".").split()[-1]] += 1
             balance[pair["kind"]][pair["chosen"].rstrip(".").split()[-1]] -= 1
             assert pair["rejected"].split()[:-1] == pair["chosen"].split()[:-1]
