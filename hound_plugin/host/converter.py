@@ -17,6 +17,7 @@ from typing import Any
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
 
 from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
+from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question
 
 NAME = "hound"
@@ -40,7 +41,9 @@ class HoundDatasetConverter(DatasetConverter):
         """
         self._example = example
         videos = self._media(example, (self.dataset_attr.videos, *_VIDEO_FIELDS))
-        images = [] if videos else self._media(example, (self.dataset_attr.images, *_IMAGE_FIELDS))
+        images = self._media(example, (self.dataset_attr.images, *_IMAGE_FIELDS))
+        if videos and images:
+            raise self._error("a clip or an image in one record (the `sharegpt` format takes both)", [videos, images])
         token = VIDEO_TOKEN if videos else IMAGE_TOKEN
         if self.dataset_attr.ranking:
             prompt, response = self._pair(example, token if videos or images else None)
@@ -126,8 +129,8 @@ class HoundDatasetConverter(DatasetConverter):
         value = next((example[name] for name in names if name and example.get(name)), None)
         if value is None:
             return []
-        nested = isinstance(value, list) and all(isinstance(item, str) for item in value) and len(value) > 1
-        if nested and all(os.path.splitext(item)[1].lower() in _FRAME_SUFFIXES for item in value):
+        flat = isinstance(value, list) and all(isinstance(item, str) for item in value)
+        if flat and "image" not in names and all(is_image_path(item) for item in value):
             return [[self._find(item) for item in value]]  # one clip as a list of frames
         items = value if isinstance(value, list) else [value]
         return [[self._find(frame) for frame in item] if isinstance(item, list) else self._find(item) for item in items]
@@ -157,9 +160,6 @@ class HoundDatasetConverter(DatasetConverter):
         row = locate_row(self.dataset_attr, self.data_args, example)
         name = f"dataset {self.dataset_attr.dataset_name!r}"
         return f"{name}, {'row unknown' if row is None else f'row {row}'}, id {example.get('id')!r}"
-
-
-_FRAME_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def find_media(name: str, media_dir: str | None) -> str | None:

@@ -167,6 +167,22 @@ def test_the_first_image_may_come_after_a_thousand_clips(stage: str, host: Host)
     assert not dataset[1100]["videos"]
 
 
+def test_a_list_of_frames_is_one_clip_and_a_list_of_images_are_several(host: Host) -> None:
+    frames = [f"clip_long/c01_00{number:02d}.jpeg" for number in (1, 8, 16)]
+    images = ["img_wide.jpg", "img_tall.png"]
+    write_dataset(host.folder / "data", "frames", [video_record(video=frames)])
+    row = host.load("sft", "frames")[0]
+    assert [len(clip) for clip in row["videos"]] == [3]
+    record = {"id": "i", "image": images, "conversations": turns("<image>\nQ?", "A.", "<image>\nR?", "B.")}
+    write_dataset(host.folder / "data", "images", [record])
+    row = host.load("sft", "images")[0]
+    assert len(row["images"]) == 2
+    collate = SFTDataCollatorWith4DAttentionMask(
+        template=host.template, tokenizer=host.tokenizer, processor=host.processor, compute_dtype=torch.float32
+    )
+    assert collate([dict(row)])["pixel_values_images"].shape[0] == 2
+
+
 def test_a_batch_of_pairs_decodes_each_clip_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dataset(host.folder / "data", "pairs", rows("dpo.jsonl")[:4], ranking=True)
     opened: list[str] = []
@@ -244,6 +260,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
         (video_record(conversations=turns("<video>\nQ?", "")), DataError, "an answer in every turn"),
         (video_record(conversations=turns("<video>\nQ?")), DataError, "ending with gpt"),
         (video_record(conversations=[{"from": "system", "value": "x"}]), DataError, '"human" or "gpt"'),
+        (video_record(image="img_wide.jpg"), DataError, "a clip or an image in one record"),
         ({"id": "r", "conversations": turns("<image>\nQ?", "A")}, PlaceholderError, "0 item"),
     ],
 )
