@@ -5,6 +5,7 @@ Every finished stage is kept and not done again; ``force`` starts anew.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import math
@@ -211,13 +212,21 @@ def _train(stage: str, paths: DemoPaths, overrides: Sequence[str]) -> None:
         for line in process.stdout:
             file.write(line)
             tail = [*tail[-29:], line]
-            if line.lstrip().startswith("{'"):  # the trainer's own log lines
-                print("     " + line.strip(), flush=True)
+            if line.startswith("{'loss'"):
+                print(_short(line), flush=True)
         code = process.wait()
     if code:
         raise HoundError(
             f"`{' '.join(command)}` ended with exit code {code}. The whole log is in {log}; its end:\n{''.join(tail)}"
         )
+
+
+def _short(line: str) -> str:
+    """One of the trainer's log lines, ``{'loss': '0.69', ...}``, in short."""
+    values = {name: float(value) for name, value in ast.literal_eval(line.strip()).items()}
+    accuracy = values.get("rewards/accuracies")
+    shown = "" if accuracy is None else f"  pairs in the right order {100 * accuracy:.0f}%"
+    return f"     {100 * values['epoch']:4.0f}%  loss {values['loss']:.3f}{shown}"
 
 
 def _folder_overrides(stage: str, paths: DemoPaths) -> list[str]:
