@@ -301,14 +301,15 @@ def _picture(runs: Path, stages: dict[str, Any], path: Path) -> None:
             label=f"{stage.upper()} loss",
             color="tab:blue",
         )
-        axis.set(title=stage.upper(), xlabel="step", ylabel="loss")
+        title = "SFT: lessons on motion, then everything" if stage == "sft" else "DPO"
+        axis.set(title=title, xlabel="step", ylabel="loss")
         accuracies = [(row["step"], row["rewards/accuracies"]) for row in history if "rewards/accuracies" in row]
         if accuracies:
             second = axis.twinx()
             second.plot(*zip(*accuracies, strict=True), color="tab:orange", label="preference accuracy (training)")
             second.set(ylim=(0, 1.05), ylabel="accuracy")
-            second.legend(loc="lower right")
-        axis.legend(loc="upper right")
+            second.legend(loc="center right")
+        axis.legend(loc="upper right" if stage == "sft" else "lower left")
     names = {"built": "untrained", "sft": "SFT", "dpo": "DPO"}
     evaluations = {names[stage]: Evaluation.from_dict(result["evaluation"]) for stage, result in stages.items()}
     kinds = list(next(iter(evaluations.values())).tallies)
@@ -317,8 +318,8 @@ def _picture(runs: Path, stages: dict[str, Any], path: Path) -> None:
         axes[2].bar([index + 0.27 * (place - 1) for index in range(len(values))], values, width=0.25, label=name)
     labels = [*[kind.replace(" and ", " +\n") for kind in kinds], "preference"]
     axes[2].set_xticks(range(len(labels)), labels, rotation=45, ha="right")
-    axes[2].set(title="Held-out accuracy", ylabel="%", ylim=(0, 105))
-    axes[2].legend(loc="lower right")
+    axes[2].set(title="Held-out accuracy", ylabel="%", ylim=(0, 118))
+    axes[2].legend(loc="upper center", ncols=3)
     part = path.with_suffix(".part.png")
     figure.savefig(part, dpi=110)
     pyplot.close(figure)

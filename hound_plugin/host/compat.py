@@ -10,6 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+from hound_plugin.errors import SettingsError
 from hound_plugin.settings import HoundSettings
 
 _active = HoundSettings()
@@ -106,6 +107,11 @@ def _patch_processor(original: Callable[..., Any], processor: Any, tokenizer: An
     if not isinstance(processor, LlavaHoundProcessor):
         return
     chosen = settings()
+    if chosen.num_frames and chosen.num_frames % processor.frame_multiple:
+        raise SettingsError(
+            f"hound.num_frames: expected a multiple of {processor.frame_multiple} for this model's temporal attention, "
+            f"got {chosen.num_frames}."
+        )
     processor.num_frames = chosen.num_frames or processor.num_frames
     processor.frame_sampling = chosen.frame_sampling
     processor.decoder = chosen.decoder
@@ -148,8 +154,6 @@ def patch_template(module: Any) -> None:
 
 
 def _get_template(original: Callable[..., Any], tokenizer: Any, data_args: Any) -> Any:
-    from hound_plugin.errors import SettingsError
-
     ours = getattr(tokenizer, "_hound_plugin", False)
     if ours and data_args.template != NAME:
         raise SettingsError(

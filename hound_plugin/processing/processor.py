@@ -45,6 +45,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         frame_sampling: ``uniform``, ``first_10s`` or ``fps``; see :mod:`hound_plugin.media.sampling`.
         image_aspect_ratio: ``pad`` or None, as the checkpoint was trained.
         image_patches, frame_patches: visual tokens of one image and of one frame.
+        frame_multiple: the video tower takes multiples of so many frames.
         vocab_size: rows of the model's embedding.
     """
 
@@ -57,6 +58,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         image_aspect_ratio: str | None = None,
         image_patches: int = 256,
         frame_patches: int = 256,
+        frame_multiple: int = 1,
         vocab_size: int | None = None,
         chat_template: str | None = None,
         **kwargs: Any,
@@ -66,6 +68,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         self.image_aspect_ratio = image_aspect_ratio
         self.image_patches = image_patches
         self.frame_patches = frame_patches
+        self.frame_multiple = frame_multiple
         self.vocab_size = vocab_size
         self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
         self.image_token_id, self.video_token_id = add_placeholder_tokens(tokenizer, vocab_size)
@@ -86,6 +89,7 @@ class LlavaHoundProcessor(ProcessorMixin):
             "image_aspect_ratio": config.image_aspect_ratio,
             "image_patches": config.tokens_per_image,
             "frame_patches": tower.patches_per_frame,
+            "frame_multiple": tower.num_frames if tower.add_time_attn else 1,
             "vocab_size": config.text_config.vocab_size,
         }
         return cls(image_processor, tokenizer, **{**defaults, **settings})

@@ -367,6 +367,14 @@ def test_bad_settings_are_refused_by_name(block: Any, message: str, host: Host) 
         host.load("sft", "one", hound=block)
 
 
+def test_a_number_of_frames_that_the_tower_cannot_take_is_refused(host: Host) -> None:
+    write_dataset(host.folder / "data", "one", [video_record()])
+    with pytest.raises(SettingsError, match=r"hound\.num_frames: expected a multiple of 8 .* got 4"):
+        host.load("sft", "one", hound={"num_frames": 4})
+    ids = host.load("sft", "one", hound={"num_frames": 16})[0]["input_ids"]
+    assert ids.count(host.processor.video_token_id) == 2 * 8 * 49
+
+
 def test_settings_reach_the_processor(host: Host) -> None:
     write_dataset(host.folder / "data", "one", [video_record()])
     host.load("sft", "one", **{"hound.frame_sampling": "first_10s"}, hound={"decoder": "pyav", "decode_timeout": 5})
