@@ -58,6 +58,17 @@ def test_there_and_back_gives_the_same_bits(source: Path, shard_size: str, tmp_p
     assert len(weight_files(tmp_path / "hf")) == (1 if shard_size == "5GB" else len(weight_files(tmp_path / "hf")))
 
 
+def test_video_llava_is_of_the_same_layout(tmp_path: Path) -> None:
+    """LanguageBind/Video-LLaVA-7B calls itself "llava", as llava-hf's models do."""
+    source = copy_of(SFT, tmp_path / "video-llava")
+    config = {**json.loads((SFT / "config.json").read_text()), "model_type": "llava"}
+    (source / "config.json").write_text(json.dumps(config))
+    convert(str(source), tmp_path / "hf", progress=False)
+    assert AutoModelForImageTextToText.from_pretrained(tmp_path / "hf").config.model_type == "llava_hound"
+    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == config
+
+
 def test_the_converted_copy_is_the_recorded_model(tmp_path: Path) -> None:
     convert(str(SFT), tmp_path / "hf", progress=False)
     model = AutoModelForImageTextToText.from_pretrained(tmp_path / "hf", attn_implementation="eager")
