@@ -50,12 +50,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HoundError as error:
         print(f"hound: {' '.join(str(error).split())}", file=sys.stderr)
         return FAILED if isinstance(error, EnvironmentMismatchError) else BAD_INPUT
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):  # `hound ... | head`
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            return FAILED
+        print(f"hound: {error}", file=sys.stderr)
+        return BAD_INPUT
     except KeyboardInterrupt:
         print("hound: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # `hound ... | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -105,6 +105,8 @@ def build_demo(
         SettingsError: a number of clips is not positive, or ``folder`` holds sub-folders of these names which this
             function did not make.
     """
+    if seed < 0:
+        raise SettingsError(f"expected a seed of at least 0, got {seed}")
     if train_clips < 1 or held_out_clips < 1:
         raise SettingsError(f"expected one clip or more in each split, got {train_clips} and {held_out_clips}")
     paths = DemoPaths(Path(folder))

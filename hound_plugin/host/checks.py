@@ -72,11 +72,31 @@ def _explain(original: Callable[..., Any], self: Any, args: Any, kwargs: Any, cu
     )
 
 
-def checked_dataset(original: Callable[..., Any], template: Any, *args: Any, **kwargs: Any) -> Any:
-    """Run the host's ``get_dataset`` and check the media of what it returns (setting ``check_media``)."""
-    module = original(template, *args, **kwargs)
+def checked_dataset(
+    original: Callable[..., Any],
+    template: Any,
+    model_args: Any,
+    data_args: Any,
+    training_args: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """Run the host's ``get_dataset`` and check the media of what it returns (setting ``check_media``).
+
+    Raises:
+        DataError: a tokenised data set on disk was made for another number of frames or another model.
+        MediaError: a clip or an image cannot be used.
+    """
+    if _is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
+        # accelerate would cut the batch of one process into rows for the others; clips are not rows
+        training_args.accelerator_config.dispatch_batches = False
+    module = original(template, model_args, data_args, training_args, *args, **kwargs)
     settings = compat.settings()
-    if not _is_ours(template) or settings.check_media == "off":
+    if not _is_ours(template):
+        return module
+    for dataset in (module.get("train_dataset"), module.get("eval_dataset")):
+        _check_tokens(dataset, kwargs.get("processor"))
+    if settings.check_media == "off":
         return module
     for name in ("train_dataset", "eval_dataset"):
         dataset = module.get(name)
@@ -85,6 +105,22 @@ def checked_dataset(original: Callable[..., Any], template: Any, *args: Any, **k
         elif dataset is not None:
             module[name] = _checked_media(dataset, name)
     return module
+
+
+def _check_tokens(dataset: Any, processor: Any) -> None:
+    """Compare the first row's visual tokens with what the processor would make today."""
+    if processor is None or not hasattr(dataset, "__len__") or isinstance(dataset, dict) or not len(dataset):
+        return
+    row = dataset[0]
+    ids = row.get("input_ids") or row.get("chosen_input_ids") or []
+    expected = len(row.get("videos") or []) * processor.tokens_per_video
+    expected += len(row.get("images") or []) * processor.tokens_per_image
+    found = sum(token in (processor.image_token_id, processor.video_token_id) for token in ids)
+    if found != expected:
+        raise DataError(
+            f"Expected {expected} visual tokens in the first row of the tokenised data set, found {found}: it was made "
+            "for another `num_frames` or another model. Remove the folder of `tokenized_path`, or name another one."
+        )
 
 
 def _checked_media(dataset: Any, name: str) -> Any:

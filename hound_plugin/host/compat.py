@@ -139,6 +139,11 @@ def _init_adapter(
 
     if isinstance(model, LlavaHoundForConditionalGeneration) and is_trainable:
         model.model.set_towers_trainable(not finetuning_args.freeze_vision_tower)
+        composite = model.model
+        adapted = original(config, model, model_args, finetuning_args, is_trainable)
+        for tower in (composite.image_tower, composite.video_tower):  # adapters may sit on blocks that never run
+            tower.freeze_unused(config.mm_vision_select_layer)
+        return adapted
     return original(config, model, model_args, finetuning_args, is_trainable)
 
 
@@ -235,19 +240,34 @@ def patch_data_loader(module: Any) -> None:
 
 
 def patch_collator(module: Any) -> None:
-    """``on_bad_media: skip``: mask rows whose media cannot be read, while labels are still at hand.
+    """``on_bad_media: skip``: mask or leave out rows whose media cannot be read, while labels are still at hand.
 
+    Supervised rows are masked, preference rows left out; predictions are never made up, so there the error stands.
     Removable when the host's collator offers a hook before ``get_mm_inputs``.
     """
-    _wrap(module.MultiModalDataCollatorForSeq2Seq, "__call__", _collate)
+    _wrap(module.SFTDataCollatorWith4DAttentionMask, "__call__", _collate_supervised)
+    _wrap(module.PairwiseDataCollatorWithPadding, "__call__", _collate_preferences)
+    _wrap(module.KTODataCollatorWithPadding, "__call__", _collate_preferences)
 
 
-def _collate(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
-    from hound_plugin.host.mm_plugin import LlavaHoundPlugin, mask_bad_rows
+def _skips(collator: Any) -> bool:
+    from hound_plugin.host.mm_plugin import LlavaHoundPlugin
 
-    if isinstance(self.template.mm_plugin, LlavaHoundPlugin) and self.processor.on_bad_media == "skip":
+    return isinstance(collator.template.mm_plugin, LlavaHoundPlugin) and collator.processor.on_bad_media == "skip"
+
+
+def _collate_supervised(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
+    from hound_plugin.host.mm_plugin import mask_bad_rows
+
+    if _skips(self) and self.model is not None:  # the host gives no model when it predicts
         mask_bad_rows(features, self.processor)
     return original(self, features)
+
+
+def _collate_preferences(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
+    from hound_plugin.host.mm_plugin import drop_bad_rows
+
+    return original(self, drop_bad_rows(features, self.processor) if _skips(self) else features)
 
 
 # --- llamafactory.train.kto.trainer

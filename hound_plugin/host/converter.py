@@ -17,6 +17,7 @@ from typing import Any
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
 
 from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
+from hound_plugin.host.compat import settings
 from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question
 
@@ -139,11 +140,13 @@ class HoundDatasetConverter(DatasetConverter):
         if not isinstance(item, str):
             return item
         path = find_media(item, self.data_args.media_dir)
+        if path is None and settings().on_bad_media == "skip":
+            return os.path.join(self.data_args.media_dir, item)  # left out and listed with all other bad media
         if path is None:
             raise MediaNotFoundError(
                 f"{self._where()}: expected a file or a folder of frames {item!r} under media_dir "
                 f"{os.path.abspath(self.data_args.media_dir)}; there is none. Set `media_dir` to the folder that the "
-                "records' paths begin in.",
+                "records' paths begin in, or `hound: {on_bad_media: skip}` to leave such rows out.",
                 item,
             )
         return path

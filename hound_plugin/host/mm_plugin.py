@@ -165,11 +165,49 @@ def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[to
     return torch.stack(tensors), torch.tensor(index)
 
 
+def drop_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> list[dict[str, Any]]:
+    """With ``on_bad_media: skip``: the rows of a preference batch whose media can be read.
+
+    A preference loss is not indifferent to a masked answer, so these rows are left out and not masked.
+
+    Raises:
+        MediaError: no row is left.
+    """
+    kept, failure = [], None
+    seen: dict[Any, Any] = {}
+    for feature in features:
+        media = {}
+        for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
+            items = []
+            for item in feature.get(kind) or []:
+                key = (kind, media_key(item))
+                if key not in seen:
+                    try:
+                        seen[key] = read(item)
+                    except MediaError as error:
+                        logger.warning(f"on_bad_media: skip: a row is left out, because {error}")
+                        seen[key] = error
+                items.append(seen[key])
+            media[kind] = items
+        bad = [item for items in media.values() for item in items if isinstance(item, MediaError)]
+        if bad:
+            failure = bad[0]
+        else:
+            kept.append({**feature, **media})
+    if not kept and failure is not None:
+        raise MediaError(
+            f"on_bad_media: skip: no row is left of a batch of {len(features)}, because {failure} Set "
+            "`hound: {check_media: all}`, raise the batch size, or remove the record.",
+            failure.path,
+        )
+    return kept
+
+
 def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> None:
     """With ``on_bad_media: skip``: put a black clip in place of one that cannot be read and mask its rows.
 
-    A fully masked row adds nothing to an SFT loss and a constant to a preference loss, so that neither the other rows
-    nor the other ranks of a distributed run are disturbed. What was masked is logged.
+    A fully masked row adds nothing to the loss of supervised training, so that neither the other rows nor the other
+    ranks of a distributed run are disturbed. What was masked is logged.
     """
     for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
         seen: dict[Any, torch.Tensor | None] = {}

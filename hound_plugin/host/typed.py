@@ -51,9 +51,23 @@ def typed_alignment(original: Callable[..., Any], dataset: Any, dataset_attr: An
     return original(_TypedMap(dataset, features), dataset_attr, *args)
 
 
-def typed_tokenisation(original: Callable[..., Any], dataset: Any, *args: Any, **kwargs: Any) -> Any:
-    """The host's ``_get_preprocessed_dataset``, passing the types of the aligned media columns on."""
-    if not isinstance(dataset, Dataset) or not any(_is_typed(dataset.features.get(f"_{name}")) for name in MEDIA):
+def typed_tokenisation(
+    original: Callable[..., Any],
+    dataset: Any,
+    data_args: Any,
+    training_args: Any,
+    stage: str,
+    template: Any,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """The host's ``_get_preprocessed_dataset`` for our template, passing the types of the media columns on."""
+    from hound_plugin.host.template import LlavaHoundTemplate
+
+    args = (data_args, training_args, stage, template, *args)
+    typed = isinstance(dataset, Dataset) and any(_is_typed(dataset.features.get(f"_{name}")) for name in MEDIA)
+    packs = stage == "pt" or data_args.packing  # one row does not show the columns' types then
+    if not typed or packs or not isinstance(template, LlavaHoundTemplate):
         return original(dataset, *args, **kwargs)
 
     def features(function: Any, batched: bool) -> Features | None:
@@ -61,6 +75,8 @@ def typed_tokenisation(original: Callable[..., Any], dataset: Any, *args: Any, *
         if not columns:
             return None  # the host dropped the first row
         inferred = Dataset.from_dict(dict(columns)).features
+        if any(not _is_typed(feature) for name, feature in inferred.items() if name not in MEDIA):
+            return None
         for name in MEDIA:
             if name in inferred and _is_typed(dataset.features.get(f"_{name}")):
                 inferred[name] = dataset.features[f"_{name}"]

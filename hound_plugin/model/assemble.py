@@ -57,6 +57,8 @@ def assemble(
     if not folder.is_dir():
         folder = fetch(language_model)
     text = AutoConfig.from_pretrained(folder)
+    if text.model_type != "llama":
+        raise CheckpointError(f"Expected a LLaMA or Vicuna in {language_model}, found model_type {text.model_type!r}.")
     config = LlavaHoundConfig(
         text_config=text.to_dict(),
         image_tower_config=read_tower_config(image_tower).to_dict(),

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file, logging
 
@@ -72,7 +72,10 @@ def read_tensors(files: list[str], stack: contextlib.ExitStack) -> dict[str, Any
     tensors: dict[str, Any] = {}
     for file in files:
         if file.endswith(".safetensors"):
-            handle = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
+            try:
+                handle = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
+            except SafetensorError as error:
+                raise CheckpointError(f"Cannot read {file} ({error}). It is damaged; download it again.") from error
             tensors.update({key: handle.get_slice(key) for key in handle.keys()})  # noqa: SIM118 (no mapping)
         else:
             tensors.update(load_bin(file))

@@ -157,7 +157,7 @@ class LlavaHoundConfig(PreTrainedConfig):
         super().__post_init__(**kwargs)
 
     @property
-    def num_frames(self) -> int:
+    def default_num_frames(self) -> int:
         """Frames of one clip that the video tower was trained for."""
         return self.video_tower_config.num_frames if self.video_tower_config.add_time_attn else 8
 
@@ -168,7 +168,7 @@ class LlavaHoundConfig(PreTrainedConfig):
 
     def tokens_per_video(self, num_frames: int | None = None) -> int:
         """Visual tokens that replace one ``<video>``: frames x patches, 2048 at full size."""
-        return (num_frames or self.num_frames) * self.video_tower_config.patches_per_frame
+        return (num_frames or self.default_num_frames) * self.video_tower_config.patches_per_frame
 
     @classmethod
     def from_dict(cls, config_dict: dict[str, Any], **kwargs: Any) -> Any:

@@ -23,7 +23,12 @@ from transformers import AutoTokenizer
 
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, load_bin, read_tensors, read_tower
-from hound_plugin.model.configuration import ORIGINAL_KEYS, ORIGINAL_MODEL_TYPE, LlavaHoundConfig
+from hound_plugin.model.configuration import (
+    ORIGINAL_KEYS,
+    ORIGINAL_MODEL_TYPE,
+    VIDEO_LLAVA_MODEL_TYPE,
+    LlavaHoundConfig,
+)
 from hound_plugin.model.convert import is_original, to_original, to_ours
 from hound_plugin.model.shards import CheckpointWriter, parse_size
 from hound_plugin.processing.processor import LlavaHoundProcessor
@@ -84,6 +89,7 @@ def convert(
     folder = Path(source)
     if not folder.is_dir():
         folder = fetch(source)
+    check_architecture(folder)
     config = LlavaHoundConfig.from_pretrained(folder)
     files = weight_files(folder)
     if is_original(key_names(files)) == (to == "original"):
@@ -118,6 +124,21 @@ def fetch(name: str) -> Path:
         raise CheckpointError(
             f"Expected a checkpoint folder or a hub id, but there is no folder {name!r} and the hub gives none: {error}"
         ) from error
+
+
+def check_architecture(folder: Path) -> None:
+    """Refuse a checkpoint of another architecture.
+
+    Raises:
+        CheckpointError: it has no config.json, or the config is of another model.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"Expected config.json in {folder}, found none. Is the download complete?")
+    found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+    known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
+    if found not in known:
+        raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
 
 
 def weight_files(folder: Path) -> list[Path]:

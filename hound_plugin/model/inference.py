@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoModelForImageTextToText, AutoProcessor, TextIteratorStreamer
+from transformers import AutoConfig, TextIteratorStreamer
 
-from hound_plugin.errors import HoundError, PlaceholderError, SettingsError
+from hound_plugin.errors import CheckpointError, HoundError, PlaceholderError, SettingsError
+from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor, is_image_path
 from hound_plugin.processing.prompt import (
@@ -35,10 +36,16 @@ def load(model: str, device: str | torch.device | None = None, dtype: str | torc
         CheckpointError: it is of another architecture, or incomplete.
     """
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    processor = AutoProcessor.from_pretrained(model)
-    network = AutoModelForImageTextToText.from_pretrained(model, dtype=dtype)
-    if not isinstance(network, LlavaHoundForConditionalGeneration):
-        raise HoundError(f"Expected a LLaVA-Hound checkpoint in {model}, found {type(network).__name__}.")
+    try:
+        config = AutoConfig.from_pretrained(model)
+    except (OSError, ValueError) as error:
+        if isinstance(error, HoundError):
+            raise
+        raise CheckpointError(f"Expected a checkpoint folder or a hub id, got {model!r}: {error}") from error
+    if not isinstance(config, LlavaHoundConfig):
+        raise CheckpointError(f"Expected a LLaVA-Hound checkpoint in {model}, found model_type {config.model_type!r}.")
+    processor = LlavaHoundProcessor.from_pretrained(model)
+    network = LlavaHoundForConditionalGeneration.from_pretrained(model, dtype=dtype)
     return HoundModel(network.to(place).eval(), processor)
 
 

@@ -64,7 +64,6 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
     _skip_keys_device_placement = ("past_key_values",)
     _supports_flash_attn = True
     _supports_sdpa = True
-    _supports_flex_attn = True
     _supports_attention_backend = True
 
     @torch.no_grad()
@@ -311,6 +310,7 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         logits = self.lm_head(hidden[:, kept, :])
         loss = None
         if labels is not None:
+            labels = labels.masked_fill(labels >= self.config.text_config.vocab_size, -100)  # placeholders
             if bool((labels[..., 1:] != -100).any()):
                 loss = self.loss_function(
                     logits=logits,

@@ -94,8 +94,11 @@ class CheckpointWriter:
         if self._pending:
             self._flush()
         self._name_shards()
+        umask = os.umask(0)
+        os.umask(umask)
         for file in self.part.iterdir():
             if file.is_file():
+                file.chmod(0o666 & ~umask)  # safetensors makes them readable by their owner alone
                 with file.open("rb") as opened:
                     os.fsync(opened.fileno())
         if self.folder.exists():

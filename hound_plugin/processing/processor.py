@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file
 
-from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFoundError
+from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFoundError, SettingsError
 from hound_plugin.media.cache import FrameCache
 from hound_plugin.media.decode import read_clip
 from hound_plugin.model.configuration import LlavaHoundConfig
@@ -85,7 +85,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         tower = config.video_tower_config
         image_processor = LlavaHoundImageProcessor(size=tower.image_size, **settings.pop("image_processor", {}))
         defaults = {
-            "num_frames": config.num_frames,
+            "num_frames": config.default_num_frames,
             "image_aspect_ratio": config.image_aspect_ratio,
             "image_patches": config.tokens_per_image,
             "frame_patches": tower.patches_per_frame,
@@ -114,7 +114,8 @@ class LlavaHoundProcessor(ProcessorMixin):
             _raise_exceptions_for_connection_errors=False,
         )  # fmt: skip
         saved = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-        settings = {key: saved[key] for key in ("num_frames", "frame_sampling", "image_aspect_ratio") if key in saved}
+        names = ("num_frames", "frame_sampling", "image_aspect_ratio")
+        settings = {key: source[key] for source in (saved, kwargs) for key in names if key in source}
         pixels = saved.get("image_processor", {})
         settings["image_processor"] = {key: pixels[key] for key in ("image_mean", "image_std") if key in pixels}
         return cls.from_config(config, tokenizer, **settings)
@@ -188,8 +189,9 @@ class LlavaHoundProcessor(ProcessorMixin):
         text: str | Sequence[str] | None = None,
         videos: Any = None,
         padding: bool | str = True,
-        padding_side: str | None = None,
+        padding_side: str = "left",
         return_tensors: str | None = "pt",
+        max_length: int | None = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepare one prompt or a batch of prompts.
@@ -199,8 +201,10 @@ class LlavaHoundProcessor(ProcessorMixin):
             text: whole prompts; BOS is put in front. Each chunk between placeholders is tokenised on its own.
             videos: a clip or a list of clips, in the order of the ``<video>`` placeholders. A list of frames is one
                 clip; put it into a list of its own if there are several.
-            padding: pad to the longest prompt (on ``padding_side``, the tokenizer's own if None).
-            return_tensors: "pt" or None (lists).
+            padding: as the tokenizers': True pads to the longest prompt, "max_length" to ``max_length``.
+            padding_side: left by default, so that ``model.generate`` goes on where the prompts end. The model's
+                outputs at attended positions are the same on either side.
+            return_tensors: "pt" or None (lists of ids).
 
         Returns:
             ``input_ids`` and ``attention_mask`` ``[B, S]``, ``pixel_values_images`` ``[N, 3, H, W]`` and
@@ -209,22 +213,26 @@ class LlavaHoundProcessor(ProcessorMixin):
         Raises:
             PlaceholderError: placeholders and media differ in number.
             MediaError: a clip or an image cannot be used.
+            SettingsError: truncation, or tensors of another framework, were asked for.
         """
-        image_list = _as_list(images)
+        if kwargs.get("truncation"):
+            raise SettingsError("Expected no truncation: it would cut visual tokens. Shorten the text in place of it.")
+        if return_tensors not in ("pt", None):
+            raise SettingsError(f"Expected return_tensors 'pt' or None, got {return_tensors!r}.")
+        image_list = [image for item in _as_list(images) for image in _as_list(item)]  # chat templates nest them
         video_list = _as_videos(videos)
         data: dict[str, Any] = {}
         if text is not None:
             texts = [text] if isinstance(text, str) else list(text)
-            data.update(self._encode(texts, len(image_list), len(video_list), padding, padding_side, return_tensors))
+            rows = self._encode(texts, len(image_list), len(video_list))
+            data.update(self._pad(rows, padding, padding_side, return_tensors, max_length))
         if image_list:
             data["pixel_values_images"] = torch.stack([self.read_image(image) for image in image_list])
         if video_list:
             data["pixel_values_videos"] = torch.stack([self.read_video(video) for video in video_list])
         return BatchFeature(data)
 
-    def _encode(
-        self, texts: list[str], images: int, videos: int, padding: Any, side: str | None, tensors: str | None
-    ) -> dict[str, Any]:
+    def _encode(self, texts: list[str], images: int, videos: int) -> list[list[int]]:
         last = len(texts) - 1
         rows = []
         for number, text in enumerate(texts):
@@ -237,11 +245,17 @@ class LlavaHoundProcessor(ProcessorMixin):
             }
             rows.append(expand_prompt(self.tokenizer, text, counts))
             images, videos = images - taken_images, videos - taken_videos
+        return rows
+
+    def _pad(
+        self, rows: list[list[int]], padding: bool | str, side: str, tensors: str | None, max_length: int | None
+    ) -> dict[str, Any]:
         batch = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
         if not padding:
             return batch if tensors is None else {key: torch.tensor(value) for key, value in batch.items()}
-        padded = self.tokenizer.pad(batch, padding=padding, padding_side=side, return_tensors=tensors)
-        return dict(padded)
+        return dict(
+            self.tokenizer.pad(batch, padding=padding, padding_side=side, return_tensors=tensors, max_length=max_length)
+        )
 
     @property
     def model_input_names(self) -> list[str]:
@@ -297,12 +311,17 @@ def _as_list(items: Any) -> list[Any]:
 
 def _as_videos(videos: Any) -> list[Any]:
     """A list of clips; a list of images or of image paths is one clip."""
-    items = _as_list(videos)
+    items = [item[0] if _is_boxed(item) else item for item in _as_list(videos)]
     if items and all(isinstance(item, Image.Image) or is_image_path(item) for item in items):
         return [items]
     if isinstance(videos, np.ndarray) and videos.ndim == 5:
         return list(videos)
     return items
+
+
+def _is_boxed(item: Any) -> bool:
+    """A clip's path in a list of its own, as transformers' chat templates hand it over."""
+    return isinstance(item, list | tuple) and len(item) == 1 and isinstance(item[0], str) and not is_image_path(item[0])
 
 
 def is_image_path(item: Any) -> bool:

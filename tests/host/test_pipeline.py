@@ -326,6 +326,8 @@ def test_media_that_go_bad_later_are_masked_when_asked_for(host: Host) -> None:
     collate = SFTDataCollatorWith4DAttentionMask(
         template=host.template, tokenizer=host.tokenizer, processor=host.processor, compute_dtype=torch.float32
     )
+    # the host gives a model for training and none for prediction
+    collate.model = type("Model", (), {"config": type("Config", (), {"model_type": "llava_hound"})})()
     batch = collate([dict(row) for row in dataset])
     assert (batch["labels"][0] != -100).any()
     assert not (batch["labels"][1] != -100).any()
@@ -344,6 +346,36 @@ def test_another_version_is_refused_by_name(package: str, monkeypatch: pytest.Mo
     monkeypatch.setattr(register, "version", lambda name: "9.9" if name == package else version(name))
     with pytest.raises(EnvironmentMismatchError, match=rf"Expected {package} >= .* found 9\.9\. Run: pip install"):
         register.check_versions()
+
+
+def test_stale_tokens_on_disk_are_refused(host: Host) -> None:
+    write_dataset(host.folder / "data", "one", [video_record(), video_record()])
+    host.load("sft", "one", tokenized_path=str(host.folder / "tokens"))
+    assert len(host.load("sft", "one", tokenized_path=str(host.folder / "tokens"))) == 2
+    with pytest.raises(DataError, match=r"Expected 784 visual tokens .* found 392"):
+        host.load("sft", "one", tokenized_path=str(host.folder / "tokens"), hound={"num_frames": 16})
+
+
+def test_missing_files_are_skipped_when_asked_for(host: Host) -> None:
+    write_dataset(host.folder / "data", "gaps", [video_record(), video_record(video="nowhere.mp4")])
+    assert len(host.load("sft", "gaps", hound={"on_bad_media": "skip"})) == 1
+
+
+def test_bad_pairs_are_left_out_of_a_batch(host: Host) -> None:
+    folder = media_folder(host.folder / "media")
+    (folder / "late.mp4").write_bytes((folder / "clip_short.mp4").read_bytes())
+    pairs = [rows("dpo.jsonl")[0], {**rows("dpo.jsonl")[1], "video": "late.mp4"}]
+    write_dataset(host.folder / "data", "pairs", pairs, ranking=True)
+    dataset = host.load("dpo", "pairs", hound={"on_bad_media": "skip"})
+    (folder / "late.mp4").write_bytes(b"gone")
+    collate = PairwiseDataCollatorWithPadding(
+        template=host.template, tokenizer=host.tokenizer, processor=host.processor
+    )
+    batch = collate([dict(row) for row in dataset])
+    assert batch["input_ids"].shape[0] == 2
+    assert batch["video_index"].tolist() == [0, 0]
+    with pytest.raises(MediaError, match="no row is left of a batch of 1"):
+        collate([dict(dataset[1])])
 
 
 def test_a_wrong_template_is_refused(host: Host) -> None:

@@ -217,6 +217,21 @@ def test_wrong_directions_and_targets(tmp_path: Path) -> None:
         parse_size("big")
 
 
+def test_another_architecture_is_refused(vicuna: Path, tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match=r"llava_llama or llava .*, found 'llama'"):
+        convert(str(vicuna), tmp_path / "a", progress=False)
+    with pytest.raises(CheckpointError, match=r"Expected a LLaMA or Vicuna .* found model_type 'llava_hound'"):
+        assemble(str(SFT), tmp_path / "b", progress=False)
+    (tmp_path / "cut").mkdir()
+    for file in SFT.iterdir():
+        shutil.copyfile(file, tmp_path / "cut" / file.name)
+    (tmp_path / "cut" / "model.safetensors").write_bytes((SFT / "model.safetensors").read_bytes()[:5000])
+    with pytest.raises(CheckpointError, match="It is damaged; download it again"):
+        convert(str(tmp_path / "cut"), tmp_path / "c", progress=False)
+    convert(str(SFT), tmp_path / "d", progress=False)
+    assert (tmp_path / "d" / "model.safetensors").stat().st_mode & 0o044 == 0o044
+
+
 def test_interrupted_it_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from hound_plugin.model.shards import CheckpointWriter
 

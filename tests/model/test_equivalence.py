@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForImageTextToText, AutoProcessor, AutoTokenizer
 
-from hound_plugin.errors import CheckpointError, MediaError, PlaceholderError
+from hound_plugin.errors import CheckpointError, MediaError, PlaceholderError, SettingsError
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.inference import HoundModel
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
@@ -156,6 +156,26 @@ def test_several_samples_of_one_prompt_encode_the_clip_once(
     assert beams.shape[0] == 4
     assert seen == [3]
     assert single.shape[0] == 2
+
+
+def test_labels_may_repeat_the_placeholders(reference: Any, processor: LlavaHoundProcessor) -> None:
+    batch = sft_batch(processor, [0])
+    whole = reference(**{**batch, "labels": batch["input_ids"]}).loss
+    masked = batch["input_ids"].masked_fill(batch["input_ids"] >= 2000, -100)
+    assert_close(whole, reference(**{**batch, "labels": masked}).loss, 0.0)
+
+
+def test_what_the_processor_refuses_and_takes(processor: LlavaHoundProcessor) -> None:
+    with pytest.raises(SettingsError, match="Expected no truncation"):
+        processor(text="Hi", truncation=True)
+    with pytest.raises(SettingsError, match="Expected return_tensors 'pt' or None, got 'np'"):
+        processor(text="Hi", return_tensors="np")
+    assert processor(text="Hi", padding="max_length", max_length=64)["input_ids"].shape == (1, 64)
+    nested = processor(
+        text="<image>\n<video>\nQ", images=[[media_path("img_wide.jpg")]], videos=[[media_path("clip_short")]]
+    )
+    assert nested["pixel_values_images"].shape[0] == 1
+    assert AutoProcessor.from_pretrained(SFT, num_frames=16).tokens_per_video == 784
 
 
 def test_repetition_penalty_survives_placeholders(reference: Any, processor: LlavaHoundProcessor) -> None:
