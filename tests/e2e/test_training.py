@@ -241,9 +241,9 @@ def test_what_is_trained(name: str, recipe: Any) -> None:
     names = [parameter for parameter, value in model.named_parameters() if value.requires_grad]
     parts = ("language_model", "lm_head", "multi_modal_projector", "image_tower", "video_tower")
     assert {part for parameter in names for part in parts if part in parameter} == expected
-    used = len(model.config.video_tower_config.to_dict()) and model.config.video_tower_config.num_hidden_layers - 1
-    if "video_tower" in expected and not name.startswith("lora"):
-        assert not [parameter for parameter in names if f"video_tower.encoder.layers.{used}." in parameter]
+    last = model.config.video_tower_config.num_hidden_layers - 1
+    if "video_tower" in expected:  # nor adapters on blocks that never run: distributed training would wait for them
+        assert not [parameter for parameter in names if f"video_tower.encoder.layers.{last}." in parameter]
 
 
 def test_disabled_the_host_knows_nothing_of_us(work: Path, recipe: Any) -> None:
