@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,28 @@ assert type(AutoConfig.from_pretrained({str(SFT)!r})).__name__ == "LlavaHoundCon
 assert type(AutoProcessor.from_pretrained({str(SFT)!r})).__name__ == "LlavaHoundProcessor"
 assert type(AutoModelForImageTextToText.from_pretrained({str(SFT)!r})).__name__.startswith("LlavaHound")
 """
+HUB_ID = "ShareGPTVideo/LLaVA-Hound-SFT"
+
+
+def test_a_hub_id_loads_like_a_folder(tmp_path: Path) -> None:
+    """The released name, in a hub cache of the usual layout, with the towers beside it."""
+    shutil.copytree(HUB, tmp_path / "hub")
+    repository = tmp_path / "hub" / f"models--{HUB_ID.replace('/', '--')}"
+    shutil.copytree(SFT, repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    script = f"""
+import hound_plugin
+by_id, by_folder = hound_plugin.load({HUB_ID!r}), hound_plugin.load({str(SFT)!r})
+left, right = by_id.model.state_dict(), by_folder.model.state_dict()
+assert all(left[name].equal(right[name]) for name in right)
+print("same", by_id.processor.tokens_per_video)
+"""
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(tmp_path / "hub"), "PATH": "", "HOME": str(tmp_path)}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True, check=False)
+    assert "same 392" in done.stdout, done.stderr[-3000:]
+
+
 FIRST = [
     "import hound_plugin",
     "import transformers, hound_plugin",

@@ -60,6 +60,17 @@ def test_every_hidden_state_of_the_video_tower(reference: Any, processor: LlavaH
     assert compared == len(states)
 
 
+def test_every_hidden_state_of_the_image_tower(reference: Any, processor: LlavaHoundProcessor) -> None:
+    recorded = load_arrays("c_image_hidden_states.npz")
+    states = reference.model.image_tower(processor.read_image(media_path("img_tall.png"))[None])
+    numbered = {
+        int("".join(filter(str.isdigit, name))): value for name, value in recorded.items() if name[-1].isdigit()
+    }
+    assert set(numbered) == set(range(len(states)))
+    for number, value in numbered.items():
+        assert_close(states[number][:, ::3, ::2], value, FEATURES, str(number))
+
+
 def test_a_tower_without_temporal_attention(processor: LlavaHoundProcessor) -> None:
     import json
 
