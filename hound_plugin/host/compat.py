@@ -193,7 +193,7 @@ def _why_not_ours(model: str) -> str:
 
 
 def patch_converter(module: Any) -> None:
-    """Find folders of frames under ``media_dir`` for every format; the host finds files only (its issue 8244).
+    """Find folders of frames under ``media_dir`` for every format; the host finds files only (LlamaFactory#8244).
 
     Removable when ``DatasetConverter._find_medias`` accepts folders.
     """
@@ -220,7 +220,7 @@ def patch_data_loader(module: Any) -> None:
     """Check tokenised rows and media before training, and type the media columns.
 
     See :mod:`hound_plugin.host.checks` and :mod:`hound_plugin.host.typed`. Removable when the host validates truncation
-    of placeholders (its issues 9146, 7696) and media, and gives ``Dataset.map`` the features of its columns.
+    of placeholders (LlamaFactory#9146, #7696) and media, and gives ``Dataset.map`` the features of its columns.
     """
     from hound_plugin.host import checks, typed
 
