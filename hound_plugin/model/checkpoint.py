@@ -8,8 +8,10 @@ original does; which ones were used is logged.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -95,7 +97,8 @@ def load_bin(file: str | Path) -> dict[str, torch.Tensor]:
             "the checkpoint to safetensors elsewhere."
         )
     try:
-        return torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+        mapped = zipfile.is_zipfile(file)  # the format before torch 1.6 cannot be mapped
+        return torch.load(file, map_location="cpu", weights_only=True, mmap=mapped)
     except Exception as error:
         raise CheckpointError(
             f"Expected a checkpoint of tensors in {file}, but it cannot be read ({type(error).__name__}: {error}). "
@@ -164,8 +167,6 @@ def read_tower(file: str, config: Any, stack: contextlib.ExitStack) -> dict[str,
 
 
 def _lora_scale(file: str) -> tuple[float, int]:
-    import json
-
     values = json.loads((Path(file).parent / "config.json").read_text(encoding="utf-8"))
     vision = values.get("vision_config", values)
     return float(vision.get("lora_alpha", 16)), int(vision.get("lora_r", 2))

@@ -182,11 +182,12 @@ def test_predictions_of_the_host_are_the_recorded_answers(work: Path, recipe: An
     train(work, {key: value for key, value in values.items() if value is not None})
     lines = (Path(values["output_dir"]) / "generated_predictions.jsonl").read_text().splitlines()
     answers = [json.loads(line)["predict"].strip() for line in lines]
-    clean = {case["question"].rstrip() == case["question"] for case in cases}
+    compared = 0
     for case, answer in zip(cases, answers, strict=True):
         if case["question"].strip() == case["question"]:  # training strips a question's spaces, inference does not
             assert answer == case["text"]
-    assert True in clean
+            compared += 1
+    assert compared >= 2
 
 
 def test_two_processes_give_the_single_process_losses(work: Path, recipe: Any) -> None:

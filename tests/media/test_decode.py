@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import io
 import os
@@ -160,7 +161,7 @@ def test_broken_files_are_refused_by_name(broken, name: str, message: str, decod
 def test_paths_that_are_not_local_files(reader, tmp_path: Path) -> None:
     with pytest.raises(MediaNotFoundError, match=r"No video at .*missing.mp4.*media_dir"):
         reader(tmp_path / "missing.mp4")
-    for address in ("https://example.org/a.mp4", "file:///tmp/a.mp4", "data:video/mp4;base64,AAAA"):
+    for address in ("https://example.org/a.mp4", "file:///a.mp4", "data:video/mp4;base64,AAAA"):
         with pytest.raises(MediaNotFoundError, match="Only local files and folders"):
             reader(address)
     os.mkfifo(tmp_path / "pipe.mp4")
@@ -298,11 +299,9 @@ def test_no_handle_stays_open(clips, broken, folder: Path) -> None:
     def everything() -> None:
         for video in (clips["plain"], clips["cut"], clips["broadcast"], folder, *broken.values()):
             for decoder in ("pyav", "decord"):
-                try:
+                with contextlib.suppress(MediaDecodeError):  # only the handles matter here
                     read_clip(video, decoder=decoder)
                     probe(video)
-                except MediaDecodeError:
-                    pass
 
     everything()
     before = count()
