@@ -5,11 +5,13 @@ beyond the standard library and puts one finder at the head of ``sys.meta_path``
 registry (:data:`HOOKED_MODULES`) has been executed, the finder's hook calls
 ``hound_plugin.host.register.register_for(module_name)``.
 
-Two cases need care:
+Three cases need care:
 
 * A hooked module may already be under way when torch is imported (``llamafactory.extras.constants`` imports peft,
   which imports torch). No finder sees it again, so its spec is watched: the import system sets
   ``spec._initializing = False`` as its last act, and that assignment is the signal.
+* transformers' modules import one another half-way (``modeling_layers`` imports ``modeling_auto``), and our model needs
+  them whole: what belongs to transformers waits until none of its modules is under way.
 * ``register_for`` may fail. The host's users of other models must not suffer, so the import goes on and the failure is
   reported on stderr and kept for :func:`activation_error`. Only where the command line or the YAML file named there
   asks for LLaVA-Hound is the failure raised, because training would otherwise go on with half a plugin.
@@ -47,6 +49,7 @@ HOOKED_MODULES: tuple[str, ...] = (
 DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"
 
 _REGISTER_MODULE = "hound_plugin.host.register"
+_TRANSFORMERS = "transformers."
 _TRUE = frozenset({"1", "true", "yes", "on", "y"})
 _NAMES_US = r"(?im)llava[-_]hound|^\s*[\"']?hound[\"']?\s*:|^hound\.\w+="  # compiled on failure only: 1 ms
 _MAX_SETTINGS_BYTES = 1 << 20
@@ -209,6 +212,15 @@ def _initialising_spec(name: str) -> ModuleSpec | None:
     return spec if getattr(spec, "_initializing", False) else None
 
 
+def _under_way(name: str, executed: str | None) -> ModuleSpec | None:
+    """What has to be complete before ``name`` can be registered, and is not."""
+    names = [name]
+    if name.startswith(_TRANSFORMERS):
+        names += [other for other in list(sys.modules) if other.startswith(_TRANSFORMERS)]
+    specs = (_initialising_spec(other) for other in names if other != executed)
+    return next((spec for spec in specs if spec is not None), None)
+
+
 # --- registration
 
 
@@ -226,8 +238,8 @@ def _register_pending(executed: str | None = None) -> None:
     for name in list(_pending):
         if name not in sys.modules:
             continue
-        under_way = _initialising_spec(name)
-        if under_way is not None and name != executed:
+        under_way = _under_way(name, executed)
+        if under_way is not None:
             _watch(under_way)
             continue
         try:

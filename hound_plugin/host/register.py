@@ -54,9 +54,6 @@ def _auto_configs(module: Any) -> None:
 
 
 def _auto_models(module: Any) -> None:
-    processing = sys.modules.get(f"{_AUTO}processing_auto")
-    if getattr(getattr(processing, "__spec__", None), "_initializing", False):
-        return  # it imports this module half-way, and our model needs it whole; its own hook comes next
     import_module("hound_plugin.model.modeling")
 
 

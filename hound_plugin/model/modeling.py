@@ -32,6 +32,11 @@ from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerCo
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.vision import LlavaHoundTower
 
+# MKL sets up its vector functions on their first call. When that call comes from several threads at once (the rotary
+# embedding's cos), it was seen in one process of about 18 to be off by 1.5e-4, and the first loss with it, on CPU
+# with torch 2.11. One element is computed by one thread.
+torch.cos(torch.ones(1))
+
 
 @dataclass
 class LlavaHoundOutput(ModelOutput):

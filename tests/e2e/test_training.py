@@ -110,7 +110,9 @@ def test_lora_dpo_needs_no_second_model_and_exports(work: Path, recipe: Any) -> 
     adapter = load_file(Path(values["output_dir"]) / "adapter_model.safetensors")
     assert adapter
     assert all("language_model" in name for name in adapter)
-    assert abs(losses(values)[0] - float(np.log(2))) < 1e-5
+    first = history(Path(values["output_dir"]))[0]
+    assert first["rewards/chosen"] == first["rewards/rejected"] == 0.0, first
+    assert abs(first["loss"] - float(np.log(2))) < 1e-5, first
     merged = work / "runs" / "merged"
     export = {
         "model_name_or_path": str(SFT),
