@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from hound_plugin import __version__
-from hound_plugin.errors import EnvironmentMismatchError, HoundError
+from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError
 
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -32,6 +32,7 @@ examples:
   hound demo --run             the same, then SFT and DPO through llamafactory-cli, and held-out accuracies
   hound convert SRC DST        original LLaVA-Hound or Video-LLaVA checkpoint to Hugging Face layout, or back
   hound assemble --help        language model + towers + projector to a trainable checkpoint
+  hound corpus list            data sets of the original: download, extract, validate, convert
   hound COMMAND --help         what a command does, and its options
 
 exit codes: 0 done, 1 failed, 2 bad usage or bad input
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except HoundError as error:
         print(f"hound: {' '.join(str(error).split())}", file=sys.stderr)
-        return FAILED if isinstance(error, EnvironmentMismatchError) else BAD_INPUT
+        return FAILED if isinstance(error, EnvironmentMismatchError | CorpusError) else BAD_INPUT
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `hound ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -75,6 +76,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_demo(commands)
     add_convert(commands)
     add_assemble(commands)
+    add_corpus(commands)
     return parser
 
 
@@ -231,6 +233,27 @@ def _assemble(arguments: argparse.Namespace) -> int:
     )
     print(f"written to {written}")
     return DONE
+
+
+def add_corpus(commands: Commands) -> None:
+    """``hound corpus ...``."""
+    from hound_plugin.corpus.commands import add_all
+
+    parser = commands.add_parser(
+        "corpus",
+        help="data sets: list, download, extract, validate, convert",
+        description="The original's data sets on the hub, and other people's data in our format.",
+        epilog=(
+            "examples:\n"
+            "  hound corpus list\n"
+            "  hound corpus download --only dpo_17k --with-media\n"
+            "  hound corpus extract\n"
+            "  hound corpus validate data/video_instruction/train/dpo/sft_dpo_17k.jsonl --media-dir data/frames\n"
+            "  hound corpus convert theirs.json ours.jsonl --split 0.05"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add_all(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
 
 
 if __name__ == "__main__":

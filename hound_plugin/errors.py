@@ -11,6 +11,9 @@
     │   └── DecodeTimeoutError     decoding took longer than ``decode_timeout``
     ├── DataError              a record of a data set is malformed
     │   └── PlaceholderError       ``<video>`` / ``<image>`` placeholders and media do not match in number
+    ├── CorpusError            a corpus cannot be had
+    │   ├── DownloadError          the hub cannot be reached, is gated or lacks a file, or the disk is full
+    │   └── ArchiveError           an archive is damaged, or holds what must not be unpacked
     ├── CheckpointError        a checkpoint is of another architecture, incomplete or not readable
     └── EnvironmentMismatchError   a package is missing or outside the supported versions
 
@@ -65,6 +68,18 @@ class DataError(HoundError, ValueError):
 
 class PlaceholderError(DataError):
     """The placeholders of a text and its media do not match in number."""
+
+
+class CorpusError(HoundError):
+    """A corpus cannot be had."""
+
+
+class DownloadError(CorpusError, OSError):
+    """The hub cannot be reached, is gated or lacks a file, or the disk is full."""
+
+
+class ArchiveError(CorpusError, ValueError):
+    """An archive is damaged, or holds what must not be unpacked."""
 
 
 class CheckpointError(HoundError, ValueError):

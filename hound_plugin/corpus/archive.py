@@ -1,0 +1,255 @@
+"""One archive into one folder, with suspicion: plain files and folders only, inside the folder only, within limits.
+
+Everything that an archive says of a member is checked before a byte of that member is written. Nothing is set on what
+is written: no owner, no mode, no time. Formats: tar, tar.gz and zip.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any, NoReturn
+
+from hound_plugin.corpus.files import readable_size
+from hound_plugin.errors import ArchiveError
+
+STATE = ".hound"  # folder of our own in every target: markers, locks, unfinished content
+Progress = Callable[[int], None]
+_BLOCK = 1 << 20
+_TAIL = 1 << 28  # padding behind the last member
+_HEADER = 1 << 20  # long names and pax records; tarfile reads these into memory whole
+_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+_KINDS = (
+    (tarfile.TarInfo.issym, "a symbolic link"),
+    (tarfile.TarInfo.islnk, "a hard link"),
+    (tarfile.TarInfo.ischr, "a character device"),
+    (tarfile.TarInfo.isblk, "a block device"),
+    (tarfile.TarInfo.isfifo, "a pipe"),
+    (tarfile.TarInfo.issparse, "a sparse file"),
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What an archive may hold at most.
+
+    Attributes:
+        member: bytes of one file, unpacked.
+        total: bytes of all files, unpacked.
+        members: number of files and folders.
+        ratio: unpacked bytes for each byte of the archive (which counts as 1 MB at least).
+    """
+
+    member: int = 2 * 10**9
+    total: int = 400 * 10**9
+    members: int = 5_000_000
+    ratio: float = 200.0
+
+
+@dataclass(frozen=True)
+class Counts:
+    """What was written: number of files, and their bytes."""
+
+    files: int
+    size: int
+
+
+@dataclass(frozen=True)
+class _Member:
+    name: str
+    size: int
+    folder: bool
+    content: Callable[[], IO[bytes] | None]
+
+
+def unpack(
+    archive: Path, folder: Path, limits: Limits, flatten: bool = False, progress: Progress | None = None
+) -> Counts:
+    """Unpack ``archive`` into ``folder``, which should be a fresh one: on an error what was written stays there.
+
+    Args:
+        archive: ``.tar``, ``.tar.gz`` / ``.tgz`` or ``.zip``.
+        folder: made if missing.
+        limits: see :class:`Limits`.
+        flatten: drop the archive's own folders; two files of one name are then an error.
+        progress: called with the number of bytes of the archive that were read since the last call.
+
+    Raises:
+        ArchiveError: it is damaged or cut short; a member is a link, a device or another special file, has an absolute
+            path or one that leads outside, or goes beyond a limit. The message names archive and member.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    writer = _Writer(archive, folder, limits, flatten)
+    members = _zip_members if archive.suffix == ".zip" else _tar_members
+    try:
+        for member in members(archive, progress or (lambda _: None)):
+            writer.write(member)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, gzip.BadGzipFile, NotImplementedError) as error:
+        raise ArchiveError(
+            f"Cannot unpack {archive}: {error}. It is damaged or cut short; remove it and download it again."
+        ) from error
+    except RuntimeError as error:  # zipfile: encrypted
+        raise ArchiveError(f"Cannot unpack {archive}: {error}. Only archives without a password are read.") from error
+    return Counts(writer.files, writer.size)
+
+
+class _Writer:
+    """Checks members and writes them."""
+
+    def __init__(self, archive: Path, folder: Path, limits: Limits, flatten: bool) -> None:
+        self.archive, self.folder, self.limits, self.flatten = archive, folder, limits, flatten
+        self.allowed = limits.ratio * max(archive.stat().st_size, 10**6)
+        self.members = self.files = self.size = 0
+        self.folders: set[str] = set()
+
+    def write(self, member: _Member) -> None:
+        """Write one member."""
+        self.members += 1
+        if self.members > self.limits.members:
+            self._refuse(member.name, f"is member {self.members} of at most {self.limits.members}")
+        parts = self._parts(member.name)
+        self._check_size(member.name, member.size)
+        if member.folder or not parts:
+            if not member.folder:
+                self._refuse(member.name, "has no name")
+            if not self.flatten:
+                self._make("/".join(parts))
+            return
+        parts = parts[-1:] if self.flatten else parts
+        self._make("/".join(parts[:-1]))
+        self._copy(member, self.folder.joinpath(*parts))
+
+    def _parts(self, name: str) -> list[str]:
+        if name.startswith(("/", "\\")):
+            self._refuse(name, "has an absolute path")
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if parts[:1] == [STATE] or parts[-1:] == [STATE]:
+            self._refuse(name, "has a name that is reserved for markers")
+        if ".." in parts or "\0" in name:
+            self._refuse(name, "has a path that leads outside the folder")
+        return parts
+
+    def _check_size(self, name: str, size: int) -> None:
+        limits, total = self.limits, self.size + size
+        if size > limits.member:
+            self._refuse(name, f"has {readable_size(size)}; one file may have {readable_size(limits.member)}")
+        if total > limits.total:
+            self._refuse(name, f"makes {readable_size(total)}; an archive may have {readable_size(limits.total)}")
+        if total > self.allowed:
+            self._refuse(
+                name,
+                f"makes {readable_size(total)}, more than {limits.ratio:g} times the archive: a decompression bomb",
+            )
+
+    def _make(self, path: str) -> None:
+        if path in self.folders:
+            return
+        try:
+            (self.folder / path).mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError) as error:
+            self._refuse(path, "is a file and a folder at once", error)
+        except OSError as error:
+            self._refuse(path, f"cannot be made: {error}", error)
+        self.folders.add(path)
+
+    def _copy(self, member: _Member, place: Path) -> None:
+        source = member.content()
+        if source is None:
+            self._refuse(member.name, "has no content")
+        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_EXCL if self.flatten else os.O_TRUNC)
+        try:
+            descriptor = os.open(place, flags, 0o644)
+        except FileExistsError as error:
+            self._refuse(member.name, "has the name of another file, and the archive's folders are dropped", error)
+        except OSError as error:
+            self._refuse(member.name, f"cannot be written: {error}", error)
+        written = 0
+        with os.fdopen(descriptor, "wb") as target, source:
+            while block := source.read(_BLOCK):
+                written += len(block)
+                if written > member.size:
+                    self._refuse(member.name, f"has more than the {member.size} bytes that the archive says")
+                target.write(block)
+        if written < member.size:
+            self._refuse(member.name, f"is cut short: {written} of {member.size} bytes")
+        self.files += 1
+        self.size += written
+
+    def _refuse(self, name: str, reason: str, cause: BaseException | None = None) -> NoReturn:
+        raise ArchiveError(
+            f"Refused to unpack {self.archive}: its member {name[:200]!r} {reason}. Nothing of this archive was kept; "
+            "only plain files and folders below the target are unpacked."
+        ) from cause
+
+
+class _CarefulInfo(tarfile.TarInfo):
+    """tarfile's member, which refuses headers that would fill the memory."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if (self.type in _EXTENDED or self.type == tarfile.GNUTYPE_LONGLINK) and self.size > _HEADER:
+            raise tarfile.ReadError(f"a header of {readable_size(self.size)}")
+        return super()._proc_member(tar)  # type: ignore[misc]
+
+
+class _Counted:
+    """A file that reports how much of it was read."""
+
+    def __init__(self, file: IO[bytes], progress: Progress) -> None:
+        self.file, self.progress = file, progress
+
+    def read(self, size: int = -1) -> bytes:
+        block = self.file.read(size)
+        self.progress(len(block))
+        return block
+
+
+def _tar_members(archive: Path, progress: Progress) -> Iterator[_Member]:
+    with archive.open("rb") as file:
+        packed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        counted: Any = _Counted(file, progress)
+        stream: Any = gzip.GzipFile(fileobj=counted, mode="rb") if packed else counted
+        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CarefulInfo, bufsize=_BLOCK) as tar:
+            for info in tar:
+                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
+                kind = next((words for is_kind, words in _KINDS if is_kind(info)), None)
+                if kind is None and not (info.isreg() or info.isdir()):
+                    kind = f"of an unknown kind ({info.type!r})"
+                if kind is not None:
+                    raise _refused(archive, info.name, kind)
+                yield _Member(info.name, info.size, info.isdir(), lambda info=info: tar.extractfile(info))  # type: ignore[misc]
+        yield from _rest(stream) if packed else ()
+
+
+def _rest(stream: gzip.GzipFile) -> Iterator[_Member]:
+    """Read to the end, so that the checksum of gzip is compared; no members come out."""
+    for _ in range(_TAIL // _BLOCK):
+        if not stream.read(_BLOCK):
+            return
+        yield from ()
+    raise tarfile.ReadError(f"more than {readable_size(_TAIL)} behind the last member")
+
+
+def _zip_members(archive: Path, progress: Progress) -> Iterator[_Member]:
+    with zipfile.ZipFile(archive) as opened:
+        for info in opened.infolist():
+            mode = info.external_attr >> 16
+            if stat.S_IFMT(mode) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
+                raise _refused(archive, info.filename, kind)
+            yield _Member(info.filename, info.file_size, info.is_dir(), lambda info=info: opened.open(info))  # type: ignore[misc]
+            progress(info.compress_size)
+
+
+def _refused(archive: Path, name: str, kind: str) -> ArchiveError:
+    return ArchiveError(
+        f"Refused to unpack {archive}: its member {name[:200]!r} is {kind}. Nothing of this archive was kept; only "
+        "plain files and folders below the target are unpacked."
+    )

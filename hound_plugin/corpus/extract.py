@@ -1,0 +1,278 @@
+"""``hound corpus extract``: archives to folders of frames, several at a time, over any number of interrupted runs.
+
+An archive is unpacked into ``<target>/.hound/<archive>.partial``, which is renamed to ``.ready`` when every member has
+passed; then its content is moved to ``<target>`` by renaming, and a marker is written last. A run that is killed
+therefore leaves whole files in the target only; the next one throws ``.partial`` away, goes on moving ``.ready``, and
+skips archives whose marker fits. A refused archive leaves nothing.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from multiprocessing import connection, get_context, parent_process
+from pathlib import Path
+from typing import Any
+
+from hound_plugin.corpus.archive import STATE, Limits, unpack
+from hound_plugin.corpus.files import readable_size, write_json
+from hound_plugin.corpus.schema import Corpus
+from hound_plugin.errors import ArchiveError
+
+DEFAULT_LIMITS = Limits()
+_REPORT_EVERY = 4 << 20  # bytes between two reports of progress
+_counter: Any = None  # shared number of bytes read, in the processes that unpack
+
+
+@dataclass(frozen=True)
+class Job:
+    """One archive to unpack.
+
+    Attributes:
+        archive: the file.
+        target: the folder that its content goes into.
+        flatten: its own folders are dropped.
+        limits: see :class:`hound_plugin.corpus.archive.Limits`.
+    """
+
+    archive: Path
+    target: Path
+    flatten: bool = False
+    limits: Limits = DEFAULT_LIMITS
+
+    @property
+    def state(self) -> Path:
+        """The beginning of the paths of marker, lock and unfinished content."""
+        return self.target / STATE / _key(self.archive)
+
+
+def _key(archive: Path) -> str:
+    """``chunk_0.tar.gz`` of two folders must not share a marker."""
+    return f"{archive.parent.name}-{archive.name}"
+
+
+def jobs(folder: Path, corpora: Sequence[Corpus], limits: Limits = DEFAULT_LIMITS) -> list[Job]:
+    """The archives of ``corpora`` that were downloaded to ``folder``."""
+    return [
+        Job(folder / place, folder / corpus.target, corpus.flatten, limits)
+        for corpus in corpora
+        if corpus.target
+        for place in corpus.places()
+        if (folder / place).is_file()
+    ]
+
+
+def is_extracted(folder: Path, corpus: Corpus, archive: Path) -> bool:
+    """Whether an archive was unpacked in full, and not changed since; it may have been removed since."""
+    job = Job(archive, folder / (corpus.target or ""), corpus.flatten)
+    return _is_done(job)
+
+
+def extract(work: Sequence[Job], processes: int | None = None) -> int:
+    """Unpack what was not unpacked yet; archives that are refused do not stop the others.
+
+    Args:
+        work: see :func:`jobs`.
+        processes: at a time; the number of cores if None, at most 8.
+
+    Returns:
+        How many archives were unpacked in this run.
+
+    Raises:
+        ArchiveError: archives were refused or damaged, or there is too little space; all are named.
+    """
+    todo = [job for job in work if not _is_done(job)]
+    if not todo:
+        return 0
+    _check_space(todo)
+    count = max(1, min(processes or min(os.cpu_count() or 1, 8), len(todo)))
+    problems = _run(todo, count)
+    if problems:
+        raise ArchiveError(f"{len(problems)} of {len(todo)} archives were not extracted: {' | '.join(problems)}")
+    return len(todo)
+
+
+def _check_space(todo: Sequence[Job]) -> None:
+    """Frames are JPEG, which gzip hardly makes smaller: the archive's size is what its content needs at least."""
+    for device in {os.stat(_made(job.target)).st_dev for job in todo}:
+        group = [job for job in todo if os.stat(job.target).st_dev == device]
+        needed = sum(job.archive.stat().st_size for job in group)
+        free = shutil.disk_usage(group[0].target).free
+        if needed > free:
+            raise ArchiveError(
+                f"Expected at least {readable_size(needed)} of free space under {group[0].target} for {len(group)} "
+                f"archives; there are {readable_size(free)}. Free some, or extract fewer with --only."
+            )
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+# --- processes
+
+
+def _run(todo: Sequence[Job], processes: int) -> list[str]:
+    from tqdm import tqdm
+
+    context = get_context("spawn")
+    counter = context.Value("Q", 0)
+    total = sum(job.archive.stat().st_size for job in todo)
+    problems: list[str] = []
+    with (
+        tqdm(total=total, unit="B", unit_scale=True, desc="extract", disable=None) as bar,
+        ProcessPoolExecutor(processes, context, _start_worker, (counter,)) as pool,
+    ):
+        running: dict[Future[None], Job] = {pool.submit(_extract_one, job): job for job in todo}
+        try:
+            while running:
+                done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
+                bar.update(min(counter.value, total) - bar.n)
+                problems += filter(None, (_problem(future, running.pop(future)) for future in done))
+        except BaseException:  # Ctrl-C: what is running ends by the same signal, what waits is not begun
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return problems
+
+
+def _problem(future: Future[None], job: Job) -> str | None:
+    try:
+        future.result()
+    except ArchiveError as error:
+        return str(error)
+    except BrokenProcessPool:
+        return f"The process that unpacked {job.archive} was killed (out of memory?); run the command again."
+    except OSError as error:
+        return f"Cannot unpack {job.archive}: {error}. Free space or correct the folder, and run the command again."
+    return None
+
+
+def _start_worker(counter: Any) -> None:
+    """Make this process count into ``counter``, and end when its parent does (also when that is killed)."""
+    global _counter
+    _counter = counter
+    parent = parent_process()
+    if parent is not None:
+        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
+
+
+def _end_with(sentinel: int) -> None:
+    connection.wait([sentinel])
+    os._exit(1)
+
+
+class _Progress:
+    """Adds to the shared counter in large steps."""
+
+    def __init__(self) -> None:
+        self.pending = 0
+
+    def __call__(self, size: int) -> None:
+        self.pending += size
+        if self.pending >= _REPORT_EVERY:
+            self.flush()
+
+    def flush(self) -> None:
+        if _counter is not None:
+            with _counter.get_lock():
+                _counter.value += self.pending
+        self.pending = 0
+
+
+# --- one archive
+
+
+def _extract_one(job: Job) -> None:
+    with _alone(job):
+        if _is_done(job):  # another run was quicker
+            return
+        stamp = _stamp(job.archive)
+        ready = _with_suffix(job, ".ready")
+        if not _fits(_with_suffix(job, ".ready.json"), stamp):
+            _discard(ready)
+            _unpack(job, ready, stamp)
+        _merge(ready, job.target)
+        os.sync()  # content before marker: after a power cut no marker stands for data that never reached the disk
+        _with_suffix(job, ".ready.json").rename(_with_suffix(job, ".json"))
+        _discard(ready)
+
+
+def _unpack(job: Job, ready: Path, stamp: dict[str, Any]) -> None:
+    partial = _with_suffix(job, ".partial")
+    _discard(partial)
+    progress = _Progress()
+    try:
+        counts = unpack(job.archive, partial, job.limits, job.flatten, progress)
+    except BaseException:
+        _discard(partial)
+        raise
+    finally:
+        progress.flush()
+    if _stamp(job.archive) != stamp:
+        _discard(partial)
+        raise ArchiveError(f"{job.archive} changed while it was unpacked; wait until it is complete and run it again.")
+    partial.rename(ready)
+    write_json(_with_suffix(job, ".ready.json"), {**stamp, "files": counts.files, "bytes": counts.size})
+
+
+def _merge(source: Path, target: Path) -> None:
+    """Move everything in ``source`` to ``target`` by renaming; folders that both have are merged, files replaced."""
+    target.mkdir(parents=True, exist_ok=True)
+    for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
+        place = target / entry.name
+        if entry.is_dir(follow_symlinks=False) and os.path.lexists(place):
+            if not place.is_dir():
+                raise ArchiveError(f"Expected {place} to be a folder, as an archive has one there; remove the file.")
+            _merge(Path(entry.path), place)
+            os.rmdir(entry.path)
+        else:
+            os.rename(entry.path, place)
+
+
+@contextmanager
+def _alone(job: Job) -> Iterator[None]:
+    """Wait until no other process works on this archive; the kernel lifts the lock of one that was killed."""
+    lock = _with_suffix(job, ".lock")
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _is_done(job: Job) -> bool:
+    marker = _with_suffix(job, ".json")
+    if not job.archive.exists():
+        return marker.is_file()
+    return _fits(marker, _stamp(job.archive))
+
+
+def _fits(marker: Path, stamp: dict[str, Any]) -> bool:
+    try:
+        found = json.loads(marker.read_text())
+    except (OSError, ValueError):
+        return False
+    return isinstance(found, dict) and all(found.get(key) == value for key, value in stamp.items())
+
+
+def _stamp(archive: Path) -> dict[str, Any]:
+    """What tells an archive from a changed one."""
+    status = archive.stat()
+    return {"archive": archive.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
+
+
+def _with_suffix(job: Job, suffix: str) -> Path:
+    return job.state.with_name(job.state.name + suffix)
+
+
+def _discard(folder: Path) -> None:
+    if folder.exists():
+        shutil.rmtree(folder)

@@ -1,0 +1,93 @@
+"""Are the media of a record there, readable, and of at least one frame?"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from functools import lru_cache
+from itertools import islice
+from multiprocessing import get_context
+from typing import Literal, TypeVar
+
+from hound_plugin.corpus.records import Problem
+from hound_plugin.errors import EmptyMediaError, MediaError, MediaNotFoundError
+
+Depth = Literal["none", "exists", "open"]
+Media = Sequence[str | list[str]]
+Key = TypeVar("Key")
+_BATCH = 64  # records that go to a process at once
+
+
+def find_media(name: str, media_dir: str | None) -> str | None:
+    """The path of a clip, a folder of frames or an image: under ``media_dir``, or else as it is; None if absent."""
+    for candidate in (os.path.join(media_dir, name) if media_dir else name, name):
+        if os.path.exists(candidate):
+            return candidate
+    return None
+
+
+def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Depth) -> list[Problem]:
+    """Look for media, and open the header of each clip's first frame or file with ``open``.
+
+    Args:
+        media: as in a record.
+        is_video: folders count as clips; an image must be a file.
+        media_dir: what relative paths begin in.
+        depth: ``none`` looks at nothing.
+    """
+    problems = []
+    for item in media if depth != "none" else ():
+        names = [item] if isinstance(item, str) else item
+        paths = [find_media(name, media_dir) for name in names]
+        if None in paths:
+            problems.append(Problem("media missing", names[paths.index(None)]))
+        elif depth == "open":
+            for path in paths[:1]:
+                problem = _open(path or "", is_video and isinstance(item, str))
+                problems += [problem] if problem else []
+    return problems
+
+
+@lru_cache(maxsize=4096)  # the questions about a clip follow each other
+def _open(path: str, is_video: bool) -> Problem | None:
+    from hound_plugin.media.decode import probe
+    from hound_plugin.media.frames import probe_frames
+
+    try:
+        info = probe(path) if is_video else probe_frames([path])
+        if info.total_frames == 0 or not (info.width and info.height):
+            return Problem("no frame", path)
+    except EmptyMediaError:
+        return Problem("no frame", path)
+    except MediaNotFoundError:
+        return Problem("media missing", path)
+    except MediaError as error:
+        return Problem("media damaged", str(error)[:300])
+    return None
+
+
+def check_many(
+    records: Iterable[tuple[Key, Media, bool]], media_dir: str | None, depth: Depth, processes: int
+) -> Iterator[tuple[Key, list[Problem]]]:
+    """:func:`check_media` for a stream of records, in order, ``processes`` at a time; memory does not grow with it."""
+    if processes <= 1 or depth != "open":
+        for key, media, is_video in records:
+            yield key, check_media(media, is_video, media_dir, depth)
+        return
+    stream = iter(records)
+    waiting: list[tuple[list[Key], Future[list[list[Problem]]]]] = []
+    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+        while True:
+            while len(waiting) < 4 * processes and (batch := list(islice(stream, _BATCH))):
+                work = [(media, is_video) for _, media, is_video in batch]
+                future = pool.submit(_check_batch, work, media_dir, depth)
+                waiting.append(([key for key, _, _ in batch], future))
+            if not waiting:
+                return
+            keys, future = waiting.pop(0)
+            yield from zip(keys, future.result(), strict=True)
+
+
+def _check_batch(work: list[tuple[Media, bool]], media_dir: str | None, depth: Depth) -> list[list[Problem]]:
+    return [check_media(media, is_video, media_dir, depth) for media, is_video in work]

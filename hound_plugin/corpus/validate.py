@@ -1,0 +1,177 @@
+"""``hound corpus validate``: go through a data file in constant memory and say what of it cannot be trained on."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import islice
+from pathlib import Path
+from typing import Any, TextIO
+
+from hound_plugin.corpus.files import whole_file
+from hound_plugin.corpus.media_check import Depth, Media, check_many
+from hound_plugin.corpus.records import Problem, RowKind, check_record
+from hound_plugin.corpus.relocate import Places, corrected, find_places, missing_names
+from hound_plugin.corpus.rows import Row, read_rows
+from hound_plugin.errors import DataError, SettingsError
+
+
+@dataclass(frozen=True)
+class Options:
+    """How to validate.
+
+    Attributes:
+        media_dir: folder that the records' paths begin in.
+        media: ``none``, ``exists`` or ``open``.
+        kind: what the rows are; ``auto`` looks at each.
+        limit: look at this many rows only.
+        processes: that open media at the same time.
+        report: JSONL of bad rows; None for none.
+        fixed: JSONL with corrected paths to write; None for none.
+        drop_bad: leave bad rows out of ``fixed``.
+        force: replace files that exist.
+    """
+
+    media_dir: str | None = None
+    media: Depth = "exists"
+    kind: RowKind = "auto"
+    limit: int | None = None
+    processes: int = 1
+    report: Path | None = None
+    fixed: Path | None = None
+    drop_bad: bool = False
+    force: bool = False
+
+
+@dataclass
+class Findings:
+    """What came out.
+
+    Attributes:
+        rows: rows seen.
+        bad: rows with at least one problem.
+        problems: name of a problem -> how often.
+        relocated: rows whose paths were corrected.
+    """
+
+    rows: int = 0
+    bad: int = 0
+    problems: Counter[str] = field(default_factory=Counter)
+    relocated: int = 0
+
+    def to_table(self) -> str:
+        """Lines of problem and count, the most frequent first, and a sentence."""
+        width = max((len(name) for name in self.problems), default=0)
+        lines = [f"{name:<{width}}  {count:>9,}" for name, count in self.problems.most_common()]
+        words = f"{self.rows:,} rows, {self.bad:,} with problems"
+        return "\n".join([*lines, words + (f", paths corrected in {self.relocated:,}" if self.relocated else "")])
+
+
+@dataclass(frozen=True)
+class _Ready:
+    row: Row
+    record: dict[str, Any] | None
+    problems: list[Problem]
+    relocated: bool = False
+
+
+def validate(path: Path, options: Options) -> Findings:
+    """Check every row of a data file.
+
+    Raises:
+        SettingsError: an output exists or is the input, or ``fixed`` has no ``media_dir``.
+        DataError: the file cannot be read at all.
+    """
+    _check_options(path, options)
+    places = _places(path, options) if options.fixed else None
+    findings = Findings()
+    with ExitStack() as stack:
+        report = stack.enter_context(whole_file(options.report)) if options.report else None
+        fixed = stack.enter_context(whole_file(options.fixed)) if options.fixed else None
+        prepared = _prepare(path, options, places)
+        for ready, found in check_many(prepared, options.media_dir, options.media, options.processes):
+            _record(findings, ready, [*ready.problems, *found], report)
+            if fixed is not None and ready.record is not None and not (options.drop_bad and (ready.problems or found)):
+                fixed.write(json.dumps(ready.record, ensure_ascii=False) + "\n")
+    if options.report and not findings.bad:
+        options.report.unlink()
+    return findings
+
+
+def _check_options(path: Path, options: Options) -> None:
+    if not path.is_file():
+        raise DataError(f"Expected a file of JSON lines; there is none at {path}. Check the path.")
+    if options.limit is not None and options.limit < 1:
+        raise SettingsError(f"Expected --limit of at least 1; got {options.limit}.")
+    if options.fixed and options.media_dir is None:
+        raise SettingsError("Expected --media-dir with --fix-paths: it is the folder in which clips are looked for.")
+    if options.media_dir is not None and not os.path.isdir(options.media_dir):
+        raise SettingsError(f"Expected a folder as --media-dir; there is none at {options.media_dir}.")
+    for output in filter(None, (options.report, options.fixed)):
+        if output.exists() and output.samefile(path):
+            raise SettingsError(f"Expected another file than the input for the output; got {output}.")
+    if options.fixed and options.fixed.exists() and not options.force:
+        raise SettingsError(f"{options.fixed} exists. Name another with --output, or replace it with --force.")
+
+
+def _rows(path: Path, options: Options) -> Iterator[Row]:
+    return islice(read_rows(path), options.limit)
+
+
+def _places(path: Path, options: Options) -> Places:
+    media_dir = options.media_dir or ""
+    names = missing_names((row.value for row in _rows(path, options) if row.value is not None), media_dir)
+    return find_places(Path(media_dir), names)
+
+
+def _prepare(path: Path, options: Options, places: Places | None) -> Iterator[tuple[_Ready, Media, bool]]:
+    from tqdm import tqdm
+
+    with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="validate", disable=None) as bar:
+        for row in _rows(path, options):
+            bar.update(row.size)
+            if row.value is None:
+                yield _Ready(row, None, [Problem("no object", row.reason)]), [], False
+                continue
+            record, problems = row.value, []
+            if places is not None:
+                record, ambiguous = corrected(row.value, places, options.media_dir or "")
+                problems = [Problem("ambiguous name", words) for words in ambiguous]
+            checked = check_record(record, options.kind)
+            ready = _Ready(row, record, [*checked.problems, *problems], record != row.value)
+            yield ready, checked.media, checked.is_video
+
+
+def _record(findings: Findings, ready: _Ready, problems: list[Problem], report: TextIO | None) -> None:
+    findings.rows += 1
+    findings.relocated += ready.relocated
+    findings.bad += bool(problems)
+    findings.problems.update(problem.name for problem in problems)
+    identity = ready.record.get("id") if ready.record else None
+    for problem in problems if report is not None else ():
+        entry = {"line": ready.row.number, "id": identity, "problem": problem.name, "detail": problem.detail}
+        print(json.dumps(entry, ensure_ascii=False), file=report)
+
+
+def default_report(path: Path) -> Path:
+    """``name.bad.jsonl`` beside the data file."""
+    return path.with_name(f"{path.stem}.bad.jsonl")
+
+
+def default_fixed(path: Path) -> Path:
+    """``name.fixed.jsonl`` beside the data file."""
+    return path.with_name(f"{path.stem}.fixed.jsonl")
+
+
+def print_findings(findings: Findings, options: Options) -> None:
+    """The table on standard output, and where the files are."""
+    print(findings.to_table())
+    if findings.bad and options.report:
+        print(f"bad rows: {options.report}", file=sys.stderr)
+    if options.fixed:
+        print(f"corrected: {options.fixed}", file=sys.stderr)
