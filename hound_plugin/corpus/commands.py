@@ -203,8 +203,8 @@ def add_convert(commands: Commands) -> None:
         commands,
         "convert",
         "other people's data to ours, and a split by clip",
-        "Reads JSON or JSONL of LLaVA, ShareGPT or OpenAI messages, questions and answers, captions, or preferences, and "
-        'writes JSONL for `"formatting": "hound"`. With --split, every clip is in the training file or in the '
+        "Reads JSON or JSONL of LLaVA, ShareGPT or OpenAI messages, questions and answers, captions, or preferences, "
+        'and writes JSONL for `"formatting": "hound"`. With --split, every clip is in the training file or in the '
         "held-out one, never in both, by its name alone: it falls on the same side in every file. Rows that cannot be "
         "converted are written to NAME.bad.jsonl, with exit code 1.",
         "  hound corpus convert theirs.json ours.jsonl\n"

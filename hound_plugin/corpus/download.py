@@ -1,11 +1,15 @@
 """``hound corpus download``: files of the hub into one folder; what is here is kept, what broke off goes on.
 
-huggingface_hub does the transfer (``HF_ENDPOINT``, ``HF_TOKEN`` and its other variables hold): a file appears under its
-name when it is complete, and a partial one lies in ``.cache/huggingface`` until the next run goes on with it.
+huggingface_hub does names, sizes, logins and errors (``HF_ENDPOINT``, ``HF_TOKEN`` and its other variables hold). The
+bytes are fetched here, because its own download begins every file anew after a run that was killed (issue 4196 of
+huggingface/huggingface_hub, open with 1.33), and archives have 10 GB: a partial file ``.name.<digest>.part``
+grows from run to run, and gets its name when size and digest are the hub's.
 """
 
 from __future__ import annotations
 
+import fcntl
+import hashlib
 import os
 import shutil
 import sys
@@ -13,6 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
 
 from hound_plugin.corpus.files import readable_size
@@ -20,16 +25,26 @@ from hound_plugin.corpus.schema import Corpus
 from hound_plugin.errors import DownloadError
 
 _BATCH = 50  # paths in one question to the hub
-_PAUSE = 2.0  # seconds before another try, doubled each time
+_BLOCK = 1 << 20
+_PAUSE = 1.0  # seconds before another try, doubled each time up to a minute
+_TIMEOUT = 30.0  # seconds without a byte
 
 
 @dataclass(frozen=True)
 class Item:
-    """One file to fetch: where it lies on the hub, its exact size there, and the folder that it goes under."""
+    """One file to fetch.
+
+    Attributes:
+        repo, name: where it lies on the hub.
+        size: its bytes there.
+        digest: SHA-256 of its content (large files) or git's SHA-1 of it, as hexadecimal digits.
+        root: the folder that it goes under.
+    """
 
     repo: str
     name: str
     size: int
+    digest: str
     root: Path
 
     @property
@@ -42,6 +57,11 @@ class Item:
         """Whether it is here in full."""
         return self.place.is_file() and self.place.stat().st_size == self.size
 
+    @property
+    def part(self) -> Path:
+        """What of it was fetched so far; another content on the hub has another name here."""
+        return self.place.with_name(f".{self.place.name}.{self.digest[:12]}.part")
+
 
 def download(folder: Path, corpora: Sequence[Corpus], revision: str = "main", retries: int = 5) -> list[Path]:
     """Fetch the files of ``corpora`` that are not here yet.
@@ -50,7 +70,7 @@ def download(folder: Path, corpora: Sequence[Corpus], revision: str = "main", re
         folder: the folder for everything; made if missing.
         corpora: what to fetch.
         revision: branch, tag or commit on the hub.
-        retries: how often a file whose transfer broke off is taken up again before this gives up.
+        retries: how often a transfer is tried again that brought nothing.
 
     Returns:
         The paths of all files of ``corpora``, in order.
@@ -77,23 +97,27 @@ def plan(folder: Path, corpora: Sequence[Corpus], revision: str = "main") -> lis
         DownloadError: the hub cannot be reached or is gated, or a file is not there.
     """
     from huggingface_hub import HfApi
+    from huggingface_hub.hf_api import RepoFile
 
-    items = []
+    items: list[Item] = []
     for corpus in corpora:
-        sizes: dict[str, int] = {}
+        known: dict[str, Item] = {}
         with _in_words(corpus.repo):
             for start in range(0, len(corpus.files), _BATCH):
                 names = list(corpus.files[start : start + _BATCH])
                 found = HfApi().get_paths_info(corpus.repo, names, repo_type="dataset", revision=revision)
-                sizes.update((entry.path, entry.size) for entry in found if hasattr(entry, "size"))
-        absent = [name for name in corpus.files if name not in sizes]
+                for entry in found:
+                    if isinstance(entry, RepoFile):
+                        digest = entry.lfs.sha256 if entry.lfs else entry.blob_id
+                        known[entry.path] = Item(corpus.repo, entry.path, entry.size, digest, folder / corpus.root)
+        absent = [name for name in corpus.files if name not in known]
         if absent:
             raise DownloadError(
                 f"Expected {', '.join(absent[:3])}{' and others' if absent[3:] else ''} in the data set {corpus.repo} "
                 f"at revision {revision!r}; the hub has no such file ({len(absent)} of {len(corpus.files)} of corpus "
                 f"{corpus.id} missing). Look at {_page(corpus.repo)}/tree/{revision} or name another --revision."
             )
-        items += [Item(corpus.repo, name, sizes[name], folder / corpus.root) for name in corpus.files]
+        items += [known[name] for name in corpus.files]
     return items
 
 
@@ -104,8 +128,7 @@ def check_space(folder: Path, missing: Sequence[Item]) -> None:
         DownloadError: it does not.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    partial = sum(path.stat().st_size for root in {item.root for item in missing} for path in _partial_files(root))
-    needed = max(0, sum(item.size for item in missing) - partial)
+    needed = sum(item.size - (item.part.stat().st_size if item.part.exists() else 0) for item in missing)
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise DownloadError(
@@ -115,34 +138,100 @@ def check_space(folder: Path, missing: Sequence[Item]) -> None:
         )
 
 
-def _partial_files(root: Path) -> Iterator[Path]:
-    return (root / ".cache" / "huggingface").rglob("*.incomplete")
-
-
 def _fetch(item: Item, revision: str, retries: int) -> None:
+    """Fetch one file, over as many transfers as it takes while each brings something."""
+    item.place.parent.mkdir(parents=True, exist_ok=True)
+    with _alone(item) as part:
+        barren = 0
+        while True:
+            before = part.seek(0, os.SEEK_END)
+            try:
+                with _in_words(item.repo, item.name):
+                    _transfer(item, revision, part)
+                break
+            except DownloadError as error:
+                barren = 0 if part.seek(0, os.SEEK_END) > before else barren + 1
+                if not _is_passing(error.__cause__) or barren > retries:
+                    raise
+                print(f"hound: {item.name} broke off ({error.__cause__}); going on with it", file=sys.stderr)
+                time.sleep(min(60.0, _PAUSE * 2**barren))
+        _finish(item, part)
+
+
+@contextmanager
+def _alone(item: Item) -> Iterator[FileIO]:
+    """The partial file, locked against other runs; partial files of an older content are removed."""
+    for old in item.place.parent.glob(f".{item.place.name}.*.part"):
+        if old != item.part:
+            old.unlink()
+    with item.part.open("ab", buffering=0) as part:
+        try:
+            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise DownloadError(
+                f"{item.place} is being fetched by another process. Wait for it, or end it, and run the command again."
+            ) from error
+        yield part
+
+
+def _transfer(item: Item, revision: str, part: FileIO) -> None:
+    """Append what is missing; a server that begins anew is followed."""
+    from huggingface_hub import hf_hub_url
+    from huggingface_hub.utils import build_hf_headers, get_session, hf_raise_for_status
+    from tqdm import tqdm
+
+    here = part.seek(0, os.SEEK_END)
+    if here > item.size:
+        part.truncate(here := 0)
+    if here == item.size:
+        return
+    headers = {**build_hf_headers(), "Accept-Encoding": "identity", **({"Range": f"bytes={here}-"} if here else {})}
+    address = hf_hub_url(item.repo, item.name, repo_type="dataset", revision=revision)
+    with (
+        get_session().stream("GET", address, headers=headers, timeout=_TIMEOUT, follow_redirects=True) as response,
+        tqdm(total=item.size, unit="B", unit_scale=True, desc=item.place.name, disable=None) as bar,
+    ):
+        hf_raise_for_status(response)
+        if response.status_code != 206:
+            part.truncate(here := 0)
+        bar.update(here)
+        for block in response.iter_raw():
+            part.write(block)
+            bar.update(len(block))
+
+
+def _finish(item: Item, part: FileIO) -> None:
+    """Compare size and digest with the hub's and give the file its name."""
+    os.fsync(part.fileno())
+    size = part.seek(0, os.SEEK_END)
+    if size != item.size or _digest(item) != item.digest:
+        part.truncate(0)
+        raise DownloadError(
+            f"Expected {item.size} bytes with digest {item.digest[:12]} for {item.name} of {item.repo}; {size} bytes "
+            "of another content came, and were thrown away. Run the command again; if it repeats, a proxy or mirror "
+            "(HF_ENDPOINT) changes files."
+        )
+    item.part.rename(item.place)
+
+
+def _digest(item: Item) -> str:
+    """SHA-256, or what git calls the file: SHA-1 of a header and the content."""
+    digest = hashlib.sha256() if len(item.digest) == 64 else hashlib.sha1(f"blob {item.size}\0".encode())
+    with item.part.open("rb") as file:
+        while block := file.read(_BLOCK):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _is_passing(cause: BaseException | None) -> bool:
     import httpx
-    from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import HfHubHTTPError
 
-    for attempt in range(retries + 1):
-        try:
-            with _in_words(item.repo, item.name):
-                hf_hub_download(item.repo, item.name, repo_type="dataset", revision=revision, local_dir=item.root)
-            break
-        except DownloadError as error:
-            cause = error.__cause__
-            passing = isinstance(cause, httpx.TransportError | ConnectionError) or (
-                isinstance(cause, HfHubHTTPError) and cause.response is not None and cause.response.status_code >= 500
-            )
-            if not passing or attempt == retries:
-                raise
-            print(f"hound: {item.name} broke off ({cause}); going on with it", file=sys.stderr)
-            time.sleep(_PAUSE * 2**attempt)
-    if not item.is_here:
-        raise DownloadError(
-            f"Expected {item.size} bytes in {item.place}; there are "
-            f"{item.place.stat().st_size if item.place.is_file() else 'none'}. Remove the file and download it again."
-        )
+    if isinstance(cause, HfHubHTTPError):
+        return cause.response is not None and (cause.response.status_code >= 500 or cause.response.status_code == 429)
+    return isinstance(cause, httpx.TransportError | ConnectionError) and not isinstance(
+        cause, httpx.UnsupportedProtocol
+    )
 
 
 @contextmanager
