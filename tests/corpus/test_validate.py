@@ -1,0 +1,302 @@
+"""``hound corpus validate``: the same rules as the dataset format, media, corrected paths, constant memory."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hound_plugin import cli
+from hound_plugin.corpus import rows as rows_module
+from hound_plugin.corpus.records import check_record
+from hound_plugin.corpus.relocate import find_places
+from hound_plugin.corpus.rows import read_rows
+from hound_plugin.corpus.validate import Options, validate
+from hound_plugin.errors import DataError, SettingsError
+from tests.corpus.conftest import environment
+from tests.corpus.hub import clips, conversation, frame, lines, preference
+
+REPO = Path(__file__).resolve().parents[2]
+Rows = list[dict[str, Any]]
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+
+
+def pair(**changes: Any) -> dict[str, Any]:
+    record = {**preference("clip_a", 0), **changes}
+    return {name: value for name, value in record.items() if value is not None}
+
+
+GOOD: Rows = [
+    conversation("clip_a", 0),
+    {"id": 1, "image": "one.jpg", "conversations": turns("<image>\nWhat?", "A.", "And?", "B.")},
+    {"id": 2, "conversations": turns("What is a clip?", "Many pictures.")},
+    {"id": 3, "video": ["clip_a"], "conversations": turns("What <video> is it?", "A.")},
+    {"id": 4, "video": ["clip_a/c01_0000.jpeg", "clip_a/c01_0001.jpeg"], "conversations": turns("<video> A?", "A.")},
+    {"id": 5, "videos": ["clip_a", "clip_b"], "conversations": turns("<video> A?", "A.", "<video> B?", "B.")},
+    {"id": 6, "video": "clip_a", "conversations": [{"from": "gpt", "value": "Hello."}, *turns("<video> A?", "A.")]},
+    {
+        "id": 7,
+        "video": "clip_a",
+        "conversations": [{"role": "user", "content": "<video> A?"}, {"role": "assistant", "content": "A."}],
+    },
+    pair(),
+    pair(prompt="What moves?"),
+    pair(prompt=None, question="What moves?"),
+    pair(prompt=None, conversations=turns("<video>\nWhat moves?")),
+    pair(prompt=None, conversations=turns("<video>\nWhat moves?"), chosen={"from": "gpt", "value": "A."}),
+    pair(chosen={"role": "assistant", "content": "A."}, rejected=[{"role": "assistant", "content": "B."}]),
+    pair(prompt=[{"role": "user", "content": "<video> What moves?"}]),
+    pair(video=None, prompt="What is a clip?"),
+]
+BAD: list[tuple[str, dict[str, Any]]] = [
+    ("no conversations", {"id": 0, "video": "clip_a"}),
+    ("no conversations", {"id": 0, "video": "clip_a", "conversations": []}),
+    ("no conversations", {"id": 0, "video": "clip_a", "conversations": "hello"}),
+    ("turn", {"id": 0, "video": "clip_a", "conversations": ["hello"]}),
+    ("turn", {"id": 0, "conversations": [{"from": "human"}, {"from": "gpt", "value": "A."}]}),
+    ("turn", {"id": 0, "conversations": [{"from": ["human"], "value": "A?"}, {"from": "gpt", "value": "A."}]}),
+    ("turn", {"id": 0, "conversations": [{"from": "system", "value": "Be kind."}, *turns("A?", "A.")]}),
+    ("roles", {"id": 0, "conversations": turns("A?")}),
+    ("roles", {"id": 0, "conversations": [*turns("A?", "A."), {"from": "gpt", "value": "B."}]}),
+    ("roles", {"id": 0, "conversations": [{"from": "gpt", "value": "A."}]}),
+    ("empty answer", {"id": 0, "video": "clip_a", "conversations": turns("<video> A?", "")}),
+    ("placeholders", {"id": 0, "video": "clip_a", "conversations": turns("A?", "A.")}),
+    ("placeholders", {"id": 0, "video": "clip_a", "conversations": turns("<image> A?", "A.")}),
+    ("placeholders", {"id": 0, "video": "clip_a", "conversations": turns("<video> A?", "A.", "<video> B?", "B.")}),
+    ("placeholders", {"id": 0, "image": "one.jpg", "conversations": turns("A?", "A.")}),
+    ("placeholders", {"id": 0, "conversations": turns("<image> A?", "A.")}),
+    ("clip and image", {"video": "clip_a", "image": "one.jpg", "conversations": turns("<video> A?", "A.")}),
+    ("no question", pair(prompt=None)),
+    ("no question", pair(prompt=7)),
+    ("no chosen", pair(chosen=None)),
+    ("no chosen", pair(chosen="")),
+    ("no rejected", pair(rejected={"from": "gpt"})),
+    ("no rejected", pair(rejected=[])),
+    ("placeholders", pair(video=["clip_a", "clip_b"])),
+]
+
+
+@pytest.fixture
+def media(tmp_path: Path) -> Path:
+    root = tmp_path / "media"
+    for name, content in {**clips(["clip_a", "clip_b"]), "one.jpg": frame(1)}.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    return root
+
+
+def write(path: Path, rows: Rows) -> Path:
+    path.write_bytes(lines(rows))
+    return path
+
+
+def test_usable_records(media: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "good.jsonl", GOOD)
+    findings = validate(path, Options(str(media), "open"))
+    assert (findings.rows, findings.bad, findings.problems) == (len(GOOD), 0, {})
+
+
+@pytest.mark.parametrize(("name", "record"), BAD, ids=lambda value: value if isinstance(value, str) else "")
+def test_problems_of_records(name: str, record: dict[str, Any]) -> None:
+    assert [problem.name for problem in check_record(record).problems] == [name]
+
+
+def test_equal_answers_are_a_problem_of_our_own() -> None:
+    assert [problem.name for problem in check_record(pair(rejected="A dog 0.")).problems] == ["equal answers"]
+
+
+def test_the_dataset_format_judges_alike(media: Path) -> None:
+    """Every record above through the host's converter: what it refuses is a problem, what it takes is none."""
+    from llamafactory.data.parser import DatasetAttr
+    from llamafactory.hparams import DataArguments
+
+    from hound_plugin.errors import HoundError
+    from hound_plugin.host.converter import HoundDatasetConverter
+
+    arguments = DataArguments(media_dir=str(media))
+    for record, usable in [*((record, True) for record in GOOD), *((record, False) for _, record in BAD)]:
+        attributes = DatasetAttr("script", dataset_name="x", formatting="hound")
+        attributes.ranking = "chosen" in record or "rejected" in record
+        convert = HoundDatasetConverter(dataset_attr=attributes, data_args=arguments)
+        if usable:
+            assert convert(record)["_response"]
+        else:
+            with pytest.raises((HoundError, TypeError)):  # a list as a role is a TypeError there
+                convert(record)
+
+
+def run_cli(*arguments: object) -> int:
+    return cli.main(["corpus", "validate", *map(str, arguments)])
+
+
+def test_the_table_and_the_bad_rows(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "rows.jsonl"
+    missing = conversation("clip_gone", 3)
+    path.write_bytes(lines([conversation("clip_a", 1)]) + b"\n{oops\n[1]\n" + lines([missing, pair(chosen="")]))
+    assert run_cli(path, "--media-dir", media) == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[0].split() == ["no", "object", "2"]
+    assert out.splitlines()[-1] == "5 rows, 4 with problems"
+    report = [json.loads(line) for line in (tmp_path / "rows.bad.jsonl").read_text().splitlines()]
+    assert [(row["line"], row["id"], row["problem"]) for row in report] == [
+        (3, None, "no object"),
+        (4, None, "no object"),
+        (5, "clip_gone_3", "media missing"),
+        (6, "clip_a_0", "no chosen"),
+    ]
+    assert run_cli(path, "--media", "none", "--limit", 1) == 0
+    assert not (tmp_path / "rows.bad.jsonl").exists() or "1 rows, 0 with" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_media_are_opened(processes: int, media: Path, tmp_path: Path) -> None:
+    (media / "empty").mkdir()
+    (media / "broken").mkdir()
+    (media / "broken" / "c01.jpeg").write_bytes(b"no picture")
+    (media / "text.mp4").write_text("no video")
+    (media / "torn.jpg").write_bytes(b"torn")
+    names = ["clip_a", "empty", "clip_b", "broken", "text.mp4", "gone"]
+    rows = [conversation(name, index) for index, name in enumerate(names * 30)]
+    rows += [
+        conversation("one.jpg", 0, "image"),
+        conversation("torn.jpg", 1, "image"),
+        conversation("clip_a", 2, "image"),
+    ]
+    path = write(tmp_path / "rows.jsonl", rows)
+    report = tmp_path / "bad.jsonl"
+    findings = validate(path, Options(str(media), "open", processes=processes, report=report))
+    assert findings.problems == {"no frame": 30, "media damaged": 62, "media missing": 30}
+    found = [json.loads(line)["line"] for line in report.read_text().splitlines()]
+    assert found == sorted(found)
+    assert validate(path, Options(str(media), "exists")).problems == {"media missing": 30}
+    assert validate(path, Options(str(media), "none")).problems == {}
+
+
+def test_arrays_lists_and_odd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"id": 1}, 2, {"id": 3}], indent=1))
+    assert [(row.number, row.value) for row in read_rows(path)] == [(1, {"id": 1}), (2, None), (3, {"id": 3})]
+    path.write_bytes(b"\xef\xbb\xbf" + b'{"id": 1}\r\n\xff\n')
+    assert [row.value for row in read_rows(path)] == [{"id": 1}, None]
+    path.write_text("[1, 2")
+    with pytest.raises(DataError, match="Expected a JSON array"):
+        list(read_rows(path))
+    monkeypatch.setattr(rows_module, "LARGEST_ARRAY", 3)
+    with pytest.raises(DataError, match="jq -c"):
+        list(read_rows(path))
+    path.write_text("")
+    with pytest.raises(DataError, match="it is empty"):
+        list(read_rows(path))
+    with pytest.raises(DataError, match="there is none at"):
+        list(read_rows(tmp_path / "none"))
+    monkeypatch.setattr(rows_module, "LONGEST_LINE", 64)
+    path.write_text('{"id": "' + "x" * 500 + '"}\n{"id": 2}\n')
+    assert [(row.number, row.value) for row in read_rows(path)] == [(1, None), (2, {"id": 2})]
+
+
+def test_paths_are_corrected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    root = tmp_path / "disk"
+    for name, content in {
+        **clips(["deep/part_1/v_one", "deep/part_2/v_two", "msvd/same", "tgif/same", "x/twice", "y/twice", "v_here"]),
+        "videos/clip.webm": b"",
+        "images/7.jpeg": frame(7),
+        "notes/v_text.txt": b"",
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    names = {
+        "/mnt/bn/frames/v_one": "deep/part_1/v_one",
+        "v_two.mp4": "deep/part_2/v_two",
+        "test/tgif/same": "tgif/same",
+        "clip": "videos/clip.webm",
+        "v_here": "v_here",
+        "twice": "twice",
+        "gone": "gone",
+        "v_text": "v_text",
+    }
+    rows = [conversation(name, index) for index, name in enumerate(names)]
+    rows.append(conversation("allava/7.jpeg", 0, "image"))
+    path = write(tmp_path / "rows.jsonl", rows)
+    before = path.read_bytes()
+    assert run_cli(path, "--media-dir", root, "--fix-paths") == 1
+    out = capsys.readouterr().out
+    assert out.splitlines()[-1] == "9 rows, 3 with problems, paths corrected in 5"
+    fixed = [json.loads(line) for line in (tmp_path / "rows.fixed.jsonl").read_text().splitlines()]
+    assert [row.get("video", row.get("image")) for row in fixed] == [*names.values(), "images/7.jpeg"]
+    assert path.read_bytes() == before
+    report = (tmp_path / "rows.bad.jsonl").read_text()
+    assert "ambiguous name" in report
+    assert "x/twice, y/twice" in report
+    assert run_cli(path, "--media-dir", root, "--fix-paths") == 2  # it exists
+    assert run_cli(path, "--media-dir", root, "--fix-paths", "--force", "--drop-bad") == 1
+    assert len((tmp_path / "rows.fixed.jsonl").read_text().splitlines()) == 6
+    assert run_cli(tmp_path / "rows.fixed.jsonl", "--media-dir", root, "--media", "exists") == 0
+
+
+def test_the_tree_is_walked_once(tmp_path: Path) -> None:
+    for name in ("a/one", "b/.hidden/one", ".hound/one"):
+        (tmp_path / name).mkdir(parents=True)
+    places = find_places(tmp_path, ["one", "two"])
+    assert places.found == {"one": ["a/one"]}
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        (Options(media_dir="/no/such"), "Expected a folder as --media-dir"),
+        (Options(limit=0), "Expected --limit of at least 1"),
+        (Options(fixed=Path("out.jsonl")), "Expected --media-dir with --fix-paths"),
+    ],
+)
+def test_bad_options(options: Options, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=reason):
+        validate(write(tmp_path / "rows.jsonl", GOOD), options)
+
+
+def test_the_input_is_never_an_output(media: Path, tmp_path: Path) -> None:
+    path = write(tmp_path / "rows.jsonl", GOOD)
+    before = path.read_bytes()
+    assert run_cli(path, "--media-dir", media, "--fix-paths", "--output", path, "--force") == 2
+    assert run_cli(path, "--media-dir", media, "--report", path) == 2
+    assert run_cli(path, "--drop-bad") == 2
+    assert run_cli(tmp_path / "none.jsonl") == 2
+    assert path.read_bytes() == before
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from hound_plugin.corpus.validate import Options, validate
+findings = validate(Path(sys.argv[1]), Options(media_dir=sys.argv[2], report=Path(sys.argv[1] + ".bad")))
+print(findings.rows, findings.bad, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def measured(path: Path, media: Path) -> list[int]:
+    command = [sys.executable, "-c", MEASURE, str(path), str(media)]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=60)
+    return [int(number) for number in done.stdout.split()]
+
+
+def test_memory_does_not_grow_with_rows(media: Path, tmp_path: Path) -> None:
+    """40 times the rows, half of them bad: less than 3 MB more, where the rows themselves have 25 MB."""
+    peaks = []
+    for count in (1_000, 40_000):
+        path = tmp_path / f"{count}.jsonl"
+        with path.open("wb") as file:
+            for index in range(count):
+                name = "clip_a" if index % 2 else f"gone_{index}"
+                record = conversation(name, index) | {"pad": "x" * 400}
+                file.write(lines([record]))
+        rows, bad, peak = measured(path, media)
+        assert (rows, bad) == (count, count // 2)
+        peaks.append(peak)
+    assert path.stat().st_size > 20_000_000
+    assert peaks[1] - peaks[0] < 3_000, peaks
