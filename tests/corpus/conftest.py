@@ -22,6 +22,10 @@ def hub() -> Iterator[Hub]:
         yield running
 
 
+# Highest resident memory of this process in kB; getrusage would count the parent's from before exec.
+PEAK = "next(int(line.split()[1]) for line in open('/proc/self/status') if line.startswith('VmHWM'))"
+
+
 def environment(hub: Hub | None = None, **extra: str) -> dict[str, str]:
     """Of a process that talks to the stand-in, or to nothing."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith("HF_")}

@@ -17,7 +17,7 @@ from hound_plugin.corpus.relocate import find_places
 from hound_plugin.corpus.rows import read_rows
 from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.errors import DataError, SettingsError
-from tests.corpus.conftest import environment
+from tests.corpus.conftest import PEAK, environment
 from tests.corpus.hub import clips, conversation, frame, lines, preference
 
 REPO = Path(__file__).resolve().parents[2]
@@ -270,12 +270,12 @@ def test_the_input_is_never_an_output(media: Path, tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-MEASURE = """
-import resource, sys
+MEASURE = f"""
+import sys
 from pathlib import Path
 from hound_plugin.corpus.validate import Options, validate
 findings = validate(Path(sys.argv[1]), Options(media_dir=sys.argv[2], report=Path(sys.argv[1] + ".bad")))
-print(findings.rows, findings.bad, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(findings.rows, findings.bad, {PEAK})
 """
 
 

@@ -1,0 +1,255 @@
+"""``hound corpus convert``: every shape that is taken, what comes out, and the split by clip."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hound_plugin import cli
+from hound_plugin.corpus.convert import CAPTION_PROMPT, clip_name, convert
+from hound_plugin.corpus.records import check_record
+from hound_plugin.corpus.shapes import convert_record
+from hound_plugin.errors import DataError, SettingsError
+from tests.corpus.conftest import PEAK, environment
+from tests.corpus.hub import conversation, lines, preference
+
+
+def turns(*texts: str) -> list[dict[str, str]]:
+    return [{"from": ("human", "gpt")[index % 2], "value": text} for index, text in enumerate(texts)]
+
+
+def messages(*texts: str) -> list[dict[str, str]]:
+    return [{"role": ("user", "assistant")[index % 2], "content": text} for index, text in enumerate(texts)]
+
+
+SFT = {"id": "1", "video": "c", "conversations": turns("<video>\nWhat?", "A.")}
+PAIR = {"id": "1", "video": "c", "prompt": "<video>\nWhat?", "chosen": "A.", "rejected": "B."}
+SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "the original": (SFT, SFT),
+    "LLaVA with a clip": ({"id": 1, "video": "c", "conversations": turns("<image>\nWhat?", "A.")}, SFT),
+    "the placeholder behind": ({"id": 1, "video": "c", "conversations": turns("What?\n<video>", "A.")}, SFT),
+    "no placeholder": ({"id": 1, "video": "c", "conversations": turns("What?", "A.")}, SFT),
+    "an image": (
+        {"id": 1, "image": "i.jpg", "conversations": turns("<image>\nWhat?", "A.", "And?", "B.")},
+        {"id": "1", "image": "i.jpg", "conversations": turns("<image>\nWhat?", "A.", "And?", "B.")},
+    ),
+    "sharegpt messages": ({"id": 1, "messages": messages("<video>What?", "A."), "videos": ["c"]}, SFT),
+    "content parts": (
+        {
+            "id": 1,
+            "messages": [
+                {"role": "user", "content": [{"type": "video", "video": "c"}, {"type": "text", "text": "What?"}]},
+                {"role": "assistant", "content": "A."},
+            ],
+        },
+        SFT,
+    ),
+    "image_url": (
+        {
+            "id": 1,
+            "messages": [
+                {
+                    "role": "user",
+                    "content": [
+                        {"type": "text", "text": "What?"},
+                        {"type": "image_url", "image_url": {"url": "i.jpg"}},
+                    ],
+                },
+                {"role": "assistant", "content": [{"type": "text", "text": "A."}]},
+            ],
+        },
+        {"id": "1", "image": "i.jpg", "conversations": turns("<image>\nWhat?", "A.")},
+    ),
+    "a system turn": (
+        {"id": 1, "video": "c", "conversations": [{"from": "system", "value": "Be kind."}, *turns("What?", "A.")]},
+        {**SFT, "system": "Be kind."},
+    ),
+    "question and answer": ({"question_id": 1, "video_name": "c", "question": "What?", "answer": "A."}, SFT),
+    "q and a": ({"id": 1, "video": "c", "q": "What?", "a": "A."}, SFT),
+    "instruction": (
+        {"id": 1, "video": "c", "instruction": "What?", "input": "Be short.", "output": "A."},
+        {"id": "1", "video": "c", "conversations": turns("<video>\nWhat?\nBe short.", "A.")},
+    ),
+    "a caption": (
+        {"video": "c", "caption": "A."},
+        {"id": "row-7", "video": "c", "conversations": turns(f"<video>\n{CAPTION_PROMPT}", "A.")},
+    ),
+    "text only": ({"id": 1, "question": "What?", "answer": "A."}, {"id": "1", "conversations": turns("What?", "A.")}),
+    "a list of frames": (
+        {"id": 1, "video": ["c/1.jpg", "c/2.jpg"], "question": "What?", "answer": "A."},
+        {"id": "1", "video": ["c/1.jpg", "c/2.jpg"], "conversations": turns("<video>\nWhat?", "A.")},
+    ),
+    "a greeting first": (
+        {"id": 1, "video": "c", "conversations": [{"from": "gpt", "value": "Hi."}, *turns("What?", "A.")]},
+        SFT,
+    ),
+    "our pairs": (PAIR, PAIR),
+    "pairs with messages": (
+        {
+            "id": 1,
+            "video": "c",
+            "conversations": turns("<video>\nWhat?"),
+            "chosen": {"from": "gpt", "value": "A."},
+            "rejected": {"from": "gpt", "value": "B."},
+        },
+        PAIR,
+    ),
+    "trl's pairs": (
+        {"id": 1, "videos": ["c"], "prompt": messages("What?"), "chosen": messages("", "A.")[1:], "rejected": [
+            {"role": "assistant", "content": "B."}
+        ]},
+        PAIR,
+    ),
+    "trl's pairs with whole conversations": (
+        {"id": 1, "video": "c", "chosen": messages("What?", "A."), "rejected": messages("What?", "B.")},
+        PAIR,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_shapes(shape: str) -> None:
+    given, expected = SHAPES[shape]
+    found = convert_record(given, 7, CAPTION_PROMPT)
+    assert found == expected
+    assert check_record(found).problems == []
+    assert convert_record(found, 7, CAPTION_PROMPT) == {key: value for key, value in found.items() if key != "system"}
+
+
+@pytest.mark.parametrize(
+    ("record", "reason"),
+    [
+        ({"id": 1, "video": "c"}, "were expected, found the fields id, video"),
+        ({"video": "c", "question": "What?"}, "were expected"),
+        ({"video": "c", "question": ["What?"], "answer": "A."}, "were expected"),
+        ({"video": "c", "chosen": "A.", "rejected": "B."}, "a question"),
+        ({"video": "c", "prompt": "What?", "chosen": "A."}, "expected in `rejected`, found None"),
+        ({"video": "c", "conversations": turns("A?", "A.", "B?"), "chosen": "A.", "rejected": "B."}, "one question"),
+        ({"video": "c", "conversations": [{"from": "tool", "value": "x"}]}, "turns of human and gpt"),
+        ({"video": "c", "messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "parts of type text"),
+    ],
+)
+def test_what_is_none_of_them(record: dict[str, Any], reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        convert_record(record, 1, CAPTION_PROMPT)
+
+
+def test_other_fields_are_dropped_unless_kept() -> None:
+    given = {**PAIR, "chosen_score": 5, "note": "x"}
+    assert convert_record(given, 1, "") == PAIR
+    assert convert_record(given, 1, "", ["chosen_score", "absent"]) == {**PAIR, "chosen_score": 5}
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, target = tmp_path / "theirs.json", tmp_path / "ours.jsonl"
+    good = [{"video": "c", "q": "What?", "a": f"{index}."} for index in range(3)]
+    source.write_text(json.dumps([*good, {"id": 9}, "text", {"video": "c", "q": "What?", "a": ""}]))
+    assert cli.main(["corpus", "convert", str(source), str(target)]) == 1
+    assert [row["id"] for row in rows_of(target)] == ["row-1", "row-2", "row-3"]
+    assert [(row["line"], row["id"]) for row in rows_of(tmp_path / "ours.bad.jsonl")] == [(4, 9), (5, None), (6, None)]
+    assert f"{target}: 3 rows" in capsys.readouterr().out
+    assert cli.main(["corpus", "convert", str(source), str(target)]) == 2  # it exists
+    source.write_text(json.dumps(good))
+    assert cli.main(["corpus", "convert", str(source), str(target), "--force"]) == 0
+    assert not (tmp_path / "ours.bad.jsonl").exists()
+    assert cli.main(["corpus", "convert", str(target), str(target), "--force"]) == 2  # the input
+    assert len(rows_of(target)) == 3
+    assert cli.main(["corpus", "convert", str(tmp_path / "none"), str(tmp_path / "x.jsonl")]) == 2
+
+
+def split_of(source: Path, name: str, seed: int = 0, share: float = 0.2) -> tuple[list[Any], list[Any]]:
+    target = source.with_name(name)
+    convert(source, target, split=share, seed=seed)
+    return rows_of(source.with_name(f"{target.stem}.train.jsonl")), rows_of(
+        source.with_name(f"{target.stem}.heldout.jsonl")
+    )
+
+
+def test_no_clip_is_on_both_sides(tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_bytes(lines([conversation(f"v_{index % 500}", index) for index in range(2_000)]))
+    train, held = split_of(source, "a.jsonl")
+    assert len(train) + len(held) == 2_000
+    names = [{row["video"] for row in side} for side in (train, held)]
+    assert not names[0] & names[1]
+    assert 0.15 < len(names[1]) / 500 < 0.25
+    assert split_of(source, "b.jsonl") == (train, held)
+    assert {row["video"] for row in split_of(source, "c.jsonl", seed=1)[1]} != names[1]
+    fewer = {row["video"] for row in split_of(source, "d.jsonl", share=0.1)[1]}
+    assert fewer < names[1]  # a smaller share holds out fewer of the same
+    pairs = tmp_path / "pairs.jsonl"  # another file, layout and order: each clip falls on the same side
+    pairs.write_bytes(lines([preference(f"/disk/frames/v_{index}.mp4", index) for index in reversed(range(500))]))
+    held_pairs = split_of(pairs, "e.jsonl")[1]
+    assert {clip_name(row["video"]) for row in held_pairs} == names[1]
+
+
+def test_clips_and_texts_that_cannot_be_told_apart(tmp_path: Path) -> None:
+    assert clip_name("test/msvd/x.mp4") == clip_name("x") == clip_name(["x/1.jpg", "x/2.jpg"]) == "x"
+    source = tmp_path / "rows.jsonl"
+    several = [
+        {"id": index, "video": [f"v_{index}", f"w_{index}"], "conversations": turns("<video>", "A.", "<video>", "B.")}
+        for index in range(50)
+    ]
+    texts = [{"id": index, "conversations": turns("What?", "A.")} for index in range(50)]
+    source.write_bytes(lines([*several, *texts]))
+    result = convert(source, tmp_path / "out.jsonl", split=0.5)
+    assert result.bad == 0
+    assert 10 < result.straddling < 40
+    assert sum(result.written.values()) == 100 - result.straddling
+    train, held = (rows_of(path) for path in result.written)
+    assert sum("video" not in row for row in train) + sum("video" not in row for row in held) == 50
+    flat = [{name for row in side for name in row.get("video", [])} for side in (train, held)]
+    assert not flat[0] & flat[1]
+
+
+@pytest.mark.parametrize("share", [0, 1, -0.1, 1.5])
+def test_bad_shares(share: float, tmp_path: Path) -> None:
+    source = tmp_path / "rows.jsonl"
+    source.write_bytes(lines([SFT]))
+    with pytest.raises(SettingsError, match="above 0 and below 1"):
+        convert(source, tmp_path / "out.jsonl", split=share)
+
+
+def test_an_interrupted_conversion_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from hound_plugin.corpus import convert as module
+
+    source, target = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(lines([SFT] * 10))
+    target.write_text("older\n")
+    calls = iter(range(100))
+
+    def failing(*arguments: Any) -> Any:
+        if next(calls) == 5:
+            raise KeyboardInterrupt
+        return convert_record(*arguments)
+
+    monkeypatch.setattr(module, "convert_record", failing)
+    with pytest.raises(KeyboardInterrupt):
+        convert(source, target, force=True)
+    assert target.read_text() == "older\n"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out.jsonl", "rows.jsonl"]
+
+
+def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
+    script = (
+        "import sys; from pathlib import Path; from hound_plugin.corpus.convert import convert\n"
+        "convert(Path(sys.argv[1]), Path(sys.argv[1] + '.out'), split=0.1)\n"
+        f"print({PEAK})"
+    )
+    peaks = []
+    for count in (500, 20_000):
+        path = tmp_path / f"{count}.jsonl"
+        path.write_bytes(lines([conversation(f"v_{index}", index) | {"pad": "x" * 500} for index in range(count)]))
+        command = [sys.executable, "-c", script, str(path)]
+        done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=60)
+        peaks.append(int(done.stdout))
+    assert peaks[1] - peaks[0] < 3_000, peaks
