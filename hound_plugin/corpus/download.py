@@ -26,7 +26,7 @@ from hound_plugin.errors import DownloadError
 
 _BATCH = 50  # paths in one question to the hub
 _BLOCK = 1 << 20
-_PAUSE = 1.0  # seconds before another try, doubled each time up to a minute
+_PAUSE = 0.5  # seconds before another try, doubled each time up to a minute
 _TIMEOUT = 30.0  # seconds without a byte
 
 

@@ -264,10 +264,10 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path, mon
 # --- kill -9
 
 
-def slow_archives(data: Path) -> dict[str, bytes]:
+def slow_archives(data: Path, size: int = 6_000) -> dict[str, bytes]:
     """A quick archive and one whose many members take a while."""
     content: dict[str, bytes] = {}
-    for index, count in enumerate((2, 6_000)):
+    for index, count in enumerate((2, size)):
         members = {f"v_{index}/c01_{number:05}.jpeg": f"{index}-{number}".encode() * 50 for number in range(count)}
         place = data / "archives" / "train_300k" / f"chunk_{index}.tar.gz"
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -388,7 +388,7 @@ def test_a_killed_worker_is_told(tmp_path: Path) -> None:
 
 
 def test_two_runs_at_once_do_the_work_once(tmp_path: Path) -> None:
-    content = slow_archives(tmp_path / "data")
+    content = slow_archives(tmp_path / "data", 1_500)
     running = [start_extraction(tmp_path) for _ in range(2)]
     assert [child.wait(timeout=60) for child in running] == [0, 0]
     assert tree(tmp_path / "data" / "frames") == content
