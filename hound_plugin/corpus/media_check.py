@@ -55,9 +55,7 @@ def _open(path: str, is_video: bool) -> Problem | None:
     from hound_plugin.media.frames import probe_frames
 
     try:
-        info = probe(path) if is_video else probe_frames([path])
-        if info.total_frames == 0 or not (info.width and info.height):
-            return Problem("no frame", path)
+        _ = probe(path) if is_video else probe_frames([path])
     except EmptyMediaError:
         return Problem("no frame", path)
     except MediaNotFoundError:

@@ -133,7 +133,8 @@ def test_what_the_hub_lacks_is_named_before_anything_is_fetched(run: Run, hub: H
     del hub.files[TRAIN]["train_300k/chunk_5.tar.gz"]
     done = run("download", "--only", "dpo_17k", "frames_300k", hub=hub)
     assert done.returncode == 1
-    assert "train_300k/chunk_5.tar.gz" in done.stderr
+    assert "Expected train_300k/chunk_5.tar.gz in the data set" in done.stderr
+    assert "the hub has no such file (1 of 16 of corpus frames_300k missing)" in done.stderr
     assert not hub.gets(DPO)
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from hound_plugin.corpus import archive as archive_module
 from hound_plugin.corpus import extract as module
 from hound_plugin.corpus.archive import Limits, unpack
 from hound_plugin.corpus.extract import Job, extract, jobs
@@ -181,10 +182,23 @@ def test_damage_is_told(tmp_path: Path) -> None:
         archive.write_bytes(content)
         with pytest.raises(ArchiveError, match="damaged or cut short; remove it and download it again"):
             unpack(archive, tmp_path / name, Limits())
+    padded = bytearray(gzip.compress(gzip.decompress(whole) + bytes(3_000_000)))
+    padded[-8:-4] = bytes(4)
+    (tmp_path / "padded.tar.gz").write_bytes(padded)
+    with pytest.raises(ArchiveError, match="CRC check failed"):
+        unpack(tmp_path / "padded.tar.gz", tmp_path / "padded", Limits())
     broken = tmp_path / "a.zip"
     broken.write_bytes(zipped({"a": b"x" * 100})[:-10])
     with pytest.raises(ArchiveError, match="damaged or cut short"):
         unpack(broken, tmp_path / "zip", Limits())
+
+
+def test_endless_padding_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(archive_module, "_TAIL", 4 << 20)
+    archive = tmp_path / "a.tar.gz"
+    archive.write_bytes(gzip.compress(gzip.decompress(tar_gz(clips(["v_1"]))) + bytes(9_000_000)))
+    with pytest.raises(ArchiveError, match=r"more than 4\.19 MB behind the last member"):
+        unpack(archive, tmp_path / "out", Limits())
 
 
 def test_modes_and_owners_are_not_taken_over(tmp_path: Path) -> None:
@@ -331,6 +345,7 @@ def test_a_killed_extraction_goes_on(run: Run, tmp_path: Path) -> None:
 KILLED_IN_MERGE = """
 import os, signal, sys
 from pathlib import Path
+from hound_plugin.corpus import archive as archive_module
 from hound_plugin.corpus import extract as module
 count, rename = 0, os.rename
 def counted(*names):
