@@ -12,19 +12,19 @@ import fcntl
 import json
 import os
 import shutil
-import threading
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import connection, get_context, parent_process
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from hound_plugin.corpus.archive import STATE, Limits, unpack
 from hound_plugin.corpus.files import readable_size, write_json
 from hound_plugin.corpus.schema import Corpus
+from hound_plugin.corpus.workers import follow_parent
 from hound_plugin.errors import ArchiveError
 
 DEFAULT_LIMITS = Limits()
@@ -138,7 +138,7 @@ def _run(todo: Sequence[Job], processes: int) -> list[str]:
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 bar.update(min(counter.value, total) - bar.n)
                 problems += filter(None, (_problem(future, running.pop(future)) for future in done))
-        except BaseException:  # Ctrl-C: what is running ends by the same signal, what waits is not begun
+        except BaseException:  # Ctrl-C: what is running ends by the same signal
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return problems
@@ -157,17 +157,10 @@ def _problem(future: Future[None], job: Job) -> str | None:
 
 
 def _start_worker(counter: Any) -> None:
-    """Make this process count into ``counter``, and end when its parent does (also when that is killed)."""
+    """Make this process count into ``counter``."""
     global _counter
+    follow_parent()
     _counter = counter
-    parent = parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
 
 
 class _Progress:

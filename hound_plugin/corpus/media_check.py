@@ -11,6 +11,7 @@ from multiprocessing import get_context
 from typing import Literal, TypeVar
 
 from hound_plugin.corpus.records import Problem
+from hound_plugin.corpus.workers import follow_parent
 from hound_plugin.errors import EmptyMediaError, MediaError, MediaNotFoundError
 
 Depth = Literal["none", "exists", "open"]
@@ -75,7 +76,7 @@ def check_many(
         return
     stream = iter(records)
     waiting: list[tuple[list[Key], Future[list[list[Problem]]]]] = []
-    with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
+    with ProcessPoolExecutor(processes, get_context("spawn"), follow_parent) as pool:
         while True:
             while len(waiting) < 4 * processes and (batch := list(islice(stream, _BATCH))):
                 work = [(media, is_video) for _, media, is_video in batch]

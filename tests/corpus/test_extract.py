@@ -402,6 +402,25 @@ def test_a_killed_worker_is_told(tmp_path: Path) -> None:
     assert "was killed (out of memory?); run the command again" in error
 
 
+def test_ctrl_c_ends_it_at_once(tmp_path: Path) -> None:
+    content = slow_archives(tmp_path / "data")
+    partial = tmp_path / "data/frames/.hound/train_300k-chunk_1.tar.gz.partial/v_1"
+    child = subprocess.Popen(
+        [sys.executable, "-m", "hound_plugin.cli", "corpus", "extract", "--processes", "1"],
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    wait_for(lambda: partial.is_dir() and len(os.listdir(partial)) > 10)
+    os.killpg(child.pid, signal.SIGINT)
+    _, error = child.communicate(timeout=10)
+    assert child.returncode == 130
+    assert "Traceback" not in error
+    assert set(tree(tmp_path / "data" / "frames")) == {name for name in content if name.startswith("v_0/")}
+
+
 def test_two_runs_at_once_do_the_work_once(tmp_path: Path) -> None:
     content = slow_archives(tmp_path / "data", 1_500)
     running = [start_extraction(tmp_path) for _ in range(2)]
