@@ -32,14 +32,18 @@ class Hub:
         cuts: path -> for each answer to a GET in turn, after how many bytes the connection is cut.
         gated: repositories that need a login.
         failing: path -> status codes of the next answers.
+        redirecting: large files are answered with a redirect to another host name, as the hub does.
         requests: method, path and Range header of every request.
+        tokens: path and Authorization header of every request that has one.
     """
 
     files: dict[str, dict[str, bytes]]
     cuts: dict[str, list[int]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     failing: dict[str, list[int]] = field(default_factory=dict)
+    redirecting: bool = False
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    tokens: list[tuple[str, str]] = field(default_factory=list)
     address: str = ""
 
     def gets(self, path: str) -> list[str | None]:
@@ -76,8 +80,15 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def answer(self, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.requests.append((self.command, path, self.headers.get("Range")))
-            if found := _RESOLVE.match(path):
-                self.resolve(found[1], found[2], body)
+            if token := self.headers.get("Authorization"):
+                hub.tokens.append((path, token))
+            if path.startswith("/cdn/"):
+                self.resolve(*path.removeprefix("/cdn/").split("//"), body=body)
+            elif found := _RESOLVE.match(path):
+                if hub.redirecting and found[2].endswith((".gz", ".zip")):
+                    self.redirect(f"/cdn/{found[1]}//{found[2]}")
+                else:
+                    self.resolve(found[1], found[2], body)
             elif found := _API.match(path):
                 self.api(found[1], found[2], (found[4] or "").strip("/"))
             else:
@@ -92,6 +103,13 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.end_headers()
             if body and self.command != "HEAD":
                 self.wfile.write(text)
+
+        def redirect(self, path: str) -> None:
+            self.send_response(302)
+            self.send_header("Location", hub.address.replace("127.0.0.1", "localhost") + path)
+            self.send_header("X-Repo-Commit", COMMIT)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
 
         def json(self, value: Any) -> None:
             text = json.dumps(value).encode()

@@ -93,6 +93,20 @@ def test_a_killed_download_goes_on_in_the_next_run(run: Run, hub: Hub, tmp_path:
     assert not list(archives.rglob("*.part"))
 
 
+def test_large_files_come_from_another_host_which_never_sees_the_token(run: Run, hub: Hub, tmp_path: Path) -> None:
+    content = big(hub)
+    hub.redirecting = True
+    hub.cuts[CHUNK] = [2_000_000]
+    done = run("download", "--only", "frames_300k", hub=hub, HF_TOKEN="hf_secret")
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "data" / "archives" / CHUNK).read_bytes() == content
+    ranges = [part for method, path, part in hub.requests if method == "GET" and path == f"/cdn/{TRAIN}//{CHUNK}"]
+    assert ranges == [None, "bytes=2000000-"]
+    assert {token for _, token in hub.tokens} == {"Bearer hf_secret"}
+    assert not [path for path, _ in hub.tokens if path.startswith("/cdn/")]
+    assert "hf_secret" not in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize("path", [DPO, CHUNK])
 def test_a_partial_file_of_other_content_is_thrown_away(path: str, run: Run, hub: Hub, tmp_path: Path) -> None:
     """Both kinds of digest: git's own for small text files, SHA-256 for archives."""
