@@ -44,6 +44,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.model.model_utils.visual",
     "llamafactory.model.loader",
     "llamafactory.train.kto.trainer",
+    "deepspeed.runtime.zero.partition_parameters",
 )
 
 DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"

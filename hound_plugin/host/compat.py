@@ -1,4 +1,6 @@
-"""Every change of the host's own code: what, why, and when it can go. Tested with llamafactory 0.9.5.
+"""Every change of the host's own code, and of what it trains with: what, why, and when it can go.
+
+Tested with llamafactory 0.9.5 and deepspeed 0.18.4.
 
 Each function patches one host module and is called once, right after that module has been executed. Models and
 templates of others pass through unchanged.
@@ -289,3 +291,29 @@ def _kto_forward(original: Callable[..., Any], self: Any, model: Any, batch: dic
     if not media:
         return original(self, model, batch, prefix)
     return original(self, functools.partial(model, **media), batch, prefix)
+
+
+# --- deepspeed.runtime.zero.partition_parameters
+
+
+def patch_zero3(module: Any) -> None:
+    """Gather ZeRO-3 parameters one by one where the ranks talk through gloo (CPU).
+
+    DeepSpeed 0.18.4 starts one all-gather per parameter and waits for the last one only. NCCL's stream keeps their
+    order; gloo does not, and an all-gather that ends late overwrites what ``from_pretrained`` has just put into the
+    weight of a layer that also has a bias: training goes on with uninitialised memory. Removable when
+    ``Init._allgather_params_coalesced`` waits for all of its handles.
+    """
+    _wrap(module.Init, "_allgather_params_coalesced", _gather)
+
+
+def _gather(
+    original: Callable[..., Any], init: Any, param_list: list[Any], hierarchy: int = 0, quantize: bool = False
+) -> None:
+    import torch.distributed
+
+    if torch.distributed.get_backend() == "gloo":
+        for param in param_list:
+            original(init, [param], hierarchy, quantize)
+    else:
+        original(init, param_list, hierarchy, quantize)

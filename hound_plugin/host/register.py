@@ -120,5 +120,6 @@ _ACTIONS: dict[str, Callable[[Any], None]] = {
     "llamafactory.model.model_utils.visual": _composite,
     "llamafactory.model.loader": _patch("patch_model_loader"),
     "llamafactory.train.kto.trainer": _patch("patch_kto"),
+    "deepspeed.runtime.zero.partition_parameters": _patch("patch_zero3"),
 }
 HOOKED_MODULES = tuple(_ACTIONS)
