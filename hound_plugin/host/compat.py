@@ -9,6 +9,7 @@ templates of others pass through unchanged.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,7 @@ def _init_adapter(
     from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 
     if isinstance(model, LlavaHoundForConditionalGeneration) and is_trainable:
+        _check_fsdp(finetuning_args)
         model.model.set_towers_trainable(not finetuning_args.freeze_vision_tower)
         composite = model.model
         adapted = original(config, model, model_args, finetuning_args, is_trainable)
@@ -147,6 +149,24 @@ def _init_adapter(
             tower.freeze_unused(config.mm_vision_select_layer)
         return adapted
     return original(config, model, model_args, finetuning_args, is_trainable)
+
+
+def _check_fsdp(finetuning_args: Any) -> None:
+    """Refuse FSDP2 that loads on rank 0 only, where there is a reference model: the host leaves it without weights.
+
+    Seen with accelerate 1.11: the loss is NaN, which the trainer logs as 0. Removable when such a run trains.
+    """
+    names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
+    efficient = all(os.environ.get(name, "").strip().lower() in ("1", "true") for name in names)
+    second = finetuning_args.use_ref_model and (
+        finetuning_args.finetuning_type != "lora" or finetuning_args.ref_model is not None
+    )
+    if efficient and second:
+        raise SettingsError(
+            "Expected `fsdp_cpu_ram_efficient_loading: false` in the accelerate configuration for a training with a "
+            "reference model, got true: the reference would have no weights on the other ranks, and the loss would be "
+            "NaN. Set it to false, or train with LoRA."
+        )
 
 
 # --- llamafactory.data.template

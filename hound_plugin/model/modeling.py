@@ -9,6 +9,7 @@ Shapes: N media items, B rows, S text length with placeholders, T frames, H hidd
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,6 +77,18 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         if not isinstance(module, LlavaHoundTower):
             super()._init_weights(module)
 
+    @classmethod
+    def from_pretrained(cls, *args: Any, quantization_config: Any = None, **kwargs: Any) -> Any:
+        """Load as every transformers model; ``quantization_config`` reaches the language model's blocks alone.
+
+        Towers, projector and head stay as they are unless the configuration names other modules to skip: a tower of
+        4 bits changes what the model sees, and saves 0.4 of 15 GB.
+        """
+        if quantization_config is not None:
+            quantization_config = _spare_towers(quantization_config)
+            kwargs["quantization_config"] = quantization_config
+        return super().from_pretrained(*args, **kwargs)
+
     @staticmethod
     def _load_pretrained_model(
         model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, expected_keys: Any = None
@@ -88,6 +101,32 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         composite = model.model if isinstance(model, LlavaHoundForConditionalGeneration) else model
         composite.set_towers_trainable(not model.config.freeze_towers)  # loading makes new parameters with gradients
         return loaded
+
+
+# Both with and without the composite's prefix: names are matched from their beginning.
+_UNQUANTISED = [
+    *(
+        f"{prefix}{part}"
+        for part in ("image_tower", "video_tower", "multi_modal_projector")
+        for prefix in ("", "model.")
+    ),
+    "lm_head",
+]
+_SKIP_FIELDS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")  # bitsandbytes; most others; HQQ
+
+
+def _spare_towers(config: Any) -> Any:
+    """A copy of a quantisation configuration (object or dict) that skips all but the language model's blocks."""
+    config = copy.deepcopy(config)
+    if isinstance(config, dict):
+        if not any(config.get(field) for field in _SKIP_FIELDS):
+            bitsandbytes = config.get("quant_method", "bitsandbytes") == "bitsandbytes"
+            config[_SKIP_FIELDS[0] if bitsandbytes else _SKIP_FIELDS[1]] = list(_UNQUANTISED)
+        return config
+    for field in _SKIP_FIELDS:
+        if hasattr(config, field) and not getattr(config, field):
+            setattr(config, field, list(_UNQUANTISED))
+    return config
 
 
 class LlavaHoundModel(LlavaHoundPreTrainedModel):

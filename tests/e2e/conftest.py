@@ -42,6 +42,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def recipe(work: Path) -> Any:
+    """Arguments for a run of the recorded training: see :func:`recipe_for`."""
+    return recipe_for(work)
+
+
+def recipe_for(work: Path) -> Any:
     """Arguments for a run of the recorded training: batch 2, fixed order, AdamW 1e-4, no clipping."""
 
     def make(stage: str, name: str, **changes: Any) -> dict[str, Any]:
