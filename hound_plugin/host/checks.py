@@ -14,7 +14,7 @@ import torch
 from llamafactory.extras import logging
 from tqdm import tqdm
 
-from hound_plugin.errors import DataError, MediaDecodeError, MediaError
+from hound_plugin.errors import DataError, MediaDecodeError, MediaError, SettingsError
 from hound_plugin.host import compat
 from hound_plugin.media.decode import probe
 from hound_plugin.processing.processor import open_image
@@ -85,8 +85,11 @@ def checked_dataset(
 
     Raises:
         DataError: a tokenised data set on disk was made for another number of frames or another model.
+        SettingsError: `packing` without `neat_packing`, or a `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
     """
+    if _is_ours(template):
+        _check_packing(data_args)
     if _is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
         # accelerate would cut the batch of one process into rows for the others; clips are not rows
         training_args.accelerator_config.dispatch_batches = False
@@ -105,6 +108,21 @@ def checked_dataset(
         elif dataset is not None:
             module[name] = _checked_media(dataset, name)
     return module
+
+
+def _check_packing(data_args: Any) -> None:
+    """Packing must keep rows apart, and the host's padding must fit its position ids."""
+    if data_args.packing and not data_args.neat_packing:
+        raise SettingsError(
+            "`packing: true` lets the rows of a pack attend to one another: an answer would see other rows' clips. Use "
+            "`neat_packing: true`, which keeps them apart and gives the losses of single rows."
+        )
+    multiple, length = 8, data_args.cutoff_len + 1  # of the host's collator; its parser has taken one token off
+    if data_args.neat_packing and length % multiple:
+        raise SettingsError(
+            f"Expected a `cutoff_len` that is a multiple of {multiple} with `neat_packing`, because the host pads to "
+            f"it; got {length}. Set it to {-(-length // multiple) * multiple}."
+        )
 
 
 def _check_tokens(dataset: Any, processor: Any) -> None:

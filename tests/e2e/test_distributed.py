@@ -16,8 +16,6 @@ from tests.host.hosting import REPO, environment, history, write_dataset, write_
 
 SEVERAL = Path(__file__).with_name("several.py")
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
-    "sft-full": ("sft", {}),
-    "sft-lora": ("sft", {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}),
     "dpo-full": ("dpo", {"pref_beta": 0.1}),
     "dpo-lora": ("dpo", {"pref_beta": 0.1, "finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}),
     # one row per device: at some step one rank has an image, the other a clip or text alone
