@@ -13,7 +13,7 @@ from llamafactory.hparams import get_infer_args, get_train_args
 from hound_plugin.host import compat
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "examples").rglob("*.yaml"))
+RECIPES = sorted((ROOT / "examples" / "yaml").glob("*.yaml"))
 TRAINING = [path for path in RECIPES if "stage" in yaml.safe_load(path.read_text())]
 # what only a machine with GPUs and torchrun accepts
 CPU: dict[str, Any] = {"bf16": False, "fp16": False, "deepspeed": None}

@@ -209,6 +209,7 @@ def add_convert(commands: Commands) -> None:
         "converted are written to NAME.bad.jsonl, with exit code 1.",
         "  hound corpus convert theirs.json ours.jsonl\n"
         "  hound corpus convert ours.jsonl ours.jsonl --split 0.05 --seed 1    ours.train.jsonl, ours.heldout.jsonl\n"
+        "  hound corpus convert pairs.jsonl kto.jsonl --labels\n"
         "  hound corpus convert captions.jsonl sft.jsonl --caption-prompt 'What happens?'",
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="JSONL, or a JSON array")
@@ -218,6 +219,7 @@ def add_convert(commands: Commands) -> None:
     parser.add_argument("--caption-prompt", default=CAPTION_PROMPT, help="question for rows that are captions")
     parser.add_argument("--keep", nargs="+", default=[], metavar="FIELD", help="other fields to take over")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.add_argument("--labels", action="store_true", help="each preference pair as two labelled answers, for KTO")
     parser.set_defaults(run=_convert)
 
 
@@ -231,6 +233,7 @@ def _convert(arguments: argparse.Namespace) -> int:
         seed=arguments.seed,
         caption_prompt=arguments.caption_prompt,
         keep=arguments.keep,
+        labels=arguments.labels,
         force=arguments.force,
     )
     for path, rows in result.written.items():

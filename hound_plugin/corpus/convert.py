@@ -46,6 +46,7 @@ def convert(
     seed: int = 0,
     caption_prompt: str = CAPTION_PROMPT,
     keep: Sequence[str] = (),
+    labels: bool = False,
     force: bool = False,
 ) -> Converted:
     """Write rows of ``source`` in our shape, one at a time.
@@ -58,6 +59,7 @@ def convert(
         caption_prompt: the question that captions answer.
         keep: names of other fields to take over; the rest is dropped, because one column of mixed types stops the
             loader of the host.
+        labels: write each preference pair as two single answers with ``label`` true or false, for KTO.
         force: replace files that exist.
 
     Raises:
@@ -81,6 +83,7 @@ def convert(
         for row in read_rows(source):
             try:
                 record = _converted(row, caption_prompt, keep)
+                written = single_answers(record) if labels else [record]
             except DataError as error:
                 result.bad += 1
                 _write(bad, {"line": row.number, "id": (row.value or {}).get("id"), "reason": str(error)})
@@ -90,8 +93,9 @@ def convert(
                 result.straddling += 1
                 continue
             side = sides.pop()
-            _write(files[side], record)
-            result.written[paths[side]] += 1
+            for answer in written:
+                _write(files[side], answer)
+            result.written[paths[side]] += len(written)
     if result.bad:
         result.bad_rows = bad_path
     else:
@@ -107,6 +111,29 @@ def _converted(row: Row, caption_prompt: str, keep: Sequence[str]) -> dict[str, 
     if problems:
         raise DataError("; ".join(f"{problem.name}: {problem.detail}" for problem in problems))
     return record
+
+
+def single_answers(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The two answers of a preference pair as rows of their own, chosen first, for KTO (arXiv 2402.01306).
+
+    Raises:
+        DataError: the record is no pair.
+    """
+    if "chosen" not in record or "rejected" not in record:
+        raise DataError("expected a preference pair (`prompt`, `chosen`, `rejected`) to label; this is another row")
+    rest = {key: value for key, value in record.items() if key not in ("id", "prompt", "chosen", "rejected")}
+    return [
+        {
+            "id": f"{record.get('id')}-{side}",
+            **rest,
+            "conversations": [
+                {"from": "human", "value": record["prompt"]},
+                {"from": "gpt", "value": record[side]},
+            ],
+            "label": side == "chosen",
+        }
+        for side in ("chosen", "rejected")
+    ]
 
 
 def held_out(record: dict[str, Any], share: float, seed: int) -> list[bool]:

@@ -253,3 +253,25 @@ def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=60)
         peaks.append(int(done.stdout))
     assert peaks[1] - peaks[0] < 3_000, peaks
+
+
+def test_pairs_become_labelled_answers(tmp_path: Path) -> None:
+    pairs = [{"id": "a", "video": "v/1", "prompt": "<video>\nWhat?", "chosen": "a cat", "rejected": "a dog"}]
+    source = tmp_path / "pairs.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in pairs), encoding="utf-8")
+    result = convert(source, tmp_path / "kto.jsonl", labels=True)
+    rows = [json.loads(line) for line in (tmp_path / "kto.jsonl").read_text().splitlines()]
+    assert sum(result.written.values()) == 2
+    assert [(row["id"], row["label"], row["conversations"][1]["value"], row["video"]) for row in rows] == [
+        ("a-chosen", True, "a cat", "v/1"),
+        ("a-rejected", False, "a dog", "v/1"),
+    ]
+
+
+def test_only_pairs_can_be_labelled(tmp_path: Path) -> None:
+    source = tmp_path / "sft.jsonl"
+    row = {"id": "a", "video": "v", "question": "What?", "answer": "a cat"}
+    source.write_text(json.dumps(row) + "\n", encoding="utf-8")
+    result = convert(source, tmp_path / "kto.jsonl", labels=True)
+    assert result.bad == 1
+    assert "preference pair" in (tmp_path / "kto.bad.jsonl").read_text()

@@ -95,7 +95,8 @@ def configurations() -> dict[str, str]:
 
 def test_the_registry_has_every_corpus_here_and_on_the_hub() -> None:
     entries, cards = registry(), configurations()
-    assert len(entries) == 2 * len(RECORDS)
+    made_here = {"hound_kto_34k_local"}  # by `hound corpus convert --labels`
+    assert len(entries.keys() - made_here) == 2 * len(RECORDS)
     for corpus in RECORDS:
         here, there = entries[f"hound_{corpus.id}_local"], entries[f"hound_{corpus.id}"]
         assert here["file_name"] == corpus.places()[0]
