@@ -2,7 +2,7 @@
 
 python benchmarks/streaming_memory.py [--rows 1000 50000]
 
-Each row is a question about a clip of the demo; the host's own ``get_dataset`` tokenises it, and every row is read
+Each row is a question about one clip; the host's own ``get_dataset`` tokenises it, and every row is read
 once. No clip is decoded. Each figure is of a fresh process: its peak resident memory (MB) above what it held after
 one row.
 """
@@ -43,13 +43,14 @@ def measure(model: Path, rows: int, streaming: bool) -> tuple[float, float]:
     """Peak memory in MB above the start, and seconds, for one fresh process."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
+        (folder / "clip.mp4").touch()
         with (folder / "rows.jsonl").open("w") as file:
             for number in range(rows):
                 turns = [
                     {"from": "human", "value": "<video>\nWhat moves?"},
                     {"from": "gpt", "value": f"Item {number}."},
                 ]
-                file.write(json.dumps({"id": str(number), "video": f"{number}.mp4", "conversations": turns}) + "\n")
+                file.write(json.dumps({"id": str(number), "video": "clip.mp4", "conversations": turns}) + "\n")
         info = {"rows": {"file_name": "rows.jsonl", "formatting": "hound"}}
         (folder / "dataset_info.json").write_text(json.dumps(info))
         values = {

@@ -93,7 +93,13 @@ def checked_dataset(
     if _is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
         # accelerate would cut the batch of one process into rows for the others; clips are not rows
         training_args.accelerator_config.dispatch_batches = False
-    module = original(template, model_args, data_args, training_args, *args, **kwargs)
+    workers = training_args.dataloader_num_workers
+    if _is_ours(template) and data_args.streaming and not workers:
+        training_args.dataloader_num_workers = 1  # the host splits a stream into that many shards: none holds no row
+    try:
+        module = original(template, model_args, data_args, training_args, *args, **kwargs)
+    finally:
+        training_args.dataloader_num_workers = workers
     settings = compat.settings()
     if not _is_ours(template):
         return module

@@ -66,10 +66,13 @@ def test_packing_that_would_be_wrong_is_refused(work: Path, recipe: Any, changes
     assert message in output
 
 
-def test_streamed_rows_are_the_same_batches(work: Path, recipe: Any) -> None:
-    plain = recipe("sft", "mapped", max_steps=4)
+@pytest.mark.parametrize("workers", [0, 1])
+def test_streamed_rows_are_the_same_batches(work: Path, recipe: Any, workers: int) -> None:
+    plain = recipe("sft", f"mapped{workers}", max_steps=4)
     # the host shuffles a stream within its buffer; a buffer of one row keeps the order
-    streamed = recipe("sft", "streamed", max_steps=4, streaming=True, buffer_size=1, dataloader_num_workers=1)
+    streamed = recipe(
+        "sft", f"streamed{workers}", max_steps=4, streaming=True, buffer_size=1, dataloader_num_workers=workers
+    )
     train(work, plain)
     train(work, streamed)
     np.testing.assert_allclose(
