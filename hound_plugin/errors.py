@@ -10,7 +10,8 @@
     │   ├── EmptyMediaError        there is not one frame in it
     │   └── DecodeTimeoutError     decoding took longer than ``decode_timeout``
     ├── DataError              a record of a data set is malformed
-    │   └── PlaceholderError       ``<video>`` / ``<image>`` placeholders and media do not match in number
+    │   ├── PlaceholderError       ``<video>`` / ``<image>`` placeholders and media do not match in number
+    │   └── ContextLengthError     a conversation leaves no room for an answer in the model's context
     ├── CorpusError            a corpus cannot be had
     │   ├── DownloadError          the hub cannot be reached, is gated or lacks a file, or the disk is full
     │   └── ArchiveError           an archive is damaged, or holds what must not be unpacked
@@ -80,6 +81,10 @@ class DownloadError(CorpusError, OSError):
 
 class ArchiveError(CorpusError, ValueError):
     """An archive is damaged, or holds what must not be unpacked."""
+
+
+class ContextLengthError(DataError):
+    """A conversation leaves no room for an answer in the model's context."""
 
 
 class CheckpointError(HoundError, ValueError):

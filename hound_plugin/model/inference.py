@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import AutoConfig, TextIteratorStreamer
+from transformers import AutoConfig, StoppingCriteriaList
 
 from hound_plugin.errors import CheckpointError, HoundError, PlaceholderError, SettingsError
+from hound_plugin.media.memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig
+from hound_plugin.model.features import FeatureMemory
+from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor, is_image_path
 from hound_plugin.processing.prompt import (
@@ -22,15 +24,27 @@ from hound_plugin.processing.prompt import (
 )
 
 History = Sequence[tuple[str, str]]
+CAPTION_QUESTION = (
+    "Describe in detail what can be seen, from the beginning to the end: the setting, everyone and everything in it, "
+    "and each action in its order."
+)
+NEW_TOKENS = 512
 
 
-def load(model: str, device: str | torch.device | None = None, dtype: str | torch.dtype = "auto") -> HoundModel:
+def load(
+    model: str,
+    device: str | torch.device | None = None,
+    dtype: str | torch.dtype = "auto",
+    memory: bool = True,
+) -> HoundModel:
     """Load a checkpoint of either layout for asking questions.
 
     Args:
         model: a folder or a hub id.
         device: where it runs; the first GPU if there is one, else the CPU.
         dtype: "auto" takes the checkpoint's own.
+        memory: keep the last clips, so that the next question about one neither decodes nor encodes it again (at most
+            256 MiB of pixels, and 512 MiB of features on the device; about 16 MiB a clip at full size).
 
     Raises:
         CheckpointError: it is of another architecture, or incomplete.
@@ -46,6 +60,9 @@ def load(model: str, device: str | torch.device | None = None, dtype: str | torc
         raise CheckpointError(f"Expected a LLaVA-Hound checkpoint in {model}, found model_type {config.model_type!r}.")
     processor = LlavaHoundProcessor.from_pretrained(model)
     network = LlavaHoundForConditionalGeneration.from_pretrained(model, dtype=dtype)
+    if memory:
+        processor.memory = MediaMemory()
+        network.model.feature_memory = FeatureMemory()
     return HoundModel(network.to(place).eval(), processor)
 
 
@@ -76,18 +93,39 @@ class HoundModel:
             video: a clip (file, folder of frames, list of frames, array) of the whole conversation, or None.
             image: an image, or None. Only one of both.
             history: earlier ``(question, answer)`` pairs of the conversation.
-            generation: for ``model.generate``; ``temperature`` below 0.01 means greedy; default 512 new tokens.
+            generation: for ``model.generate``; ``temperature`` below 0.01 means greedy; default 512 new tokens, fewer
+                where the context leaves fewer.
 
         Returns:
-            The answer, without special tokens and surrounding white space.
+            The answer up to ``</s>`` or a role's name, without special tokens and surrounding white space.
 
         Raises:
             MediaError: the clip or image cannot be used.
             PlaceholderError: a placeholder without a clip or image.
+            ContextLengthError: the conversation leaves no room for an answer.
         """
         inputs = self._inputs(question, video, image, history)
-        output = self.model.generate(**inputs, **self._generation(generation))
-        return self.processor.decode(output[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True).strip()
+        prompt = inputs["input_ids"].shape[1]
+        output = self.model.generate(**inputs, **self._generation(generation, prompt))
+        return self._answers(output, prompt)[0]
+
+    def caption(self, video: Any = None, image: Any = None, question: str = CAPTION_QUESTION, **generation: Any) -> str:
+        """A detailed description of a clip or an image.
+
+        Args:
+            video, image: as for :meth:`chat`; one of both.
+            question: what the model is asked.
+            generation: as for :meth:`chat`; greedy if neither ``temperature`` nor ``do_sample`` is given.
+
+        Raises:
+            SettingsError: neither a clip nor an image was given, or both.
+            MediaError: it cannot be used.
+        """
+        if video is None and image is None:
+            raise SettingsError("Expected a video or an image to describe, got neither.")
+        if not {"temperature", "do_sample"} & set(generation):
+            generation["do_sample"] = False
+        return self.chat(question, video, image, **generation)
 
     def stream(
         self,
@@ -99,22 +137,8 @@ class HoundModel:
     ) -> Iterator[str]:
         """As :meth:`chat`, piece by piece while it is generated."""
         inputs = self._inputs(question, video, image, history)
-        streamer = TextIteratorStreamer(self.processor.tokenizer, skip_prompt=True, skip_special_tokens=True)
-        failure: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                self.model.generate(**inputs, **self._generation(generation), streamer=streamer)
-            except BaseException as error:  # handed to the caller's thread below
-                failure.append(error)
-                streamer.end()
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        yield from streamer
-        thread.join()
-        if failure:
-            raise failure[0]
+        chosen = self._generation(generation, inputs["input_ids"].shape[1])
+        return stream_text(self.model.generate, {**inputs, **chosen}, self.processor.tokenizer)
 
     @torch.inference_mode()
     def chat_many(self, questions: Sequence[str], videos: Sequence[Any], **generation: Any) -> list[str]:
@@ -128,9 +152,9 @@ class HoundModel:
         """
         batch = self._batch([(question, "", video) for question, video in zip(questions, videos, strict=True)], "left")
         batch.pop("labels")
-        output = self.model.generate(**batch, **self._generation(generation))
-        answers = self.processor.batch_decode(output[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)
-        return [answer.strip() for answer in answers]
+        prompt = batch["input_ids"].shape[1]
+        output = self.model.generate(**batch, **self._generation(generation, prompt))
+        return self._answers(output, prompt)
 
     @torch.inference_mode()
     def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> torch.Tensor:
@@ -143,6 +167,7 @@ class HoundModel:
             float32 ``[len(items)]`` on the CPU.
         """
         batch = self._batch(items, "right")
+        new_tokens(self.model.config, batch["input_ids"].shape[1], at_least=0)
         labels = batch.pop("labels")[:, 1:]
         logits = self.model(**batch).logits[:, :-1].float()
         chosen = logits.log_softmax(-1).gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)
@@ -183,18 +208,21 @@ class HoundModel:
                 batch[f"{kind}_index"] = torch.tensor(index[kind], device=self.model.device)
         return batch
 
+    def _answers(self, output: torch.Tensor, prompt: int) -> list[str]:
+        texts = self.processor.batch_decode(output[:, prompt:], skip_special_tokens=True)
+        return [cut_roles(text).strip() for text in texts]
+
     def _inputs(self, question: str, video: Any, image: Any, history: History | None) -> dict[str, torch.Tensor]:
+        """Inputs of one conversation; whether it fits is known before a clip is opened."""
         if video is not None and image is not None:
             raise SettingsError("Expected a video or an image, got both. Ask about one at a time.")
         questions = [*[asked for asked, _ in history or ()], question]
         answers = [*[answer for _, answer in history or ()], ""]
-        token, tokens, media = "", 0, {}
+        token, tokens = "", 0
         if video is not None:
             token, tokens = VIDEO_TOKEN, self.processor.tokens_per_video
-            media["pixel_values_videos"] = self.processor.read_video(video)[None]
         elif image is not None:
             token, tokens = IMAGE_TOKEN, self.processor.tokens_per_image
-            media["pixel_values_images"] = self.processor.read_image(image)[None]
         elif any(PLACEHOLDER.search(text) for text in questions):
             raise PlaceholderError("The question has a placeholder, but no video or image was given.")
         cleaned = [PLACEHOLDER.sub("", text).strip() if PLACEHOLDER.search(text) else text for text in questions]
@@ -207,14 +235,19 @@ class HoundModel:
             for side in pair
             for token_id in side
         ]
+        new_tokens(self.model.config, len(ids))
         device = self.model.device
-        inputs = {name: value.to(device, self.model.dtype) for name, value in media.items()}
-        inputs["input_ids"] = torch.tensor([ids], device=device)
+        inputs = {"input_ids": torch.tensor([ids], device=device)}
         inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])
+        if video is not None:
+            inputs["pixel_values_videos"] = self.processor.read_video(video)[None].to(device, self.model.dtype)
+        elif image is not None:
+            inputs["pixel_values_images"] = self.processor.read_image(image)[None].to(device, self.model.dtype)
         return inputs
 
-    def _generation(self, given: dict[str, Any]) -> dict[str, Any]:
-        chosen = {"max_new_tokens": 512, **given}
+    def _generation(self, given: dict[str, Any], prompt: int | None = None) -> dict[str, Any]:
+        """Arguments for ``model.generate``, with the limits that a prompt of so many tokens sets."""
+        chosen = {"max_new_tokens": NEW_TOKENS, **given}
         temperature = chosen.get("temperature")
         if temperature is not None and temperature < 0.01:  # the original's rule
             chosen.pop("temperature")
@@ -225,4 +258,8 @@ class HoundModel:
         tokenizer = self.processor.tokenizer
         chosen.setdefault("pad_token_id", tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
         chosen.setdefault("eos_token_id", tokenizer.eos_token_id)
+        if prompt is not None:
+            chosen["max_new_tokens"] = new_tokens(self.model.config, prompt, chosen["max_new_tokens"])
+            criteria = [*chosen.get("stopping_criteria", ()), *stop_criteria(tokenizer, prompt)]
+            chosen["stopping_criteria"] = StoppingCriteriaList(criteria)
         return chosen

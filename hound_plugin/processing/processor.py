@@ -22,6 +22,7 @@ from transformers.utils import PROCESSOR_NAME, cached_file
 from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFoundError, SettingsError
 from hound_plugin.media.cache import FrameCache
 from hound_plugin.media.decode import read_clip
+from hound_plugin.media.memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.prompt import (
@@ -77,6 +78,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         self.decode_timeout: float | None = None
         self.frame_cache: str | None = None
         self.on_bad_media = "error"
+        self.memory: MediaMemory | None = None  # set where questions are answered
         super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
 
     @classmethod
@@ -147,6 +149,17 @@ class LlavaHoundProcessor(ProcessorMixin):
         Raises:
             MediaError: it cannot be found, read, or has no frames.
         """
+        if self.memory is None:
+            return self._read_video(video)
+        settings = ("video", self.num_frames, self.frame_sampling, self.decoder, *self._pixel_settings())
+        pixels: torch.Tensor = self.memory.recall(video, settings, self._read_video)
+        return pixels
+
+    def _pixel_settings(self) -> tuple[Any, ...]:
+        pixels = self.image_processor
+        return pixels.size, tuple(pixels.image_mean), tuple(pixels.image_std)
+
+    def _read_video(self, video: Any) -> torch.Tensor:
         cache = FrameCache(self.frame_cache) if self.frame_cache else None
         size, mean, std = self.image_processor.size, self.image_processor.image_mean, self.image_processor.image_std
         key = None
@@ -174,6 +187,13 @@ class LlavaHoundProcessor(ProcessorMixin):
         Returns:
             float32 ``[3, size, size]``; padded to a square first if ``image_aspect_ratio`` is "pad".
         """
+        if self.memory is None:
+            return self._read_image(image)
+        settings = ("image", self.image_aspect_ratio, *self._pixel_settings())
+        pixels: torch.Tensor = self.memory.recall(image, settings, self._read_image)
+        return pixels
+
+    def _read_image(self, image: Any) -> torch.Tensor:
         return self.image_processor.image(open_image(image), pad=self.image_aspect_ratio == "pad")
 
     def black_video(self) -> torch.Tensor:
