@@ -24,7 +24,8 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def test_there_are_recipes() -> None:
-    assert {"demo_sft.yaml", "demo_dpo.yaml", "hound_dpo.yaml"} <= {path.name for path in RECIPES}
+    serving = {"hound_chat.yaml", "hound_api.yaml", "hound_webchat.yaml"}
+    assert {"demo_sft.yaml", "demo_dpo.yaml", "hound_dpo.yaml"} | serving <= {path.name for path in RECIPES}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.name)

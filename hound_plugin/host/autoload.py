@@ -45,6 +45,8 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.model.loader",
     "llamafactory.train.kto.trainer",
     "deepspeed.runtime.zero.partition_parameters",
+    "llamafactory.chat.hf_engine",
+    "llamafactory.chat.chat_model",
 )
 
 DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import functools
 import os
+import inspect
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 from hound_plugin.errors import SettingsError
@@ -35,7 +37,17 @@ def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
         return around(original, *args, **kwargs)
 
     wrapped._hound_plugin = True  # type: ignore[attr-defined]
-    setattr(owner, name, wrapped)
+    static = isinstance(inspect.getattr_static(owner, name), staticmethod)
+    setattr(owner, name, staticmethod(wrapped) if static else wrapped)
+
+
+def _later(module: str, name: str) -> Callable[..., Any]:
+    """A function of ours that is imported when it is called: its module imports host modules that are under way."""
+
+    def around(*args: Any, **kwargs: Any) -> Any:
+        return getattr(import_module(f"hound_plugin.host.{module}"), name)(*args, **kwargs)
+
+    return around
 
 
 NAME = "llava_hound"  # of the template and of the model type
@@ -337,3 +349,33 @@ def _gather(
             original(init, [param], hierarchy, quantize)
     else:
         original(init, param_list, hierarchy, quantize)
+
+
+# --- llamafactory.chat.hf_engine
+
+
+def patch_engine(module: Any) -> None:
+    """Conversations of our template: literal placeholders, the context's length, ends of answers, and memory.
+
+    The host lets generation run beyond the context, hangs for ever when generation fails while an answer is streamed,
+    and decodes and encodes a clip again for every question. See :mod:`hound_plugin.host.engine`. Removable when
+    ``HuggingfaceEngine`` has hooks around ``_process_args`` and hands on exceptions of its generating thread.
+    """
+    for name, ours in (
+        ("__init__", "remember"),
+        ("_process_args", "process_args"),
+        ("_chat", "chat"),
+        ("_stream_chat", "stream_chat"),
+    ):
+        _wrap(module.HuggingfaceEngine, name, _later("engine", ours))
+
+
+# --- llamafactory.chat.chat_model
+
+
+def patch_chat_model(module: Any) -> None:
+    """Clips and images in ``llamafactory-cli chat``, which passes text only. See :mod:`hound_plugin.host.chat`.
+
+    Removable when the host's command takes media.
+    """
+    _wrap(module, "run_chat", _later("chat", "run_chat"))

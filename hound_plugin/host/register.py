@@ -121,5 +121,7 @@ _ACTIONS: dict[str, Callable[[Any], None]] = {
     "llamafactory.model.loader": _patch("patch_model_loader"),
     "llamafactory.train.kto.trainer": _patch("patch_kto"),
     "deepspeed.runtime.zero.partition_parameters": _patch("patch_zero3"),
+    "llamafactory.chat.hf_engine": _patch("patch_engine"),
+    "llamafactory.chat.chat_model": _patch("patch_chat_model"),
 }
 HOOKED_MODULES = tuple(_ACTIONS)

@@ -56,5 +56,6 @@ def test_several_turns_and_text_alone(chat: ChatModel) -> None:
     ]
     assert chat.chat(messages, videos=[clip])[0].response_length > 0
     assert chat.chat([{"role": "user", "content": "Hello"}])[0].response_length > 0
+    assert ask(chat, "<video>\nWhat moves?")  # a name without a clip is ordinary text
     with pytest.raises(PlaceholderError, match="found 1 in the question"):
-        ask(chat, "<video>\nWhat moves?")
+        ask(chat, "<video>\nWhat moves?", videos=[clip, clip])

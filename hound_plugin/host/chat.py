@@ -1,0 +1,199 @@
+"""``llamafactory-cli chat`` with clips and images, for LLaVA-Hound models; the host's own passes text only."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from hound_plugin.errors import HoundError
+from hound_plugin.host.engine import is_ours, shielded
+from hound_plugin.processing.processor import is_image_path
+from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
+
+WELCOME = (
+    "Welcome to the CLI application, use `clear` to remove the history, use `exit` to exit the application.\n"
+    "Use `/video PATH` or `/image PATH` to show something with the next question (Tab completes paths), or write "
+    "<video:PATH> in it; `/media` lists what is attached, `/detach` takes back what was not asked about yet."
+)
+COMMANDS = ("/video", "/image", "/media", "/detach", "/help")
+TOKENS = {"video": VIDEO_TOKEN, "image": IMAGE_TOKEN}
+_COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)
+_INLINE = re.compile(r"<(video|image):([^<>]+)>")
+_TO_COMPLETE = re.compile(r"(?:^\s*/(?:video|image)\s+|<(?:video|image):)([^<>]*)$")
+
+
+@dataclass
+class Session:
+    """One conversation at the terminal.
+
+    Attributes:
+        chat_model: the host's, loaded.
+        messages: questions, with a placeholder for each item that was shown with them, and answers.
+        shown: paths of clips and of images in ``messages``, in order.
+        waiting: ``(kind, path)`` of what goes with the next question.
+    """
+
+    chat_model: Any
+    messages: list[dict[str, str]] = field(default_factory=list)
+    shown: dict[str, list[str]] = field(default_factory=lambda: {"video": [], "image": []})
+    waiting: list[tuple[str, str]] = field(default_factory=list)
+
+    def run(self) -> None:
+        """Ask and answer until `exit` or the end of the input."""
+        _set_up_readline()
+        print(WELCOME)
+        while True:
+            try:
+                query = input("\nUser: ")
+            except UnicodeDecodeError:
+                print("Detected decoding error at the inputs, please set the terminal encoding to utf-8.")
+                continue
+            except (EOFError, KeyboardInterrupt):
+                print()
+                return
+            if query.strip() == "exit":
+                return
+            self.take(query)
+
+    def take(self, query: str) -> None:
+        """One line of the user: a command or a question. What is wrong with it is printed, and the session goes on."""
+        command = _COMMAND.fullmatch(query.strip())
+        try:
+            if query.strip() == "clear":
+                self.clear()
+            elif command is not None:
+                self._command(command.group(1), (command.group(2) or "").strip())
+            else:
+                self._question(query)
+        except HoundError as error:
+            print(f"[not done] {error}")
+
+    def clear(self) -> None:
+        """Forget questions, answers and what was shown."""
+        from llamafactory.extras.misc import torch_gc
+
+        self.messages, self.shown, self.waiting = [], {"video": [], "image": []}, []
+        torch_gc()
+        print("History has been removed.")
+
+    def _command(self, name: str, argument: str) -> None:
+        if name in ("/video", "/image"):
+            if not argument:
+                print(f"Usage: {name} PATH")
+                return
+            path = _path(argument)
+            self.waiting.append(self._checked(name[1:], path))
+            print(f"[{name[1:]}] {path}: goes with your next question.")
+        elif name == "/media":
+            lines = [f"[{kind}] {path}" for kind, paths in self.shown.items() for path in paths]
+            lines += [f"[{kind}] {path}: goes with your next question" for kind, path in self.waiting]
+            print("\n".join(lines) or "Nothing is attached. Use `/video PATH` or `/image PATH`.")
+        elif name == "/detach":
+            print(f"{len(self.waiting)} item(s) taken back.")
+            self.waiting = []
+        elif name == "/help":
+            print(WELCOME)
+        else:
+            print(f"No such command: {name}. There are {', '.join(COMMANDS)}, `clear` and `exit`.")
+
+    def _checked(self, kind: str, path: str) -> tuple[str, str]:
+        """Decode it now, so that a bad file is told at once; the engine keeps the result for the question."""
+        processor = self.chat_model.engine.processor
+        read: Callable[[str], Any] = processor.read_video if kind == "video" else processor.read_image
+        read(path)
+        return kind, path
+
+    def _question(self, query: str) -> None:
+        inline = [self._checked(kind, _path(path)) for kind, path in _INLINE.findall(query)]
+        text = _INLINE.sub("", query).strip() if inline else query
+        items = [*self.waiting, *inline]
+        content = "".join(TOKENS[kind] for kind, _ in items) + shielded(text)
+        media = {
+            kind: [*paths, *(path for other, path in items if other == kind)] for kind, paths in self.shown.items()
+        }
+        messages = [*self.messages, {"role": "user", "content": content}]
+        print("Assistant: ", end="", flush=True)
+        response = ""
+        try:
+            for piece in self.chat_model.stream_chat(
+                messages, images=media["image"] or None, videos=media["video"] or None
+            ):
+                print(piece, end="", flush=True)
+                response += piece
+        finally:
+            print()
+        self.messages = [*messages, {"role": "assistant", "content": response.strip()}]
+        self.shown, self.waiting = media, []
+
+
+def run_chat(original: Callable[[], None]) -> None:
+    """``llamafactory.chat.chat_model.run_chat``: ours for our template, else the host's own with the loaded model."""
+    names = original.__globals__
+    stock = names["ChatModel"]
+    chat_model = stock()
+    if is_ours(getattr(chat_model.engine, "template", None)):
+        Session(chat_model).run()
+        return
+    names["ChatModel"] = lambda: chat_model
+    try:
+        original()
+    finally:
+        names["ChatModel"] = stock
+
+
+def _path(text: str) -> str:
+    """A path as typed: with quotes, backslashes before spaces, or ``~``; one with bare spaces is taken as it stands."""
+    text = text.strip()
+    if not os.path.exists(text):
+        try:
+            parts = shlex.split(text)
+        except ValueError:
+            parts = []
+        text = parts[0] if len(parts) == 1 else text
+    return os.path.expanduser(text)
+
+
+def _set_up_readline() -> None:
+    try:
+        import readline
+    except ImportError:
+        print("Install `readline` for a better experience.")
+        return
+    readline.set_completer_delims(" \t\n/:")
+    readline.set_completer(lambda text, state: _nth(completions(readline.get_line_buffer(), text), state))
+    libedit = "libedit" in (readline.__doc__ or "")
+    readline.parse_and_bind("bind ^I rl_complete" if libedit else "tab: complete")
+
+
+def _nth(items: list[str], number: int) -> str | None:
+    return items[number] if number < len(items) else None
+
+
+def completions(line: str, text: str) -> list[str]:
+    """What may stand in place of ``text``, the end of ``line``: names of files, or of commands.
+
+    Folders end with a slash; for images only folders and images are offered.
+    """
+    path = _TO_COMPLETE.search(line)
+    if path is None:
+        if not line.startswith("/"):
+            return []
+        takes_path = ("/video", "/image")
+        return [name[1:] + " " * (name in takes_path) for name in COMMANDS if name.startswith(line)]
+    folder, begun = os.path.split(path.group(1))
+    try:
+        with os.scandir(os.path.expanduser(folder) or ".") as entries:
+            found = [(entry.name, entry.is_dir()) for entry in entries]
+    except OSError:
+        return []
+    images_only = "image" in line[: path.start(1)].rpartition("<")[2]
+    return sorted(
+        text + name[len(begun) :] + ("/" if is_folder else "")
+        for name, is_folder in found
+        if name.startswith(begun) and (begun.startswith(".") or not name.startswith("."))
+        if is_folder or not images_only or is_image_path(name)
+    )

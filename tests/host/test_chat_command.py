@@ -1,0 +1,196 @@
+"""``llamafactory-cli chat`` with clips: at a terminal, as a user does, and line by line in this process."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llamafactory.chat import ChatModel
+from llamafactory.chat import chat_model as host_module
+
+from hound_plugin.host import chat as ours
+from hound_plugin.host.chat import Session, completions
+from tests.goldens import ROOT, SFT
+from tests.host.hosting import REPO, environment, write_yaml
+from tests.host.terminal import Terminal
+from tests.model.batches import media_path
+
+ARGUMENTS = {
+    "model_name_or_path": str(SFT),  # the original layout
+    "template": "llava_hound",
+    "infer_dtype": "float32",
+    "do_sample": False,
+    "max_new_tokens": 16,
+}
+
+
+@pytest.fixture(scope="module")
+def adapter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """LoRA weights that change the answers."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    import hound_plugin
+
+    folder = tmp_path_factory.mktemp("lora")
+    torch.manual_seed(0)
+    model = hound_plugin.load(str(SFT)).model
+    adapted = get_peft_model(
+        model, LoraConfig(r=4, target_modules=r".*language_model.*\.(q_proj|v_proj)", init_lora_weights=False)
+    )
+    adapted.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chat_model(adapter: Path) -> ChatModel:
+    return ChatModel({**ARGUMENTS, "adapter_name_or_path": str(adapter), "finetuning_type": "lora"})
+
+
+@pytest.fixture
+def session(chat_model: ChatModel) -> Session:
+    return Session(chat_model)
+
+
+def answer(chat_model: ChatModel, messages: list[dict[str, str]], **media: Any) -> str:
+    return "".join(chat_model.stream_chat(messages, **media)).strip()
+
+
+@pytest.fixture(scope="module")
+def terminal(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    folder = tmp_path_factory.mktemp("chat")
+    (folder / "clips of mine").mkdir()
+    shutil.copy(ROOT / "media" / "clip_long.mp4", folder / "clips of mine" / "long clip.mp4")
+    (folder / "notes.txt").write_text("no clip")
+    recipe = write_yaml(
+        folder / "chat.yaml", {**ARGUMENTS, "adapter_name_or_path": str(adapter), "finetuning_type": "lora"}
+    )
+    program = str(Path(sys.executable).with_name("llamafactory-cli"))
+    child = Terminal([program, "chat", str(recipe)], str(folder), environment(folder, PYTHONPATH=str(REPO)))
+    yield child
+    child.close()
+
+
+def test_a_session_at_a_terminal(terminal: Terminal, chat_model: ChatModel) -> None:
+    """Everything in one session, because starting the command is what takes time."""
+    assert "`/video PATH`" in terminal.wait_for("\nUser: ")
+    terminal.type("/vi\tcli\tl\t")  # `/video`, the folder, the file
+    terminal.type("\n")
+    shown = terminal.wait_for("\nUser: ")
+    assert "[video] clips of mine/long clip.mp4: goes with your next question." in shown
+    assert "[video] clips of mine/long clip.mp4" in terminal.ask("/media")
+
+    clip = str(ROOT / "media" / "clip_long.mp4")
+    messages = [{"role": "user", "content": "<video>What moves?"}]
+    first = answer(chat_model, messages, videos=[clip])
+    assert terminal.ask("What moves?") == f"Assistant: {first}"
+    messages += [{"role": "assistant", "content": first}, {"role": "user", "content": "Sure?"}]
+    assert terminal.ask("Sure?") == f"Assistant: {answer(chat_model, messages, videos=[clip])}"
+
+    assert "No video at nowhere.mp4" in terminal.ask("/video nowhere.mp4")
+    assert "Cannot decode notes.txt" in terminal.ask("What of <video:notes.txt>?")
+    assert terminal.ask("clear").strip().startswith("History has been removed.")
+    assert "Nothing is attached" in terminal.ask("/media")
+    literal = terminal.ask("What does <video> or </s> mean?")
+    assert literal.startswith("Assistant: ")
+    terminal.type("exit\n")
+    assert terminal.close() == 0
+
+
+def test_what_was_shown_stays_with_its_question(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    long, short = media_path("clip_long"), str(ROOT / "media" / "clip_short.mp4")
+    wide = str(ROOT / "media" / "img_wide.jpg")
+    session.take(f"/video {long}")
+    session.take("What moves?")
+    session.take(f"And <video:{short}> with <image:{wide}> there?")
+    contents = [message["content"] for message in session.messages if message["role"] == "user"]
+    assert contents == ["<video>What moves?", "<video><image>And  with  there?"]
+    assert session.shown == {"video": [long, short], "image": [wide]}
+    told = capsys.readouterr().out
+    expected = answer(session.chat_model, session.messages[:3], videos=[long, short], images=[wide])
+    assert f"Assistant: {expected}" in told
+    session.take("/media")
+    assert capsys.readouterr().out.splitlines() == [f"[video] {long}", f"[video] {short}", f"[image] {wide}"]
+
+
+def test_a_literal_placeholder_is_ordinary_text(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also beside a real clip, and it is not the same question as without it."""
+    clip = media_path("clip_long")
+    session.take(f"/video {clip}")
+    session.take("Is <video> or <image> a word?")
+    assert len(session.messages) == 2
+    tokenizer, template = session.chat_model.engine.tokenizer, session.chat_model.engine.template
+    processor = session.chat_model.engine.processor
+    expanded = template.mm_plugin.process_messages(session.messages[:1], [], [clip], [], processor)
+    ids, _ = template.encode_oneturn(tokenizer, [*expanded, {"role": "assistant", "content": ""}])
+    video = tokenizer.convert_tokens_to_ids("<video>")
+    assert ids.count(video) == processor.tokens_per_video
+    assert tokenizer.convert_tokens_to_ids("<image>") not in ids
+    visible = tokenizer.decode([token for token in ids if token != video])
+    assert "Is <video> or <image> a word?" in visible
+    capsys.readouterr()
+
+
+def test_a_conversation_that_no_longer_fits_goes_on(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+    clip = media_path("clip_short")
+    for _ in range(11):  # 11 x 392 tokens, and the context holds 4096
+        session.take(f"/video {clip}")
+    session.take("What moves?")
+    assert "no longer fits" in capsys.readouterr().out
+    assert session.messages == []
+    assert len(session.waiting) == 11
+    session.take("/detach")
+    session.take("Hello")
+    assert len(session.messages) == 2
+
+
+def test_paths_as_people_type_them(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = tmp_path / "my clip.mp4"
+    shutil.copy(ROOT / "media" / "clip_short.mp4", clip)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for typed in (f"'{clip}'", f'"{clip}"', str(clip), str(clip).replace(" ", "\\ "), "~/my\\ clip.mp4"):
+        session.take(f"/video {typed}")
+    assert session.waiting == [("video", str(clip))] * 5
+
+
+def test_what_tab_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a folder" / "inner").mkdir(parents=True)
+    for name in ("a clip.mp4", "a picture.png", ".hidden.mp4"):
+        (tmp_path / name).touch()
+    assert completions("/", "") == ["video ", "image ", "media", "detach", "help"]
+    assert completions("/vi", "vi") == ["video "]
+    assert completions("/video a", "a") == ["a clip.mp4", "a folder/", "a picture.png"]
+    assert completions("/image a", "a") == ["a folder/", "a picture.png"]
+    assert completions("Look at <video:a c", "c") == ["clip.mp4"]
+    assert completions("/video a folder/i", "i") == ["inner/"]
+    assert completions("/video .h", ".h") == [".hidden.mp4"]
+    assert completions("/video nowhere/x", "x") == []
+    assert completions("What is in a", "a") == []
+
+
+def test_other_models_keep_the_hosts_chat(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """The stock loop runs, with the model that is loaded once."""
+    loaded = []
+
+    class Other:
+        engine = type("Engine", (), {"template": object()})()
+
+        def __init__(self) -> None:
+            loaded.append(self)
+
+        def stream_chat(self, messages: list[dict[str, str]]) -> Iterator[str]:
+            yield messages[-1]["content"].upper()
+
+    lines = iter(["<video> /video x", "exit"])
+    monkeypatch.setattr(host_module, "ChatModel", Other)
+    monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
+    monkeypatch.setattr(ours, "Session", None)
+    host_module.run_chat()
+    assert "Assistant: <VIDEO> /VIDEO X" in capsys.readouterr().out
+    assert len(loaded) == 1
+    assert host_module.ChatModel is Other
