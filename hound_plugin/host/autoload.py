@@ -47,6 +47,8 @@ HOOKED_MODULES: tuple[str, ...] = (
     "deepspeed.runtime.zero.partition_parameters",
     "llamafactory.chat.hf_engine",
     "llamafactory.chat.chat_model",
+    "llamafactory.api.chat",
+    "llamafactory.api.app",
 )
 
 DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"

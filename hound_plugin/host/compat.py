@@ -379,3 +379,23 @@ def patch_chat_model(module: Any) -> None:
     Removable when the host's command takes media.
     """
     _wrap(module, "run_chat", _later("chat", "run_chat"))
+
+
+# --- llamafactory.api
+
+
+def patch_api_chat(module: Any) -> None:
+    """Take media that :mod:`hound_plugin.host.api` has read and checked.
+
+    The host reads them on its event loop, cannot read ``data:`` clips (their stream is read twice), follows redirects
+    to private addresses, and takes /allowed-evil for a part of /allowed. Removable when it does none of that.
+    """
+    _wrap(module, "_process_request", _later("api", "process_request"))
+
+
+def patch_api_app(module: Any) -> None:
+    """Check a request before its answer begins; in the host a bad one is a 500, or breaks off a streamed answer.
+
+    Removable when ``create_chat_completion`` reads media before it begins to answer, and reports what is wrong.
+    """
+    _wrap(module, "create_app", _later("api", "create_app"))

@@ -1,0 +1,199 @@
+"""Where the media of an API request may come from: the allowed folder, ``data:`` URIs, public http addresses.
+
+The host's own checks are asked first. Beyond them: a folder beside the allowed one whose name begins alike is outside;
+every frame of a folder must itself lie inside; a redirect is checked like the address that led to it; and the
+connection goes to the very network address that was checked, so that a name cannot change its meaning in between.
+Refusals do not tell what exists outside the allowed folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import ipaddress
+import os
+import re
+import socket
+import stat
+import time
+from typing import Any
+from urllib.parse import urljoin
+
+from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
+from hound_plugin.media.frames import list_frames
+
+MAX_BYTES = 512 << 20
+MAX_REDIRECTS = 5
+MAX_SECONDS = 120.0
+# the kinds that the host takes, and no others
+_DATA = {
+    "image": re.compile(r"data:image/(?:png|jpg|jpeg|gif|bmp);base64,(.+)", re.DOTALL),
+    "video": re.compile(r"data:video/(?:mp4|mkv|avi|mov);base64,(.+)", re.DOTALL),
+}
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def open_source(url: str, kind: str) -> str | list[str] | bytes:
+    """What the processor can read: a real path, the frames of a folder, or bytes.
+
+    Args:
+        url: of an ``image_url`` or a ``video_url``.
+        kind: "image" or "video".
+
+    Raises:
+        MediaError: it may not be read, cannot be had, or is empty.
+        fastapi.HTTPException: the host's own check refuses it.
+    """
+    if url.startswith("data:"):
+        return _decoded(url, kind)
+    if _SCHEME.match(url):
+        return fetch(url)
+    return local_media(url, kind)
+
+
+def _decoded(url: str, kind: str) -> bytes:
+    match = _DATA[kind].fullmatch(url)
+    if match is None:
+        known = _DATA[kind].pattern.partition("/")[2].partition(";")[0]
+        raise MediaDecodeError(
+            f"Expected a {kind} as data:{kind}/{known};base64,..., got {url[:40]!r}. Encode it so, or name its kind."
+        )
+    try:
+        return base64.b64decode(match.group(1))
+    except (binascii.Error, ValueError) as error:
+        raise MediaDecodeError(f"The base64 text of a {kind} cannot be decoded: {error}.") from error
+
+
+# --- local paths
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether ``path``, all links followed, lies in ``folder`` or is the folder."""
+    real, root = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([real, root]) == root
+
+
+def local_media(path: str, kind: str) -> str | list[str]:
+    """The real path of a file in the allowed folder, or of each frame of a folder in it.
+
+    Raises:
+        MediaError: outside, missing, or neither a file nor (for clips) a folder.
+        fastapi.HTTPException: the host refuses local files.
+    """
+    from llamafactory.api import common
+
+    if not common.ALLOW_LOCAL_FILES:
+        common.check_lfi_path(path)  # raises with its own status
+    refused = MediaNotFoundError(
+        "Expected a path inside the server's media folder (SAFE_MEDIA_PATH), or it is missing."
+    )
+    try:
+        if not is_inside(path, common.SAFE_MEDIA_PATH):
+            raise refused
+        common.check_lfi_path(path)
+        real = os.path.realpath(path)
+        mode = os.stat(real).st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, MediaError):
+            raise
+        raise refused from error
+    if stat.S_ISREG(mode):
+        return real
+    if not stat.S_ISDIR(mode) or kind != "video":
+        raise MediaDecodeError(f"Expected a regular file as {kind}, got a folder or a device: {path}.", path)
+    frames = list_frames(real)
+    for frame in frames:
+        if not is_inside(frame, common.SAFE_MEDIA_PATH) or not os.path.isfile(frame):
+            raise refused
+        common.check_lfi_path(frame)
+    return [os.path.realpath(frame) for frame in frames]
+
+
+# --- http
+
+
+def is_public(address: str) -> bool:
+    """Whether a network address belongs to the public internet, also when it wraps another one."""
+    ip = ipaddress.ip_address(address.partition("%")[0])
+    if isinstance(ip, ipaddress.IPv6Address):
+        if ip.ipv4_mapped is not None:
+            return is_public(str(ip.ipv4_mapped))
+        if ip.sixtofour is not None or ip.teredo is not None or ip in _NAT64:
+            return False
+    return ip.is_global and not ip.is_multicast
+
+
+def fetch(url: str) -> bytes:
+    """Download from public addresses only, redirects included.
+
+    Raises:
+        MediaError: private or unreachable, too large, too slow, or an answer other than 200.
+        fastapi.HTTPException: the host's own check refuses it.
+    """
+    from llamafactory.api.common import check_ssrf_url
+    from urllib3.exceptions import HTTPError
+
+    deadline = time.monotonic() + MAX_SECONDS
+    for _ in range(MAX_REDIRECTS + 1):
+        check_ssrf_url(url)
+        try:
+            response = _request(url)
+            try:
+                if response.status in (301, 302, 303, 307, 308) and response.headers.get("Location"):
+                    url = urljoin(url, response.headers["Location"])
+                    continue
+                if response.status != 200:
+                    raise MediaNotFoundError(f"{url[:200]} answers with status {response.status}.", url)
+                return _body(response, url, deadline)
+            finally:
+                response.close()
+        except (HTTPError, OSError, ValueError) as error:
+            if isinstance(error, MediaError):
+                raise
+            raise MediaNotFoundError(f"{url[:200]} cannot be read: {error}.", url) from error
+    raise MediaNotFoundError(f"{url[:200]}: more than {MAX_REDIRECTS} redirects.", url)
+
+
+def _request(url: str) -> Any:
+    """Send a GET to one of the checked addresses of the URL's host."""
+    import urllib3
+
+    parts = urllib3.util.parse_url(url)
+    host = (parts.hostname or "").strip("[]")
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    addresses = list(
+        dict.fromkeys(str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+    )
+    if not addresses or not all(map(is_public, addresses)):
+        raise MediaNotFoundError(f"{url[:200]}: private or reserved network addresses are not read from.", url)
+    timeout = urllib3.Timeout(connect=10, read=30)
+    pool: Any
+    if parts.scheme == "https":
+        pool = urllib3.HTTPSConnectionPool(
+            addresses[0], port, timeout=timeout, retries=False, server_hostname=host, assert_hostname=host,
+            ca_certs=_certificates(),
+        )  # fmt: skip
+    else:
+        pool = urllib3.HTTPConnectionPool(addresses[0], port, timeout=timeout, retries=False)
+    headers = {"Host": parts.netloc.rpartition("@")[2] if parts.netloc else host, "Accept-Encoding": "identity"}
+    return pool.urlopen(
+        "GET", parts.request_uri, headers=headers, redirect=False, preload_content=False, assert_same_host=False
+    )
+
+
+def _certificates() -> str:
+    import certifi
+
+    return os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
+
+
+def _body(response: Any, url: str, deadline: float) -> bytes:
+    content = bytearray()
+    for chunk in response.stream(1 << 16):
+        content += chunk
+        if len(content) > MAX_BYTES:
+            raise MediaError(f"{url[:200]} is larger than {MAX_BYTES >> 20} MiB.", url)
+        if time.monotonic() > deadline:
+            raise MediaError(f"{url[:200]} was not complete after {MAX_SECONDS:.0f} s.", url)
+    return bytes(content)
