@@ -6,9 +6,10 @@ from io import BytesIO
 from typing import Any
 
 import pytest
+import torch
 from llamafactory.chat import ChatModel
 
-from hound_plugin.errors import PlaceholderError
+from hound_plugin.errors import HoundError, PlaceholderError
 from tests.goldens import ROOT, SFT, load_json
 from tests.model.batches import media_path
 
@@ -59,3 +60,66 @@ def test_several_turns_and_text_alone(chat: ChatModel) -> None:
     assert ask(chat, "<video>\nWhat moves?")  # a name without a clip is ordinary text
     with pytest.raises(PlaceholderError, match="found 1 in the question"):
         ask(chat, "<video>\nWhat moves?", videos=[clip, clip])
+
+
+def test_a_second_question_neither_decodes_nor_encodes(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And gives what a model without memory gives."""
+    processor, tower = chat.engine.processor, chat.engine.model.model.video_tower
+    calls = []
+    for owner, name in ((processor, "_read_video"), (tower, "features")):
+        original = getattr(owner, name)
+        monkeypatch.setattr(owner, name, lambda *args, o=original, n=name: (calls.append(n), o(*args))[1])
+    chat.engine.model.model.feature_memory.clear()
+    processor.memory.clear()
+    clip = str(ROOT / "media" / "clip_long.mp4")
+    messages = [{"role": "user", "content": "What moves?"}]
+    messages += [{"role": "assistant", "content": ask(chat, "What moves?", videos=[clip])}]
+    messages += [{"role": "user", "content": "Sure?"}]
+    second = chat.chat(messages, videos=[clip])[0].response_text
+    assert "".join(chat.stream_chat(messages, videos=[clip])).strip() == second.strip()
+    assert calls == ["_read_video", "features"]
+    monkeypatch.setattr(processor, "memory", None)
+    monkeypatch.setattr(chat.engine.model.model, "feature_memory", None)
+    assert chat.chat(messages, videos=[clip])[0].response_text == second
+
+
+def test_the_engine_lives_on_after_an_error(chat: ChatModel) -> None:
+    """In the host, an error in the generating thread of a streamed answer blocks every later question for ever."""
+    clip = media_path("clip_short")
+    for media in ([clip] * 11, ["nowhere.mp4"]):
+        question = [{"role": "user", "content": "What?"}]
+        with pytest.raises(HoundError):
+            list(chat.stream_chat(question, videos=media))
+        with pytest.raises(HoundError):
+            chat.chat(question, videos=media)
+
+    def failing(*args: Any) -> None:
+        raise RuntimeError("out of memory")
+
+    hook = chat.engine.model.lm_head.register_forward_pre_hook(failing)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        list(chat.stream_chat([{"role": "user", "content": "What?"}]))
+    hook.remove()
+    assert list(chat.stream_chat([{"role": "user", "content": "What?"}]))
+
+
+def test_role_names_end_an_answer(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model that goes on to play both parts: its head is made to say " A dog. USER: And" whatever is asked."""
+    tokenizer = chat.engine.tokenizer
+    script = tokenizer("A dog. USER: And what then? ASSISTANT: It", add_special_tokens=False)["input_ids"]
+    question = [{"role": "user", "content": "What?"}]
+    spoken: list[int] = []
+
+    def say(module: Any, args: Any, output: torch.Tensor) -> torch.Tensor:
+        forced = torch.full_like(output, -1e9)
+        forced[..., script[min(len(spoken), len(script) - 1)]] = 0.0
+        spoken.append(1)
+        return forced
+
+    hook = chat.engine.model.lm_head.register_forward_hook(say)
+    response = chat.chat(question)[0]
+    assert (response.response_text.strip(), response.finish_reason) == ("A dog.", "stop")
+    assert len(spoken) < len(script)
+    spoken.clear()
+    assert "".join(chat.stream_chat(question)).strip() == "A dog."
+    hook.remove()
