@@ -28,6 +28,7 @@ EXAMPLES = """\
 examples:
   hound doctor                 is this environment fit, and is the plugin active in LLaMA-Factory?
   hound doctor --json          the same for machines
+  hound doctor --serve FILE    is this YAML of chat, api or webchat fit to answer questions about clips?
   hound demo                   write the tiny model, its clips and data to demo/
   hound demo --run             the same, then SFT and DPO through llamafactory-cli, and held-out accuracies
   hound convert SRC DST        original LLaVA-Hound or Video-LLaVA checkpoint to Hugging Face layout, or back
@@ -90,13 +91,20 @@ def add_doctor(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
+    parser.add_argument(
+        "--serve",
+        nargs="+",
+        default=(),
+        metavar=("YAML", "key=value"),
+        help="also check a set-up of chat, api or webchat: allowed media folder, decoder, template, model, adapter",
+    )
     parser.set_defaults(run=_doctor)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
     from hound_plugin import doctor
 
-    checks = doctor.examine()
+    checks = doctor.examine(arguments.serve)
     print(doctor.to_json(checks) if arguments.json else doctor.to_text(checks))
     return doctor.exit_code(checks)
 

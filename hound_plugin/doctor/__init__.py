@@ -6,13 +6,14 @@ itself works where torch or LLaMA-Factory are missing or broken.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from .activation import check_activation, check_switches
 from .machine import check_machine
 from .report import FAIL, OK, WARN, Check, exit_code, to_json, to_text
 from .runtime import check_decoders, check_torch
+from .serving import check_serving
 from .versions import check_versions
 
 __all__ = ["FAIL", "OK", "WARN", "Check", "examine", "exit_code", "to_json", "to_text"]
@@ -27,10 +28,15 @@ _SECTIONS: tuple[tuple[str, Callable[[], list[Check]]], ...] = (
 )
 
 
-def examine() -> list[Check]:
-    """Run every check; a check that itself fails is one failed line, not an exception."""
+def examine(serve: Sequence[str] = ()) -> list[Check]:
+    """Run every check; a check that itself fails is one failed line, not an exception.
+
+    Args:
+        serve: a YAML file of chat, API or web chat, and ``key=value`` overrides, to be checked as well.
+    """
+    sections = (*_SECTIONS, ("serving", lambda: check_serving(serve))) if serve else _SECTIONS
     with ThreadPoolExecutor(max_workers=2) as pool:  # the slow ones wait for child processes
-        futures = [(name, pool.submit(function)) for name, function in _SECTIONS]
+        futures = [(name, pool.submit(function)) for name, function in sections]
     checks: list[Check] = []
     for name, future in futures:
         error = future.exception()
