@@ -19,6 +19,7 @@ import time
 from typing import Any
 from urllib.parse import urljoin
 
+from hound_plugin import __version__
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.media.frames import list_frames
 
@@ -176,7 +177,11 @@ def _request(url: str) -> Any:
         )  # fmt: skip
     else:
         pool = urllib3.HTTPConnectionPool(addresses[0], port, timeout=timeout, retries=False)
-    headers = {"Host": parts.netloc.rpartition("@")[2] if parts.netloc else host, "Accept-Encoding": "identity"}
+    headers = {
+        "Host": parts.netloc.rpartition("@")[2] if parts.netloc else host,
+        "Accept-Encoding": "identity",
+        "User-Agent": f"hound-plugin/{__version__}",
+    }
     return pool.urlopen(
         "GET", parts.request_uri, headers=headers, redirect=False, preload_content=False, assert_same_host=False
     )

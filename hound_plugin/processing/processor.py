@@ -311,6 +311,8 @@ def open_image(image: Any) -> Image.Image:
         raise MediaDecodeError(f"Expected an image (path, PIL image, array, bytes or stream), got {type(image)}.")
     try:
         with Image.open(source) as opened:
+            if opened.format == "EPS":  # PIL would run Ghostscript on it
+                raise ValueError("PostScript is a program, no image")
             return opened.convert("RGB")
     except FileNotFoundError as error:
         raise MediaNotFoundError(

@@ -109,6 +109,9 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "empty.mp4").touch()
     (folder / "notes.txt").write_text("no clip at all")
     (folder / "cut.mp4").write_bytes(LONG.read_bytes()[:3000])
+    (folder / "postscript.png").write_text(
+        "%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\nshowpage\n%%EOF\n"
+    )
     (folder / "playlist.mp4").write_text(f"#EXTM3U\n#EXTINF:1,\n{LONG}\n#EXT-X-ENDLIST\n")
     evil = folder.parent / "allowed-evil"
     shutil.copytree(ROOT / "frames" / "clip_short", evil)
@@ -242,6 +245,7 @@ BAD = {
     "cut": ("video", "cut.mp4", "Cannot decode"),
     "playlist": ("video", "playlist.mp4", "Cannot decode"),
     "no image": ("image", "notes.txt", "cannot be decoded"),
+    "postscript": ("image", "postscript.png", "PostScript is a program"),
     "folder as image": ("image", "frames", "regular file"),
     "empty folder": ("video", "nothing", "No frame"),
     "beside": ("video", "../allowed-evil/clip.mp4", "media folder"),
