@@ -57,7 +57,11 @@ class Session:
                 return
             if query.strip() == "exit":
                 return
-            self.take(query)
+            try:
+                self.take(query)
+            except KeyboardInterrupt:  # in the midst of an answer, which the host's engine cannot call off
+                print()
+                return
 
     def take(self, query: str) -> None:
         """One line of the user: a command or a question. What is wrong with it is printed, and the session goes on."""

@@ -87,7 +87,7 @@ def local_media(path: str, kind: str) -> str | list[str]:
     if not common.ALLOW_LOCAL_FILES:
         common.check_lfi_path(path)  # raises with its own status
     refused = MediaNotFoundError(
-        "Expected a path inside the server's media folder (SAFE_MEDIA_PATH), or it is missing."
+        "Expected the path of a clip or an image in the server's media folder (SAFE_MEDIA_PATH); there is none here."
     )
     try:
         if not is_inside(path, common.SAFE_MEDIA_PATH):

@@ -13,9 +13,11 @@ from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStr
 from hound_plugin.errors import ContextLengthError
 
 _ROLES = ("USER:", "ASSISTANT:")
-_ROLE = re.compile(rf"(?:^|\s+)(?:{'|'.join(_ROLES)})")
+_NAMES = "|".join(_ROLES)
 _BEGUN = "|".join(sorted({name[:end] for name in _ROLES for end in range(1, len(name))}, key=len, reverse=True))
-_PERHAPS = re.compile(rf"(?:\s+|^)(?:{_BEGUN})?$")  # the end of a text that may go on to be a role's name
+# a role's name begins an answer or follows white space; and the end of a text that may go on to be one
+_ROLE, _PERHAPS = re.compile(rf"(?:^|\s+)(?:{_NAMES})"), re.compile(rf"(?:\s+|^)(?:{_BEGUN})?$")
+_LATER_ROLE, _PERHAPS_LATER = re.compile(rf"\s+(?:{_NAMES})"), re.compile(rf"\s+(?:{_BEGUN})?$")
 _WINDOW = 16  # tokens; a role's name in characters is shorter
 
 
@@ -54,21 +56,19 @@ def cut_roles(text: str) -> str:
 
 def filter_roles(pieces: Iterable[str]) -> Iterator[str]:
     """:func:`cut_roles` for an answer that comes in pieces; holds back what may become a role's name."""
-    held, begun = "", False
+    held, role, perhaps = "", _ROLE, _PERHAPS
     for piece in pieces:
         held += piece
-        found = _ROLE.search(held)
-        if found is not None and (not begun or held[found.start()].isspace()):
+        found = role.search(held)
+        if found is not None:
             if found.start():
                 yield held[: found.start()]
             return
-        perhaps = _PERHAPS.search(held)
-        end = len(held) if perhaps is None else perhaps.start()
-        if begun and perhaps is not None and not held[end:][:1].isspace():
-            end = len(held)
+        waits = perhaps.search(held)
+        end = len(held) if waits is None else waits.start()
         if end:
             yield held[:end]
-            held, begun = held[end:], True
+            held, role, perhaps = held[end:], _LATER_ROLE, _PERHAPS_LATER
     if held:
         yield held
 

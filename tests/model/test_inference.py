@@ -307,6 +307,7 @@ TEXTS = {
     "The MAIN USERS: all of them": "The MAIN USERS: all of them",
     "It says SUPERUSER: no": "It says SUPERUSER: no",
     "A USER sees": "A USER sees",
+    "SUPERUSER: x USER: y": "SUPERUSER: x",
     "ends with US": "ends with US",
     "": "",
     "spaces  \n ": "spaces  \n ",
