@@ -5,12 +5,14 @@ from __future__ import annotations
 import base64
 import shutil
 import socket
+import ssl
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ import openai
 import pytest
 from llamafactory.chat import ChatModel
 
-from hound_plugin.host.sources import is_inside, is_public
+from hound_plugin.errors import MediaNotFoundError
+from hound_plugin.host.sources import fetch, is_inside, is_public
 from tests.goldens import ROOT, SFT
 from tests.host.hosting import REPO, environment, write_yaml
 
@@ -315,6 +318,57 @@ def test_an_answer_keeps_within_the_context(client: openai.OpenAI, local: ChatMo
     )
     assert answer.usage.total_tokens <= 4096
     assert answer.usage.prompt_tokens > 3920
+
+
+def test_several_answers(client: openai.OpenAI, media: Path) -> None:
+    answer: Any = client.chat.completions.create(
+        model="hound",
+        messages=[{"role": "user", "content": content("What?", part("video", media / "clip_long.mp4"))}],  # type: ignore[typeddict-item]
+        n=2,
+    )
+    assert [choice.index for choice in answer.choices] == [0, 1]
+
+
+def test_https_is_verified_against_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The connection goes to an address, the certificate belongs to a name."""
+    certificate = make_certificate(tmp_path, "clips.test")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate)
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Clips)
+    server.socket = context.wrap_socket(server.socket, server_side=True)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    port = server.server_address[1]
+    names = dict.fromkeys(("clips.test", "other.test"), "93.184.216.34") | {"93.184.216.34": "127.0.0.1"}
+    monkeypatch.setattr(
+        socket, "getaddrinfo", lambda host, port, *args, **kwargs: [(2, 1, 6, "", (names.get(host, host), port))]
+    )
+    with pytest.raises(MediaNotFoundError, match="CERTIFICATE_VERIFY_FAILED"):
+        fetch(f"https://clips.test:{port}/clip.mp4")
+    monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
+    assert fetch(f"https://clips.test:{port}/clip.mp4") == LONG.read_bytes()
+    with pytest.raises(MediaNotFoundError, match=r"doesn't match 'clips\.test'"):
+        fetch(f"https://other.test:{port}/clip.mp4")
+    server.shutdown()
+
+
+def make_certificate(folder: Path, name: str) -> Path:
+    """A self-signed certificate with its key in one file."""
+    x509 = pytest.importorskip("cryptography.x509")
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.oid.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    builder = x509.CertificateBuilder(subject, subject, key.public_key(), x509.random_serial_number())
+    builder = builder.not_valid_before(now - timedelta(days=1)).not_valid_after(now + timedelta(days=1))
+    builder = builder.add_extension(x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False)
+    text = builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+    text += key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+    )
+    (folder / "certificate.pem").write_bytes(text)
+    return folder / "certificate.pem"
 
 
 def test_what_is_inside_and_what_is_public(tmp_path: Path) -> None:
