@@ -27,7 +27,7 @@ _TO_COMPLETE = re.compile(r"(?:^\s*/(?:video|image)\s+|<(?:video|image):)([^<>]*
 
 
 @dataclass
-class Session:
+class Conversation:
     """One conversation at the terminal.
 
     Attributes:
@@ -64,7 +64,7 @@ class Session:
                 return
 
     def take(self, query: str) -> None:
-        """One line of the user: a command or a question. What is wrong with it is printed, and the session goes on."""
+        """One line of the user: a command or a question. What is wrong is printed, and the conversation goes on."""
         command = _COMMAND.fullmatch(query.strip())
         try:
             if query.strip() == "clear":
@@ -140,7 +140,7 @@ def run_chat(original: Callable[[], None]) -> None:
     stock = names["ChatModel"]
     chat_model = stock()
     if is_ours(getattr(chat_model.engine, "template", None)):
-        Session(chat_model).run()
+        Conversation(chat_model).run()
         return
     names["ChatModel"] = lambda: chat_model
     try:

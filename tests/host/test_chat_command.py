@@ -13,7 +13,7 @@ from llamafactory.chat import ChatModel
 from llamafactory.chat import chat_model as host_module
 
 from hound_plugin.host import chat as ours
-from hound_plugin.host.chat import Session, completions
+from hound_plugin.host.chat import Conversation, completions
 from tests.goldens import ROOT, SFT
 from tests.host.hosting import REPO, environment, write_yaml
 from tests.host.terminal import Terminal
@@ -52,8 +52,8 @@ def chat_model(adapter: Path) -> ChatModel:
 
 
 @pytest.fixture
-def session(chat_model: ChatModel) -> Session:
-    return Session(chat_model)
+def conversation(chat_model: ChatModel) -> Conversation:
+    return Conversation(chat_model)
 
 
 def answer(chat_model: ChatModel, messages: list[dict[str, str]], **media: Any) -> str:
@@ -75,8 +75,8 @@ def terminal(adapter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     child.close()
 
 
-def test_a_session_at_a_terminal(terminal: Terminal, chat_model: ChatModel) -> None:
-    """Everything in one session, because starting the command is what takes time."""
+def test_a_conversation_at_a_terminal(terminal: Terminal, chat_model: ChatModel) -> None:
+    """Everything in one conversation, because starting the command is what takes time."""
     assert "`/video PATH`" in terminal.wait_for("\nUser: ")
     terminal.type("/vi\tcli\tl\t")  # `/video`, the folder, the file
     terminal.type("\n")
@@ -101,31 +101,31 @@ def test_a_session_at_a_terminal(terminal: Terminal, chat_model: ChatModel) -> N
     assert terminal.close() == 0
 
 
-def test_what_was_shown_stays_with_its_question(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_was_shown_stays_with_its_question(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
     long, short = media_path("clip_long"), str(ROOT / "media" / "clip_short.mp4")
     wide = str(ROOT / "media" / "img_wide.jpg")
-    session.take(f"/video {long}")
-    session.take("What moves?")
-    session.take(f"And <video:{short}> with <image:{wide}> there?")
-    contents = [message["content"] for message in session.messages if message["role"] == "user"]
+    conversation.take(f"/video {long}")
+    conversation.take("What moves?")
+    conversation.take(f"And <video:{short}> with <image:{wide}> there?")
+    contents = [message["content"] for message in conversation.messages if message["role"] == "user"]
     assert contents == ["<video>What moves?", "<video><image>And  with  there?"]
-    assert session.shown == {"video": [long, short], "image": [wide]}
+    assert conversation.shown == {"video": [long, short], "image": [wide]}
     told = capsys.readouterr().out
-    expected = answer(session.chat_model, session.messages[:3], videos=[long, short], images=[wide])
+    expected = answer(conversation.chat_model, conversation.messages[:3], videos=[long, short], images=[wide])
     assert f"Assistant: {expected}" in told
-    session.take("/media")
+    conversation.take("/media")
     assert capsys.readouterr().out.splitlines() == [f"[video] {long}", f"[video] {short}", f"[image] {wide}"]
 
 
-def test_a_literal_placeholder_is_ordinary_text(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_literal_placeholder_is_ordinary_text(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
     """Also beside a real clip, and it is not the same question as without it."""
     clip = media_path("clip_long")
-    session.take(f"/video {clip}")
-    session.take("Is <video> or <image> a word?")
-    assert len(session.messages) == 2
-    tokenizer, template = session.chat_model.engine.tokenizer, session.chat_model.engine.template
-    processor = session.chat_model.engine.processor
-    expanded = template.mm_plugin.process_messages(session.messages[:1], [], [clip], [], processor)
+    conversation.take(f"/video {clip}")
+    conversation.take("Is <video> or <image> a word?")
+    assert len(conversation.messages) == 2
+    tokenizer, template = conversation.chat_model.engine.tokenizer, conversation.chat_model.engine.template
+    processor = conversation.chat_model.engine.processor
+    expanded = template.mm_plugin.process_messages(conversation.messages[:1], [], [clip], [], processor)
     ids, _ = template.encode_oneturn(tokenizer, [*expanded, {"role": "assistant", "content": ""}])
     video = tokenizer.convert_tokens_to_ids("<video>")
     assert ids.count(video) == processor.tokens_per_video
@@ -135,26 +135,28 @@ def test_a_literal_placeholder_is_ordinary_text(session: Session, capsys: pytest
     capsys.readouterr()
 
 
-def test_a_conversation_that_no_longer_fits_goes_on(session: Session, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_conversation_that_no_longer_fits_goes_on(
+    conversation: Conversation, capsys: pytest.CaptureFixture[str]
+) -> None:
     clip = media_path("clip_short")
     for _ in range(11):  # 11 x 392 tokens, and the context holds 4096
-        session.take(f"/video {clip}")
-    session.take("What moves?")
+        conversation.take(f"/video {clip}")
+    conversation.take("What moves?")
     assert "no longer fits" in capsys.readouterr().out
-    assert session.messages == []
-    assert len(session.waiting) == 11
-    session.take("/detach")
-    session.take("Hello")
-    assert len(session.messages) == 2
+    assert conversation.messages == []
+    assert len(conversation.waiting) == 11
+    conversation.take("/detach")
+    conversation.take("Hello")
+    assert len(conversation.messages) == 2
 
 
-def test_paths_as_people_type_them(session: Session, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_paths_as_people_type_them(conversation: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = tmp_path / "my clip.mp4"
     shutil.copy(ROOT / "media" / "clip_short.mp4", clip)
     monkeypatch.setenv("HOME", str(tmp_path))
     for typed in (f"'{clip}'", f'"{clip}"', str(clip), str(clip).replace(" ", "\\ "), "~/my\\ clip.mp4"):
-        session.take(f"/video {typed}")
-    assert session.waiting == [("video", str(clip))] * 5
+        conversation.take(f"/video {typed}")
+    assert conversation.waiting == [("video", str(clip))] * 5
 
 
 def test_what_tab_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -189,7 +191,7 @@ def test_other_models_keep_the_hosts_chat(monkeypatch: pytest.MonkeyPatch, capsy
     lines = iter(["<video> /video x", "exit"])
     monkeypatch.setattr(host_module, "ChatModel", Other)
     monkeypatch.setattr("builtins.input", lambda prompt="": next(lines))
-    monkeypatch.setattr(ours, "Session", None)
+    monkeypatch.setattr(ours, "Conversation", None)
     host_module.run_chat()
     assert "Assistant: <VIDEO> /VIDEO X" in capsys.readouterr().out
     assert len(loaded) == 1
