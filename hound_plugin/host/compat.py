@@ -9,8 +9,8 @@ templates of others pass through unchanged.
 from __future__ import annotations
 
 import functools
-import os
 import inspect
+import os
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
