@@ -1,0 +1,118 @@
+"""What is asked, what comes back, and what may go wrong on the way."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+Message = dict[str, Any]
+"""One chat message as servers take it: ``{"role": ..., "content": text or parts}``."""
+
+
+@dataclass(frozen=True)
+class Task:
+    """One thing to ask.
+
+    Attributes:
+        key: hash of everything that determines the request (:func:`request_key`).
+        id: the question's id.
+        candidate: number of the answer that is judged or sampled.
+        draw: number of the judgement, from 0.
+        fields: the untrusted texts: ``caption``, ``question``, ``reference``, ``answer``.
+        media: clip or image, where the request shows it.
+        seed: for servers that take one; differs between draws.
+    """
+
+    key: str
+    id: str
+    candidate: int
+    draw: int
+    fields: Mapping[str, str] = field(default_factory=dict)
+    media: str | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What a server answered, before anybody reads a score from it."""
+
+    text: str
+    finish: str = "stop"
+    refusal: str = ""
+    model: str = ""
+    fingerprint: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    warning: str = ""
+
+
+OK, UNPARSED, REFUSED, FILTERED, EMPTY, TRUNCATED, REJECTED = (
+    "ok", "unparsed", "refused", "filtered", "empty", "truncated", "rejected",
+)  # fmt: skip
+FINAL = (OK, REJECTED)
+"""Outcomes after which the same request is not sent again; the others are retried up to a limit."""
+
+
+class TransientError(Exception):
+    """Worth another try: time-out, cut connection, 5xx, a body that is no JSON."""
+
+    def __init__(self, message: str, retry_after: float | None = None, kind: str = "server") -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+        self.kind = kind
+
+
+class OverloadedError(TransientError):
+    """429 or 503: too many requests. ``retry_after`` is in seconds, None if the server did not say."""
+
+
+class RejectedError(Exception):
+    """This one request is refused by the server (400): too long, or stopped by its content filter."""
+
+    def __init__(self, message: str, status: str = REJECTED) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class Conversation(Protocol):
+    """How a task becomes messages, and how an answer becomes a value."""
+
+    answer_format: str
+
+    @property
+    def response_format(self) -> dict[str, Any] | None:
+        """The server's ``response_format`` argument, or None."""
+
+    def messages(self, task: Task, attempt: int) -> list[Message]:
+        """Messages of one request; later attempts may add a reminder."""
+
+    def parse(self, text: str) -> int | str | None:
+        """The value of an answer, or None if there is none in it; never a guess."""
+
+
+class Client(Protocol):
+    """A back end."""
+
+    identity: Mapping[str, Any]
+    conversation: Conversation
+
+    async def send(self, task: Task, attempt: int) -> Reply:
+        """Ask once.
+
+        Raises:
+            TransientError: worth another try.
+            RejectedError: this request will never be answered.
+            JudgeError: no request will be answered: stop.
+        """
+
+    async def close(self) -> None:
+        """Free connections."""
+
+
+def request_key(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of a request's parts as canonical JSON, in hex."""
+    text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -1,0 +1,399 @@
+"""The ledger: what was asked and answered, on disk before anybody relies on it.
+
+One SQLite file in WAL mode with ``synchronous=FULL``. Answers are append-only (triggers refuse anything else) and keyed
+by the hash of everything that determines a request, so a request answered once is never sent again. Before a request
+is sent its key is claimed; a claim belongs to a process, which holds a lock on a file as long as it lives. Two runs on
+one folder therefore share the work, and ``kill -9`` frees what was in flight, and no more than that.
+
+All writing goes through one thread, which puts whatever waits into one transaction: one ``fsync`` serves many requests.
+The file must lie on a local disk (WAL does not work over a network).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import queue
+import secrets
+import sqlite3
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from hound_plugin.errors import LedgerError
+from hound_plugin.judge.exchange import FINAL, OK
+
+SCHEMA = 1
+_TABLES = """
+CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS answers(
+  key TEXT NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, value TEXT, raw TEXT NOT NULL,
+  model TEXT, fingerprint TEXT, detail TEXT, prompt_tokens INTEGER, completion_tokens INTEGER, time REAL NOT NULL,
+  PRIMARY KEY (key, attempt));
+CREATE TABLE IF NOT EXISTS sent(
+  number INTEGER PRIMARY KEY, key TEXT NOT NULL, attempt INTEGER NOT NULL, owner TEXT NOT NULL, time REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS failures(
+  number INTEGER PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL, time REAL NOT NULL);
+CREATE INDEX IF NOT EXISTS failures_key ON failures(key);
+CREATE TABLE IF NOT EXISTS batches(
+  number INTEGER PRIMARY KEY, batch TEXT NOT NULL, event TEXT NOT NULL, value TEXT NOT NULL, time REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS claims(key TEXT PRIMARY KEY, owner TEXT NOT NULL);
+CREATE INDEX IF NOT EXISTS claims_owner ON claims(owner);
+CREATE TABLE IF NOT EXISTS totals(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
+"""
+_KEPT = "".join(
+    f"CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table} "
+    f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;\n"
+    for table in ("answers", "sent", "failures", "batches")
+    for verb in ("UPDATE", "DELETE")
+)
+BATCH_OWNER = "batch:"
+"""Prefix of owners that are no process: requests that lie in a submitted batch."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One recorded answer; ``value`` is None unless ``status`` is ``ok``."""
+
+    key: str
+    attempt: int
+    status: str
+    value: int | str | None
+    raw: str
+    model: str = ""
+    fingerprint: str = ""
+    detail: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    time: float = 0.0
+
+
+@dataclass(frozen=True)
+class Claim:
+    """What a claim gave: ``mine`` to send as ``attempt``, ``busy`` elsewhere, or ``done`` with its last ``entry``."""
+
+    state: Literal["mine", "busy", "done"]
+    attempt: int = 0
+    entry: Entry | None = None
+
+
+@dataclass(frozen=True)
+class Totals:
+    """Counts over the whole life of the ledger."""
+
+    sent: int = 0
+    answers: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Ledger:
+    """An open ledger. Writing methods return futures that are done when the data are on disk."""
+
+    def __init__(self, path: str | Path, protocol: str) -> None:
+        """Open or create.
+
+        Args:
+            path: the file; ``<path>.owners/`` holds the locks of living processes.
+            protocol: name, version and digest of the protocol; must be the one that the ledger was made with.
+
+        Raises:
+            LedgerError: made with another protocol or a newer program, no ledger at all, or not writable.
+        """
+        self.path = Path(path)
+        self._owners = self.path.with_name(self.path.name + ".owners")
+        self.owner = uuid.uuid4().hex
+        try:
+            self._owners.mkdir(parents=True, exist_ok=True)
+            self._lock = open(self._owners / self.owner, "w")  # noqa: SIM115 (held as long as the ledger is open)
+            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._setup(protocol)
+        except (sqlite3.Error, OSError) as error:
+            raise LedgerError(
+                f"Expected a ledger that can be written at {self.path}: {error}. "
+                "Choose another folder, or free the disk and its permissions."
+            ) from error
+        self._queue: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None]
+        self._queue = queue.SimpleQueue()
+        self._closed = False
+        self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
+        self._thread.start()
+
+    def _setup(self, protocol: str) -> None:
+        with contextlib.closing(self._connect()) as database:
+            database.execute("BEGIN IMMEDIATE")
+            names = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            if names and "meta" not in names:
+                raise LedgerError(f"{self.path} is another program's database. Choose another folder.")
+            for statement in _TABLES.split(";"):
+                database.execute(statement)
+            for statement in _KEPT.splitlines():
+                database.execute(statement)
+            add = "INSERT OR IGNORE INTO meta VALUES (?, ?)"
+            fresh = (("schema", str(SCHEMA)), ("protocol", protocol), ("salt", secrets.token_hex(16)))
+            database.executemany(add, fresh)
+            meta = dict(database.execute("SELECT name, value FROM meta"))
+            database.execute("COMMIT")
+        if int(meta["schema"]) != SCHEMA:
+            raise LedgerError(
+                f"{self.path} has schema {meta['schema']}, this version reads {SCHEMA}. Use a new folder, or the "
+                "version of hound-plugin that made it."
+            )
+        if meta["protocol"] != protocol:
+            raise LedgerError(
+                f"{self.path} was made with protocol {meta['protocol']}, this run uses {protocol}. Scores of two "
+                "protocols must not be mixed: use a new folder, or the protocol that the ledger was made with."
+            )
+        self.salt: str = meta["salt"]
+
+    def _connect(self) -> sqlite3.Connection:
+        database = sqlite3.connect(self.path, timeout=60, isolation_level=None, check_same_thread=False)
+        database.execute("PRAGMA journal_mode=WAL")
+        database.execute("PRAGMA synchronous=FULL")
+        return database
+
+    # --- the writing thread
+
+    def _write(self) -> None:
+        with contextlib.closing(self._connect()) as database:
+            while True:
+                first = self._queue.get()
+                if first is None:
+                    return
+                jobs = [first]
+                last = False
+                with contextlib.suppress(queue.Empty):
+                    while len(jobs) < 500:
+                        job = self._queue.get_nowait()
+                        if job is None:
+                            last = True
+                            break
+                        jobs.append(job)
+                self._commit(database, jobs)
+                if last:
+                    return
+
+    def _commit(self, database: sqlite3.Connection, jobs: list[tuple[Callable[..., Any], Future[Any]]]) -> None:
+        results: list[tuple[Future[Any], Any, BaseException | None]] = []
+        try:
+            database.execute("BEGIN IMMEDIATE")
+            for work, future in jobs:
+                database.execute("SAVEPOINT one")
+                try:
+                    results.append((future, work(database), None))
+                except Exception as error:  # handed to whoever waits
+                    database.execute("ROLLBACK TO one")
+                    results.append((future, None, error))
+                database.execute("RELEASE one")
+            database.execute("COMMIT")
+        except sqlite3.Error as error:
+            with contextlib.suppress(sqlite3.Error):
+                database.execute("ROLLBACK")
+            failure = LedgerError(f"Writing {self.path} failed: {error}. Free the disk and start again.")
+            results = [(future, None, failure) for _, future in jobs]
+        for future, value, problem in results:
+            if future.set_running_or_notify_cancel():
+                future.set_result(value) if problem is None else future.set_exception(problem)
+
+    def _do(self, work: Callable[[sqlite3.Connection], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        if self._closed:
+            future.set_exception(LedgerError(f"{self.path} is closed."))
+        else:
+            self._queue.put((work, future))
+        return future
+
+    # --- writing
+
+    def claim(self, key: str, attempts: int) -> Future[Claim]:
+        """Take a request, unless it is answered, has used up its ``attempts``, or is in another run's hands."""
+
+        def work(database: sqlite3.Connection) -> Claim:
+            last = _last(database, key)
+            if last and (last.status in FINAL or last.attempt + 1 >= attempts):
+                return Claim("done", entry=last)
+            row = database.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
+            if row and row[0] != self.owner and self._alive(row[0]):
+                return Claim("busy")
+            database.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (key, self.owner))
+            return Claim("mine", attempt=last.attempt + 1 if last else 0)
+
+        return self._do(work)
+
+    def sent(self, key: str, attempt: int) -> Future[None]:
+        """Note that a request goes out now."""
+
+        def work(database: sqlite3.Connection) -> None:
+            row = (key, attempt, self.owner, time.time())
+            database.execute("INSERT INTO sent(key, attempt, owner, time) VALUES (?, ?, ?, ?)", row)
+            _add(database, "sent", 1)
+
+        return self._do(work)
+
+    def record(self, entry: Entry, release: bool) -> Future[Totals]:
+        """Keep an answer; ``release`` gives the claim back. An attempt that is there already stays as it is.
+
+        Gives the totals of the ledger, other runs' answers included.
+        """
+
+        def work(database: sqlite3.Connection) -> Totals:
+            row = (
+                entry.key, entry.attempt, entry.status, None if entry.value is None else json.dumps(entry.value),
+                entry.raw, entry.model, entry.fingerprint, entry.detail,
+                entry.prompt_tokens, entry.completion_tokens, entry.time or time.time(),
+            )  # fmt: skip
+            marks = ", ".join("?" * len(row))
+            if database.execute(f"INSERT OR IGNORE INTO answers VALUES ({marks})", row).rowcount:
+                _add(database, "answers", 1)
+                _add(database, "prompt_tokens", entry.prompt_tokens)
+                _add(database, "completion_tokens", entry.completion_tokens)
+            if release:
+                database.execute("DELETE FROM claims WHERE key = ?", (entry.key,))
+            return _totals(database)
+
+        return self._do(work)
+
+    def fail(self, key: str, kind: str, message: str, release: bool = True) -> Future[None]:
+        """Note that a request got no answer; the next run may try again."""
+
+        def work(database: sqlite3.Connection) -> None:
+            row = (key, kind, message, time.time())
+            database.execute("INSERT INTO failures(key, kind, message, time) VALUES (?, ?, ?, ?)", row)
+            if release:
+                database.execute("DELETE FROM claims WHERE key = ?", (key,))
+
+        return self._do(work)
+
+    def release(self, key: str) -> Future[None]:
+        """Give a claim back."""
+        return self._do(lambda database: _nothing(database.execute("DELETE FROM claims WHERE key = ?", (key,))))
+
+    def set_once(self, name: str, value: str) -> Future[str]:
+        """Keep a named fact; gives the one that is kept, which may be an earlier one."""
+
+        def work(database: sqlite3.Connection) -> str:
+            database.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
+            return str(database.execute("SELECT value FROM meta WHERE name = ?", (name,)).fetchone()[0])
+
+        return self._do(work)
+
+    def batch_event(self, batch: str, event: str, value: str, claim: list[str] | None = None) -> Future[None]:
+        """Note an event of a batch; ``claim`` hands this process's claims on those keys to the batch."""
+
+        def work(database: sqlite3.Connection) -> None:
+            row = (batch, event, value, time.time())
+            database.execute("INSERT INTO batches(batch, event, value, time) VALUES (?, ?, ?, ?)", row)
+            owned = [(BATCH_OWNER + batch, key) for key in claim or ()]
+            database.executemany("UPDATE claims SET owner = ? WHERE key = ?", owned)
+            if event == "collected":
+                database.execute("DELETE FROM claims WHERE owner = ?", (BATCH_OWNER + batch,))
+
+        return self._do(work)
+
+    # --- reading
+
+    def entry(self, key: str) -> Entry | None:
+        """The last recorded answer of a request."""
+        with self._reader() as database:
+            return _last(database, key)
+
+    def facts(self) -> dict[str, str]:
+        """Everything named: schema, protocol, salt and what :meth:`set_once` kept."""
+        with self._reader() as database:
+            return dict(database.execute("SELECT name, value FROM meta"))
+
+    def totals(self) -> Totals:
+        """Counts over the whole life of the ledger."""
+        with self._reader() as database:
+            return _totals(database)
+
+    def last_failure(self, key: str) -> tuple[str, str] | None:
+        """``(kind, message)`` of the last time that a request got no answer."""
+        with self._reader() as database:
+            query = "SELECT kind, message FROM failures WHERE key = ? ORDER BY number DESC LIMIT 1"
+            row: tuple[str, str] | None = database.execute(query, (key,)).fetchone()
+            return row
+
+    def batches(self) -> dict[str, dict[str, str]]:
+        """Events of every batch: batch -> event -> value (the last one)."""
+        found: dict[str, dict[str, str]] = {}
+        with self._reader() as database:
+            for batch, event, value in database.execute("SELECT batch, event, value FROM batches ORDER BY number"):
+                found.setdefault(batch, {})[event] = value
+        return found
+
+    def count(self, query: str) -> int:
+        """The single number that a ``SELECT`` gives; for reports and tests."""
+        with self._reader() as database:
+            return int(database.execute(query).fetchone()[0] or 0)
+
+    @contextlib.contextmanager
+    def _reader(self) -> Iterator[sqlite3.Connection]:
+        if not hasattr(self, "_reading"):
+            self._reading = self._connect()
+        yield self._reading
+
+    def _alive(self, owner: str) -> bool:
+        if owner.startswith(BATCH_OWNER):
+            return True
+        try:
+            with open(self._owners / owner) as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                os.unlink(self._owners / owner)  # its process is gone; claims of missing owners count as free
+        except FileNotFoundError:
+            return False
+        except BlockingIOError:
+            return True
+        return False
+
+    def close(self) -> None:
+        """Write what waits, and give all claims back."""
+        if self._closed:
+            return
+        self._do(lambda database: _nothing(database.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))))
+        self._closed = True
+        self._queue.put(None)
+        self._thread.join()
+        if hasattr(self, "_reading"):
+            self._reading.close()
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(self._owners / self.owner)
+        self._lock.close()
+
+    def __enter__(self) -> Ledger:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+def _nothing(_: object) -> None:
+    return None
+
+
+def _last(database: sqlite3.Connection, key: str) -> Entry | None:
+    query = (
+        "SELECT key, attempt, status, value, raw, model, fingerprint, detail, prompt_tokens, completion_tokens, time "
+        "FROM answers WHERE key = ? ORDER BY status = ? DESC, attempt DESC LIMIT 1"
+    )
+    row = database.execute(query, (key, OK)).fetchone()
+    if row is None:
+        return None
+    key, attempt, status, value, *rest = row
+    return Entry(key, attempt, status, None if value is None else json.loads(value), *rest)
+
+
+def _add(database: sqlite3.Connection, name: str, number: int) -> None:
+    query = "INSERT INTO totals VALUES (?, ?) ON CONFLICT(name) DO UPDATE SET value = value + excluded.value"
+    database.execute(query, (name, number))
+
+
+def _totals(database: sqlite3.Connection) -> Totals:
+    return Totals(**dict(database.execute("SELECT name, value FROM totals")))

@@ -1,0 +1,59 @@
+"""The offline stand-in for a judge: overlap of words with the reference. For smoke tests, and it says so everywhere."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from hound_plugin.judge.exchange import Conversation, Message, RejectedError, Reply, Task
+
+SMOKE_TEST = "lexical judge: word overlap with the reference; for smoke tests only, not a quality measure"
+_WORD = re.compile(r"\w+")
+
+
+def overlap(answer: str, reference: str) -> float:
+    """F1 of the words of two texts, 0 to 1; case and punctuation do not count."""
+    mine, theirs = (Counter(_WORD.findall(text.casefold())) for text in (answer, reference))
+    common = sum((mine & theirs).values())
+    total = sum(mine.values()) + sum(theirs.values())
+    return 2 * common / total if total else 0.0
+
+
+class _Number:
+    """Answers of this judge are bare numbers."""
+
+    answer_format = "number"
+    response_format = None
+
+    def messages(self, task: Task, attempt: int) -> list[Message]:
+        return [{"role": "user", "content": task.fields["answer"]}]
+
+    def parse(self, text: str) -> int | None:
+        return int(text)
+
+
+@dataclass
+class LexicalJudge:
+    """A :class:`~hound_plugin.judge.exchange.Client` that asks nobody: 1 + round(4 x F1)."""
+
+    identity: Mapping[str, Any] = field(
+        default_factory=lambda: {"backend": "lexical", "model": "lexical-1", "smoke_test": SMOKE_TEST}
+    )
+    conversation: Conversation = field(default_factory=_Number)
+
+    async def send(self, task: Task, attempt: int) -> Reply:
+        """Score by overlap.
+
+        Raises:
+            RejectedError: there is no reference.
+        """
+        if not task.fields.get("reference"):
+            raise RejectedError("there is no reference answer to compare with")
+        share = overlap(task.fields["answer"], task.fields["reference"])
+        return Reply(str(1 + int(4 * share + 0.5)), model="lexical-1")
+
+    async def close(self) -> None:
+        """Nothing to free."""

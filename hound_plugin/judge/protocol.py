@@ -1,0 +1,176 @@
+"""Judge protocols: the words of a request, and how its answer is read. Own wording, versioned, replaceable by a file.
+
+A protocol is a YAML file. Its texts hold ``{{name}}`` for a field, each fenced by markers with a code that whoever
+wrote the field cannot know: it is derived from a secret of the ledger and from the request. The same request has the
+same code, so a batch that is made again is the same batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hound_plugin.errors import SettingsError
+from hound_plugin.judge.exchange import Message, Task
+from hound_plugin.judge.parsing import HIGHEST, LOWEST, parse_json, parse_text
+
+BUILT_IN = ("caption", "vision")
+FORMATS = ("json", "text")
+FIELDS = ("caption", "question", "reference", "answer")
+_FIELD = re.compile(r"\{\{(\w+)\}\}")
+SCHEMA = {
+    "type": "json_schema",
+    "json_schema": {
+        "name": "grade",
+        "strict": True,
+        "schema": {
+            "type": "object",
+            "properties": {
+                "reason": {"type": "string"},
+                "score": {"type": "integer", "enum": list(range(LOWEST, HIGHEST + 1))},
+            },
+            "required": ["reason", "score"],
+            "additionalProperties": False,
+        },
+    },
+}
+
+
+@dataclass(frozen=True)
+class ProtocolText:
+    """The texts of a protocol file. Every one may hold ``{{nonce}}``; ``user`` holds the fields."""
+
+    name: str
+    version: str
+    untrusted: tuple[str, ...]
+    optional: tuple[str, ...]
+    system: str
+    user: str
+    reference: str
+    reminder: str
+    json: str
+    text: str
+    retry: str
+
+    @property
+    def id(self) -> str:
+        """Name, version and digest: ``caption/1/2f6c...``; any change of a word changes it."""
+        words = "\x00".join(str(getattr(self, item.name)) for item in fields(self))
+        return f"{self.name}/{self.version}/{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+
+
+def read_protocol(name: str) -> ProtocolText:
+    """A protocol of ours by name, or one from a YAML file.
+
+    Raises:
+        SettingsError: no such name or file, an unknown or missing key, or a field that is used nowhere.
+    """
+    if name in BUILT_IN:
+        text = resources.files("hound_plugin.judge").joinpath("protocols", f"{name}.yaml").read_text(encoding="utf-8")
+    elif Path(name).is_file():
+        text = Path(name).read_text(encoding="utf-8")
+    else:
+        raise SettingsError(f"judge.protocol: expected {', '.join(BUILT_IN)} or a YAML file; got {name!r}.")
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"judge.protocol: {name} is no YAML: {error}") from error
+    return _checked(values, name)
+
+
+def _checked(values: Any, name: str) -> ProtocolText:
+    known = {item.name for item in fields(ProtocolText)}
+    if not isinstance(values, dict) or set(values) != known:
+        given = set(values) if isinstance(values, dict) else set()
+        raise SettingsError(
+            f"judge.protocol: {name} must have exactly the keys {', '.join(sorted(known))}; missing: "
+            f"{', '.join(sorted(known - given)) or 'none'}; unknown: {', '.join(sorted(given - known)) or 'none'}."
+        )
+    lists = {key: tuple(values.pop(key) or ()) for key in ("untrusted", "optional")}
+    protocol = ProtocolText(**{key: str(value) for key, value in values.items()}, **lists)
+    used = set(_FIELD.findall(protocol.user))
+    if used != set(protocol.untrusted) or not used <= set(FIELDS) or "answer" not in used:
+        raise SettingsError(
+            f"judge.protocol: {name}: `untrusted` must list the fields of `user`, `answer` among them, out of "
+            f"{', '.join(FIELDS)}; it lists {', '.join(protocol.untrusted)}, `user` has {', '.join(sorted(used))}."
+        )
+    if not set(protocol.optional) <= {"reference"}:
+        raise SettingsError(f"judge.protocol: {name}: only `reference` can be optional.")
+    if "{{nonce}}" not in protocol.system or "{{nonce}}" not in protocol.reminder:
+        raise SettingsError(f"judge.protocol: {name}: `system` and `reminder` must name the markers' {{{{nonce}}}}.")
+    return protocol
+
+
+@dataclass(frozen=True)
+class Judging:
+    """A protocol at work: :class:`~hound_plugin.judge.exchange.Conversation` for judgements.
+
+    Attributes:
+        protocol: the texts.
+        salt: the ledger's secret.
+        answer_format: ``json`` (schema) or ``text``.
+    """
+
+    protocol: ProtocolText
+    salt: str
+    answer_format: str = "json"
+
+    def with_format(self, answer_format: str) -> Judging:
+        """The same with another format of answers."""
+        return replace(self, answer_format=answer_format)
+
+    @property
+    def response_format(self) -> dict[str, Any] | None:
+        """The schema, for servers that know it."""
+        return SCHEMA if self.answer_format == "json" else None
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Fields without which nothing can be judged."""
+        return tuple(name for name in self.protocol.untrusted if name not in self.protocol.optional)
+
+    def messages(self, task: Task, attempt: int) -> list[Message]:
+        """System and user message; from the second attempt on with a word about the form."""
+        nonce = make_nonce(self.salt, task.key, task.fields)
+        rules = self.protocol.json if self.answer_format == "json" else self.protocol.text
+        values = {name: fence(name, task.fields.get(name, ""), nonce) for name in self.protocol.untrusted}
+        if "reference" in values:
+            given = bool(task.fields.get("reference"))
+            values["reference"] = _fill(self.protocol.reference, values | {"nonce": nonce}) if given else ""
+        ending = [self.protocol.reminder, rules, *([self.protocol.retry] if attempt else [])]
+        user = [_fill(self.protocol.user, values), *(_fill(text, {"nonce": nonce}) for text in ending)]
+        return [
+            {"role": "system", "content": _fill(self.protocol.system, {"nonce": nonce}).strip()},
+            {"role": "user", "content": "\n".join(text.rstrip("\n") + "\n" for text in user).strip()},
+        ]
+
+    def parse(self, text: str) -> int | None:
+        """The score, or None."""
+        return parse_json(text) if self.answer_format == "json" else parse_text(text)
+
+
+def _fill(template: str, values: Mapping[str, str]) -> str:
+    """Replace ``{{name}}`` once; what stands in a value is never looked at again."""
+    return _FIELD.sub(lambda match: values.get(match[1], match[0]), template)
+
+
+def fence(name: str, text: str, nonce: str) -> str:
+    """A text between two marker lines."""
+    return f"<<<{name.upper()} {nonce}>>>\n{text}\n<<<END {name.upper()} {nonce}>>>"
+
+
+def make_nonce(salt: str, key: str, texts: Mapping[str, str]) -> str:
+    """12 hex digits that stand in none of the texts."""
+    for turn in range(1000):
+        nonce = hmac.new(salt.encode(), f"{key}/{turn}".encode(), hashlib.sha256).hexdigest()[:12]
+        if not any(nonce in text for text in texts.values()):
+            return nonce
+    raise SettingsError("No marker code could be found that stands in none of the texts.")

@@ -1,0 +1,283 @@
+"""Sending what is not answered yet: claimed first, throttled, retried, recorded, and stopped when it must stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import random
+import signal
+import threading
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+from hound_plugin.errors import JudgeError
+from hound_plugin.judge.exchange import (
+    EMPTY,
+    FILTERED,
+    FINAL,
+    OK,
+    REFUSED,
+    REJECTED,
+    TRUNCATED,
+    UNPARSED,
+    Client,
+    OverloadedError,
+    RejectedError,
+    Reply,
+    Task,
+    TransientError,
+)
+from hound_plugin.judge.ledger import Claim, Entry, Ledger, Totals
+from hound_plugin.judge.prices import Price, estimate_tokens
+from hound_plugin.judge.throttle import Throttle
+
+Result = TypeVar("Result")
+REJECTED_IN_A_ROW = 10
+"""So many requests refused one after another, and none answered: it is not the requests."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How hard to try, and when to stop.
+
+    Attributes:
+        attempts: answers without a value after which a request counts as missing, at least 1.
+        tries: sends per attempt that end without any answer, at least 1.
+        backoff: seconds before the second try; doubles each time, with jitter, up to ``longest_wait``.
+        concurrency: requests under way at most.
+        max_cost: stop before the ledger's total cost would pass this.
+        price: what tokens cost; needed for ``max_cost``.
+        output_tokens: tokens of an answer at most, for estimates.
+    """
+
+    attempts: int = 3
+    tries: int = 6
+    backoff: float = 1.0
+    longest_wait: float = 120.0
+    concurrency: int = 64
+    max_cost: float | None = None
+    price: Price | None = None
+    output_tokens: int = 300
+
+
+@dataclass
+class Outcome:
+    """Counts of one run; ``stopped`` says why it ended early, or is empty."""
+
+    done_before: int = 0
+    answered: int = 0
+    missing: int = 0
+    failed: int = 0
+    sent: int = 0
+    stopped: str = ""
+    warnings: list[str] = field(default_factory=list)
+
+
+def run_tasks(tasks: Iterable[Task], client: Client, ledger: Ledger, limits: Limits) -> Outcome:
+    """Get every task answered or listed as missing.
+
+    What is in the ledger is not sent again. Answers are on disk when this returns, also when it raises.
+
+    Raises:
+        JudgeError: bad key, unknown model, quota or the like; nothing more is sent after it.
+        LedgerError: the ledger cannot be written.
+    """
+    return asyncio.run(_Run(client, ledger, limits).all(tasks))
+
+
+class _Run:
+    def __init__(self, client: Client, ledger: Ledger, limits: Limits) -> None:
+        self.client, self.ledger, self.limits = client, ledger, limits
+        self.throttle = Throttle(most=limits.concurrency)
+        self.outcome = Outcome()
+        self.error: BaseException | None = None
+        self.reserved = 0.0  # estimated cost of what is under way
+        self._used: Totals = ledger.totals()
+        self.rejected_in_a_row = 0
+        self.jitter = random.Random()
+        self.interrupted = False
+
+    async def all(self, tasks: Iterable[Task]) -> Outcome:
+        source, later = iter(tasks), list[Task]()
+        with self._soft_interrupt():
+            try:
+                await self._drain(source, later)
+                while later and not self._stopping:  # in another run's hands: wait for its answers
+                    await asyncio.sleep(0.5)
+                    again, later = later, []
+                    await self._drain(iter(again), later)
+            finally:
+                await self.client.close()
+        if self.error is not None:
+            raise self.error
+        if self.interrupted:
+            raise KeyboardInterrupt
+        return self.outcome
+
+    @property
+    def _stopping(self) -> bool:
+        return self.error is not None or self.interrupted or bool(self.outcome.stopped)
+
+    async def _drain(self, source: Iterator[Task], later: list[Task]) -> None:
+        workers = [asyncio.create_task(self._work(source, later)) for _ in range(2 * self.limits.concurrency)]
+        await asyncio.gather(*workers)
+
+    async def _work(self, source: Iterator[Task], later: list[Task]) -> None:
+        while not self._stopping:
+            try:
+                task = next(source, None)
+                if task is None:
+                    return
+                claim: Claim = await self._on_disk(self.ledger.claim(task.key, self.limits.attempts))
+                if claim.state == "busy":
+                    later.append(task)
+                elif claim.entry is not None:
+                    self.outcome.done_before += 1
+                    self.outcome.missing += claim.entry.status != OK
+                else:
+                    await self._settle(task, claim.attempt)
+            except Exception as error:  # whatever it is, nothing more may be sent
+                self.error = self.error or error
+                return
+
+    async def _settle(self, task: Task, attempt: int) -> None:
+        """Attempts on one task until it has a value or is missing; its claim is given back in any case."""
+        while True:
+            cost = self._estimate(task, attempt)
+            self.reserved += cost
+            try:
+                reply = await self._answer(task, attempt)
+                if reply is None:
+                    return
+                entry = read_reply(task, attempt, reply, self.client)
+                last = entry.status in FINAL or attempt + 1 >= self.limits.attempts
+                stop = last or self._stopping
+                self._used = await self._on_disk(self.ledger.record(entry, release=stop))
+            finally:
+                self.reserved -= cost
+            self._count(entry, last)
+            if stop:
+                return
+            attempt += 1
+
+    def _count(self, entry: Entry, last: bool) -> None:
+        self.rejected_in_a_row = self.rejected_in_a_row + 1 if entry.status == REJECTED else 0
+        self.outcome.answered += entry.status == OK
+        self.outcome.missing += last and entry.status != OK
+        if self.rejected_in_a_row >= REJECTED_IN_A_ROW and not self.outcome.answered:
+            raise JudgeError(
+                f"The server refused {self.rejected_in_a_row} requests one after another and answered none; the last "
+                f"time it said: {entry.raw[:300]}. Look at `model` and `parameters`."
+            )
+
+    async def _answer(self, task: Task, attempt: int) -> Reply | RejectedError | None:
+        """One answer, with retries; None if there is none to be had now (noted as a failure)."""
+        problem: TransientError | None = None
+        for number in range(self.limits.tries):
+            if problem is not None:
+                await self._pause(self._wait(problem, number))
+            started = await self.throttle.enter(lambda: self._stopping)
+            try:
+                if self._stopping or not await self._may_send(task, attempt):
+                    await self._on_disk(self.ledger.release(task.key))
+                    return None
+                started = self.throttle.now()
+                reply = await self.client.send(task, attempt)
+                self.throttle.succeeded(started)
+                if reply.warning and reply.warning not in self.outcome.warnings:
+                    self.outcome.warnings.append(reply.warning)
+                return reply
+            except OverloadedError as error:
+                problem = error
+                self.throttle.overloaded(started, error.retry_after)
+            except TransientError as error:
+                problem = error
+            except RejectedError as error:
+                return error
+            except JudgeError as error:
+                await self._on_disk(self.ledger.fail(task.key, "fatal", str(error)))
+                raise
+            finally:
+                self.throttle.leave()
+        self.outcome.failed += 1
+        await self._on_disk(self.ledger.fail(task.key, problem.kind if problem else "server", str(problem)))
+        return None
+
+    async def _may_send(self, task: Task, attempt: int) -> bool:
+        """Note the request; False if it would pass ``max_cost``."""
+        limit, price = self.limits.max_cost, self.limits.price
+        if limit is not None and price is not None:
+            spent = price.cost(self._used.prompt_tokens, self._used.completion_tokens)
+            if spent + self.reserved > limit:
+                self.outcome.stopped = f"max_cost {limit:g} reached: {spent:.4f} spent"
+                return False
+        await self._on_disk(self.ledger.sent(task.key, attempt))
+        self.outcome.sent += 1
+        return True
+
+    def _estimate(self, task: Task, attempt: int) -> float:
+        if self.limits.price is None or self.limits.max_cost is None:
+            return 0.0
+        prompt = json.dumps(self.client.conversation.messages(task, attempt))
+        return self.limits.price.cost(estimate_tokens(prompt), self.limits.output_tokens)
+
+    def _wait(self, problem: TransientError, number: int) -> float:
+        base = min(self.limits.backoff * 2 ** (number - 1), self.limits.longest_wait)
+        own = base * self.jitter.uniform(0.5, 1.5)
+        return own if problem.retry_after is None else problem.retry_after + min(own, 1.0) * self.jitter.random()
+
+    async def _pause(self, seconds: float) -> None:
+        while seconds > 0 and not self._stopping:
+            step = min(seconds, 0.5)
+            await asyncio.sleep(step)
+            seconds -= step
+
+    async def _on_disk(self, future: Future[Result]) -> Result:
+        return await asyncio.wrap_future(future)
+
+    @contextlib.contextmanager
+    def _soft_interrupt(self) -> Iterator[None]:
+        """The first Ctrl-C lets what is under way (and paid) finish; the second ends at once."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        loop = asyncio.get_running_loop()
+
+        def first() -> None:
+            self.interrupted = True
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+
+        before = signal.getsignal(signal.SIGINT)
+        loop.add_signal_handler(signal.SIGINT, first)
+        try:
+            yield
+        finally:
+            loop.remove_signal_handler(signal.SIGINT)
+            signal.signal(signal.SIGINT, before)
+
+
+def read_reply(task: Task, attempt: int, reply: Reply | RejectedError, client: Client) -> Entry:
+    """What an answer is worth: a value only if it is plainly there."""
+    if isinstance(reply, RejectedError):
+        return Entry(task.key, attempt, reply.status, None, str(reply))
+    value: Any = None
+    if reply.refusal:
+        status = REFUSED
+    elif reply.finish == "content_filter":
+        status = FILTERED
+    elif reply.finish == "length":
+        status = TRUNCATED
+    elif not reply.text.strip():
+        status = EMPTY
+    else:
+        value = client.conversation.parse(reply.text)
+        status = OK if value is not None else UNPARSED
+    detail = json.dumps({"finish": reply.finish, "id": task.id, "candidate": task.candidate, "draw": task.draw})
+    return Entry(
+        task.key, attempt, status, value, reply.refusal or reply.text, reply.model, reply.fingerprint, detail,
+        reply.prompt_tokens, reply.completion_tokens,
+    )  # fmt: skip
