@@ -94,8 +94,9 @@ def _checked(values: Any, name: str) -> ProtocolText:
             f"judge.protocol: {name} must have exactly the keys {', '.join(sorted(known))}; missing: "
             f"{', '.join(sorted(known - given)) or 'none'}; unknown: {', '.join(sorted(given - known)) or 'none'}."
         )
-    lists = {key: tuple(values.pop(key) or ()) for key in ("untrusted", "optional")}
-    protocol = ProtocolText(**{key: str(value) for key, value in values.items()}, **lists)
+    filled: dict[str, Any] = {key: str(value) for key, value in values.items()}
+    filled |= {key: tuple(values[key] or ()) for key in ("untrusted", "optional")}
+    protocol = ProtocolText(**filled)
     used = set(_FIELD.findall(protocol.user))
     if used != set(protocol.untrusted) or not used <= set(FIELDS) or "answer" not in used:
         raise SettingsError(

@@ -94,7 +94,7 @@ class _Run:
         self.throttle = Throttle(most=limits.concurrency)
         self.outcome = Outcome()
         self.error: BaseException | None = None
-        self.reserved = 0.0  # estimated cost of what is under way
+        self.reserved: dict[str, float] = {}  # estimated cost of what is under way
         self._used: Totals = ledger.totals()
         self.rejected_in_a_row = 0
         self.jitter = random.Random()
@@ -146,8 +146,6 @@ class _Run:
     async def _settle(self, task: Task, attempt: int) -> None:
         """Attempts on one task until it has a value or is missing; its claim is given back in any case."""
         while True:
-            cost = self._estimate(task, attempt)
-            self.reserved += cost
             try:
                 reply = await self._answer(task, attempt)
                 if reply is None:
@@ -157,7 +155,7 @@ class _Run:
                 stop = last or self._stopping
                 self._used = await self._on_disk(self.ledger.record(entry, release=stop))
             finally:
-                self.reserved -= cost
+                self.reserved.pop(task.key, None)
             self._count(entry, last)
             if stop:
                 return
@@ -207,22 +205,23 @@ class _Run:
         return None
 
     async def _may_send(self, task: Task, attempt: int) -> bool:
-        """Note the request; False if it would pass ``max_cost``."""
+        """Note the request; False if it would pass ``max_cost``, whatever those under way turn out to cost."""
         limit, price = self.limits.max_cost, self.limits.price
-        if limit is not None and price is not None:
-            spent = price.cost(self._used.prompt_tokens, self._used.completion_tokens)
-            if spent + self.reserved > limit:
-                self.outcome.stopped = f"max_cost {limit:g} reached: {spent:.4f} spent"
-                return False
+        if limit is not None and price is not None and task.key not in self.reserved:
+            prompt = json.dumps(self.client.conversation.messages(task, attempt))
+            cost = price.cost(estimate_tokens(prompt), self.limits.output_tokens)
+            while (spent := self._spent(price)) + sum(self.reserved.values()) + cost > limit:
+                if not self.reserved or self._stopping:
+                    self.outcome.stopped = f"max_cost {limit:g} reached: {spent:.4f} spent"
+                    return False
+                await asyncio.sleep(0.02)
+            self.reserved[task.key] = cost
         await self._on_disk(self.ledger.sent(task.key, attempt))
         self.outcome.sent += 1
         return True
 
-    def _estimate(self, task: Task, attempt: int) -> float:
-        if self.limits.price is None or self.limits.max_cost is None:
-            return 0.0
-        prompt = json.dumps(self.client.conversation.messages(task, attempt))
-        return self.limits.price.cost(estimate_tokens(prompt), self.limits.output_tokens)
+    def _spent(self, price: Price) -> float:
+        return price.cost(self._used.prompt_tokens, self._used.completion_tokens)
 
     def _wait(self, problem: TransientError, number: int) -> float:
         base = min(self.limits.backoff * 2 ** (number - 1), self.limits.longest_wait)
