@@ -12,12 +12,16 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from hound_plugin import __version__
 from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError
+from hound_plugin.errors import EnvironmentMismatchError, HoundError, JudgeError
 
 if TYPE_CHECKING:
+    from hound_plugin.reward.candidates import Sampled
+    from hound_plugin.reward.settings import SampleSettings
+
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DONE = 0
@@ -34,6 +38,7 @@ examples:
   hound convert SRC DST        original LLaVA-Hound or Video-LLaVA checkpoint to Hugging Face layout, or back
   hound assemble --help        language model + towers + projector to a trainable checkpoint
   hound corpus list            data sets of the original: download, extract, validate, convert
+  hound reward --help          preference data: sample, judge, pairs, report, rank
   hound COMMAND --help         what a command does, and its options
 
 exit codes: 0 done, 1 failed, 2 bad usage or bad input
@@ -52,6 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HoundError as error:
         print(f"hound: {' '.join(str(error).split())}", file=sys.stderr)
         return FAILED if isinstance(error, EnvironmentMismatchError | CorpusError) else BAD_INPUT
+        return FAILED if isinstance(error, EnvironmentMismatchError | JudgeError) else BAD_INPUT
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `hound ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -78,6 +84,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_convert(commands)
     add_assemble(commands)
     add_corpus(commands)
+    add_reward(commands)
     return parser
 
 
@@ -262,6 +269,62 @@ def add_corpus(commands: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_all(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
+
+
+def add_reward(commands: Commands) -> None:
+    """``hound reward``, with our model wired in where answers or log-probabilities are asked for."""
+    from hound_plugin.reward.commands import Models, add_reward_commands
+
+    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs))
+
+
+class _OwnGenerator:
+    """Our model in this process as :class:`hound_plugin.reward.candidates.Generator`."""
+
+    def __init__(self, settings: SampleSettings) -> None:
+        from hound_plugin.model.inference import load
+        from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+        self._settings = settings
+        self._hound = load(settings.model, settings.device, settings.dtype)
+        if settings.num_frames is not None:
+            self._hound.processor.num_frames = settings.num_frames
+        names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames")
+        self.identity: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        self.identity["checkpoint"] = checkpoint_fingerprint(settings.model)
+
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[Sampled]:
+        from hound_plugin.model.sampling import sample_answers
+        from hound_plugin.reward.candidates import Sampled
+
+        chosen = self._settings
+        answers = sample_answers(
+            self._hound,
+            question,
+            media,
+            seeds,
+            temperature=chosen.temperature,
+            top_p=chosen.top_p,
+            max_new_tokens=chosen.max_new_tokens,
+            batch_size=chosen.batch_size,
+        )
+        return [Sampled(answer.text, answer.finish, answer.tokens) for answer in answers]
+
+
+class _OwnLogProbs:
+    """Our model in this process as :class:`hound_plugin.reward.rank.LogProbs`."""
+
+    def __init__(self, model: str, device: str | None, dtype: str) -> None:
+        from hound_plugin.model.inference import load
+        from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+        self._hound = load(model, device, dtype)
+        self.identity = {"model": model, "checkpoint": checkpoint_fingerprint(model)}
+
+    def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> list[tuple[float, int]]:
+        from hound_plugin.model.sampling import answer_log_probs
+
+        return answer_log_probs(self._hound, items)
 
 
 if __name__ == "__main__":

@@ -10,10 +10,15 @@ import pytest
 import yaml
 from llamafactory.hparams import get_infer_args, get_train_args
 
+from hound_plugin.errors import SettingsError
 from hound_plugin.host import compat
+from hound_plugin.reward.settings import build_settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 RECIPES = sorted((ROOT / "examples" / "yaml").glob("*.yaml"))
+EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+OURS = [path for path in EXAMPLES if path.name == "hound_reward.yaml"]  # read by `hound reward`, not by the host
+RECIPES = [path for path in EXAMPLES if path not in OURS]
 TRAINING = [path for path in RECIPES if "stage" in yaml.safe_load(path.read_text())]
 # what only a machine with GPUs and torchrun accepts
 CPU: dict[str, Any] = {"bf16": False, "fp16": False, "deepspeed": None}
@@ -41,6 +46,24 @@ def test_a_recipe_is_parsed_by_the_host(path: Path, tmp_path: Path) -> None:
         model, *_ = get_infer_args(values)
     assert model.model_name_or_path == values["model_name_or_path"]
     assert compat.settings().decoder == values.get("hound", {}).get("decoder", "auto")
+
+
+def test_the_recipe_of_the_reward_module() -> None:
+    (path,) = OURS
+    settings = read_settings(path)
+    assert settings.judge.backend == "lexical"
+    assert (ROOT / settings.iterate.recipe).is_file()
+    for block, key in (("", "folder"), ("judge.", "backend"), ("pairs.", "policy"), ("sample.", "n")):
+        with pytest.raises(SettingsError, match=f"{block}{key}x: unknown key. Did you mean '{key}'"):
+            read_settings(path, [f"{block}{key}x=1"])
+
+
+def test_the_commented_recipe_of_a_real_judge() -> None:
+    lines = OURS[0].read_text().split("For real data:\n", 1)[1].split("\n# The key", 1)[0].splitlines()
+    text = "\n".join(line.removeprefix("#").removeprefix("   ") for line in lines)
+    values = {**load(OURS[0]), **yaml.safe_load(text)}
+    settings = build_settings(values)
+    assert (settings.judge.backend, settings.max_cost) == ("openai", 20)
 
 
 @pytest.mark.parametrize("path", TRAINING, ids=lambda path: path.name)

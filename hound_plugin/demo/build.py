@@ -185,6 +185,7 @@ def _write_data(paths: DemoPaths, train: list[Item], held_out: list[Item], seed:
         "demo_sft_held_out": records.held_out_sft_records(asked, rng),
         "demo_dpo": records.dpo_records(train, rng),
         "demo_dpo_held_out": records.dpo_records(held_out, rng),
+        "reward_questions": records.reward_records(train, np.random.default_rng([seed, 2])),
         "held_out_questions": [records.question_record(item, question) for item, question in asked],
     }
     for name, lines in rows.items():

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hound_plugin.demo.clips import Scene
-from hound_plugin.demo.questions import TIME_KINDS, Question, ask, conversation, topics
+from hound_plugin.demo.questions import TIME_KINDS, Question, ask, caption, conversation, topics
 
 Record = dict[str, Any]
 
@@ -156,6 +156,24 @@ def dpo_records(items: Iterable[Item], rng: np.random.Generator) -> list[Record]
             }
         )
     return records
+
+
+def reward_records(items: Iterable[Item], rng: np.random.Generator) -> list[Record]:
+    """Questions for ``hound reward``, one on each item, with a caption for the judge and the right sentence."""
+    rows = []
+    for item in items:
+        question = _pair_question(item.scene, rng)
+        rows.append(
+            {
+                "id": f"{item.id}-reward",
+                item.medium: item.file,
+                "prompt": item.prompt(question.text),
+                "caption": caption(item.scene),
+                "reference": question.sentence,
+                "source": question.kind,
+            }
+        )
+    return rows
 
 
 def _tempting(question: Question, rng: np.random.Generator) -> str:

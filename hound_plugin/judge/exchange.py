@@ -80,7 +80,13 @@ class RejectedError(Exception):
 class Conversation(Protocol):
     """How a task becomes messages, and how an answer becomes a value."""
 
-    answer_format: str
+    @property
+    def answer_format(self) -> str:
+        """``json``, ``text``, or a name of its own."""
+
+    @property
+    def keeps_truncated(self) -> bool:
+        """Whether an answer that was cut at the limit of tokens still counts."""
 
     @property
     def response_format(self) -> dict[str, Any] | None:

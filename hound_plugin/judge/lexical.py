@@ -26,6 +26,7 @@ class _Number:
     """Answers of this judge are bare numbers."""
 
     answer_format = "number"
+    keeps_truncated = False
     response_format = None
 
     def messages(self, task: Task, attempt: int) -> list[Message]:

@@ -123,6 +123,7 @@ class Judging:
     protocol: ProtocolText
     salt: str
     answer_format: str = "json"
+    keeps_truncated: bool = False
 
     def with_format(self, answer_format: str) -> Judging:
         """The same with another format of answers."""

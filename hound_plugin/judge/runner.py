@@ -95,6 +95,7 @@ class _Run:
         self.outcome = Outcome()
         self.error: BaseException | None = None
         self.reserved: dict[str, float] = {}  # estimated cost of what is under way
+        self.in_hand: set[str] = set()
         self._used: Totals = ledger.totals()
         self.rejected_in_a_row = 0
         self.jitter = random.Random()
@@ -131,6 +132,10 @@ class _Run:
                 task = next(source, None)
                 if task is None:
                     return
+                if task.key in self.in_hand:  # the same request under another name
+                    later.append(task)
+                    continue
+                self.in_hand.add(task.key)
                 claim: Claim = await self._on_disk(self.ledger.claim(task.key, self.limits.attempts))
                 if claim.state == "busy":
                     later.append(task)
@@ -139,6 +144,7 @@ class _Run:
                     self.outcome.missing += claim.entry.status != OK
                 else:
                     await self._settle(task, claim.attempt)
+                self.in_hand.discard(task.key)
             except Exception as error:  # whatever it is, nothing more may be sent
                 self.error = self.error or error
                 return
@@ -268,7 +274,7 @@ def read_reply(task: Task, attempt: int, reply: Reply | RejectedError, client: C
         status = REFUSED
     elif reply.finish == "content_filter":
         status = FILTERED
-    elif reply.finish == "length":
+    elif reply.finish == "length" and not client.conversation.keeps_truncated:
         status = TRUNCATED
     elif not reply.text.strip():
         status = EMPTY

@@ -1,0 +1,121 @@
+"""Several sampled answers to one prompt: clip and prompt are encoded and prefilled once, whatever the number."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from hound_plugin.model.inference import HoundModel
+from hound_plugin.processing.prompt import Turn, encode_conversation
+
+
+@dataclass(frozen=True)
+class SampledAnswer:
+    """One answer; ``finish`` is ``stop``, or ``length`` if it was cut at the limit of ``tokens``."""
+
+    text: str
+    finish: str
+    tokens: int
+
+
+@torch.inference_mode()
+def sample_answers(
+    hound: HoundModel,
+    question: str,
+    clip: Any,
+    seeds: Sequence[int],
+    *,
+    temperature: float = 1.0,
+    top_p: float = 0.95,
+    max_new_tokens: int = 512,
+    batch_size: int = 8,
+) -> list[SampledAnswer]:
+    """One answer for each seed.
+
+    An answer depends on its own seed and not on which others are drawn beside it (up to rounding in the batch).
+
+    Args:
+        hound: the loaded model.
+        question: the text; a placeholder in it is moved to the front, and none is needed.
+        clip: a clip or image as :meth:`HoundModel.chat_many` takes it, or None.
+        seeds: one for each answer.
+        temperature: 0 means greedy.
+        top_p: the smallest set of tokens with at least this probability is drawn from, in (0, 1].
+        max_new_tokens: limit of one answer.
+        batch_size: answers that are generated side by side.
+    """
+    batch = hound._batch([(question, "", clip)], "left")
+    batch.pop("labels")
+    first = hound.model(**batch, use_cache=True, logits_to_keep=1)
+    answers: list[SampledAnswer] = []
+    for start in range(0, len(seeds), batch_size):
+        chunk = list(seeds[start : start + batch_size])
+        cache = copy.deepcopy(first.past_key_values)
+        cache.batch_repeat_interleave(len(chunk))
+        draws = [torch.Generator().manual_seed(seed) for seed in chunk]
+        logits = first.logits[:, -1].expand(len(chunk), -1)
+        mask = batch["attention_mask"].expand(len(chunk), -1)
+        tokens = _continue(hound, logits, cache, mask, draws, temperature, top_p, max_new_tokens)
+        answers += [_read(hound, row, max_new_tokens) for row in tokens]
+    return answers
+
+
+def _continue(
+    hound: HoundModel,
+    logits: torch.Tensor,
+    cache: Any,
+    mask: torch.Tensor,
+    draws: Sequence[torch.Generator],
+    temperature: float,
+    top_p: float,
+    max_new_tokens: int,
+) -> list[list[int]]:
+    """Token ids of each row, the end token included, from ``logits`` ``[N, vocabulary]`` after the prompt."""
+    end = hound.processor.tokenizer.eos_token_id
+    rows: list[list[int]] = [[] for _ in draws]
+    for step in range(max_new_tokens):
+        chosen = pick(logits.float(), draws, temperature, top_p)
+        for row, token in zip(rows, chosen.tolist(), strict=True):
+            if not row or row[-1] != end:
+                row.append(token)
+        if step + 1 == max_new_tokens or all(row[-1] == end for row in rows):
+            break
+        mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
+        output = hound.model(input_ids=chosen[:, None], attention_mask=mask, past_key_values=cache, use_cache=True)
+        logits = output.logits[:, -1]
+    return rows
+
+
+def pick(logits: torch.Tensor, draws: Sequence[torch.Generator], temperature: float, top_p: float) -> torch.Tensor:
+    """One token for each row of ``logits`` ``[N, vocabulary]``: ``[N]``, int64.
+
+    One uniform number per row and step is taken from the row's own generator, on the CPU, and looked up in the
+    cumulated probabilities; so GPU and CPU draw alike.
+    """
+    uniform = torch.stack([torch.rand((), generator=draw) for draw in draws]).to(logits.device)
+    if temperature == 0:
+        return logits.argmax(-1)
+    probabilities, order = (logits / temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
+    before = probabilities.cumsum(-1) - probabilities
+    kept = probabilities * (before < top_p)
+    summed = kept.cumsum(-1)
+    place = torch.searchsorted(summed, (uniform * summed[:, -1])[:, None], right=True).squeeze(1)
+    last = kept.count_nonzero(-1) - 1
+    return order.gather(1, place.minimum(last)[:, None]).squeeze(1)
+
+
+def _read(hound: HoundModel, tokens: list[int], limit: int) -> SampledAnswer:
+    ended = bool(tokens) and tokens[-1] == hound.processor.tokenizer.eos_token_id
+    text = hound.processor.decode(tokens, skip_special_tokens=True).strip()
+    return SampledAnswer(text, "stop" if ended or len(tokens) < limit else "length", len(tokens))
+
+
+def answer_log_probs(hound: HoundModel, items: Sequence[tuple[str, str, Any]]) -> list[tuple[float, int]]:
+    """Sum of log-probabilities over an answer's tokens, ``</s>`` included, and the number of those tokens."""
+    tokenizer = hound.processor.tokenizer
+    counts = [len(encode_conversation(tokenizer, [Turn("", answer)])[0][1]) for _, answer, _ in items]
+    return list(zip(hound.log_probs(items).tolist(), counts, strict=True))

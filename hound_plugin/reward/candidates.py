@@ -1,0 +1,198 @@
+"""Sampling: n answers per question, each from its own seed, resumable to the single answer.
+
+The seed of an answer depends on the run's seed, the question's id and the number of the answer, and on nothing else; so
+an answer does not change when others are there already, and more answers can be asked for later.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from hound_plugin.errors import DataError, LedgerError
+from hound_plugin.judge.exchange import request_key
+from hound_plugin.reward.questions import Question, make_seed
+from hound_plugin.reward.storage import Row, append_rows, locked, read_rows
+
+FILE = "candidates.jsonl"
+
+
+@dataclass(frozen=True)
+class Sampled:
+    """One answer; ``finish`` is ``stop``, or ``length`` when it was cut at the limit of tokens."""
+
+    text: str
+    finish: str = "stop"
+    tokens: int = 0
+
+
+class Generator(Protocol):
+    """A model that answers, in this process."""
+
+    @property
+    def identity(self) -> Mapping[str, Any]:
+        """Everything that determines an answer besides question and seed: model, its fingerprint, settings."""
+
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[Sampled]:
+        """One answer for each seed; the prompt and the clip are encoded once."""
+
+
+def answer_seed(seed: int, question: str, candidate: int) -> int:
+    """The seed of one answer."""
+    return make_seed("candidate", seed, question, candidate)
+
+
+def sample_candidates(
+    questions: Sequence[Question],
+    generator: Generator,
+    folder: Path,
+    n: int,
+    seed: int,
+    say: Callable[[str], None] = lambda _: None,
+) -> int:
+    """Fill ``candidates.jsonl`` up to n answers per question; gives how many were added.
+
+    Raises:
+        LedgerError: the file holds answers of another sampler or other settings.
+    """
+    added = 0
+    with locked(folder, "sample", say):
+        held = _held(folder, generator.identity)
+        for number, question in enumerate(questions, 1):
+            mine = held.get(question.id, {})
+            todo = [candidate for candidate in range(n) if candidate not in mine]
+            if not todo:
+                continue
+            seeds = [answer_seed(seed, question.id, candidate) for candidate in todo]
+            answers = generator.sample(question.text, question.paths, seeds)
+            rows = _rows(question, dict(zip(todo, answers, strict=True)), mine, generator.identity, seed)
+            append_rows(folder / FILE, rows)
+            added += len(rows)
+            if number % 50 == 0:
+                say(f"sampled {number} of {len(questions)} questions")
+    return added
+
+
+def add_candidates(
+    folder: Path, identity: Mapping[str, Any], answers: Iterator[tuple[Question, int, Sampled]], seed: int
+) -> int:
+    """Keep answers that came from elsewhere (a server or a file); those that are there already stay."""
+    with locked(folder, "sample"):
+        held = _held(folder, identity)
+        rows: list[Row] = []
+        for question, candidate, sampled in answers:
+            mine = held.setdefault(question.id, {})
+            if candidate not in mine:
+                rows += _rows(question, {candidate: sampled}, mine, identity, seed)
+                mine[candidate] = sampled.text
+        append_rows(folder / FILE, rows)
+        return len(rows)
+
+
+def check_sampler(folder: Path, identity: Mapping[str, Any]) -> None:
+    """Refuse a folder whose answers another sampler made, before anything is asked."""
+    _held(folder, identity)
+
+
+def _held(folder: Path, identity: Mapping[str, Any]) -> dict[str, dict[int, str]]:
+    """Answers that are there: id -> candidate -> text."""
+    mark = request_key(identity)[:12]
+    held: dict[str, dict[int, str]] = {}
+    for row in read_rows(folder / FILE):
+        if row.get("sampler_fingerprint") != mark:
+            raise LedgerError(
+                f"{folder / FILE} holds answers of sampler {row.get('sampler')!r} with other settings (fingerprint "
+                f"{row.get('sampler_fingerprint')}, this run {mark}). Use a new folder: answers of two samplers under "
+                "the same numbers must not be mixed."
+            )
+        held.setdefault(str(row["id"]), {})[int(row["candidate"])] = str(row["answer"])
+    return held
+
+
+def _rows(
+    question: Question,
+    answers: Mapping[int, Sampled],
+    before: Mapping[int, str],
+    identity: Mapping[str, Any],
+    seed: int,
+) -> list[Row]:
+    """Rows of answers; one that says what an earlier one says is marked, and kept."""
+    first: dict[str, int] = {}
+    for candidate in sorted(before, reverse=True):
+        first[plain(before[candidate])] = candidate
+    rows = []
+    for candidate, sampled in sorted(answers.items()):
+        twin = first.setdefault(plain(sampled.text), candidate)
+        rows.append(
+            {
+                "id": question.id,
+                "candidate": candidate,
+                "answer": sampled.text,
+                "seed": answer_seed(seed, question.id, candidate),
+                "duplicate_of": None if twin == candidate else twin,
+                "finish": sampled.finish,
+                "tokens": sampled.tokens,
+                "sampler": str(identity.get("model", "")),
+                "sampler_fingerprint": request_key(identity)[:12],
+            }
+        )
+    return rows
+
+
+def plain(text: str) -> str:
+    """A text for telling duplicates: lower case, single spaces, no full stop at the end."""
+    return " ".join(text.casefold().split()).rstrip(".")
+
+
+def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
+    """Answers by question and number.
+
+    Raises:
+        DataError: a row without id, candidate or answer.
+    """
+    found: dict[str, dict[int, Row]] = {}
+    for number, row in enumerate(read_rows(folder / FILE), 1):
+        if not isinstance(row.get("candidate"), int) or not isinstance(row.get("answer"), str) or "id" not in row:
+            raise DataError(f"{folder / FILE}, row {number}: expected id, candidate (a number) and answer (a text).")
+        found.setdefault(str(row["id"]), {}).setdefault(row["candidate"], row)
+    return found
+
+
+def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Question, int, Sampled]]:
+    """Answers out of a JSONL file of ``id``, ``candidate`` and ``answer``.
+
+    Raises:
+        DataError: no such file, a row of another form, or an id that is no question's.
+    """
+    if not Path(path).is_file():
+        raise DataError(f"sample.answers: expected a JSONL file, there is none at {path}.")
+    known = {question.id: question for question in questions}
+    for number, row in enumerate(read_rows(path), 1):
+        name, candidate, answer = str(row.get("id")), row.get("candidate"), row.get("answer")
+        if name not in known or not isinstance(candidate, int) or not isinstance(answer, str):
+            raise DataError(
+                f"{path}, row {number}: expected the id of a question, candidate (a number) and answer (a text); "
+                f"got id {name!r}, candidate {candidate!r}."
+            )
+        yield known[name], candidate, Sampled(answer)
+
+
+def checkpoint_fingerprint(path: str) -> str:
+    """A short hash of a checkpoint folder: names, sizes, and both ends of every file; the name itself for a hub id."""
+    digest = hashlib.sha256()
+    if not os.path.isdir(path):
+        return hashlib.sha256(path.encode()).hexdigest()[:12]
+    for file in sorted(Path(path).iterdir()):
+        if file.is_file() and file.suffix in (".safetensors", ".bin", ".json", ".model") and file.name != "run.json":
+            size = file.stat().st_size
+            digest.update(f"{file.name}\x00{size}\x00".encode())
+            with file.open("rb") as data:
+                digest.update(data.read(1 << 20))
+                if size > 1 << 20:
+                    data.seek(max(1 << 20, size - (1 << 20)))
+                    digest.update(data.read(1 << 20))
+    return digest.hexdigest()[:12]

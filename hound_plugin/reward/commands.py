@@ -1,0 +1,222 @@
+"""``hound reward ...``: arguments and what they call. Models come in from ``cli.py``, the composition root."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hound_plugin.reward.candidates import Generator
+    from hound_plugin.reward.rank import LogProbs
+    from hound_plugin.reward.settings import RewardSettings, SampleSettings
+
+    Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+RECIPE = "examples/yaml/hound_reward.yaml"
+STAGE_HELP = {
+    "run": "all stages: sample, judge, pairs, report",
+    "sample": "n answers per question -> candidates.jsonl",
+    "judge": "a score from 1 to 5 for each answer -> scores.jsonl",
+    "pairs": "preference pairs for the host -> pairs/",
+    "report": "counts, distributions, agreement, cost -> report/",
+}
+
+
+@dataclass(frozen=True)
+class Models:
+    """What ``cli.py`` wires in: the model that answers, the model that tells log-probabilities."""
+
+    generator: Callable[[SampleSettings], Generator]
+    log_probs: Callable[[str, str | None, str], LogProbs]
+
+
+def add_reward_commands(commands: Commands, models: Models) -> None:
+    """Declare ``hound reward`` and its stages."""
+    parser = commands.add_parser(
+        "reward",
+        help="preference data: sample answers, judge them, make pairs, report, rank",
+        description=(
+            "Builds video preference data: n answers per question, a language model's score for each, pairs for DPO. "
+            "Nothing that was answered is asked or paid for again, whatever stops a run; what has no score is listed "
+            "as missing and never made up."
+        ),
+        epilog=(
+            "examples:\n"
+            f"  hound reward run {RECIPE} --dry-run          prompts, tokens and cost; sends nothing\n"
+            f"  hound reward run {RECIPE}\n"
+            f"  hound reward judge {RECIPE} judge.k=3 --max-cost 5\n"
+            "  hound reward COMMAND --help"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    stages = parser.add_subparsers(title="stages", metavar="STAGE", required=True)
+    for name, text in STAGE_HELP.items():
+        _add_stage(stages, name, text, models)
+    _add_rank(stages, models)
+    _add_browse(stages)
+    _add_iterate(stages, models)
+
+
+def _add_recipe(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("recipe", metavar="YAML", help=f"settings; see {RECIPE}")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="go over the file, such as judge.k=3")
+    parser.add_argument("--limit", type=int, help="only the first so many questions")
+
+
+def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
+    parser = stages.add_parser(
+        name,
+        help=text,
+        description=f"{text[0].upper()}{text[1:]}. What is done already is not done again.",
+        epilog=f"examples:\n  hound reward {name} {RECIPE}\n  hound reward {name} {RECIPE} folder=saves/try --limit 20",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_recipe(parser)
+    if name in ("run", "judge", "sample"):
+        parser.add_argument("--max-cost", type=float, help="stop before the folder's cost passes this (needs prices)")
+    if name in ("run", "judge"):
+        parser.add_argument("--dry-run", action="store_true", help="print prompts and estimated cost; send nothing")
+    if name == "report":
+        parser.add_argument("--second", help="scores.jsonl of another judge, for agreement")
+    parser.set_defaults(run=lambda arguments: _run_stage(arguments, name, models))
+
+
+def _settings(arguments: argparse.Namespace) -> RewardSettings:
+    from hound_plugin.reward.settings import read_settings
+
+    given = {"limit": arguments.limit, "max_cost": getattr(arguments, "max_cost", None)}
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    return read_settings(arguments.recipe, [*arguments.overrides, *overrides])
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr if text.startswith("warning") else sys.stdout, flush=True)
+
+
+def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
+    from hound_plugin.reward.run import STAGES, dry_run, run_stages
+    from hound_plugin.reward.settings import ReportSettings
+    from hound_plugin.reward.stages import open_run
+
+    settings = _settings(arguments)
+    if getattr(arguments, "second", None):
+        settings = replace(settings, report=ReportSettings(arguments.second))
+    run = open_run(settings, _say, models.generator)
+    if getattr(arguments, "dry_run", False):
+        dry_run(run)
+        return 0
+    counts = run_stages(run, STAGES if name == "run" else (name,))
+    return 1 if any(_incomplete(counts.get(f"{stage}_usage")) for stage in ("sample", "judge")) else 0
+
+
+def _incomplete(usage: dict[str, Any] | None) -> bool:
+    """Whether a stage left work for another run: stopped by its budget, or requests without an answer."""
+    return bool(usage and (usage["stopped"] or usage["this_run"]["failed"]))
+
+
+def _add_rank(stages: Commands, models: Models) -> None:
+    parser = stages.add_parser(
+        "rank",
+        help="implicit reward of sampled answers under a policy and its reference; best-of-n",
+        description=(
+            "Ranks the answers of a run folder by beta * (log p_policy - log p_reference) and writes ranked.jsonl. "
+            "Where there are scores, it prints how often both order two answers alike."
+        ),
+        epilog=(
+            "examples:\n"
+            f"  hound reward rank {RECIPE} --policy demo/runs/dpo --reference demo/runs/sft\n"
+            f"  hound reward rank {RECIPE} --policy demo/runs/dpo --reference demo/runs/sft --per-token --best"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_recipe(parser)
+    parser.add_argument("--policy", required=True, help="checkpoint after preference training")
+    parser.add_argument("--reference", required=True, help="checkpoint before it")
+    parser.add_argument("--beta", type=float, default=1.0, help="factor of the reward (default: 1)")
+    parser.add_argument("--per-token", action="store_true", help="divide by the number of tokens")
+    parser.add_argument("--best", action="store_true", help="print the best answer of each question as JSON lines")
+    parser.add_argument("--batch-size", type=int, default=8, help="answers at a time (default: 8)")
+    parser.set_defaults(run=lambda arguments: _rank(arguments, models))
+
+
+def _rank(arguments: argparse.Namespace, models: Models) -> int:
+    import json
+
+    from hound_plugin.reward.candidates import read_candidates
+    from hound_plugin.reward.questions import read_questions
+    from hound_plugin.reward.rank import agreement_with_scores, best_of_n, rank_file
+    from hound_plugin.reward.scoring import FILE, latest
+    from hound_plugin.reward.storage import open_folder
+
+    settings = _settings(arguments)
+    folder = open_folder(settings.folder)
+    questions = read_questions(settings.questions, settings.media_dir, settings.limit)
+    held = read_candidates(folder)
+    items = [(q, number, row["answer"]) for q in questions for number, row in sorted(held.get(q.id, {}).items())]
+    device, dtype = settings.sample.device, settings.sample.dtype
+    rows = rank_file(
+        folder,
+        items,
+        lambda: models.log_probs(arguments.policy, device, dtype),
+        lambda: models.log_probs(arguments.reference, device, dtype),
+        arguments.beta,
+        arguments.per_token,
+        arguments.batch_size,
+    )
+    if arguments.best:
+        for row in best_of_n(rows):
+            print(json.dumps(row, ensure_ascii=False))
+    _say(f"rank: {len(rows)} answers in {folder / 'ranked.jsonl'}")
+    found = agreement_with_scores(rows, latest(folder / FILE))
+    if found["pairs"]:
+        _say(f"judge and implicit reward order {found['alike']} of {found['pairs']} pairs of answers alike")
+    return 0
+
+
+def _add_browse(stages: Commands) -> None:
+    parser = stages.add_parser(
+        "browse",
+        help="a page to read pairs beside their clips and to drop bad ones",
+        description=(
+            "Opens a Gradio page on this machine. Dropped pairs go to excluded.jsonl in the run folder; the data is "
+            "never edited. Run `hound reward pairs` again to leave them out."
+        ),
+        epilog=f"examples:\n  hound reward browse {RECIPE}\n  hound reward browse {RECIPE} --port 7861",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_recipe(parser)
+    parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860)")
+    parser.set_defaults(run=_browse)
+
+
+def _browse(arguments: argparse.Namespace) -> int:
+    from hound_plugin.reward.browse import open_page
+
+    open_page(_settings(arguments), arguments.port)
+    return 0
+
+
+def _add_iterate(stages: Commands, models: Models) -> None:
+    parser = stages.add_parser(
+        "iterate",
+        help="rounds of sample, judge, pairs and DPO, each from the last round's model",
+        description=(
+            "Round 1 samples from sample.model; DPO runs through `llamafactory-cli train` with the recipe that "
+            "iterate.recipe names; round 2 samples from its result, and so on. Finished rounds are not done again."
+        ),
+        epilog=f"examples:\n  hound reward iterate {RECIPE}\n  hound reward iterate {RECIPE} iterate.rounds=3",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_recipe(parser)
+    parser.add_argument("--max-cost", type=float, help="stop a round before its folder's cost passes this")
+    parser.set_defaults(run=lambda arguments: _iterate(arguments, models))
+
+
+def _iterate(arguments: argparse.Namespace, models: Models) -> int:
+    from hound_plugin.reward.rounds import run_rounds
+
+    run_rounds(_settings(arguments), _say, models.generator)
+    return 0

@@ -1,0 +1,189 @@
+"""Preference pairs out of scored answers. Pure: the same input and seed give the same pairs."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hound_plugin.judge.lexical import overlap
+from hound_plugin.reward.questions import Question, make_seed
+from hound_plugin.reward.settings import PairSettings
+from hound_plugin.reward.storage import Row
+
+REFERENCE = "reference"
+_WORD = re.compile(r"\w+")
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A text that can stand in a pair; ``score`` is None for a reference, which nobody judged."""
+
+    candidate: int | str
+    text: str
+    score: float | None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A preferred and a less preferred answer to one question."""
+
+    question: Question
+    chosen: Answer
+    rejected: Answer
+
+    @property
+    def id(self) -> str:
+        """Unique within a run, and the same in every run on the same answers."""
+        return f"{self.question.id}-{self.chosen.candidate}-{self.rejected.candidate}"
+
+    @property
+    def gap(self) -> float:
+        """Difference of scores; a reference counts as the best score for this, and for nothing else."""
+        best = 5.0 if self.chosen.score is None else self.chosen.score
+        return best - (self.rejected.score or 0.0)
+
+
+@dataclass
+class PairResult:
+    """Pairs, and why questions and pairs dropped out."""
+
+    pairs: list[Pair] = field(default_factory=list)
+    questions_dropped: Counter[str] = field(default_factory=Counter)
+    pairs_dropped: Counter[str] = field(default_factory=Counter)
+
+
+def make_pairs(
+    questions: Sequence[Question],
+    candidates: Mapping[str, Mapping[int, Row]],
+    scores: Mapping[tuple[str, int], Row],
+    settings: PairSettings,
+    seed: int,
+    excluded: frozenset[str] = frozenset(),
+) -> PairResult:
+    """Pairs by a policy, then filters, then at most ``max_pairs`` per question, the largest gap first, ties by seed.
+
+    Policies:
+        threshold: chosen at or above ``threshold``; rejected below it, and below the chosen.
+        best-worst: one of the best against one of the worst.
+        all: any two answers of different scores.
+        margin: any two answers at least ``margin`` apart.
+    """
+    result = PairResult()
+    for question in questions:
+        answers, reason = _answers(question, candidates.get(question.id, {}), scores)
+        possible = [] if reason else _possible(question, answers, settings)
+        if not possible:
+            result.questions_dropped[reason or _why_none(answers, settings)] += 1
+            continue
+        kept = []
+        for pair in possible:
+            problem = "excluded by hand" if pair.id in excluded else _problem(pair, settings)
+            if problem:
+                result.pairs_dropped[problem] += 1
+            else:
+                kept.append(pair)
+        kept.sort(key=lambda pair: (-pair.gap, make_seed("pair", seed, pair.id)))
+        limit = 1 if settings.policy == "best-worst" else settings.max_pairs
+        result.pairs_dropped["beyond max_pairs"] += len(kept[limit:])
+        result.pairs += kept[:limit]
+        if not kept:
+            result.questions_dropped["every pair filtered out"] += 1
+    result.pairs_dropped += Counter()  # without zeros
+    return result
+
+
+def _answers(
+    question: Question, candidates: Mapping[int, Row], scores: Mapping[tuple[str, int], Row]
+) -> tuple[list[Answer], str]:
+    """Scored answers, each text once, and why there are none."""
+    if not candidates:
+        return [], "no answers sampled"
+    answers = []
+    for candidate, row in sorted(candidates.items()):
+        score = scores.get((question.id, candidate), {}).get("score")
+        if row.get("duplicate_of") is None and row["answer"].strip() and score is not None:
+            answers.append(Answer(candidate, row["answer"], float(score)))
+    return answers, "" if answers else "no answer has a score"
+
+
+def _possible(question: Question, answers: Sequence[Answer], settings: PairSettings) -> list[Pair]:
+    rank = lambda answer: answer.score or 0.0  # noqa: E731 (None is a reference's only, and those are not ranked)
+    if settings.chosen_from_reference:
+        if not question.reference:
+            return []
+        reference = Answer(REFERENCE, question.reference, None)
+        top = settings.threshold if settings.policy == "threshold" else 5.0
+        lower = [answer for answer in answers if rank(answer) < top]
+        if settings.policy == "best-worst":
+            lower = [answer for answer in lower if rank(answer) == min(map(rank, lower))]
+        pairs = [Pair(question, reference, answer) for answer in lower]
+    else:
+        pairs = [Pair(question, one, two) for one, two in itertools.permutations(answers, 2) if rank(one) > rank(two)]
+    if settings.policy == "threshold" and not settings.chosen_from_reference:
+        return [p for p in pairs if rank(p.chosen) >= settings.threshold > rank(p.rejected)]
+    if settings.policy == "best-worst" and not settings.chosen_from_reference:
+        best, worst = max(map(rank, answers)), min(map(rank, answers))
+        return [p for p in pairs if rank(p.chosen) == best and rank(p.rejected) == worst]
+    if settings.policy == "margin":
+        return [p for p in pairs if p.gap >= settings.margin]
+    return pairs
+
+
+def _why_none(answers: Sequence[Answer], settings: PairSettings) -> str:
+    scores = [answer.score or 0.0 for answer in answers]
+    if settings.chosen_from_reference:
+        return "no reference, or no answer below it"
+    if len(answers) < 2:
+        return "fewer than two different answers"
+    if len(set(scores)) == 1:
+        return "all answers scored alike"
+    if settings.policy == "threshold" and max(scores) < settings.threshold:
+        return "no answer at or above the threshold"
+    if settings.policy == "threshold":
+        return "no answer below the threshold"
+    return "no two answers far enough apart"
+
+
+def _problem(pair: Pair, settings: PairSettings) -> str:
+    if pair.gap < settings.min_gap:
+        return "gap below min_gap"
+    chosen, rejected = pair.chosen.text, pair.rejected.text
+    if settings.near_duplicate is not None and similarity(chosen, rejected) >= settings.near_duplicate:
+        return "near duplicates"
+    lengths = sorted(max(1, len(_WORD.findall(text))) for text in (chosen, rejected))
+    if settings.max_length_ratio is not None and lengths[1] / lengths[0] > settings.max_length_ratio:
+        return "lengths too different"
+    return ""
+
+
+def similarity(one: str, two: str) -> float:
+    """Overlap of words and of pairs of neighbouring words, 0 to 1; 1 for texts of the same words in the same order.
+
+    Neighbours count because "left of right" and "right of left" are different answers.
+    """
+    words = [_WORD.findall(text.casefold()) for text in (one, two)]
+    joined = [" ".join(text + [f"{a}_{b}" for a, b in itertools.pairwise(text)]) for text in words]
+    return overlap(*joined)
+
+
+def pair_row(pair: Pair, provenance: Mapping[str, Any]) -> Row:
+    """A row that the host reads with ``formatting: hound`` and ``ranking: true``."""
+    question = pair.question
+    return {
+        "id": pair.id,
+        **({question.medium: question.media} if question.medium else {}),
+        "prompt": question.prompt,
+        "chosen": pair.chosen.text,
+        "rejected": pair.rejected.text,
+        "chosen_score": pair.chosen.score,
+        "rejected_score": pair.rejected.score,
+        "question_id": question.id,
+        "chosen_candidate": str(pair.chosen.candidate),
+        "rejected_candidate": str(pair.rejected.candidate),
+        "source": question.source,
+        **provenance,
+    }

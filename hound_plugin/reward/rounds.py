@@ -1,0 +1,153 @@
+"""Rounds: sample -> judge -> pairs -> report -> DPO in the host -> sample again from its result.
+
+Every round has a folder of its own, ``round_1``, ``round_2`` ..., and its own share of the questions if ``shards`` is
+on, so that no question is trained on twice. A round is finished when its ``dpo/`` holds ``finished.json``; finished
+rounds are left as they are, and a round that was stopped goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from hound_plugin.errors import DataError, JudgeError, SettingsError
+from hound_plugin.reward.questions import make_seed
+from hound_plugin.reward.run import run_stages
+from hound_plugin.reward.settings import RewardSettings
+from hound_plugin.reward.stages import MakeGenerator, open_run
+from hound_plugin.reward.storage import open_folder, read_rows, write_json, write_whole
+
+OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
+"""Keys of the host's recipe that a round sets itself."""
+
+
+def run_rounds(
+    settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None
+) -> list[Path]:
+    """Run all rounds that are not finished; gives the checkpoint of each.
+
+    Raises:
+        SettingsError: no recipe, or a sampler that is not our model (DPO needs a checkpoint).
+        DataError: a round without pairs.
+        JudgeError: a round stopped early, or the host's training failed.
+    """
+    recipe = read_recipe(settings)
+    folder = open_folder(settings.folder)
+    checkpoint, found = settings.sample.model, []
+    for number in range(1, settings.iterate.rounds + 1):
+        place = open_folder(folder / f"round_{number}")
+        trained = place / "dpo"
+        if not (trained / "finished.json").is_file():
+            say(f"round {number} of {settings.iterate.rounds}: from {checkpoint}")
+            _one_round(settings, place, number, checkpoint, recipe, say, make_generator)
+        checkpoint = str(trained)
+        found.append(trained)
+    say(f"rounds finished; the last checkpoint is {checkpoint}")
+    return found
+
+
+def read_recipe(settings: RewardSettings) -> dict[str, Any]:
+    """The host's recipe for DPO.
+
+    Raises:
+        SettingsError: it is not given, cannot be read, or is for another stage.
+    """
+    if settings.sample.backend != "model":
+        raise SettingsError(
+            "iterate: sample.backend must be `model`, since each round trains and samples a checkpoint."
+        )
+    try:
+        recipe = yaml.safe_load(Path(settings.iterate.recipe).read_text(encoding="utf-8"))
+    except (OSError, yaml.YAMLError) as error:
+        raise SettingsError(f"iterate.recipe: expected a YAML of the host for DPO: {error}") from error
+    if not isinstance(recipe, dict) or recipe.get("stage") != "dpo":
+        raise SettingsError(f"iterate.recipe: expected `stage: dpo` in {settings.iterate.recipe}.")
+    return recipe
+
+
+def _one_round(
+    settings: RewardSettings,
+    place: Path,
+    number: int,
+    checkpoint: str,
+    recipe: dict[str, Any],
+    say: Callable[[str], None],
+    make_generator: MakeGenerator | None,
+) -> None:
+    questions = _share(settings, place, number)
+    mine = replace(
+        settings,
+        folder=str(place),
+        questions=str(questions),
+        seed=make_seed("round", settings.seed, number),
+        sample=replace(settings.sample, model=checkpoint),
+    )
+    run = open_run(mine, say, make_generator)
+    counts = run_stages(run)
+    for stage in ("sample", "judge"):
+        usage = counts.get(f"{stage}_usage")
+        if usage and (usage["stopped"] or usage["this_run"]["failed"]):
+            raise JudgeError(f"round {number}: {stage} is not complete ({usage['stopped'] or 'requests failed'}). "
+                             "Run the same command again to go on.")  # fmt: skip
+    if not counts["pairs"]["pairs"]:
+        raise DataError(f"round {number}: not one pair; see {place / 'report' / 'report.md'} for the reasons.")
+    train(recipe, place, mine, checkpoint, say)
+
+
+def _share(settings: RewardSettings, place: Path, number: int) -> Path:
+    """The questions of this round: all, or every ``rounds``-th, by a hash of the id."""
+    target = place / "questions.jsonl"
+    rounds = settings.iterate.rounds
+    if not target.is_file():
+        rows = list(read_rows(settings.questions))
+        if settings.iterate.shards:
+            order = sorted(rows, key=lambda row: make_seed("share", settings.seed, row.get("id")))
+            chosen = {id(row) for row in order[number - 1 :: rounds]}
+            rows = [row for row in rows if id(row) in chosen]
+        write_whole(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    return target
+
+
+def train(
+    recipe: dict[str, Any], place: Path, settings: RewardSettings, checkpoint: str, say: Callable[[str], None]
+) -> None:
+    """DPO in the host's own command; its output goes to ``dpo.log``.
+
+    Raises:
+        JudgeError: the command failed; the end of its log is in the message.
+    """
+    values = {key: value for key, value in recipe.items() if key not in OURS and not key.startswith("eval_")}
+    values |= {
+        "model_name_or_path": checkpoint,
+        "dataset": settings.pairs.name,
+        "dataset_dir": str(place / "pairs"),
+        "media_dir": settings.media_dir or ".",
+        "output_dir": str(place / "dpo"),
+        "overwrite_output_dir": True,
+        "overwrite_cache": True,
+    }
+    values.pop("per_device_eval_batch_size", None)
+    write_whole(place / "dpo.yaml", yaml.safe_dump(values, sort_keys=False))
+    say(f"DPO: llamafactory-cli train {place / 'dpo.yaml'} (log in {place / 'dpo.log'})")
+    program = Path(sys.executable).with_name("llamafactory-cli")
+    with open(place / "dpo.log", "ab") as log:
+        done = subprocess.run(
+            [str(program), "train", str(place / "dpo.yaml")],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            env={**os.environ, "PATH": f"{program.parent}{os.pathsep}{os.environ.get('PATH', '')}"},
+            check=False,
+        )
+    if done.returncode:
+        end = (place / "dpo.log").read_text(encoding="utf-8", errors="replace")[-1500:]
+        raise JudgeError(f"DPO failed with code {done.returncode}; {place / 'dpo.log'} ends: {end}")
+    write_json(place / "dpo" / "finished.json", {"from": checkpoint, "pairs": settings.pairs.name})

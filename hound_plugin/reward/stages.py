@@ -1,0 +1,266 @@
+"""The stages of ``hound reward``, each from settings to files; the model comes in through a small protocol."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hound_plugin.errors import DataError, LedgerError
+from hound_plugin.judge.exchange import OK, Task, request_key
+from hound_plugin.judge.ledger import Ledger
+from hound_plugin.judge.lexical import SMOKE_TEST
+from hound_plugin.judge.runner import Outcome, run_tasks
+from hound_plugin.reward.backends import (
+    make_judge,
+    make_limits,
+    make_sampler,
+    needed_fields,
+    protocol_id,
+    sampler_identity,
+)
+from hound_plugin.reward.candidates import (
+    Generator,
+    Sampled,
+    add_candidates,
+    answer_seed,
+    check_sampler,
+    given_answers,
+    read_candidates,
+    sample_candidates,
+)
+from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
+from hound_plugin.reward.questions import Question, check_fields, read_questions
+from hound_plugin.reward.scoring import FILE, LEDGER, Judge, judge_of, latest, make_tasks, write_scores
+from hound_plugin.reward.settings import RewardSettings, SampleSettings
+from hound_plugin.reward.storage import open_folder, read_rows, write_json, write_whole
+
+SAMPLER_LEDGER = "sampler.sqlite"
+EXCLUDED = "excluded.jsonl"
+MakeGenerator = Callable[[SampleSettings], Generator]
+
+
+@dataclass
+class Run:
+    """A run folder with checked questions.
+
+    Attributes:
+        settings: all of them.
+        folder: where everything is written.
+        questions: checked.
+        say: takes lines for the user.
+        make_generator: gives the model for sampling in this process.
+    """
+
+    settings: RewardSettings
+    folder: Path
+    questions: list[Question]
+    say: Callable[[str], None]
+    make_generator: MakeGenerator | None = None
+    counts: dict[str, Any] = field(default_factory=dict)
+
+
+def open_run(settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None) -> Run:
+    """Make every check that needs no request, then open the folder.
+
+    Raises:
+        DataError, MediaNotFoundError: questions that cannot be used.
+        SettingsError: a folder that cannot be written, no key, a bad protocol.
+        LedgerError: a ledger made with another protocol.
+    """
+    questions = read_questions(settings.questions, settings.media_dir, settings.limit)
+    check_fields(questions, needed_fields(settings.judge), f"judge.backend {settings.judge.backend}")
+    if settings.pairs.chosen_from_reference and not any(question.reference for question in questions):
+        raise DataError("pairs.chosen_from_reference: no question has a `reference`.")
+    folder = open_folder(settings.folder)
+    Ledger(folder / LEDGER, protocol_id(settings.judge)).close()
+    with Ledger(folder / LEDGER, protocol_id(settings.judge)) as ledger:
+        make_judge(settings.judge, ledger, lambda _: None, ask=False)
+    return Run(settings, folder, questions, say, make_generator)
+
+
+# --- sample
+
+
+def sample(run: Run) -> dict[str, int]:
+    """Fill ``candidates.jsonl``; gives how many answers were added and how many are missing."""
+    settings = run.settings.sample
+    missing = 0
+    if settings.backend == "model":
+        if run.make_generator is None:
+            raise LedgerError("There is no model to sample from in this program; use backend openai or given.")
+        added = _sample_model(run, run.make_generator)
+    elif settings.backend == "given":
+        assert settings.answers is not None
+        answers = given_answers(settings.answers, run.questions)
+        identity = {"backend": "given", "model": settings.model or Path(settings.answers).name}
+        added = add_candidates(run.folder, identity, answers, run.settings.seed)
+    else:
+        added, missing = _sample_server(run)
+    counts = {"added": added, "answers": sum(map(len, read_candidates(run.folder).values())), "missing": missing}
+    run.counts["sample"] = counts
+    run.say(f"sample: {added} answers added, {counts['answers']} there, {missing} missing")
+    return counts
+
+
+def _sample_model(run: Run, make_generator: MakeGenerator) -> int:
+    """Load the model only if an answer is missing."""
+    held = read_candidates(run.folder)
+    wanted = range(run.settings.sample.n)
+    if all(set(wanted) <= set(held.get(question.id, {})) for question in run.questions):
+        return 0
+    generator = make_generator(run.settings.sample)
+    return sample_candidates(run.questions, generator, run.folder, run.settings.sample.n, run.settings.seed, run.say)
+
+
+def _sample_server(run: Run) -> tuple[int, int]:
+    """Sample through a ledger of its own, so that no answer is paid for twice."""
+    settings = run.settings.sample
+    identity = sampler_identity(settings)
+    check_sampler(run.folder, identity)
+    client = make_sampler(settings)
+    with Ledger(run.folder / SAMPLER_LEDGER, "sample/1") as ledger:
+        outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, make_limits(run.settings, settings, 3))
+        _tell(run, "sample", outcome, ledger)
+        missing = 0
+
+        def answers() -> Iterator[tuple[Question, int, Sampled]]:
+            nonlocal missing
+            questions = {question.id: question for question in run.questions}
+            for task in _sampling_tasks(run, identity):
+                entry = ledger.entry(task.key)
+                if entry is None or entry.status != OK:
+                    missing += 1
+                    continue
+                finish = str(json.loads(entry.detail or "{}").get("finish", "stop"))
+                yield questions[task.id], task.candidate, Sampled(str(entry.value), finish, entry.completion_tokens)
+
+        added = add_candidates(run.folder, identity, answers(), run.settings.seed)
+    return added, missing
+
+
+def _sampling_tasks(run: Run, identity: dict[str, Any]) -> Iterator[Task]:
+    for question in run.questions:
+        for candidate in range(run.settings.sample.n):
+            seed = answer_seed(run.settings.seed, question.id, candidate)
+            fields = {"question": question.text, "medium": question.medium}
+            parts = {**identity, "fields": fields, "media": question.media, "seed": seed}
+            yield Task(request_key(parts), question.id, candidate, 0, fields, question.paths, seed)
+
+
+# --- judge
+
+
+def judge(run: Run) -> dict[str, int]:
+    """Judge every answer that is not judged yet, then bring ``scores.jsonl`` up to date."""
+    settings = run.settings.judge
+    candidates = read_candidates(run.folder)
+    if not any(candidates.get(question.id) for question in run.questions):
+        raise DataError(f"{run.folder}: there are no answers to judge. Run `hound reward sample` first.")
+    with Ledger(run.folder / LEDGER, protocol_id(settings)) as ledger:
+        judge = make_judge(settings, ledger, run.say)
+        try:
+            outcome = _send(run, judge, ledger)
+        finally:  # what was answered before an error or Ctrl-C is in the file too
+            counts = write_scores(run.folder, _judging_tasks(run, judge), ledger, judge)
+        run.counts["judge"] = counts
+        _tell(run, "judge", outcome, ledger)
+    run.say(f"judge: {counts['scored']} answers scored, {counts['missing']} missing (see {run.folder / FILE})")
+    return counts
+
+
+def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
+    settings = run.settings.judge
+    limits = make_limits(run.settings, settings, settings.attempts)
+    if settings.backend == "openai-batch":
+        from hound_plugin.judge.batch import run_batches
+
+        return run_batches(_judging_tasks(run, judge), judge.client, ledger, limits, settings.batch_rows,
+                           settings.batch_bytes, settings.poll, run.say)  # fmt: skip
+    return run_tasks(_judging_tasks(run, judge), judge.client, ledger, limits)
+
+
+def _judging_tasks(run: Run, judge: Judge) -> Iterator[Task]:
+    digests = None
+    if run.settings.judge.backend == "vision":
+        from hound_plugin.judge.vision import media_digest
+
+        digests = run.counts.setdefault("_digests", {q.id: media_digest(q.paths) for q in run.questions})
+    return make_tasks(run.questions, read_candidates(run.folder), judge, run.settings.judge, digests)
+
+
+def _tell(run: Run, stage: str, outcome: Outcome, ledger: Ledger) -> None:
+    totals = ledger.totals()
+    block = run.settings.judge if stage == "judge" else run.settings.sample
+    price = make_limits(run.settings, block, 1).price
+    used: dict[str, Any] = {
+        "requests": totals.sent,
+        "answers": totals.answers,
+        "prompt_tokens": totals.prompt_tokens,
+        "completion_tokens": totals.completion_tokens,
+        "cost": price.cost(totals.prompt_tokens, totals.completion_tokens) if price else None,
+        "this_run": {name: getattr(outcome, name) for name in ("sent", "answered", "missing", "failed", "done_before")},
+        "stopped": outcome.stopped,
+        "warnings": outcome.warnings,
+    }
+    run.counts[f"{stage}_usage"] = used
+    for line in (outcome.stopped and f"stopped early: {outcome.stopped}", *outcome.warnings):
+        if line:
+            run.say(f"warning: {line}")
+
+
+# --- pairs
+
+
+def pairs(run: Run) -> PairResult:
+    """Write ``pairs/<name>.jsonl`` with its ``dataset_info.json`` and card."""
+    from hound_plugin.reward.card import dataset_card
+
+    scores = latest(run.folder / FILE)
+    if not scores:
+        raise DataError(f"{run.folder}: there are no scores. Run `hound reward judge` first.")
+    judged_by = judge_of(scores, run.folder / FILE)
+    candidates = read_candidates(run.folder)
+    settings = run.settings.pairs
+    result = make_pairs(run.questions, candidates, scores, settings, run.settings.seed, excluded_ids(run.folder))
+    provenance = {
+        "judge": judged_by.get("model", ""),
+        "protocol": judged_by.get("protocol", ""),
+        "sampler": next((row["sampler"] for rows in candidates.values() for row in rows.values()), ""),
+    }
+    if "smoke_test" in judged_by:
+        provenance["smoke_test"] = SMOKE_TEST
+    rows = [pair_row(pair, provenance) for pair in result.pairs]
+    target = run.folder / "pairs"
+    write_whole(target / f"{settings.name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    info = _dataset_info(target)
+    info[settings.name] = {"file_name": f"{settings.name}.jsonl", "formatting": "hound", "ranking": True}
+    write_json(target / "dataset_info.json", info)
+    write_whole(target / "README.md", dataset_card(run.settings, rows, judged_by, provenance))
+    run.counts["pairs"] = {
+        "pairs": len(rows),
+        "questions": len(run.questions),
+        "questions_dropped": dict(result.questions_dropped),
+        "pairs_dropped": dict(result.pairs_dropped),
+    }
+    run.say(f"pairs: {len(rows)} of {len(run.questions)} questions in {target / settings.name}.jsonl")
+    return result
+
+
+def _dataset_info(target: Path) -> dict[str, Any]:
+    path = target / "dataset_info.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except ValueError as error:
+        raise DataError(f"{path} is no JSON: {error}. Correct or remove it.") from error
+    return dict(found)
+
+
+def excluded_ids(folder: Path) -> frozenset[str]:
+    """Ids of pairs that somebody dropped by hand; the last row of an id counts."""
+    state = {str(row["id"]): bool(row.get("excluded", True)) for row in read_rows(folder / EXCLUDED) if "id" in row}
+    return frozenset(name for name, out in state.items() if out)

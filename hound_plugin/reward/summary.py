@@ -1,0 +1,152 @@
+"""What happened in a run folder, as one dict that Markdown, plots and page are made of."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import math
+import statistics as means
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hound_plugin.errors import DataError
+from hound_plugin.judge.lexical import SMOKE_TEST
+from hound_plugin.reward.candidates import read_candidates
+from hound_plugin.reward.questions import Question
+from hound_plugin.reward.scoring import FILE, latest
+from hound_plugin.reward.statistics import histogram, kappa, spearman
+from hound_plugin.reward.storage import Row, read_rows
+
+SCORE_EDGES = (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5)
+Key = tuple[str, int]
+
+
+def summarise(
+    folder: Path, questions: Sequence[Question], pair_file: Path, k: int, second: str | None = None
+) -> dict[str, Any]:
+    """Counts, distributions, correlations and agreement of a run.
+
+    Raises:
+        DataError: there are no scores, or a second judge's file has none of these answers.
+    """
+    candidates, scores = read_candidates(folder), latest(folder / FILE)
+    if not scores:
+        raise DataError(f"{folder}: there are no scores to report on. Run `hound reward judge` first.")
+    pairs = list(read_rows(pair_file))
+    known = {q.id: q for q in questions}
+    answers = {(name, number): row for name, rows in candidates.items() for number, row in rows.items()}
+    scored = {key: row for key, row in scores.items() if row["score"] is not None and key in answers}
+    judges = [row.get("judge", {}) for row in scores.values()]
+    return {
+        "smoke_test": SMOKE_TEST if any("smoke_test" in judge for judge in judges) else None,
+        "judges": sorted({json.dumps(judge, sort_keys=True) for judge in judges}),
+        "counts": {
+            "questions": len(questions),
+            "answers": len(answers),
+            "duplicates": sum(row.get("duplicate_of") is not None for row in answers.values()),
+            "cut at the limit of tokens": sum(row.get("finish") == "length" for row in answers.values()),
+            "scored": len(scored),
+            "missing": len(answers) - len(scored),
+            "pairs": len(pairs),
+        },
+        "missing_by_reason": dict(Counter(m["status"] for row in scores.values() for m in row.get("missing", []))),
+        "scores": {"edges": list(SCORE_EDGES), "counts": histogram([r["score"] for r in scored.values()], SCORE_EDGES)},
+        "length_score": _length_score(answers, scored),
+        "pairs": _pair_numbers(pairs),
+        "sources": _sources(known, answers, scored, pairs),
+        "agreement": _draws(scored, k),
+        "second": None if second is None else _second(scored, second),
+    }
+
+
+def words(text: str) -> int:
+    """Length of an answer."""
+    return len(text.split())
+
+
+def _length_score(answers: Mapping[Key, Row], scored: Mapping[Key, Row]) -> dict[str, Any]:
+    lengths = [words(answers[key]["answer"]) for key in scored]
+    scores = [row["score"] for row in scored.values()]
+    inside = []  # the same within each question, where the difficulty of the question plays no part
+    groups = itertools.groupby(sorted(scored), key=lambda key: key[0])
+    for _, group in groups:
+        keys = list(group)
+        value = spearman([words(answers[key]["answer"]) for key in keys], [scored[key]["score"] for key in keys])
+        if not math.isnan(value):
+            inside.append(value)
+    return {
+        "points": [[length, score] for length, score in zip(lengths, scores, strict=True)][:5000],
+        "spearman": _number(spearman(lengths, scores)),
+        "spearman_within_questions": _number(means.fmean(inside)) if inside else None,
+    }
+
+
+def _pair_numbers(pairs: Sequence[Row]) -> dict[str, Any]:
+    lengths = [(words(p["chosen"]), words(p["rejected"])) for p in pairs]
+    chosen = [p["chosen_score"] for p in pairs if p["chosen_score"] is not None]
+    return {
+        "lengths": lengths,
+        "mean_words": [_number(means.fmean(side)) for side in zip(*lengths, strict=True)] if lengths else [None, None],
+        "chosen_longer": sum(a > b for a, b in lengths),
+        "chosen_scores": histogram(chosen, SCORE_EDGES),
+        "rejected_scores": histogram([p["rejected_score"] for p in pairs], SCORE_EDGES),
+        "edges": list(SCORE_EDGES),
+    }
+
+
+def _sources(
+    known: Mapping[str, Question], answers: Mapping[Key, Row], scored: Mapping[Key, Row], pairs: Sequence[Row]
+) -> list[dict[str, Any]]:
+    names = {question.id: question.source or "(none)" for question in known.values()}
+    table = []
+    for source in sorted(set(names.values())):
+        mine = [row["score"] for key, row in scored.items() if names.get(key[0]) == source]
+        table.append(
+            {
+                "source": source,
+                "questions": sum(name == source for name in names.values()),
+                "answers": sum(names.get(key[0]) == source for key in answers),
+                "scored": len(mine),
+                "mean_score": _number(means.fmean(mine)) if mine else None,
+                "pairs": sum((pair.get("source") or "(none)") == source for pair in pairs),
+            }
+        )
+    return table
+
+
+def _draws(scored: Mapping[Key, Row], k: int) -> dict[str, Any] | None:
+    """Agreement of the first two judgements of each answer, and the mean spread of all."""
+    if k < 2:
+        return None
+    both = [row["scores"] for row in scored.values() if len(row["scores"]) >= 2]
+    one, two = [row[0] for row in both], [row[1] for row in both]
+    spread = means.fmean(row["spread"] for row in scored.values()) if scored else math.nan
+    return {**_agreement(one, two), "mean_spread": _number(spread)}
+
+
+def _second(scored: Mapping[Key, Row], path: str) -> dict[str, Any]:
+    if not Path(path).is_file():
+        raise DataError(f"report.second: expected the scores.jsonl of another judge, there is none at {path}.")
+    other = latest(path)
+    keys = [key for key in scored if key in other and other[key]["score"] is not None]
+    if not keys:
+        raise DataError(f"report.second: {path} has a score for none of the {len(scored)} answers scored here.")
+    mine, theirs = [scored[key]["score"] for key in keys], [other[key]["score"] for key in keys]
+    numbers = _agreement([round(score) for score in mine], [round(score) for score in theirs])
+    return {**numbers, "spearman": _number(spearman(mine, theirs)), "file": path}
+
+
+def _agreement(one: Sequence[int], two: Sequence[int]) -> dict[str, Any]:
+    return {
+        "answers": len(one),
+        "same": sum(a == b for a, b in zip(one, two, strict=True)),
+        "spearman": _number(spearman(one, two)),
+        "kappa": _number(kappa(one, two)),
+        "weighted_kappa": _number(kappa(one, two, weighted=True)),
+    }
+
+
+def _number(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 4)
