@@ -77,6 +77,7 @@ class Server:
                 web.get("/v1/batches/{name}", self.get_batch),
                 web.post("/control", self.control),
                 web.get("/stats", self.stats),
+                web.get("/brief", self.brief),
             ]
         )
         return app
@@ -93,6 +94,9 @@ class Server:
         span = self.times[-1] - self.times[0] if len(self.times) > 1 else 0.0
         found = {"counts": self.counts, "scored": scored, "bodies": self.bodies[-50:], "span": span, "peak": self.peak}
         return web.json_response({**found, "batches": list(self.batches.values())})
+
+    async def brief(self, _: web.Request) -> web.Response:
+        return web.json_response({"requests": self.counts["requests"]})
 
     async def model(self, request: web.Request) -> web.Response:
         name = request.match_info["name"]

@@ -1,0 +1,106 @@
+"""Settings are read strictly; bad input stops before anything is asked."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hound_plugin.errors import DataError, HoundError, LedgerError, MediaNotFoundError, SettingsError
+from hound_plugin.reward.settings import build_settings, read_settings
+from hound_plugin.reward.stages import open_run
+from tests.reward.conftest import rows, write_rows
+
+
+@pytest.mark.parametrize(
+    ("change", "match"),
+    [
+        ({"fodler": "x"}, "fodler: unknown key. Did you mean 'folder'"),
+        ({"judge": {"backed": "x"}}, "judge.backed: unknown key. Did you mean 'backend'"),
+        ({"judge": {"backend": "gpt"}}, "judge.backend: expected one of lexical, openai"),
+        ({"judge": {"api_key": "sk-1"}}, "judge.api_key: keys are read from the environment only"),
+        ({"judge": {"k": 0}}, "judge.k: expected at least 1"),
+        ({"judge": {"k": 1.5}}, "judge.k: expected a whole number; got 1.5"),
+        ({"judge": {"k": True}}, "judge.k: expected a whole number; got True"),
+        ({"judge": 3}, "judge: expected a block"),
+        ({"judge": {"backend": "openai"}}, "judge.model: backend openai needs"),
+        ({"sample": {"n": 2}}, "sample.model"),
+        ({"sample": {"model": "m", "top_p": 1.5}}, "sample.top_p"),
+        ({"sample": {"backend": "given"}}, "sample.answers"),
+        ({"pairs": {"policy": "best"}}, "pairs.policy"),
+        ({"max_cost": -1}, "max_cost"),
+        ({"max_cost": 1, "judge": {"backend": "openai", "model": "m"}}, "no price for m"),
+        ({"prices": {"m": {"input": 1}}}, "prices.m: expected input, output"),
+        ({"prices": {"m": {"input": 1, "output": "x"}}}, "prices.m.output: expected a number"),
+    ],
+)
+def test_bad_settings(values: dict[str, Any], change: dict[str, Any], match: str) -> None:
+    with pytest.raises(SettingsError, match=match):
+        build_settings({**values, **change})
+
+
+def test_overrides(values: dict[str, Any], tmp_path: Path) -> None:
+    file = tmp_path / "r.yaml"
+    file.write_text(json.dumps(values))
+    found = read_settings(file, ["judge.k=3", "pairs.policy=all", "max_cost=null", "sample.temperature=1"])
+    assert (found.judge.k, found.pairs.policy, found.sample.temperature) == (3, "all", 1.0)
+    with pytest.raises(SettingsError, match="expected key=value"):
+        read_settings(file, ["judge.k"])
+    with pytest.raises(SettingsError, match="expected a YAML file"):
+        read_settings(tmp_path / "none.yaml")
+
+
+def _change(path: Path, number: int, **fields: Any) -> None:
+    found = rows(path)
+    found[number].update(fields)
+    write_rows(path, found)
+
+
+@pytest.mark.parametrize(
+    ("fields", "judge", "error", "match"),
+    [
+        ({"id": "q1"}, {}, DataError, r"1 with an id that is there twice: row 4 \(id 'q1'\)"),
+        ({"id": ""}, {}, DataError, "1 with no id: row 4"),
+        ({"prompt": "<video>\n "}, {}, DataError, "1 with an empty question: row 4"),
+        ({"prompt": None}, {}, DataError, "1 with an empty question"),
+        ({"video": "gone.mp4"}, {}, MediaNotFoundError, "clips that are not there: q3"),
+        ({"video": ["0.mp4", "gone.png"]}, {}, MediaNotFoundError, "gone.png"),
+        ({"reference": ""}, {}, DataError, "1 of 8 questions have no `reference`"),
+        ({"caption": " "}, {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}, DataError,
+         "1 of 8 questions have no `caption`, which judge.backend openai reads: q3"),
+    ],
+)  # fmt: skip
+def test_bad_questions(values: dict[str, Any], fields: Any, judge: Any, error: type[HoundError], match: str) -> None:
+    _change(Path(values["questions"]), 3, **fields)
+    with pytest.raises(error, match=match):
+        open_run(build_settings({**values, "judge": judge}), print)
+    assert not Path(values["folder"]).exists(), "nothing is written before the checks"
+
+
+def test_a_judge_without_a_key(values: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    judge = {"backend": "openai", "model": "m"}
+    with pytest.raises(SettingsError, match="OPENAI_API_KEY is not set"):
+        open_run(build_settings({**values, "judge": judge}), print)
+    with pytest.raises(SettingsError, match="without user and password"):
+        open_run(build_settings({**values, "judge": {**judge, "base_url": "http://me:secret@host/v1"}}), print)
+
+
+def test_an_unwritable_folder(values: dict[str, Any], tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SettingsError, match="folder that can be written"):
+        open_run(build_settings({**values, "folder": str(tmp_path / "file" / "run")}), print)
+    if os.geteuid() != 0:
+        (tmp_path / "shut").mkdir(mode=0o500)
+        with pytest.raises(SettingsError, match="folder that can be written"):
+            open_run(build_settings({**values, "folder": str(tmp_path / "shut")}), print)
+
+
+def test_a_folder_of_another_protocol(values: dict[str, Any]) -> None:
+    open_run(build_settings(values), print)
+    other = {**values, "judge": {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}}
+    with pytest.raises(LedgerError, match="made with protocol lexical/1, this run uses caption/1/"):
+        open_run(build_settings(other), print)

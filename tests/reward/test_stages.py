@@ -1,0 +1,311 @@
+"""Stages from files to files: resumed, shared, honest about what is missing; with a real server where one is asked."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hound_plugin import cli
+from hound_plugin.errors import DataError, JudgeError, LedgerError
+from hound_plugin.judge.lexical import SMOKE_TEST
+from hound_plugin.reward import stages
+from hound_plugin.reward.candidates import add_candidates, answer_seed, read_candidates, sample_candidates
+from hound_plugin.reward.run import dry_run, run_stages
+from hound_plugin.reward.settings import RewardSettings, build_settings
+from hound_plugin.reward.stages import Run, open_run
+from hound_plugin.reward.storage import append_rows, read_rows
+from tests.judge.conftest import SECRET, FaultServer
+from tests.judge.fault_server import grade
+from tests.reward.conftest import Parrot, rows, write_rows
+
+
+def start(settings: RewardSettings, said: list[str] | None = None, parrot: Parrot | None = None) -> Run:
+    model = parrot or Parrot()
+    return open_run(settings, (said if said is not None else []).append, lambda _: model)
+
+
+def asking(values: dict[str, Any], server: FaultServer, **judge: Any) -> RewardSettings:
+    block = {"backend": "openai", "model": "tiny", "base_url": server.base_url, "timeout": 5, **judge}
+    return build_settings({**values, "judge": block})
+
+
+def test_the_whole_run_offline(settings: RewardSettings) -> None:
+    said: list[str] = []
+    counts = run_stages(start(settings, said))
+    folder = Path(settings.folder)
+    assert counts["sample"] == {"added": 48, "answers": 48, "missing": 0}
+    assert counts["judge"]["scored"] == 48
+    pairs = rows(folder / "pairs" / "hound_pairs.jsonl")
+    assert counts["pairs"]["pairs"] == len(pairs) > 0
+    assert {pair["smoke_test"] for pair in pairs} == {SMOKE_TEST}
+    assert all(pair["chosen_score"] >= 3 > pair["rejected_score"] for pair in pairs)
+    info = json.loads((folder / "pairs" / "dataset_info.json").read_text())
+    assert info == {"hound_pairs": {"file_name": "hound_pairs.jsonl", "formatting": "hound", "ranking": True}}
+    for name in ("pairs/README.md", "report/report.md", "report/report.html", "report/report.json", "run.json"):
+        text = (folder / name).read_text()
+        assert SMOKE_TEST in text or name == "run.json"
+    page = (folder / "report" / "report.html").read_text()
+    assert page.count("data:image/png;base64,") == 3
+    assert "http://" not in page
+    assert 'src="/' not in page
+    assert (folder / "report" / "scores.png").read_bytes().startswith(b"\x89PNG")
+    assert any(SMOKE_TEST in line for line in said)
+    run = json.loads((folder / "run.json").read_text())
+    assert run["settings"]["judge"]["backend"] == "lexical"
+    assert run["counts"]["judge_usage"]["requests"] <= 4 * 8  # equal answers are one request
+
+
+def test_a_second_run_does_nothing_again(settings: RewardSettings) -> None:
+    parrot = Parrot()
+    run_stages(start(settings, parrot=parrot))
+    folder = Path(settings.folder)
+    before = {name: (folder / name).read_bytes() for name in ("candidates.jsonl", "scores.jsonl")}
+    parrot.calls.clear()
+    counts = run_stages(start(settings, parrot=parrot))
+    assert parrot.calls == []
+    assert counts["judge_usage"]["this_run"]["sent"] == 0
+    assert before == {name: (folder / name).read_bytes() for name in before}
+
+
+def test_sampling_goes_on_at_the_single_answer(settings: RewardSettings) -> None:
+    folder = Path(settings.folder)
+    run = start(settings)
+    stages.sample(run)
+    whole = (folder / "candidates.jsonl").read_bytes()
+    lines = whole.splitlines(keepends=True)
+    (folder / "candidates.jsonl").write_bytes(b"".join(lines[:8]) + lines[8][:20])  # killed while writing the ninth
+    parrot = Parrot()
+    assert sample_candidates(run.questions, parrot, folder, 6, 0) == 40
+    assert parrot.calls[0][1] == 4
+    assert (folder / "candidates.jsonl").read_bytes() == whole
+
+
+def test_more_answers_later_leave_the_first_as_they_are(values: dict[str, Any]) -> None:
+    few = build_settings({**values, "sample": {"model": "parrot", "n": 2}})
+    stages.sample(start(few))
+    first = read_candidates(Path(few.folder))
+    stages.sample(start(build_settings(values)))
+    more = read_candidates(Path(few.folder))
+    assert all(more[name][number] == row for name, found in first.items() for number, row in found.items())
+    assert {len(found) for found in more.values()} == {6}
+    assert more["q0"][5]["seed"] == answer_seed(0, "q0", 5) != answer_seed(1, "q0", 5)
+
+
+def test_duplicates_are_kept_and_marked(settings: RewardSettings) -> None:
+    run = start(settings, parrot=Parrot(["left", "right"]))
+    stages.sample(run)
+    for found in read_candidates(run.folder).values():
+        assert len(found) == 6
+        firsts: dict[str, int] = {}
+        for number, row in found.items():
+            twin = firsts.setdefault(row["answer"], number)
+            assert row["duplicate_of"] == (None if twin == number else twin)
+
+
+def test_another_sampler_is_refused(settings: RewardSettings) -> None:
+    stages.sample(start(settings))
+    with pytest.raises(LedgerError, match="answers of sampler 'parrot' with other settings"):
+        sample_candidates(start(settings).questions, Parrot(["up"]), Path(settings.folder), 9, 0)
+
+
+def test_answers_from_a_file(values: dict[str, Any], tmp_path: Path) -> None:
+    given = write_rows(tmp_path / "given.jsonl", [{"id": "q0", "candidate": 0, "answer": "It moves left."}])
+    settings = build_settings({**values, "sample": {"backend": "given", "answers": str(given)}})
+    assert stages.sample(start(settings))["added"] == 1
+    assert stages.judge(start(settings))["scored"] == 1
+    write_rows(given, [{"id": "nobody", "candidate": 0, "answer": "x"}])
+    with pytest.raises(DataError, match=r"row 1: expected the id of a question.* got id 'nobody'"):
+        stages.sample(start(settings))
+
+
+def test_k_judgements_of_a_real_server(values: dict[str, Any], server: FaultServer) -> None:
+    settings = asking(values, server, k=2, seed=5)
+    run = start(settings)
+    stages.sample(run)
+    counts = stages.judge(run)
+    found = rows(run.folder / "scores.jsonl")
+    assert counts["scored"] == len(found) == 48
+    for row in found:
+        expected = grade(int(row["id"][1:]))
+        assert (row["score"], row["scores"], row["spread"], row["k"]) == (expected, [expected] * 2, 0, 2)
+        judge = row["judge"]
+        assert (judge["model"], judge["reported_models"], judge["fingerprints"]) == ("tiny", ["tiny-0613"], ["fp_1"])
+        assert judge["protocol"].startswith("caption/1/")
+    bodies = [body["body"] for body in server.stats()["bodies"]]
+    assert {body["response_format"]["type"] for body in bodies} == {"json_schema"}
+    assert {body.get("seed") for body in bodies} == {5, 1005}
+    distinct = len({(row["id"], row["answer"]) for row in rows(run.folder / "candidates.jsonl")})
+    assert server.stats()["counts"]["requests"] == 2 * distinct + 1, (
+        "equal answers are one request; one finds the format"
+    )
+
+
+def test_changed_k_pays_only_for_the_new(values: dict[str, Any], server: FaultServer) -> None:
+    run = start(asking(values, server, k=1))
+    stages.sample(run)
+    stages.judge(run)
+    before = server.stats()["counts"]["requests"]
+    stages.judge(start(asking(values, server, k=2)))
+    distinct = len({(row["id"], row["answer"]) for row in rows(run.folder / "candidates.jsonl")})
+    assert server.stats()["counts"]["requests"] == before + distinct
+
+
+def test_a_server_without_schemas_gets_the_text_protocol(values: dict[str, Any], server: FaultServer) -> None:
+    server.control(script=["no-schema"])
+    run = start(asking(values, server))
+    stages.sample(run)
+    assert stages.judge(run)["scored"] == 48
+    bodies = [body["body"] for body in server.stats()["bodies"]][1:]
+    assert not any("response_format" in body for body in bodies)
+    before = server.stats()["counts"]["requests"]
+    stages.judge(start(asking(values, server)))
+    assert server.stats()["counts"]["requests"] == before, "what was found out is kept"
+
+
+def test_missing_scores_are_listed_with_their_text(values: dict[str, Any], server: FaultServer) -> None:
+    settings = asking(values, server, answer_format="json", attempts=1, concurrency=1)
+    run = start(settings)
+    stages.sample(run)
+    server.control(script=["prose", "refusal"])
+    counts = stages.judge(run)
+    assert counts["missing"] >= 2
+    lost = [row for row in rows(run.folder / "scores.jsonl") if row["score"] is None]
+    assert {row["missing"][0]["status"] for row in lost} == {"unparsed", "refused"}
+    assert {row["missing"][0]["raw"] for row in lost} == {
+        "I would say the score is 4 out of 5, because it is good.", "I cannot help with that.",
+    }  # fmt: skip
+    stages.pairs(run)
+    named = {(row["id"], str(row["candidate"])) for row in lost}
+    for pair in rows(run.folder / "pairs" / "hound_pairs.jsonl"):
+        assert not {(pair["question_id"], pair[f"{side}_candidate"]) for side in ("chosen", "rejected")} & named
+
+
+def test_a_fatal_error_keeps_what_was_answered(values: dict[str, Any], server: FaultServer) -> None:
+    run = start(asking(values, server, answer_format="json", concurrency=1))
+    stages.sample(run)
+    server.control(script=["ok"] * 3 + ["quota"] * 50)
+    with pytest.raises(JudgeError, match="quota is used up"):
+        run_stages(run, ("judge",))
+    found = rows(run.folder / "scores.jsonl")
+    assert sum(row["score"] is not None for row in found) >= 3
+    assert "quota" in json.loads((run.folder / "run.json").read_text())["error"]
+    for file in run.folder.rglob("*"):
+        assert file.is_dir() or SECRET.encode() not in file.read_bytes()
+    server.control(script=[])
+    assert stages.judge(start(asking(values, server, answer_format="json")))["missing"] == 0
+
+
+def test_a_listed_shutdown_is_warned_about(values: dict[str, Any], server: FaultServer) -> None:
+    server.control(models={"tiny": {"deprecation": 1798761600}})
+    said: list[str] = []
+    run = start(asking(values, server), said)
+    stages.sample(run)
+    stages.judge(run)
+    assert any("warning" in line and "lists a shutdown of tiny: 2027-01-01" in line for line in said)
+
+
+def test_the_dry_run_sends_nothing(values: dict[str, Any], server: FaultServer) -> None:
+    prices = {"tiny": {"input": 2.0, "output": 8.0}}
+    settings = replace(asking(values, server, parameters={"max_tokens": 100}), prices=prices)
+    said: list[str] = []
+    found = dry_run(start(settings, said))
+    assert found["requests"] == 48
+    assert found["output_tokens"] == 4800
+    assert found["cost"] == pytest.approx((2 * found["prompt_tokens"] + 8 * 4800) / 1e6)
+    assert "<<<ANSWER " in "\n".join(said)
+    assert server.stats()["counts"].get("requests", 0) == 0
+    run = start(settings)
+    stages.sample(run)
+    stages.judge(run)
+    assert dry_run(start(settings))["requests"] == 0
+
+
+def test_sampling_from_a_server(values: dict[str, Any], server: FaultServer) -> None:
+    sample = {"backend": "openai", "model": "tiny", "base_url": server.base_url, "n": 3, "show": "video_url"}
+    settings = build_settings({**values, "sample": sample})
+    server.control(script=["500", "ok", "empty", "empty", "empty"])
+    counts = stages.sample(start(settings))
+    assert (counts["answers"], counts["missing"]) in {(24, 0), (23, 1)}
+    body = server.stats()["bodies"][0]["body"]
+    kinds = [part["type"] for part in body["messages"][0]["content"]]
+    assert kinds == ["video_url", "text"]
+    assert body["messages"][0]["content"][0]["video_url"]["url"].endswith("clips/0.mp4")
+    assert (body["temperature"], body["top_p"], body["max_tokens"]) == (1.0, 0.95, 512)
+    before = server.stats()["counts"]["requests"]
+    stages.sample(start(settings))
+    assert server.stats()["counts"]["requests"] == before
+    with pytest.raises(LedgerError, match="other settings"):
+        stages.sample(start(replace(settings, sample=replace(settings.sample, temperature=0.5))))
+
+
+def test_two_judges_are_not_mixed(settings: RewardSettings) -> None:
+    run = start(settings)
+    stages.sample(run)
+    stages.judge(run)
+    row = {**rows(run.folder / "scores.jsonl")[0], "judge": {"backend": "openai", "model": "other"}}
+    append_rows(run.folder / "scores.jsonl", [row])
+    with pytest.raises(DataError, match="scores of 2 judges"):
+        stages.pairs(run)
+
+
+def test_a_second_judge_in_the_report(settings: RewardSettings, tmp_path: Path) -> None:
+    run = start(settings)
+    run_stages(run)
+    found = rows(run.folder / "scores.jsonl")
+    write_rows(tmp_path / "second.jsonl", [{**row, "score": 6 - row["score"]} for row in found])
+    report = replace(settings.report, second=str(tmp_path / "second.jsonl"))
+    run_stages(start(replace(settings, report=report)), ("report",))
+    agreement = json.loads((run.folder / "report" / "report.json").read_text())["second"]
+    assert agreement["spearman"] == -1
+    assert agreement["weighted_kappa"] < 0
+
+
+def test_excluded_pairs_stay_out(settings: RewardSettings) -> None:
+    run = start(settings)
+    run_stages(run)
+    name = rows(run.folder / "pairs" / "hound_pairs.jsonl")[0]["id"]
+    write_rows(run.folder / "excluded.jsonl", [{"id": name}, {"id": "other"}, {"id": "other", "excluded": False}])
+    assert stages.excluded_ids(run.folder) == {name}
+    result = stages.pairs(run)
+    assert name not in {pair.id for pair in result.pairs}
+    assert result.pairs_dropped["excluded by hand"] == 1
+
+
+def test_a_damaged_file_is_named(settings: RewardSettings) -> None:
+    run = start(settings)
+    run_stages(run, ("sample",))
+    file = run.folder / "candidates.jsonl"
+    file.write_text("{broken\n" + file.read_text())
+    with pytest.raises(DataError, match=r"candidates\.jsonl, line 1: expected a JSON object"):
+        list(read_rows(file))
+
+
+def test_added_answers_stay_as_they_are(settings: RewardSettings) -> None:
+    run = start(settings)
+    from hound_plugin.reward.candidates import Sampled
+
+    for text in ("first", "second"):
+        add_candidates(run.folder, {"model": "m"}, iter([(run.questions[0], 0, Sampled(text))]), 0)
+    assert read_candidates(run.folder)["q0"][0]["answer"] == "first"
+
+
+def test_the_command(values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    given = [
+        {"id": f"q{n}", "candidate": c, "answer": t} for n in range(8) for c, t in enumerate(["It moves left.", "x"])
+    ]
+    sample = {"backend": "given", "answers": str(write_rows(tmp_path / "given.jsonl", given))}
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(json.dumps({**values, "sample": sample}))
+    assert cli.main(["reward", "run", str(recipe), "--dry-run"]) == 0
+    assert cli.main(["reward", "run", str(recipe)]) == 0
+    assert cli.main(["reward", "pairs", str(recipe), "pairs.policy=all", "--limit", "4"]) == 0
+    assert cli.main(["reward", "report", str(recipe)]) == 0
+    assert cli.main(["reward", "judge", str(recipe), "judge.kk=1"]) == 2
+    assert "judge.kk: unknown key" in capsys.readouterr().err
+    for stage in ("run", "sample", "judge", "pairs", "report", "rank", "browse", "iterate"):
+        assert cli.main(["reward", stage, "--help"]) == 0
+        assert "examples:" in capsys.readouterr().out
