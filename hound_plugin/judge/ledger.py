@@ -77,9 +77,12 @@ class Entry:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a claim gave: ``mine`` to send as ``attempt``, ``busy`` elsewhere, or ``done`` with its last ``entry``."""
+    """What a claim gave: ``mine`` to send as ``attempt``, ``busy`` elsewhere, or ``done`` with its last ``entry``.
 
-    state: Literal["mine", "busy", "done"]
+    ``batched``: it lies in a batch that was submitted and is not collected.
+    """
+
+    state: Literal["mine", "busy", "batched", "done"]
     attempt: int = 0
     entry: Entry | None = None
 
@@ -221,7 +224,7 @@ class Ledger:
                 return Claim("done", entry=last)
             row = database.execute("SELECT owner FROM claims WHERE key = ?", (key,)).fetchone()
             if row and row[0] != self.owner and self._alive(row[0]):
-                return Claim("busy")
+                return Claim("batched" if row[0].startswith(BATCH_OWNER) else "busy")
             database.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (key, self.owner))
             return Claim("mine", attempt=last.attempt + 1 if last else 0)
 

@@ -35,6 +35,7 @@ from hound_plugin.judge.prices import Price, estimate_tokens
 from hound_plugin.judge.throttle import Throttle
 
 Result = TypeVar("Result")
+IN_A_BATCH = "requests lie in a batch that is paid for; run with judge.backend=openai-batch to collect it"
 REJECTED_IN_A_ROW = 10
 """So many requests refused one after another, and none answered: it is not the requests."""
 
@@ -139,6 +140,10 @@ class _Run:
                 claim: Claim = await self._on_disk(self.ledger.claim(task.key, self.limits.attempts))
                 if claim.state == "busy":
                     later.append(task)
+                elif claim.state == "batched":
+                    self.outcome.failed += 1
+                    if IN_A_BATCH not in self.outcome.warnings:
+                        self.outcome.warnings.append(IN_A_BATCH)
                 elif claim.entry is not None:
                     self.outcome.done_before += 1
                     self.outcome.missing += claim.entry.status != OK

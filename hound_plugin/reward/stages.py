@@ -12,6 +12,7 @@ from hound_plugin.errors import DataError, LedgerError
 from hound_plugin.judge.exchange import OK, Task, request_key
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import SMOKE_TEST
+from hound_plugin.judge.openai_client import OpenAIClient
 from hound_plugin.judge.runner import Outcome, run_tasks
 from hound_plugin.reward.backends import (
     make_judge,
@@ -177,7 +178,8 @@ def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
     if settings.backend == "openai-batch":
         from hound_plugin.judge.batch import run_batches
 
-        return run_batches(_judging_tasks(run, judge), judge.client, ledger, limits, settings.batch_rows,
+        assert isinstance(judge.client, OpenAIClient)
+        return run_batches(lambda: _judging_tasks(run, judge), judge.client, ledger, limits, settings.batch_rows,
                            settings.batch_bytes, settings.poll, run.say)  # fmt: skip
     return run_tasks(_judging_tasks(run, judge), judge.client, ledger, limits)
 
