@@ -2,8 +2,8 @@
 
 Every step is in the ledger before the next one begins. A batch is ``building`` (its rows are claimed for it and its
 file lies on disk), has a ``file`` on the server, is ``submitted``, and is ``collected``. A program that is killed in
-between goes on from there. Between creating a batch and noting its id lies the one moment in which a kill could make a second,
-paid batch; so a batch carries our name in its metadata, and one that is there already is taken over.
+between goes on from there. Between creating a batch and noting its id lies the one moment in which a kill could make a
+second, paid batch; so a batch carries our name in its metadata, and one that is there already is taken over.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import urlsplit
 
-from hound_plugin.errors import JudgeError, SettingsError
+from hound_plugin.errors import JudgeError, MediaError, SettingsError
 from hound_plugin.judge.exchange import (
     FILTERED,
     Conversation,
@@ -106,6 +106,7 @@ class OpenAIClient:
         self.endpoint = endpoint
         self.conversation = conversation
         self.identity: Mapping[str, Any] = {"backend": "openai", "endpoint": endpoint.place, "model": endpoint.model}
+        self.reads_clips = False
         self._secret = endpoint.key()
         self._server: Any = None
 
@@ -139,7 +140,10 @@ class OpenAIClient:
 
     async def send(self, task: Task, attempt: int) -> Reply:
         """Ask once; errors as :class:`~hound_plugin.judge.exchange.Client` says."""
-        body = await asyncio.to_thread(self.body, task, attempt) if task.media else self.body(task, attempt)
+        try:
+            body = await asyncio.to_thread(self.body, task, attempt) if self.reads_clips else self.body(task, attempt)
+        except MediaError as error:  # this task counts as missing
+            raise RejectedError(f"the clip cannot be read: {error}") from error
         return await self.ask(body)
 
     async def ask(self, body: dict[str, Any]) -> Reply:

@@ -52,6 +52,7 @@ class Limits:
         max_cost: stop before the ledger's total cost would pass this.
         price: what tokens cost; needed for ``max_cost``.
         output_tokens: tokens of an answer at most, for estimates.
+        image_tokens: tokens of a request's images, for estimates.
     """
 
     attempts: int = 3
@@ -62,6 +63,7 @@ class Limits:
     max_cost: float | None = None
     price: Price | None = None
     output_tokens: int = 300
+    image_tokens: int = 0
 
 
 @dataclass
@@ -220,7 +222,7 @@ class _Run:
         limit, price = self.limits.max_cost, self.limits.price
         if limit is not None and price is not None and task.key not in self.reserved:
             prompt = json.dumps(self.client.conversation.messages(task, attempt))
-            cost = price.cost(estimate_tokens(prompt), self.limits.output_tokens)
+            cost = price.cost(estimate_tokens(prompt) + self.limits.image_tokens, self.limits.output_tokens)
             while (spent := self._spent(price)) + sum(self.reserved.values()) + cost > limit:
                 if not self.reserved or self._stopping:
                     self.outcome.stopped = f"max_cost {limit:g} reached: {spent:.4f} spent"

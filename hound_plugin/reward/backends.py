@@ -174,6 +174,7 @@ def make_limits(settings: RewardSettings, block: JudgeSettings | SampleSettings,
     output = next((int(value) for value in tokens if value), 300)
     if isinstance(block, SampleSettings):
         output = block.max_new_tokens
+    images = block.num_frames * block.image_tokens if isinstance(block, JudgeSettings) else 0
     return Limits(
         attempts=attempts,
         tries=block.tries,
@@ -181,6 +182,7 @@ def make_limits(settings: RewardSettings, block: JudgeSettings | SampleSettings,
         max_cost=settings.max_cost,
         price=price,
         output_tokens=output,
+        image_tokens=images if block.backend == "vision" else 0,
     )
 
 
@@ -226,7 +228,9 @@ def make_sampler(settings: SampleSettings) -> OpenAIClient:
         "max_tokens": settings.max_new_tokens,
         **settings.parameters,
     }
-    return OpenAIClient(endpoint_of(settings, parameters), Asking(settings.show, settings.num_frames or 8))
+    client = OpenAIClient(endpoint_of(settings, parameters), Asking(settings.show, settings.num_frames or 8))
+    client.reads_clips = settings.show == "frames"
+    return client
 
 
 def text_of(messages: list[Message]) -> str:

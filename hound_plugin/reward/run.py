@@ -61,7 +61,7 @@ _STAGES: dict[str, Callable[[Run], Any]] = {
 
 def stage_counts(run: Run) -> dict[str, Any]:
     """Counts of this process, and of earlier ones for stages that did not run in this one."""
-    return {**_before(run).get("counts", {}), **{k: v for k, v in run.counts.items() if not k.startswith("_")}}
+    return {**_before(run).get("counts", {}), **run.counts}
 
 
 def _before(run: Run) -> Row:
@@ -115,7 +115,7 @@ def dry_run(run: Run) -> dict[str, Any]:
     with Ledger(run.folder / LEDGER, protocol_id(settings.judge)) as ledger:
         judge = make_judge(settings.judge, ledger, lambda _: None, ask=False)
         limits = make_limits(settings, settings.judge, settings.judge.attempts)
-        for task in make_tasks(run.questions, candidates, judge, settings.judge):
+        for task in make_tasks(run.questions, candidates, judge, settings.judge, stages.digests(run)):
             real = task.candidate in held.get(task.id, {})
             if real and (task.key in seen or ledger.entry(task.key) is not None):
                 known += 1
@@ -125,7 +125,7 @@ def dry_run(run: Run) -> dict[str, Any]:
             if requests < SHOWN_PROMPTS:
                 run.say(f"--- request {requests + 1}: {task.id}, answer {task.candidate}\n{text}\n")
             requests += 1
-            prompt_tokens += estimate_tokens(text)
+            prompt_tokens += estimate_tokens(text) + limits.image_tokens
     output = requests * limits.output_tokens
     cost = limits.price.cost(prompt_tokens, output) if limits.price else None
     free = settings.judge.backend in ("lexical", "local")

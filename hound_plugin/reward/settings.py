@@ -75,6 +75,7 @@ class JudgeSettings:
     # frames as images
     num_frames: int = _at_least(1, 8)
     frame_size: int = _at_least(32, 512)
+    image_tokens: int = _at_least(0, 255)  # of one frame, for estimates only; providers count differently
     # the Batch API
     batch_rows: int = _at_least(1, 50_000, 50_000)
     batch_bytes: int = _at_least(1000, 150_000_000, 200_000_000)

@@ -61,6 +61,7 @@ class Run:
     say: Callable[[str], None]
     make_generator: MakeGenerator | None = None
     counts: dict[str, Any] = field(default_factory=dict)
+    digests: dict[str, str] | None = None
 
 
 def open_run(settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None) -> Run:
@@ -73,6 +74,9 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
     """
     questions = read_questions(settings.questions, settings.media_dir, settings.limit)
     check_fields(questions, needed_fields(settings.judge), f"judge.backend {settings.judge.backend}")
+    blind = [question.id for question in questions if not question.medium]
+    if settings.judge.backend == "vision" and blind:
+        raise DataError(f"judge.backend vision: {len(blind)} questions have no clip; the first is {blind[0]}.")
     if settings.pairs.chosen_from_reference and not any(question.reference for question in questions):
         raise DataError("pairs.chosen_from_reference: no question has a `reference`.")
     folder = open_folder(settings.folder)
@@ -184,13 +188,19 @@ def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
     return run_tasks(_judging_tasks(run, judge), judge.client, ledger, limits)
 
 
-def _judging_tasks(run: Run, judge: Judge) -> Iterator[Task]:
-    digests = None
-    if run.settings.judge.backend == "vision":
-        from hound_plugin.judge.vision import media_digest
+def digests(run: Run) -> dict[str, str] | None:
+    """Hash of each question's clip, where requests show it; computed once."""
+    if run.settings.judge.backend != "vision":
+        return None
+    from hound_plugin.judge.vision import media_digest
 
-        digests = run.counts.setdefault("_digests", {q.id: media_digest(q.paths) for q in run.questions})
-    return make_tasks(run.questions, read_candidates(run.folder), judge, run.settings.judge, digests)
+    if run.digests is None:
+        run.digests = {question.id: media_digest(question.paths) for question in run.questions}
+    return run.digests
+
+
+def _judging_tasks(run: Run, judge: Judge) -> Iterator[Task]:
+    return make_tasks(run.questions, read_candidates(run.folder), judge, run.settings.judge, digests(run))
 
 
 def _tell(run: Run, stage: str, outcome: Outcome, ledger: Ledger) -> None:

@@ -1,0 +1,146 @@
+"""A Hugging Face chat model in this process as a judge. torch is imported only when it is used."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hound_plugin.errors import JudgeError
+from hound_plugin.judge.exchange import Conversation, Message, RejectedError, Reply, Task
+
+STANDARD = ("temperature", "top_p", "max_tokens", "max_completion_tokens")
+
+
+@dataclass
+class _Waiting:
+    messages: list[Message]
+    seed: int
+    reply: asyncio.Future[Reply]
+
+
+class LocalJudge:
+    """A :class:`~hound_plugin.judge.exchange.Client` that generates in batches of what is waiting."""
+
+    def __init__(
+        self,
+        model: str,
+        conversation: Conversation,
+        parameters: Mapping[str, Any],
+        device: str | None = None,
+        dtype: str = "auto",
+        batch_size: int = 8,
+    ) -> None:
+        """Nothing is loaded yet.
+
+        Args:
+            model: folder or hub id of a causal language model with a chat template.
+            conversation: words and parser.
+            parameters: ``temperature`` (0 is greedy), ``top_p``, ``max_tokens``; others go to ``generate``.
+            device: the first GPU if there is one, else the CPU.
+            dtype: ``auto`` takes the checkpoint's.
+            batch_size: requests side by side.
+        """
+        self.conversation = conversation
+        self.identity: Mapping[str, Any] = {"backend": "local", "model": model}
+        self._model, self._device, self._dtype, self._batch_size = model, device, dtype, batch_size
+        self._parameters = dict(parameters)
+        self._loaded: tuple[Any, Any] | None = None
+        self._queue: list[_Waiting] = []
+        self._worker: asyncio.Task[None] | None = None
+
+    async def send(self, task: Task, attempt: int) -> Reply:
+        """Queue a request and wait for its answer.
+
+        Raises:
+            RejectedError: it is longer than the model can read.
+            JudgeError: the model cannot be loaded, or has no chat template.
+        """
+        messages = self.conversation.messages(task, attempt)
+        reply: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._queue.append(_Waiting(messages, (task.seed or 0) + attempt, reply))
+        if self._worker is None or self._worker.done():
+            self._worker = asyncio.create_task(self._work())
+        return await reply
+
+    async def _work(self) -> None:
+        await asyncio.sleep(0.02)  # let others queue up beside the first
+        while self._queue:
+            replies: list[Reply | RejectedError] | list[JudgeError]
+            batch, self._queue = self._queue[: self._batch_size], self._queue[self._batch_size :]
+            try:
+                replies = await asyncio.to_thread(self._generate, [w.messages for w in batch], batch[0].seed)
+            except Exception as error:
+                problem = error if isinstance(error, JudgeError) else JudgeError(f"{self._model}: {error!r}")
+                replies = [problem] * len(batch)
+            for waiting, found in zip(batch, replies, strict=True):
+                if not waiting.reply.done():
+                    if isinstance(found, Reply):
+                        waiting.reply.set_result(found)
+                    else:
+                        waiting.reply.set_exception(found)
+
+    def _load(self) -> tuple[Any, Any]:
+        import torch
+        from transformers import AutoModelForCausalLM, AutoTokenizer
+
+        if self._loaded is None:
+            try:
+                tokenizer = AutoTokenizer.from_pretrained(self._model, padding_side="left")
+                network = AutoModelForCausalLM.from_pretrained(self._model, dtype=self._dtype)
+            except (OSError, ValueError) as error:
+                raise JudgeError(f"judge.model: {self._model!r} cannot be loaded as a chat model: {error}") from error
+            if not tokenizer.chat_template:
+                raise JudgeError(f"judge.model: {self._model!r} has no chat template; use a model tuned for chat.")
+            if tokenizer.pad_token_id is None:
+                tokenizer.pad_token = tokenizer.eos_token
+            device = self._device or ("cuda" if torch.cuda.is_available() else "cpu")
+            self._loaded = (network.to(device).eval(), tokenizer)
+        return self._loaded
+
+    def _generate(self, requests: list[list[Message]], seed: int) -> list[Reply | RejectedError]:
+        import torch
+
+        network, tokenizer = self._load()
+        texts = [tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in requests]
+        limit = int(self._parameters.get("max_tokens") or self._parameters.get("max_completion_tokens") or 300)
+        room = getattr(network.config, "max_position_embeddings", None)
+        lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
+        fits = [room is None or length + limit <= room for length in lengths]
+        found: list[Reply | RejectedError] = [
+            RejectedError(f"{length} tokens and {limit} to write do not fit into {room}") for length in lengths
+        ]
+        places = [place for place, good in enumerate(fits) if good]
+        if places:
+            batch = tokenizer([texts[p] for p in places], return_tensors="pt", padding=True, add_special_tokens=False)
+            batch = batch.to(network.device)
+            torch.manual_seed(seed)
+            with torch.inference_mode():
+                output = network.generate(**batch, max_new_tokens=limit, **self._sampling(tokenizer))
+            new = output[:, batch["input_ids"].shape[1] :].tolist()
+            for place, tokens in zip(places, new, strict=True):
+                found[place] = self._read(tokens, tokenizer, limit, lengths[place])
+        return found
+
+    def _sampling(self, tokenizer: Any) -> dict[str, Any]:
+        given = {name: value for name, value in self._parameters.items() if name not in STANDARD}
+        temperature = self._parameters.get("temperature") or 0
+        given |= {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
+        if temperature > 0:
+            top_p = self._parameters.get("top_p", 1.0)
+            given |= {"do_sample": True, "temperature": temperature, "top_p": top_p}
+        return {**given, "pad_token_id": tokenizer.pad_token_id}
+
+    def _read(self, tokens: list[int], tokenizer: Any, limit: int, prompt: int) -> Reply:
+        ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+        end = next((place for place, token in enumerate(tokens) if token in ends), None)
+        kept = tokens if end is None else tokens[:end]
+        finish = "length" if end is None and len(tokens) >= limit else "stop"
+        text = tokenizer.decode(kept, skip_special_tokens=True)
+        return Reply(text, finish, model=self._model, prompt_tokens=prompt, completion_tokens=len(kept))
+
+    async def close(self) -> None:
+        """Let a batch under way finish."""
+        if self._worker is not None and not self._worker.done():
+            await self._worker

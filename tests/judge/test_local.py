@@ -1,0 +1,85 @@
+"""A chat model in this process as judge: a tiny one with random weights, so a bad one, and none of it is a score."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from hound_plugin.demo.tokenizer import write_tokenizer
+from hound_plugin.errors import JudgeError
+from hound_plugin.judge.exchange import Task
+from hound_plugin.judge.local import LocalJudge
+from hound_plugin.judge.protocol import Judging
+from hound_plugin.judge.runner import run_tasks
+from tests.judge.conftest import FAST, PROTOCOL, make_tasks, open_ledger
+
+TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("chat")
+    write_tokenizer(folder)
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=768, hidden_size=32, intermediate_size=64, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=2048,
+    )  # fmt: skip
+    LlamaForCausalLM(config).save_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+class Lenient(Judging):
+    """Reads a score out of the length, to see that answers come back to their own questions."""
+
+    def parse(self, text: str) -> int | None:
+        return 1 + len(text) % 5 if text.strip() else None
+
+
+def make(model: Path, judging: Judging, **parameters: Any) -> LocalJudge:
+    return LocalJudge(str(model), judging, {"max_tokens": 6, **parameters}, "cpu", batch_size=4)
+
+
+def test_a_bad_judge_gives_no_scores(model: Path, tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        outcome = run_tasks(make_tasks(5), make(model, Judging(PROTOCOL, ledger.salt, "text")), ledger, FAST)
+        assert (outcome.answered, outcome.missing) == (0, 5)
+        assert ledger.count("SELECT COUNT(*) FROM answers WHERE status IN ('truncated', 'unparsed', 'empty')") == 15
+
+
+def test_answers_are_those_of_one_at_a_time(model: Path, tmp_path: Path) -> None:
+    import asyncio
+
+    judging = Lenient(PROTOCOL, "salt", "text")
+    tasks = make_tasks(6)
+
+    async def ask(judge: LocalJudge, some: list[Task]) -> list[str]:
+        return [reply.text for reply in await asyncio.gather(*(judge.send(task, 0) for task in some))]
+
+    judge = make(model, judging)
+    together = asyncio.run(ask(judge, tasks))
+    alone = [asyncio.run(ask(make(model, judging), [task]))[0] for task in tasks[:2]]
+    assert together[:2] == alone
+
+
+def test_what_does_not_fit_is_missing(model: Path, tmp_path: Path) -> None:
+    (task,) = make_tasks(1)
+    long = Task(task.key, task.id, 0, 0, {**task.fields, "caption": "A red ring moves left. " * 600})
+    with open_ledger(tmp_path) as ledger:
+        run_tasks([long], make(model, Judging(PROTOCOL, ledger.salt, "text")), ledger, FAST)
+        entry = ledger.entry(task.key)
+    assert entry is not None
+    assert entry.status == "rejected"
+    assert "do not fit into 2048" in entry.raw
+
+
+def test_a_model_that_is_none_stops_the_run(tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger, pytest.raises(JudgeError, match="cannot be loaded"):
+        run_tasks(make_tasks(2), make(tmp_path / "no", Judging(PROTOCOL, ledger.salt, "text")), ledger, FAST)

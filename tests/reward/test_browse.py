@@ -1,0 +1,71 @@
+"""The page's logic, and the page itself over HTTP."""
+
+from __future__ import annotations
+
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from hound_plugin.errors import DataError
+from hound_plugin.reward import stages
+from hound_plugin.reward.browse import Browser, Filter, make_page
+from hound_plugin.reward.run import run_stages
+from hound_plugin.reward.settings import RewardSettings
+from tests.reward.test_stages import start
+
+
+@pytest.fixture
+def browser(settings: RewardSettings) -> Browser:
+    run_stages(start(settings), ("sample", "judge", "pairs"))
+    return Browser(settings)
+
+
+def test_dropping_writes_a_list_and_nothing_else(browser: Browser, settings: RewardSettings) -> None:
+    file = browser.folder / "pairs" / "hound_pairs.jsonl"
+    before = file.read_bytes()
+    name = browser.shown(Filter())[0]["id"]
+    total = len(browser.shown(Filter()))
+    browser.mark(name, True)
+    assert file.read_bytes() == before
+    assert len(browser.shown(Filter())) == total - 1
+    assert [pair["id"] for pair in browser.shown(Filter(dropped=True))] == [name]
+    assert name not in {pair.id for pair in stages.pairs(start(settings)).pairs}
+    browser.mark(name, False)
+    assert name in {pair.id for pair in stages.pairs(start(settings)).pairs}
+
+
+def test_filters(browser: Browser) -> None:
+    pair = browser.pairs[0]
+    assert Filter().keeps(pair)
+    assert not Filter(low=pair["chosen_score"] + 0.5).keeps(pair)
+    assert not Filter(gap=pair["chosen_score"] - pair["rejected_score"] + 0.5).keeps(pair)
+    assert not Filter(words=1).keeps(pair)
+    assert Filter(low=5, gap=4).keeps({**pair, "chosen_score": None}), "a reference has no score"
+
+
+def test_clips(browser: Browser, tmp_path: Path) -> None:
+    pair = browser.pairs[0]
+    assert browser.clip(pair) == (browser.clips[pair["question_id"]][0], [])
+    frames = tmp_path / "frames"
+    frames.mkdir()
+    for number in range(2):
+        (frames / f"{number}.png").write_bytes(b"png")
+    browser.clips[pair["question_id"]] = [str(frames)]
+    assert browser.clip(pair) == (None, [str(frames / "0.png"), str(frames / "1.png")])
+
+
+def test_the_page_is_served(browser: Browser) -> None:
+    page = make_page(browser)
+    _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+    try:
+        with urllib.request.urlopen(url, timeout=30) as answer:
+            text = answer.read().decode()
+        assert "hound: pairs" in text
+    finally:
+        page.close()
+
+
+def test_no_pairs_to_read(settings: RewardSettings) -> None:
+    with pytest.raises(DataError, match="there are no pairs to read"):
+        Browser(settings)

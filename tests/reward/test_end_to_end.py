@@ -1,0 +1,61 @@
+"""From a checkpoint to a checkpoint: sample, judge, pairs, DPO in the host's own command, and again from its result."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from hound_plugin import cli
+from tests.goldens import HUB, ROOT, SFT
+from tests.host.hosting import write_yaml
+from tests.reward.conftest import rows, write_rows
+
+CLIPS = ["clip_short.mp4", "clip_long.mp4", "clip_portrait.mp4"]
+
+
+@pytest.mark.e2e
+def test_two_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for name, value in (
+        ("HF_HUB_CACHE", str(HUB)),
+        ("HF_DATASETS_CACHE", str(tmp_path / "cache")),
+        ("OMP_NUM_THREADS", "1"),
+    ):
+        monkeypatch.setenv(name, value)
+    questions = [
+        {"id": f"q{n}", "video": CLIPS[n % 3], "prompt": f"<video>\nWhat moves, {n}?", "caption": "A dog.",
+         "reference": "A brown dog runs to the left."}
+        for n in range(6)
+    ]  # fmt: skip
+    recipe = {
+        "stage": "dpo", "do_train": True, "finetuning_type": "full", "freeze_vision_tower": True, "template":
+        "llava_hound", "cutoff_len": 4096, "report_to": "none", "save_strategy": "no", "max_steps": 1,
+        "per_device_train_batch_size": 2, "learning_rate": 1e-4, "eval_dataset": "some", "dataset": "other",
+    }  # fmt: skip
+    values = {
+        "folder": str(tmp_path / "run"),
+        "questions": str(write_rows(tmp_path / "q.jsonl", questions)),
+        "media_dir": str(ROOT / "media"),
+        "sample": {"model": str(SFT), "n": 2, "max_new_tokens": 6, "device": "cpu"},
+        "pairs": {"chosen_from_reference": True},
+        "iterate": {"rounds": 2, "recipe": str(write_yaml(tmp_path / "dpo.yaml", recipe))},
+    }
+    command = ["reward", "iterate", str(write_yaml(tmp_path / "reward.yaml", values))]
+    assert cli.main(command) == 0
+    first, second = (tmp_path / "run" / f"round_{number}" for number in (1, 2))
+    asked = [{row["id"] for row in rows(place / "questions.jsonl")} for place in (first, second)]
+    assert asked[0] | asked[1] == {f"q{n}" for n in range(6)}
+    assert not asked[0] & asked[1]
+    assert json.loads((second / "dpo" / "finished.json").read_text())["from"] == str(first / "dpo")
+    assert {row["sampler"] for row in rows(second / "candidates.jsonl")} == {str(first / "dpo")}
+    for place in (first, second):
+        trained = json.loads((place / "dpo" / "trainer_state.json").read_text())
+        assert trained["global_step"] == 1
+        assert (place / "dpo" / "model.safetensors").is_file()
+        assert len(rows(place / "pairs" / "hound_pairs.jsonl")) == 3
+    before = (second / "dpo" / "model.safetensors").stat().st_mtime_ns
+    capsys.readouterr()
+    assert cli.main(command) == 0
+    assert "round 1 of" not in capsys.readouterr().out, "finished rounds are left as they are"
+    assert (second / "dpo" / "model.safetensors").stat().st_mtime_ns == before
