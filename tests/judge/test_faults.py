@@ -173,8 +173,8 @@ def test_it_adapts_to_a_rate_limit(server: FaultServer, tmp_path: Path) -> None:
     server.control(rate=60, burst=10, latency=0.05)
     started = time.monotonic()
     with open_ledger(tmp_path) as ledger:
-        outcome = run_tasks(make_tasks(300), make_client(server, ledger), ledger, replace(FAST, concurrency=64))
+        outcome = run_tasks(make_tasks(200), make_client(server, ledger), ledger, replace(FAST, concurrency=64))
     seconds = time.monotonic() - started
-    assert outcome.answered == 300
-    assert outcome.sent <= 345
-    assert seconds < 10, "five seconds is what the server allows"
+    assert outcome.answered == 200
+    assert outcome.sent <= 230
+    assert seconds < 8, "a good three seconds is what the server allows"

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hound_plugin import cli
-from tests.goldens import HUB, ROOT, SFT
+from tests.goldens import DPO, HUB, ROOT, SFT
 from tests.host.hosting import write_yaml
 from tests.reward.conftest import rows, write_rows
 
@@ -16,7 +17,9 @@ CLIPS = ["clip_short.mp4", "clip_long.mp4", "clip_portrait.mp4"]
 
 
 @pytest.mark.e2e
-def test_two_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_round_from_the_last_ones_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     for name, value in (
         ("HF_HUB_CACHE", str(HUB)),
         ("HF_DATASETS_CACHE", str(tmp_path / "cache")),
@@ -42,20 +45,19 @@ def test_two_rounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pyt
         "iterate": {"rounds": 2, "recipe": str(write_yaml(tmp_path / "dpo.yaml", recipe))},
     }
     command = ["reward", "iterate", str(write_yaml(tmp_path / "reward.yaml", values))]
-    assert cli.main(command) == 0
     first, second = (tmp_path / "run" / f"round_{number}" for number in (1, 2))
-    asked = [{row["id"] for row in rows(place / "questions.jsonl")} for place in (first, second)]
-    assert asked[0] | asked[1] == {f"q{n}" for n in range(6)}
-    assert not asked[0] & asked[1]
+    shutil.copytree(DPO, first / "dpo")  # round 1 is there already
+    (first / "dpo" / "finished.json").write_text("{}")
+    assert cli.main(command) == 0
+    assert not (first / "candidates.jsonl").exists(), "finished rounds are left as they are"
     assert json.loads((second / "dpo" / "finished.json").read_text())["from"] == str(first / "dpo")
     assert {row["sampler"] for row in rows(second / "candidates.jsonl")} == {str(first / "dpo")}
-    for place in (first, second):
-        trained = json.loads((place / "dpo" / "trainer_state.json").read_text())
-        assert trained["global_step"] == 1
-        assert (place / "dpo" / "model.safetensors").is_file()
-        assert len(rows(place / "pairs" / "hound_pairs.jsonl")) == 3
+    asked = {row["id"] for row in rows(second / "questions.jsonl")}
+    assert len(asked) == 3
+    assert len(rows(second / "pairs" / "hound_pairs.jsonl")) == 3
+    assert json.loads((second / "dpo" / "trainer_state.json").read_text())["global_step"] == 1
     before = (second / "dpo" / "model.safetensors").stat().st_mtime_ns
     capsys.readouterr()
     assert cli.main(command) == 0
-    assert "round 1 of" not in capsys.readouterr().out, "finished rounds are left as they are"
+    assert "round 2 of" not in capsys.readouterr().out
     assert (second / "dpo" / "model.safetensors").stat().st_mtime_ns == before
