@@ -109,6 +109,9 @@ def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
         dry_run(run)
         return 0
     counts = run_stages(run, STAGES if name == "run" else (name,))
+    if "judge" in counts and not counts["judge"]["scored"]:
+        _say(f"warning: not one answer has a score; {run.folder / 'scores.jsonl'} says why")
+        return 1
     return 1 if any(_incomplete(counts.get(f"{stage}_usage")) for stage in ("sample", "judge")) else 0
 
 

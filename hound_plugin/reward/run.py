@@ -103,6 +103,7 @@ def dry_run(run: Run) -> dict[str, Any]:
     settings = run.settings
     candidates: dict[str, dict[int, Row]] = {}
     held = read_candidates(run.folder)
+    _dry_sampling(run, held)
     for question in run.questions:
         rows = dict(held.get(question.id, {}))
         for number in range(settings.sample.n):
@@ -137,3 +138,18 @@ def dry_run(run: Run) -> dict[str, Any]:
         priced = f"at most about {cost:.4f}" if cost is not None else f"unknown: no price for {settings.judge.model}"
         run.say(f"cost: {priced} (in the currency of your price table)")
     return {"requests": requests, "known": known, "prompt_tokens": prompt_tokens, "output_tokens": output, "cost": cost}
+
+
+def _dry_sampling(run: Run, held: dict[str, dict[int, Row]]) -> None:
+    """What sampling from a server would take; answers that are there already are left out."""
+    settings = run.settings.sample
+    if settings.backend != "openai":
+        return
+    todo = [(q, n) for q in run.questions for n in range(settings.n) if n not in held.get(q.id, {})]
+    tokens = sum(estimate_tokens(question.text) for question, _ in todo)
+    limits = make_limits(run.settings, settings, 1)
+    output = len(todo) * limits.output_tokens
+    run.say(f"{len(todo)} requests to the sampling server: about {tokens} tokens of text to read, at most {output} to "
+            "write; clips come on top and are counted by the server")  # fmt: skip
+    if limits.price:
+        run.say(f"cost of that: at most about {limits.price.cost(tokens, output):.4f} without clips")

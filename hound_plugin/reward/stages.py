@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ from hound_plugin.judge.exchange import OK, Task, request_key
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.openai_client import OpenAIClient
-from hound_plugin.judge.runner import Outcome, run_tasks
+from hound_plugin.judge.runner import Limits, Outcome, run_tasks
 from hound_plugin.reward.backends import (
     make_judge,
     make_limits,
@@ -35,10 +35,10 @@ from hound_plugin.reward.candidates import (
 from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
 from hound_plugin.reward.questions import Question, check_fields, read_questions
 from hound_plugin.reward.scoring import FILE, LEDGER, Judge, judge_of, latest, make_tasks, write_scores
-from hound_plugin.reward.settings import RewardSettings, SampleSettings
+from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings
 from hound_plugin.reward.storage import open_folder, read_rows, write_json, write_whole
 
-SAMPLER_LEDGER = "sampler.sqlite"
+SAMPLER_LEDGER, SAMPLING = "sampler.sqlite", "sample/1"
 EXCLUDED = "excluded.jsonl"
 MakeGenerator = Callable[[SampleSettings], Generator]
 
@@ -126,8 +126,9 @@ def _sample_server(run: Run) -> tuple[int, int]:
     identity = sampler_identity(settings)
     check_sampler(run.folder, identity)
     client = make_sampler(settings)
-    with Ledger(run.folder / SAMPLER_LEDGER, "sample/1") as ledger:
-        outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, make_limits(run.settings, settings, 3))
+    with Ledger(run.folder / SAMPLER_LEDGER, SAMPLING) as ledger:
+        limits = _limits(run, settings, 3, LEDGER, protocol_id(run.settings.judge))
+        outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, limits)
         _tell(run, "sample", outcome, ledger)
         missing = 0
 
@@ -178,7 +179,7 @@ def judge(run: Run) -> dict[str, int]:
 
 def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
     settings = run.settings.judge
-    limits = make_limits(run.settings, settings, settings.attempts)
+    limits = _limits(run, settings, settings.attempts, SAMPLER_LEDGER, SAMPLING)
     if settings.backend == "openai-batch":
         from hound_plugin.judge.batch import run_batches
 
@@ -186,6 +187,19 @@ def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
         return run_batches(lambda: _judging_tasks(run, judge), judge.client, ledger, limits, settings.batch_rows,
                            settings.batch_bytes, settings.poll, run.say)  # fmt: skip
     return run_tasks(_judging_tasks(run, judge), judge.client, ledger, limits)
+
+
+def _limits(run: Run, block: JudgeSettings | SampleSettings, attempts: int, other: str, protocol: str) -> Limits:
+    """Limits of a stage; ``max_cost`` is for the folder, so what the other stage's ledger spent is taken off."""
+    limits = make_limits(run.settings, block, attempts)
+    if limits.max_cost is None or not (run.folder / other).is_file():
+        return limits
+    elsewhere = run.settings.judge if isinstance(block, SampleSettings) else run.settings.sample
+    price = make_limits(run.settings, elsewhere, 1).price
+    with Ledger(run.folder / other, protocol) as ledger:
+        totals = ledger.totals()
+    spent = price.cost(totals.prompt_tokens, totals.completion_tokens) if price else 0.0
+    return replace(limits, max_cost=max(0.0, limits.max_cost - spent))
 
 
 def digests(run: Run) -> dict[str, str] | None:

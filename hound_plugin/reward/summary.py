@@ -31,11 +31,12 @@ def summarise(
     Raises:
         DataError: there are no scores, or a second judge's file has none of these answers.
     """
-    candidates, scores = read_candidates(folder), latest(folder / FILE)
+    known = {question.id: question for question in questions}
+    candidates = {name: rows for name, rows in read_candidates(folder).items() if name in known}
+    scores = {key: row for key, row in latest(folder / FILE).items() if key[0] in known}
     if not scores:
         raise DataError(f"{folder}: there are no scores to report on. Run `hound reward judge` first.")
     pairs = list(read_rows(pair_file))
-    known = {q.id: q for q in questions}
     answers = {(name, number): row for name, rows in candidates.items() for number, row in rows.items()}
     scored = {key: row for key, row in scores.items() if row["score"] is not None and key in answers}
     judges = [row.get("judge", {}) for row in scores.values()]

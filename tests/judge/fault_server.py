@@ -69,6 +69,7 @@ class Server:
         app.add_routes(
             [
                 web.post("/v1/chat/completions", self.chat),
+                web.post("/openai/deployments/{name}/chat/completions", self.chat),
                 web.get("/v1/models/{name}", self.model),
                 web.post("/v1/files", self.upload),
                 web.get("/v1/files/{name}/content", self.download),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,10 +12,13 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.errors import JudgeError
+from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
 from hound_plugin.judge.prices import Price
+from hound_plugin.judge.protocol import Judging
 from hound_plugin.judge.runner import run_tasks
-from tests.judge.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
+from tests.judge.conftest import FAST, PROTOCOL, SECRET, FaultServer, make_client, make_tasks, open_ledger
 from tests.judge.fault_server import grade
+from tests.judge.test_ledger import start_worker
 
 
 def test_all_is_answered_once(server: FaultServer, tmp_path: Path) -> None:
@@ -178,3 +182,23 @@ def test_it_adapts_to_a_rate_limit(server: FaultServer, tmp_path: Path) -> None:
     assert outcome.answered == 200
     assert outcome.sent <= 230
     assert seconds < 8, "a good three seconds is what the server allows"
+
+
+def test_azure(server: FaultServer, tmp_path: Path) -> None:
+    with open_ledger(tmp_path) as ledger:
+        endpoint = Endpoint("my-judge", azure_endpoint=server.url, api_version="2024-10-21")
+        client = OpenAIClient(endpoint, Judging(PROTOCOL, ledger.salt))
+        assert run_tasks(make_tasks(3), client, ledger, FAST).answered == 3
+
+
+def test_the_first_interrupt_keeps_what_is_under_way(server: FaultServer, tmp_path: Path) -> None:
+    server.control(latency=0.3)
+    worker = start_worker(tmp_path, server, 200)
+    while server.stats()["counts"].get("requests", 0) < 12:
+        time.sleep(0.02)
+    worker.send_signal(signal.SIGINT)
+    worker.communicate(timeout=20)
+    assert worker.returncode not in (0, -signal.SIGKILL)
+    with open_ledger(tmp_path) as ledger:
+        sent, answers = (ledger.count(f"SELECT COUNT(*) FROM {table}") for table in ("sent", "answers"))
+        assert sent == answers == server.stats()["counts"]["requests"] < 200

@@ -61,11 +61,11 @@ def test_the_whole_run_offline(settings: RewardSettings) -> None:
 
 def test_a_second_run_does_nothing_again(settings: RewardSettings) -> None:
     parrot = Parrot()
-    run_stages(start(settings, parrot=parrot))
+    run_stages(start(settings, parrot=parrot), ("sample", "judge"))
     folder = Path(settings.folder)
     before = {name: (folder / name).read_bytes() for name in ("candidates.jsonl", "scores.jsonl")}
     parrot.calls.clear()
-    counts = run_stages(start(settings, parrot=parrot))
+    counts = run_stages(start(settings, parrot=parrot), ("sample", "judge"))
     assert parrot.calls == []
     assert counts["judge_usage"]["this_run"]["sent"] == 0
     assert before == {name: (folder / name).read_bytes() for name in before}
@@ -254,7 +254,7 @@ def test_two_judges_are_not_mixed(settings: RewardSettings) -> None:
 
 def test_a_second_judge_in_the_report(settings: RewardSettings, tmp_path: Path) -> None:
     run = start(settings)
-    run_stages(run)
+    run_stages(run, ("sample", "judge", "pairs"))
     found = rows(run.folder / "scores.jsonl")
     write_rows(tmp_path / "second.jsonl", [{**row, "score": 6 - row["score"]} for row in found])
     report = replace(settings.report, second=str(tmp_path / "second.jsonl"))
@@ -266,7 +266,7 @@ def test_a_second_judge_in_the_report(settings: RewardSettings, tmp_path: Path) 
 
 def test_excluded_pairs_stay_out(settings: RewardSettings) -> None:
     run = start(settings)
-    run_stages(run)
+    run_stages(run, ("sample", "judge", "pairs"))
     name = rows(run.folder / "pairs" / "hound_pairs.jsonl")[0]["id"]
     write_rows(run.folder / "excluded.jsonl", [{"id": name}, {"id": "other"}, {"id": "other", "excluded": False}])
     assert stages.excluded_ids(run.folder) == {name}
@@ -309,3 +309,19 @@ def test_the_command(values: dict[str, Any], tmp_path: Path, capsys: pytest.Capt
     for stage in ("run", "sample", "judge", "pairs", "report", "rank", "browse", "iterate"):
         assert cli.main(["reward", stage, "--help"]) == 0
         assert "examples:" in capsys.readouterr().out
+
+
+def test_max_cost_is_for_the_whole_folder(values: dict[str, Any], server: FaultServer) -> None:
+    block = {"backend": "openai", "model": "tiny", "base_url": server.base_url}
+    changes = {
+        "sample": {**block, "n": 2, "max_new_tokens": 20},
+        "judge": {**block, "answer_format": "json"},
+        "prices": {"tiny": {"input": 1000, "output": 1000}},  # 0.22 an answer
+        "max_cost": 5.0,
+    }
+    run = start(build_settings({**values, **changes}))
+    stages.sample(run)
+    assert run.counts["sample_usage"]["cost"] == pytest.approx(16 * 0.22)
+    stages.judge(run)
+    assert "max_cost" in run.counts["judge_usage"]["stopped"]
+    assert run.counts["sample_usage"]["cost"] + run.counts["judge_usage"]["cost"] <= 5.0

@@ -1,0 +1,118 @@
+"""How the number of requests under way follows 429, Retry-After and latency; by a clock of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from email.utils import formatdate
+
+import pytest
+
+from hound_plugin.judge.openai_client import retry_after
+from hound_plugin.judge.throttle import Throttle
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def busy(throttle: Throttle) -> None:
+    throttle.running = int(throttle.limit)
+
+
+def answer(throttle: Throttle, clock: Clock, seconds: float = 0.1) -> None:
+    busy(throttle)
+    started = clock.now
+    clock.now += seconds
+    throttle.succeeded(started)
+
+
+def test_it_grows_until_the_first_429_and_slower_after_it() -> None:
+    clock = Clock()
+    throttle = Throttle(start=4, most=64, clock=clock)
+    answer(throttle, clock)
+    assert throttle.limit == 5
+    throttle.overloaded(clock.now, None)
+    assert throttle.limit == pytest.approx(4.5)
+    before = throttle.limit
+    answer(throttle, clock)
+    assert before < throttle.limit <= before + 1 / before
+
+
+def test_one_cut_for_the_requests_of_one_round() -> None:
+    clock = Clock()
+    throttle = Throttle(start=10, clock=clock)
+    clock.now = 1.0
+    for _ in range(5):
+        throttle.overloaded(0.5, None)  # all of them started before the first cut
+    assert throttle.limit == pytest.approx(9.0)
+    throttle.overloaded(1.5, None)
+    assert throttle.limit == pytest.approx(8.1)
+
+
+def test_it_keeps_within_its_bounds() -> None:
+    clock = Clock()
+    throttle = Throttle(start=2, most=6, clock=clock)
+    for _ in range(50):
+        answer(throttle, clock)
+    assert throttle.limit == 6
+    for _ in range(100):
+        clock.now += 1
+        throttle.overloaded(clock.now, None)
+    assert throttle.limit == 1
+
+
+def test_slow_answers_shrink_it() -> None:
+    clock = Clock()
+    throttle = Throttle(start=20, most=20, clock=clock)
+    for _ in range(100):
+        answer(throttle, clock)
+    assert throttle.limit == 20
+    for _ in range(60):
+        answer(throttle, clock, 0.5)
+    assert throttle.limit < 20
+
+
+def test_idle_requests_do_not_raise_it() -> None:
+    clock = Clock()
+    throttle = Throttle(start=8, clock=clock)
+    throttle.running = 1
+    throttle.succeeded(clock.now)
+    assert throttle.limit == 8
+
+
+def test_a_crowd_of_429_closes_the_gate_for_all() -> None:
+    async def wait(throttle: Throttle) -> float:
+        started = time.monotonic()
+        await throttle.enter()
+        return time.monotonic() - started
+
+    alone, crowd = Throttle(start=8), Throttle(start=8)
+    for throttle, many in ((alone, 1), (crowd, 6)):
+        for _ in range(10):
+            throttle.succeeded(throttle.now())
+        for _ in range(many):
+            throttle.overloaded(throttle.now(), 0.3)
+    assert asyncio.run(wait(alone)) < 0.2
+    assert asyncio.run(wait(crowd)) >= 0.25
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "7"}, 7), ({"retry-after": "0.5"}, 0.5), ({"retry-after-ms": "1500"}, 1.5),
+        ({"retry-after": "-3"}, 0), ({"retry-after": "soon"}, None), ({}, None), ({"retry-after": "nan"}, None),
+        ({"retry-after": "1e9"}, None),
+    ],
+)  # fmt: skip
+def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
+    assert retry_after(headers) == seconds
+
+
+def test_retry_after_as_a_date() -> None:
+    found = retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)})
+    assert found is not None
+    assert 27 < found <= 30
