@@ -124,10 +124,10 @@ def make_page(browser: Browser) -> Any:
                 ("drop", mark(True), [place, name, *filters]),
                 ("take back", mark(False), [place, name, *filters]),
             ):
-                gr.Button(label).click(work, inputs, outputs)
+                gr.Button(label).click(work, inputs, outputs, api_name=label.replace(" ", "_"))
         for control in filters:
             control.change(show, [place, *filters], outputs)
-        page.load(show, [place, *filters], outputs)
+        page.load(show, [place, *filters], outputs, api_name="show")
     return page
 
 

@@ -55,13 +55,26 @@ def test_clips(browser: Browser, tmp_path: Path) -> None:
     assert browser.clip(pair) == (None, [str(frames / "0.png"), str(frames / "1.png")])
 
 
-def test_the_page_is_served(browser: Browser) -> None:
+def test_the_page(browser: Browser) -> None:
+    from gradio_client import Client
+
     page = make_page(browser)
-    _, url, _ = page.launch(server_name="127.0.0.1", prevent_thread_lock=True, quiet=True)
+    _, url, _ = page.launch(
+        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, allowed_paths=browser.folders()
+    )
     try:
         with urllib.request.urlopen(url, timeout=30) as answer:
-            text = answer.read().decode()
-        assert "hound: pairs" in text
+            assert "hound: pairs" in answer.read().decode()
+        client = Client(url, verbose=False)
+        values = (1, 5, 0, 10_000, False)
+        first = client.predict(0, *values, api_name="/show")
+        pair = browser.pairs[0]
+        assert first[1].startswith(f"1 of {len(browser.pairs)}: {pair['id']}")
+        assert list(first[4:]) == [pair["prompt"], pair["chosen"], pair["rejected"], pair["id"]]
+        assert Path(first[2]["video"]).read_bytes() == b"clip"
+        after = client.predict(0, pair["id"], *values, api_name="/drop")
+        assert after[7] != pair["id"]
+        assert client.predict(0, *values[:4], True, api_name="/show")[7] == pair["id"]
     finally:
         page.close()
 
