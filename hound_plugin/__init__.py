@@ -8,6 +8,7 @@ Layers, each importing only what stands to its left (``tests/test_layering.py``)
 
     errors, settings <- media <- processing <- model.inference <- cli
                    model.configuration <- processing, model  <- host (the only one that imports llamafactory)
+    errors, media  <- judge <- reward <- cli (which hands our model to reward; neither of the two imports torch)
 
 Importing this package imports nothing heavy. It asks for one thing: that ``AutoConfig``, ``AutoProcessor`` and
 ``AutoModelForImageTextToText`` know LLaVA-Hound as soon as transformers is imported.

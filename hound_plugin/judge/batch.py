@@ -22,9 +22,10 @@ from typing import Any
 
 from hound_plugin.errors import JudgeError
 from hound_plugin.judge.exchange import FINAL, OK, OverloadedError, RejectedError, Reply, Task, TransientError
-from hound_plugin.judge.ledger import Claim, Ledger
+from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.openai_client import FILTERS, OpenAIClient, read_completion
 from hound_plugin.judge.prices import estimate_tokens
+from hound_plugin.judge.records import Claim
 from hound_plugin.judge.runner import Limits, Outcome, read_reply
 
 ENDPOINT = "/v1/chat/completions"

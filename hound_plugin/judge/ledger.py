@@ -23,78 +23,15 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from hound_plugin.errors import LedgerError
 from hound_plugin.judge.exchange import FINAL, OK
+from hound_plugin.judge.records import KEPT, SCHEMA, TABLES, Claim, Entry, Totals
 
-SCHEMA = 1
-_TABLES = """
-CREATE TABLE IF NOT EXISTS meta(name TEXT PRIMARY KEY, value TEXT NOT NULL);
-CREATE TABLE IF NOT EXISTS answers(
-  key TEXT NOT NULL, attempt INTEGER NOT NULL, status TEXT NOT NULL, value TEXT, raw TEXT NOT NULL,
-  model TEXT, fingerprint TEXT, detail TEXT, prompt_tokens INTEGER, completion_tokens INTEGER, time REAL NOT NULL,
-  PRIMARY KEY (key, attempt));
-CREATE TABLE IF NOT EXISTS sent(
-  number INTEGER PRIMARY KEY, key TEXT NOT NULL, attempt INTEGER NOT NULL, owner TEXT NOT NULL, time REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS failures(
-  number INTEGER PRIMARY KEY, key TEXT NOT NULL, kind TEXT NOT NULL, message TEXT NOT NULL, time REAL NOT NULL);
-CREATE INDEX IF NOT EXISTS failures_key ON failures(key);
-CREATE TABLE IF NOT EXISTS batches(
-  number INTEGER PRIMARY KEY, batch TEXT NOT NULL, event TEXT NOT NULL, value TEXT NOT NULL, time REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS claims(key TEXT PRIMARY KEY, owner TEXT NOT NULL);
-CREATE INDEX IF NOT EXISTS claims_owner ON claims(owner);
-CREATE TABLE IF NOT EXISTS totals(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
-"""
-_KEPT = "".join(
-    f"CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table} "
-    f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;\n"
-    for table in ("answers", "sent", "failures", "batches")
-    for verb in ("UPDATE", "DELETE")
-)
 BATCH_OWNER = "batch:"
 """Prefix of owners that are no process: requests that lie in a submitted batch."""
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One recorded answer; ``value`` is None unless ``status`` is ``ok``."""
-
-    key: str
-    attempt: int
-    status: str
-    value: int | str | None
-    raw: str
-    model: str = ""
-    fingerprint: str = ""
-    detail: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
-    time: float = 0.0
-
-
-@dataclass(frozen=True)
-class Claim:
-    """What a claim gave: ``mine`` to send as ``attempt``, ``busy`` elsewhere, or ``done`` with its last ``entry``.
-
-    ``batched``: it lies in a batch that was submitted and is not collected.
-    """
-
-    state: Literal["mine", "busy", "batched", "done"]
-    attempt: int = 0
-    entry: Entry | None = None
-
-
-@dataclass(frozen=True)
-class Totals:
-    """Counts over the whole life of the ledger."""
-
-    sent: int = 0
-    answers: int = 0
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
 
 
 class Ledger:
@@ -135,9 +72,9 @@ class Ledger:
             names = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if names and "meta" not in names:
                 raise LedgerError(f"{self.path} is another program's database. Choose another folder.")
-            for statement in _TABLES.split(";"):
+            for statement in TABLES.split(";"):
                 database.execute(statement)
-            for statement in _KEPT.splitlines():
+            for statement in KEPT.splitlines():
                 database.execute(statement)
             add = "INSERT OR IGNORE INTO meta VALUES (?, ?)"
             fresh = (("schema", str(SCHEMA)), ("protocol", protocol), ("salt", secrets.token_hex(16)))

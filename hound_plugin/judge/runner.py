@@ -8,7 +8,7 @@ import json
 import random
 import signal
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -30,12 +30,14 @@ from hound_plugin.judge.exchange import (
     Task,
     TransientError,
 )
-from hound_plugin.judge.ledger import Claim, Entry, Ledger, Totals
+from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.prices import Price, estimate_tokens
+from hound_plugin.judge.records import Claim, Entry, Totals
 from hound_plugin.judge.throttle import Throttle
 
 Result = TypeVar("Result")
 IN_A_BATCH = "requests lie in a batch that is paid for; run with judge.backend=openai-batch to collect it"
+PROGRESS = 15.0
 REJECTED_IN_A_ROW = 10
 """So many requests refused one after another, and none answered: it is not the requests."""
 
@@ -79,8 +81,14 @@ class Outcome:
     warnings: list[str] = field(default_factory=list)
 
 
-def run_tasks(tasks: Iterable[Task], client: Client, ledger: Ledger, limits: Limits) -> Outcome:
-    """Get every task answered or listed as missing.
+def run_tasks(
+    tasks: Iterable[Task],
+    client: Client,
+    ledger: Ledger,
+    limits: Limits,
+    say: Callable[[str], None] = lambda _: None,
+) -> Outcome:
+    """Get every task answered or listed as missing; ``say`` gets a line every 15 seconds.
 
     What is in the ledger is not sent again. Answers are on disk when this returns, also when it raises.
 
@@ -88,12 +96,12 @@ def run_tasks(tasks: Iterable[Task], client: Client, ledger: Ledger, limits: Lim
         JudgeError: bad key, unknown model, quota or the like; nothing more is sent after it.
         LedgerError: the ledger cannot be written.
     """
-    return asyncio.run(_Run(client, ledger, limits).all(tasks))
+    return asyncio.run(_Run(client, ledger, limits, say).all(tasks))
 
 
 class _Run:
-    def __init__(self, client: Client, ledger: Ledger, limits: Limits) -> None:
-        self.client, self.ledger, self.limits = client, ledger, limits
+    def __init__(self, client: Client, ledger: Ledger, limits: Limits, say: Callable[[str], None]) -> None:
+        self.client, self.ledger, self.limits, self.say = client, ledger, limits, say
         self.throttle = Throttle(most=limits.concurrency)
         self.outcome = Outcome()
         self.error: BaseException | None = None
@@ -107,6 +115,7 @@ class _Run:
     async def all(self, tasks: Iterable[Task]) -> Outcome:
         source, later = iter(tasks), list[Task]()
         with self._soft_interrupt():
+            reporter = asyncio.create_task(self._report())
             try:
                 await self._drain(source, later)
                 while later and not self._stopping:  # in another run's hands: wait for its answers
@@ -114,12 +123,23 @@ class _Run:
                     again, later = later, []
                     await self._drain(iter(again), later)
             finally:
+                reporter.cancel()
                 await self.client.close()
         if self.error is not None:
             raise self.error
         if self.interrupted:
             raise KeyboardInterrupt
         return self.outcome
+
+    async def _report(self) -> None:
+        while True:
+            await asyncio.sleep(PROGRESS)
+            now, price = self.outcome, self.limits.price
+            cost = f", cost of this folder {self._spent(price):.4f}" if price else ""
+            self.say(
+                f"{now.answered} answered, {now.missing} missing, {now.failed} failed, {now.sent} requests sent, "
+                f"{int(self.throttle.limit)} at once{cost}"
+            )
 
     @property
     def _stopping(self) -> bool:

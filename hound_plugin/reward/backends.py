@@ -12,11 +12,12 @@ from typing import Any
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.judge.exchange import Message, Task, TransientError
-from hound_plugin.judge.ledger import Entry, Ledger
+from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import LexicalJudge
 from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
 from hound_plugin.judge.prices import Price, read_prices
 from hound_plugin.judge.protocol import Judging, read_protocol
+from hound_plugin.judge.records import Entry
 from hound_plugin.judge.runner import Limits
 from hound_plugin.reward.scoring import Judge
 from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings

@@ -14,7 +14,8 @@ from typing import Any
 
 from hound_plugin.errors import DataError
 from hound_plugin.judge.exchange import OK, Client, Task, request_key
-from hound_plugin.judge.ledger import Entry, Ledger
+from hound_plugin.judge.ledger import Ledger
+from hound_plugin.judge.records import Entry
 from hound_plugin.reward.questions import Question
 from hound_plugin.reward.settings import JudgeSettings
 from hound_plugin.reward.storage import Row, append_rows, locked, read_rows

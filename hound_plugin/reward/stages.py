@@ -128,7 +128,7 @@ def _sample_server(run: Run) -> tuple[int, int]:
     client = make_sampler(settings)
     with Ledger(run.folder / SAMPLER_LEDGER, SAMPLING) as ledger:
         limits = _limits(run, settings, 3, LEDGER, protocol_id(run.settings.judge))
-        outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, limits)
+        outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, limits, run.say)
         _tell(run, "sample", outcome, ledger)
         missing = 0
 
@@ -186,7 +186,7 @@ def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
         assert isinstance(judge.client, OpenAIClient)
         return run_batches(lambda: _judging_tasks(run, judge), judge.client, ledger, limits, settings.batch_rows,
                            settings.batch_bytes, settings.poll, run.say)  # fmt: skip
-    return run_tasks(_judging_tasks(run, judge), judge.client, ledger, limits)
+    return run_tasks(_judging_tasks(run, judge), judge.client, ledger, limits, run.say)
 
 
 def _limits(run: Run, block: JudgeSettings | SampleSettings, attempts: int, other: str, protocol: str) -> Limits:

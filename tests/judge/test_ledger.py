@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.errors import LedgerError
-from hound_plugin.judge.ledger import Entry, Ledger
+from hound_plugin.judge.ledger import Ledger
+from hound_plugin.judge.records import Entry
 from tests.judge.conftest import PROTOCOL, REPO, SECRET, FaultServer, open_ledger
 
 WORKER = """
