@@ -42,7 +42,7 @@ class Ledger:
 
         Args:
             path: the file; ``<path>.owners/`` holds the locks of living processes.
-            protocol: name, version and digest of the protocol; must be the one that the ledger was made with.
+            protocol: name, version and digest of the protocol; must be the one that its requests were made with.
 
         Raises:
             LedgerError: made with another protocol or a newer program, no ledger at all, or not writable.
@@ -79,6 +79,8 @@ class Ledger:
             add = "INSERT OR IGNORE INTO meta VALUES (?, ?)"
             fresh = (("schema", str(SCHEMA)), ("protocol", protocol), ("salt", secrets.token_hex(16)))
             database.executemany(add, fresh)
+            if not database.execute("SELECT EXISTS (SELECT 1 FROM sent)").fetchone()[0]:
+                database.execute("UPDATE meta SET value = ? WHERE name = 'protocol'", (protocol,))  # nothing to mix yet
             meta = dict(database.execute("SELECT name, value FROM meta"))
             database.execute("COMMIT")
         if int(meta["schema"]) != SCHEMA:

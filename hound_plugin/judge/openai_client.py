@@ -122,7 +122,7 @@ class OpenAIClient:
                     azure_endpoint=end.azure_endpoint, api_version=end.api_version, **shared
                 )
             else:
-                self._server = openai.AsyncOpenAI(base_url=end.base_url, **shared)
+                self._server = openai.AsyncOpenAI(base_url=end.place, **shared)  # whatever the environment says
         return self._server
 
     def body(self, task: Task, attempt: int) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from hound_plugin.reward.backends import (
     protocol_id,
     sampler_identity,
 )
+from hound_plugin.reward.candidates import FILE as ANSWERS
 from hound_plugin.reward.candidates import (
     Generator,
     Sampled,
@@ -80,9 +81,14 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
     if settings.pairs.chosen_from_reference and not any(question.reference for question in questions):
         raise DataError("pairs.chosen_from_reference: no question has a `reference`.")
     folder = open_folder(settings.folder)
-    Ledger(folder / LEDGER, protocol_id(settings.judge)).close()
-    with Ledger(folder / LEDGER, protocol_id(settings.judge)) as ledger:
-        make_judge(settings.judge, ledger, lambda _: None, ask=False)
+    try:
+        with Ledger(folder / LEDGER, protocol_id(settings.judge)) as ledger:
+            make_judge(settings.judge, ledger, lambda _: None, ask=False)
+    except LedgerError as error:
+        raise LedgerError(
+            f"{error} The same answers can be judged in a new folder: sample.backend=given "
+            f"sample.answers={folder / ANSWERS}."
+        ) from error
     return Run(settings, folder, questions, say, make_generator)
 
 

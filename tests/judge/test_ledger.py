@@ -100,7 +100,9 @@ def test_claims(tmp_path: Path) -> None:
 
 
 def test_another_protocol_is_refused(tmp_path: Path) -> None:
-    open_ledger(tmp_path).close()
+    Ledger(tmp_path / "ledger.sqlite", "caption/0/old").close()
+    with open_ledger(tmp_path) as ledger:  # no request was made with the other: nothing can be mixed
+        ledger.sent("k", 0).result()
     with pytest.raises(LedgerError, match=r"made with protocol caption/1/\w+, this run uses caption/2"):
         Ledger(tmp_path / "ledger.sqlite", "caption/2/abc")
     open_ledger(tmp_path).close()

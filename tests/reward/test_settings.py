@@ -10,9 +10,11 @@ from typing import Any
 import pytest
 
 from hound_plugin.errors import DataError, HoundError, LedgerError, MediaNotFoundError, SettingsError
+from hound_plugin.reward import stages
 from hound_plugin.reward.settings import build_settings, read_settings
 from hound_plugin.reward.stages import open_run
 from tests.reward.conftest import rows, write_rows
+from tests.reward.test_stages import start
 
 
 @pytest.mark.parametrize(
@@ -100,7 +102,12 @@ def test_an_unwritable_folder(values: dict[str, Any], tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_protocol(values: dict[str, Any]) -> None:
-    open_run(build_settings(values), print)
+    run = start(build_settings(values))
+    stages.sample(run)
     other = {**values, "judge": {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}}
-    with pytest.raises(LedgerError, match="made with protocol lexical/1, this run uses caption/1/"):
+    open_run(build_settings(other), print)  # nothing was judged yet: nothing can be mixed
+    stages.judge(start(build_settings(values)))
+    with pytest.raises(
+        LedgerError, match=r"made with protocol lexical/1, this run uses caption/1/.*sample.backend=given"
+    ):
         open_run(build_settings(other), print)
