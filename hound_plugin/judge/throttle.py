@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
-CUT, SLOWED_CUT = 0.9, 0.95
+FIRST_CUT, CUT, SLOWED_CUT = 0.5, 0.9, 0.95
 NEAR, SLOW_STEPS = 0.95, 0.5
 CROWDED = 0.2
 
@@ -16,7 +16,8 @@ class Throttle:
     """Additive increase, multiplicative decrease (AIMD) of the number of requests under way.
 
     The limit doubles per round until the first 429, then grows by one per round, and by a half near the limit at
-    which the last 429 came, so that few requests are spent on finding the edge. A 429 takes 10% off, once per round.
+    which the last 429 came, so that few requests are spent on finding the edge. A 429 takes 10% off, once per round;
+    the first one half, since doubling has gone up to twice too far.
     When answers take more than twice as long as the quickest usual ones, the limit shrinks by 5% per round: the server
     queues, and more requests would only wait there.
 
@@ -24,7 +25,7 @@ class Throttle:
     all. Not thread-safe: for one event loop.
     """
 
-    def __init__(self, start: int = 8, most: int = 64, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, start: int = 4, most: int = 64, clock: Callable[[], float] = time.monotonic) -> None:
         """``start`` and ``most``: requests under way at first and at most, each at least 1."""
         self.limit = float(min(start, most))
         self.most = most
@@ -83,9 +84,10 @@ class Throttle:
     def overloaded(self, started: float, retry_after: float | None) -> None:
         """429 came to a request that started then."""
         self._recent.append(True)
+        factor = FIRST_CUT if self._edge is None else CUT
         if started >= self._last_cut:  # a single 429 far below the edge does not move it much
-            self._edge = self.limit if self._edge is None else max(self.limit, 0.9 * self._edge)
-        self._cut(started, CUT)
+            self._edge = 0.75 * self.limit if self._edge is None else max(self.limit, 0.9 * self._edge)
+        self._cut(started, factor)
         if retry_after and len(self._recent) >= 5 and sum(self._recent) >= CROWDED * len(self._recent):
             self._gate = max(self._gate, self._clock() + retry_after)
 

@@ -146,18 +146,18 @@ def draw_plots(summary: Mapping[str, Any]) -> dict[str, bytes]:
 
 def _draw_scores(figure: Any, summary: Mapping[str, Any]) -> None:
     axes = figure.subplots()
-    edges = summary["scores"]["edges"]
-    axes.bar([str(edge) for edge in edges[:-1]], summary["scores"]["counts"], color="#4477aa")
-    axes.set(title="scores of answers", xlabel="from (bins of half a point; 5 is in the last)", ylabel="answers")
+    scores = [str(score) for score in summary["scores"]["middles"]]
+    axes.bar(scores, summary["scores"]["counts"], color="#4477aa")
+    axes.set(title="scores of answers", xlabel="score", ylabel="answers")
 
 
 def _draw_pairs(figure: Any, summary: Mapping[str, Any]) -> None:
     left, right = figure.subplots(1, 2)
     pairs = summary["pairs"]
-    places = range(len(pairs["edges"]) - 1)
+    places = range(len(pairs["middles"]))
     left.bar([p - 0.2 for p in places], pairs["chosen_scores"], 0.4, label="chosen", color="#228833")
     left.bar([p + 0.2 for p in places], pairs["rejected_scores"], 0.4, label="rejected", color="#cc6677")
-    left.set_xticks(list(places), [str(edge) for edge in pairs["edges"][:-1]])
+    left.set_xticks(list(places), [str(score) for score in pairs["middles"]])
     left.set(title="scores in pairs", ylabel="pairs")
     left.legend()
     sides = list(zip(*pairs["lengths"], strict=True)) or [(), ()]

@@ -19,7 +19,9 @@ from hound_plugin.reward.scoring import FILE, latest
 from hound_plugin.reward.statistics import histogram, kappa, spearman
 from hound_plugin.reward.storage import Row, read_rows
 
-SCORE_EDGES = (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5)
+SCORES = (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5)
+"""Middles of the bins."""
+SCORE_EDGES = (*(score - 0.25 for score in SCORES), 5.25)
 Key = tuple[str, int]
 
 
@@ -53,7 +55,7 @@ def summarise(
             "pairs": len(pairs),
         },
         "missing_by_reason": dict(Counter(m["status"] for row in scores.values() for m in row.get("missing", []))),
-        "scores": {"edges": list(SCORE_EDGES), "counts": histogram([r["score"] for r in scored.values()], SCORE_EDGES)},
+        "scores": {"middles": list(SCORES), "counts": histogram([r["score"] for r in scored.values()], SCORE_EDGES)},
         "length_score": _length_score(answers, scored),
         "pairs": _pair_numbers(pairs),
         "sources": _sources(known, answers, scored, pairs),
@@ -93,7 +95,7 @@ def _pair_numbers(pairs: Sequence[Row]) -> dict[str, Any]:
         "chosen_longer": sum(a > b for a, b in lengths),
         "chosen_scores": histogram(chosen, SCORE_EDGES),
         "rejected_scores": histogram([p["rejected_score"] for p in pairs], SCORE_EDGES),
-        "edges": list(SCORE_EDGES),
+        "middles": list(SCORES),
     }
 
 

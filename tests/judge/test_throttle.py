@@ -36,7 +36,7 @@ def test_it_grows_until_the_first_429_and_slower_after_it() -> None:
     answer(throttle, clock)
     assert throttle.limit == 5
     throttle.overloaded(clock.now, None)
-    assert throttle.limit == pytest.approx(4.5)
+    assert throttle.limit == pytest.approx(2.5)
     before = throttle.limit
     answer(throttle, clock)
     assert before < throttle.limit <= before + 1 / before
@@ -48,9 +48,9 @@ def test_one_cut_for_the_requests_of_one_round() -> None:
     clock.now = 1.0
     for _ in range(5):
         throttle.overloaded(0.5, None)  # all of them started before the first cut
-    assert throttle.limit == pytest.approx(9.0)
+    assert throttle.limit == pytest.approx(5.0)
     throttle.overloaded(1.5, None)
-    assert throttle.limit == pytest.approx(8.1)
+    assert throttle.limit == pytest.approx(4.5)
 
 
 def test_it_keeps_within_its_bounds() -> None:
