@@ -69,6 +69,17 @@ def test_training_has_images_and_several_turns(demo: DemoPaths) -> None:
     assert {len(record["conversations"]) for record in records} == {2, 4, 6}
 
 
+def test_questions_for_the_reward_module(demo: DemoPaths) -> None:
+    records = rows(demo.data / "reward_questions.jsonl")
+    assert len({record["id"] for record in records}) == len(records) == 40
+    for record in records:
+        medium = "image" if "image" in record else "video"
+        assert (demo.clips / record[medium]).is_file()
+        assert record["prompt"].startswith(f"<{medium}>\n")
+        assert record["caption"].endswith(".")
+        assert record["reference"].endswith(".")
+
+
 @pytest.mark.parametrize("name", ["demo_dpo", "demo_dpo_held_out"])
 def test_pairs_are_well_formed(demo: DemoPaths, name: str) -> None:
     for record in rows(demo.data / f"{name}.jsonl"):
