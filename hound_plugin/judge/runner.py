@@ -37,6 +37,8 @@ from hound_plugin.judge.throttle import Throttle
 
 Result = TypeVar("Result")
 IN_A_BATCH = "requests lie in a batch that is paid for; run with judge.backend=openai-batch to collect it"
+PATIENCE = 5
+"""So many times more often than after a fault is a request sent again after 429, which is no fault."""
 PROGRESS = 15.0
 REJECTED_IN_A_ROW = 10
 """So many requests refused one after another, and none answered: it is not the requests."""
@@ -48,7 +50,7 @@ class Limits:
 
     Attributes:
         attempts: answers without a value after which a request counts as missing, at least 1.
-        tries: sends per attempt that end without any answer, at least 1.
+        tries: sends per attempt that end without any answer, at least 1; five times as many for 429.
         backoff: seconds before the second try; doubles each time, with jitter, up to ``longest_wait``.
         concurrency: requests under way at most.
         max_cost: stop before the ledger's total cost would pass this.
@@ -200,16 +202,17 @@ class _Run:
         self.outcome.missing += last and entry.status != OK
         if self.rejected_in_a_row >= REJECTED_IN_A_ROW and not self.outcome.answered:
             raise JudgeError(
-                f"The server refused {self.rejected_in_a_row} requests one after another and answered none; the last "
-                f"time it said: {entry.raw[:300]}. Look at `model` and `parameters`."
+                f"{self.rejected_in_a_row} requests were refused one after another and none was answered; the last "
+                f"time because of: {entry.raw[:300]}. Look at `model` and `parameters`."
             )
 
     async def _answer(self, task: Task, attempt: int) -> Reply | RejectedError | None:
         """One answer, with retries; None if there is none to be had now (noted as a failure)."""
         problem: TransientError | None = None
-        for number in range(self.limits.tries):
+        faults = turned_away = 0
+        while faults < self.limits.tries and turned_away < PATIENCE * self.limits.tries:
             if problem is not None:
-                await self._pause(self._wait(problem, number))
+                await self._pause(self._wait(problem, max(faults, turned_away)))
             started = await self.throttle.enter(lambda: self._stopping)
             try:
                 if self._stopping or not await self._may_send(task, attempt):
@@ -222,10 +225,10 @@ class _Run:
                     self.outcome.warnings.append(reply.warning)
                 return reply
             except OverloadedError as error:
-                problem = error
+                problem, turned_away = error, turned_away + 1
                 self.throttle.overloaded(started, error.retry_after)
             except TransientError as error:
-                problem = error
+                problem, faults = error, faults + 1
             except RejectedError as error:
                 return error
             except JudgeError as error:

@@ -123,7 +123,7 @@ def test_a_refused_request_is_not_sent_again(server: FaultServer, tmp_path: Path
 
 def test_requests_that_are_all_refused_stop_the_run(server: FaultServer, tmp_path: Path) -> None:
     server.control(share=1.0, kinds=["bad"])
-    with open_ledger(tmp_path) as ledger, pytest.raises(JudgeError, match="refused 10 requests"):
+    with open_ledger(tmp_path) as ledger, pytest.raises(JudgeError, match="10 requests were refused"):
         run_tasks(make_tasks(100), make_client(server, ledger), ledger, FAST)
     assert server.stats()["counts"]["requests"] <= 10 + 2 * FAST.concurrency
 
@@ -138,6 +138,20 @@ def test_a_server_that_is_down_leaves_items_for_the_next_run(server: FaultServer
     server.control(share=0.0)
     with open_ledger(tmp_path) as ledger:
         assert run_tasks(tasks, make_client(server, ledger), ledger, FAST).answered == 3
+
+
+def test_patience_with_429_has_an_end(server: FaultServer, tmp_path: Path) -> None:
+    server.control(script=["429"] * 10)
+    (task,) = make_tasks(1)
+    short = replace(FAST, tries=3, backoff=0.001, longest_wait=0.01)
+    with open_ledger(tmp_path) as ledger:
+        assert run_tasks([task], make_client(server, ledger), ledger, short).answered == 1
+    server.control(script=["429"] * 30)
+    (task,) = make_tasks(1, first=1)
+    with open_ledger(tmp_path) as ledger:
+        outcome = run_tasks([task], make_client(server, ledger), ledger, short)
+        assert (outcome.failed, outcome.sent) == (1, 15)
+        assert ledger.last_failure(task.key) == ("overloaded", "429: slow down")
 
 
 def test_max_cost_stops_before_it_is_passed(server: FaultServer, tmp_path: Path) -> None:
