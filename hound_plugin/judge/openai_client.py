@@ -206,7 +206,7 @@ class OpenAIClient:
         """A text without the key and what looks like one."""
         if self._secret != "none":
             text = text.replace(self._secret, "[key]")
-        return _KEY_LIKE.sub("[key]", text)
+        return writable(_KEY_LIKE.sub("[key]", text))
 
     async def shutdown_date(self) -> str | None:
         """When the service will shut the model down, where it says so."""
@@ -241,9 +241,9 @@ def read_completion(found: Any) -> Reply:
         if not isinstance(text, str):
             raise TypeError("content is no text")
         return Reply(
-            text=text,
+            text=writable(text),
             finish=str(choice.get("finish_reason") or "stop"),
-            refusal=str(message.get("refusal") or ""),
+            refusal=writable(str(message.get("refusal") or "")),
             model=str(found.get("model") or ""),
             fingerprint=str(found.get("system_fingerprint") or ""),
             prompt_tokens=int(usage.get("prompt_tokens") or 0),
@@ -251,6 +251,11 @@ def read_completion(found: Any) -> Reply:
         )
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         raise TransientError(f"no chat completion: {str(found)[:200]} ({error!r})", kind="malformed") from error
+
+
+def writable(text: str) -> str:
+    """A text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
+    return text.encode("utf-8", "replace").decode("utf-8")
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:

@@ -40,6 +40,8 @@ def read_rows(path: str | Path) -> Iterator[Row]:
                 raise DataError(f"{path}, line {number}: expected a JSON object: {error}.") from error
             if not isinstance(row, dict):
                 raise DataError(f"{path}, line {number}: expected a JSON object, got {line[:100]!r}.")
+            if b"\\ud" in line.lower():  # half a surrogate pair, which could not be written again
+                row = json.loads(json.dumps(row, ensure_ascii=False).encode("utf-8", "replace"))
             yield row
 
 
@@ -54,7 +56,7 @@ def append_rows(path: str | Path, rows: Iterable[Mapping[str, Any]]) -> None:
             file.seek(size - 1)
             if file.read(1) != b"\n":
                 _cut_torn_line(file, size)
-        file.write(text.encode("utf-8"))
+        file.write(text.encode("utf-8", "replace"))
         file.flush()
         os.fsync(file.fileno())
 
@@ -75,7 +77,7 @@ def _cut_torn_line(file: Any, size: int) -> None:
 def write_whole(path: str | Path, content: str | bytes) -> None:
     """Write a file so that it is there whole or not at all."""
     path = Path(path)
-    data = content.encode("utf-8") if isinstance(content, str) else content
+    data = content.encode("utf-8", "replace") if isinstance(content, str) else content
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:

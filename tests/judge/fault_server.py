@@ -28,6 +28,7 @@ BAD_BODIES: dict[str, str] = {
     "float": '{"reason": "a", "score": 4.0}',
     "word": '{"reason": "a", "score": "4"}',
     "empty": "",
+    "surrogate": '{"reason": "half a pair: \ud83d", "score": 4}',
     "json-cut": '{"reason": "a", "sco',
 }
 STATUS: dict[str, tuple[int, dict[str, Any]]] = {

@@ -140,6 +140,16 @@ def test_a_server_that_is_down_leaves_items_for_the_next_run(server: FaultServer
         assert run_tasks(tasks, make_client(server, ledger), ledger, FAST).answered == 3
 
 
+def test_a_text_that_cannot_be_written_is_kept_as_far_as_it_can(server: FaultServer, tmp_path: Path) -> None:
+    server.control(script=["surrogate"])
+    (task,) = make_tasks(1)
+    with open_ledger(tmp_path) as ledger:
+        run_tasks([task], make_client(server, ledger), ledger, FAST)
+        entry = ledger.entry(task.key)
+    assert entry is not None
+    assert (entry.value, entry.raw) == (4, '{"reason": "half a pair: ?", "score": 4}')
+
+
 def test_patience_with_429_has_an_end(server: FaultServer, tmp_path: Path) -> None:
     server.control(script=["429"] * 10)
     (task,) = make_tasks(1)

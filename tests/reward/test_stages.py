@@ -284,6 +284,14 @@ def test_a_damaged_file_is_named(settings: RewardSettings) -> None:
         list(read_rows(file))
 
 
+def test_half_a_surrogate_pair_breaks_nothing(values: dict[str, Any], tmp_path: Path) -> None:
+    given = tmp_path / "given.jsonl"
+    given.write_text('{"id": "q0", "candidate": 0, "answer": "It moves \\ud83d left."}\n')
+    settings = build_settings({**values, "sample": {"backend": "given", "answers": str(given)}})
+    run_stages(start(settings))
+    assert read_candidates(Path(settings.folder))["q0"][0]["answer"] == "It moves ? left."
+
+
 def test_added_answers_stay_as_they_are(settings: RewardSettings) -> None:
     run = start(settings)
     from hound_plugin.reward.candidates import Sampled
