@@ -15,8 +15,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from hound_plugin import __version__
-from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError
-from hound_plugin.errors import EnvironmentMismatchError, HoundError, JudgeError
+from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError, JudgeError
 
 if TYPE_CHECKING:
     from hound_plugin.reward.candidates import Sampled
@@ -56,8 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return run(arguments)
     except HoundError as error:
         print(f"hound: {' '.join(str(error).split())}", file=sys.stderr)
-        return FAILED if isinstance(error, EnvironmentMismatchError | CorpusError) else BAD_INPUT
-        return FAILED if isinstance(error, EnvironmentMismatchError | JudgeError) else BAD_INPUT
+        return FAILED if isinstance(error, EnvironmentMismatchError | CorpusError | JudgeError) else BAD_INPUT
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `hound ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -15,7 +15,6 @@
     ├── CorpusError            a corpus cannot be had
     │   ├── DownloadError          the hub cannot be reached, is gated or lacks a file, or the disk is full
     │   └── ArchiveError           an archive is damaged, or holds what must not be unpacked
-    │   └── PlaceholderError       ``<video>`` / ``<image>`` placeholders and media do not match in number
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
     ├── JudgeError             a judge or sampling server cannot go on: bad key, unknown model, quota, budget
     ├── CheckpointError        a checkpoint is of another architecture, incomplete or not readable

@@ -15,8 +15,7 @@ from hound_plugin.host import compat
 from hound_plugin.reward.settings import build_settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
-RECIPES = sorted((ROOT / "examples" / "yaml").glob("*.yaml"))
-EXAMPLES = sorted((ROOT / "examples").rglob("*.yaml"))
+EXAMPLES = sorted((ROOT / "examples" / "yaml").glob("*.yaml"))
 OURS = [path for path in EXAMPLES if path.name == "hound_reward.yaml"]  # read by `hound reward`, not by the host
 RECIPES = [path for path in EXAMPLES if path not in OURS]
 TRAINING = [path for path in RECIPES if "stage" in yaml.safe_load(path.read_text())]
