@@ -1,0 +1,177 @@
+"""The host's web pages as a user sees them: fields by their labels, buttons by their texts."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Locator, Page, TimeoutError, expect
+
+MODEL = "LLaVA-Hound-7B-SFT"
+PATIENCE = int(os.environ.get("HOUND_PATIENCE", "300")) * 1000
+"""Milliseconds (the variable: seconds) that a training or a loading may take; it needs about 30 000 on a slow core."""
+STEP = 60_000
+"""Milliseconds that the page may take to answer a click."""
+
+
+class Board:
+    """One open page. Everything waits for what a user would wait for; nothing sleeps."""
+
+    def __init__(self, page: Page, url: str) -> None:
+        """Open ``url`` and wait until its labels are there (the host fills them in after loading)."""
+        self.page = page
+        page.set_default_timeout(STEP)
+        expect.set_options(timeout=STEP)
+        page.goto(url)
+        self.field("Language").wait_for()
+
+    def field(self, label: str) -> Locator:
+        """The visible component with this label."""
+        info = self.page.locator("[data-testid=block-info]", has_text=re.compile(rf"^\s*{re.escape(label)}\s*$"))
+        return self.page.locator(".block:not(:has(.block))").filter(has=info).filter(visible=True)
+
+    def button(self, name: str) -> Locator:
+        """The visible button with this text."""
+        return self.page.get_by_role("button", name=name, exact=True).filter(visible=True)
+
+    def tab(self, name: str) -> None:
+        """Open a tab."""
+        self.page.get_by_role("tab", name=name, exact=True).filter(visible=True).click()
+
+    def fill(self, label: str, value: str) -> None:
+        """Type into a text field, or into the number beside a slider."""
+        box = self.field(label).locator("textarea, input:not([type=range])").first
+        box.fill(value)
+        box.blur()
+
+    def value(self, label: str) -> str:
+        """What a text field, slider or single choice holds."""
+        return self.field(label).locator("textarea, input:not([type=range])").first.input_value()
+
+    def options(self, label: str, typed: str = "") -> list[str]:
+        """The choices that a list offers after typing ``typed``; it is closed again."""
+        box = self.field(label).locator("input")
+        box.click()
+        box.fill(typed)
+        choices = self.page.locator("ul[role=listbox] li")
+        choices.first.wait_for()
+        found = choices.evaluate_all("items => items.map(item => item.getAttribute('aria-label'))")
+        box.fill("")
+        box.press("Escape")
+        return found
+
+    def choose(self, label: str, value: str) -> None:
+        """Choose one of a list."""
+        self._take(label, value)
+        expect(self.field(label).locator("input")).to_have_value(value)
+
+    def pick(self, label: str, values: Iterable[str]) -> None:
+        """Choose several of a list."""
+        field = self.field(label)
+        for value in values:
+            self._take(label, value)
+            expect(field.locator(".token", has_text=value)).to_be_visible()
+        field.locator("input").press("Escape")
+
+    def _take(self, label: str, value: str) -> None:
+        """Click one choice. A list closes when the server refreshes it meanwhile: then it is opened again."""
+        box = self.field(label).locator("input")
+        choice = self.page.locator(f"ul[role=listbox] li[aria-label='{value}']")
+        for attempt in range(1, 7):
+            box.blur()
+            box.click()
+            box.fill(value)
+            try:
+                choice.click(timeout=STEP / 6)
+                return
+            except TimeoutError:
+                if attempt == 6:
+                    raise
+
+    def use(self, model_path: Path | str, *, adapters: Iterable[str] = ()) -> None:
+        """Choose our model by its name, with the weights of ``model_path`` and, if any, adapters trained before."""
+        self.choose("Model name", MODEL)
+        expect(self.field("Chat template").locator("input")).to_have_value("llava_hound")
+        self.fill("Model path", str(model_path))
+        self.pick("Checkpoint path", adapters)
+
+    def train(self, stage: str, dataset: str, output: str, extra: str, **fields: Any) -> None:
+        """Fill in a training in single precision, and start it."""
+        self.choose("Stage", stage)
+        self.pick("Dataset", [dataset])
+        self.choose("Compute type", "fp32")
+        self.set_output(output)
+        for label, value in fields.items():
+            self.fill(label.replace("_", " "), str(value))
+        self.page.get_by_text("Extra configurations").click()
+        self.fill("Extra arguments", extra)
+        self.button("Start").click()
+
+    def set_output(self, name: str) -> None:
+        """Name the output folder, new or one of the list."""
+        box = self.field("Output dir").locator("input")
+        box.click()
+        box.fill(name)
+        box.press("Enter")
+        box.blur()
+        expect(box).to_have_value(name)
+
+    def text(self, text: str | re.Pattern[str], patience: int = PATIENCE) -> Locator:
+        """Wait until the page shows ``text``."""
+        found = self.page.get_by_text(text).filter(visible=True).first
+        found.wait_for(timeout=patience)
+        return found
+
+    def status(self, text: str) -> None:
+        """Wait until a status line, which is a text field that cannot be edited, says ``text``."""
+        self.page.wait_for_function(
+            "text => [...document.querySelectorAll('textarea, input')]"
+            ".some(box => box.offsetParent && box.value.includes(text))",
+            arg=text,
+            timeout=PATIENCE,
+        )
+
+    def plot(self) -> str | None:
+        """The loss plot as its data address, or None before the first."""
+        image = self.page.locator("[data-testid=matplotlib] img").filter(visible=True)
+        return image.first.get_attribute("src") if image.count() else None
+
+    def new_plot(self, old: str | None) -> str:
+        """Wait until the loss plot differs from ``old``."""
+        self.page.wait_for_function(
+            "old => { const i = document.querySelector('[data-testid=matplotlib] img'); return i && i.src !== old; }",
+            arg=old,
+            timeout=PATIENCE,
+        )
+        found = self.plot()
+        assert found
+        return found
+
+    def quiet(self, tokens: int) -> None:
+        """The most probable answer, of at most ``tokens`` tokens."""
+        self.fill("Maximum new tokens", str(tokens))
+        self.fill("Top-p", "0.01")
+        self.fill("Temperature", "0.01")
+
+    def upload(self, kind: str, path: Path) -> None:
+        """Attach a file in the tab ``Image`` or ``Video`` of the chat."""
+        self.tab(kind)
+        shown = self.page.locator("video" if kind == "Video" else "[data-testid=image] img").filter(visible=True)
+        with self.page.expect_file_chooser() as chooser:
+            self.page.get_by_role("button", name="Drop").filter(visible=True).click()
+        chooser.value.set_files(path)
+        shown.wait_for()
+
+    def ask(self, question: str) -> str:
+        """Send a question, and wait for the whole answer."""
+        answers = self.page.locator("[data-testid=bot]")
+        before = answers.count()
+        box = self.page.locator("textarea[placeholder='Input...']").filter(visible=True)
+        box.fill(question)
+        self.button("Submit").click()
+        expect(answers).to_have_count(before + 1, timeout=PATIENCE)
+        expect(self.page.locator(".generating, .progress-text")).to_have_count(0, timeout=PATIENCE)
+        return answers.last.inner_text().strip()
