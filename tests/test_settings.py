@@ -65,6 +65,7 @@ def test_a_bad_environment_variable_is_refused() -> None:
         {"stage": "sft", "hound": {"num_frames": 9, "decoder": "pyav"}, "hound.num_frames": 4},
         ["--stage", "sft", "--hound.num_frames", "4", "--hound.decoder=pyav"],
         ["--stage", "sft", "hound.num_frames=4", "hound.decoder=pyav"],
+        ["--stage", "sft", "--hound", '{"num_frames": 4, "decoder": "pyav"}'],
     ],
 )
 def test_the_block_is_taken_out_of_the_arguments(arguments: Any) -> None:

@@ -44,6 +44,8 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.model.model_utils.visual",
     "llamafactory.model.loader",
     "llamafactory.train.kto.trainer",
+    "llamafactory.webui.chatter",
+    "llamafactory.webui.components.export",
     "deepspeed.runtime.zero.partition_parameters",
     "llamafactory.chat.hf_engine",
     "llamafactory.chat.chat_model",

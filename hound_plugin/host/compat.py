@@ -50,6 +50,15 @@ def _later(module: str, name: str) -> Callable[..., Any]:
     return around
 
 
+def _replace(owner: Any, name: str, wrap: Callable[[Callable[..., Any]], Callable[..., Any]]) -> None:
+    """Replace ``owner.name`` by ``wrap(original)``, once; for generators, whose kind must show."""
+    original = getattr(owner, name)
+    if not getattr(original, "_hound_plugin", False):
+        wrapped = wrap(original)
+        wrapped._hound_plugin = True  # type: ignore[attr-defined]
+        setattr(owner, name, wrapped)
+
+
 NAME = "llava_hound"  # of the template and of the model type
 
 # --- llamafactory.hparams.parser
@@ -77,7 +86,8 @@ def split_arguments(args: dict[str, Any] | list[str]) -> tuple[dict[str, Any] | 
 
     Args:
         args: a dict with a ``hound`` block (or flat ``hound.key`` entries, as the web UI's extra arguments may hold),
-            or a command line with ``hound.key=value`` or ``--hound.key value``.
+            or a command line with ``hound.key=value``, ``--hound.key value`` or ``--hound '{"key": value}'`` (which is
+            how the web UI previews such a block).
 
     Returns:
         The host's arguments without ours (a copy), and the block.
@@ -92,10 +102,13 @@ def split_arguments(args: dict[str, Any] | list[str]) -> tuple[dict[str, Any] | 
     items = iter(args)
     for item in items:
         name, equals, value = item.lstrip("-").partition("=")
-        if name.startswith("hound."):
+        if name == "hound" or name.startswith("hound."):
             import yaml
 
-            block[name.removeprefix("hound.")] = yaml.safe_load(value if equals else next(items, ""))
+            given = yaml.safe_load(value if equals else next(items, ""))
+            if name == "hound" and not isinstance(given, dict):
+                return rest_list, given  # refused by name in HoundSettings.build
+            block.update(given if name == "hound" else {name.removeprefix("hound."): given})
         else:
             rest_list.append(item)
     return rest_list, block
@@ -323,6 +336,28 @@ def _kto_forward(original: Callable[..., Any], self: Any, model: Any, batch: dic
     if not media:
         return original(self, model, batch, prefix)
     return original(self, functools.partial(model, **media), batch, prefix)
+
+
+# --- llamafactory.webui.chatter and llamafactory.webui.components.export
+
+
+def patch_web_chat(module: Any) -> None:
+    """Show on the page why a model does not load or a clip is refused; the host shows "Error" and forgets the reason.
+
+    See :mod:`hound_plugin.host.web`. Seen with gradio 5.50. Removable when the pages show errors and a failed question
+    does not stay in the conversation.
+    """
+    from hound_plugin.host.web import answered, told
+
+    _replace(module.WebChatModel, "load_model", told)
+    _replace(module.WebChatModel, "stream", answered)
+
+
+def patch_web_export(module: Any) -> None:
+    """Show on the page why an export is refused. Removable with :func:`patch_web_chat`."""
+    from hound_plugin.host.web import told
+
+    _replace(module, "save_model", told)
 
 
 # --- deepspeed.runtime.zero.partition_parameters

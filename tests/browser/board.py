@@ -74,7 +74,7 @@ class Board:
         for value in values:
             self._take(label, value)
             expect(field.locator(".token", has_text=value)).to_be_visible()
-        field.locator("input").press("Escape")
+            field.locator("input").blur()  # not by a key, which would focus it once more: then the host empties it
 
     def _take(self, label: str, value: str) -> None:
         """Click one choice. A list closes when the server refreshes it meanwhile: then it is opened again."""
@@ -150,7 +150,7 @@ class Board:
         assert found
         return found
 
-    def quiet(self, tokens: int) -> None:
+    def short_and_likely(self, tokens: int) -> None:
         """The most probable answer, of at most ``tokens`` tokens."""
         self.fill("Maximum new tokens", str(tokens))
         self.fill("Top-p", "0.01")
@@ -161,7 +161,7 @@ class Board:
         self.tab(kind)
         shown = self.page.locator("video" if kind == "Video" else "[data-testid=image] img").filter(visible=True)
         with self.page.expect_file_chooser() as chooser:
-            self.page.get_by_role("button", name="Drop").filter(visible=True).click()
+            self.page.get_by_text("Click to Upload").filter(visible=True).first.click()
         chooser.value.set_files(path)
         shown.wait_for()
 
@@ -175,3 +175,10 @@ class Board:
         expect(answers).to_have_count(before + 1, timeout=PATIENCE)
         expect(self.page.locator(".generating, .progress-text")).to_have_count(0, timeout=PATIENCE)
         return answers.last.inner_text().strip()
+
+    def clear_media(self) -> None:
+        """Take the attached file away."""
+        media = self.page.locator("video, [data-testid=image] img").filter(visible=True)
+        block = self.page.locator(".block:not(:has(.block))").filter(has=media).filter(visible=True)
+        block.get_by_role("button", name="Clear", exact=True).click()
+        media.wait_for(state="detached")
