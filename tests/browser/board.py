@@ -26,7 +26,18 @@ class Board:
         page.set_default_timeout(STEP)
         expect.set_options(timeout=STEP)
         page.goto(url)
+        self.button("Submit").or_(self.field("Language")).or_(self.button("Run").first).first.wait_for()
+        if not self.field("Language").count() and self.button("Run").count():
+            self._name_labels()
         self.field("Language").wait_for()
+
+    def _name_labels(self) -> None:
+        """The page of `webchat` shows its labels only after the language was changed: change it, and back again."""
+        for language in ("ru", "en"):
+            box = self.page.locator("input[role=listbox]").filter(visible=True).first
+            box.click()
+            self.page.locator(f"ul[role=listbox] li[aria-label='{language}']").click()
+            expect(box).to_have_value(language)
 
     def field(self, label: str) -> Locator:
         """The visible component with this label."""

@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 
 from tests.goldens import rows
-from tests.host.hosting import environment, media_folder, write_dataset
+from tests.host.hosting import REPO, environment, media_folder, write_dataset
 
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 HERE = Path(__file__).parent
@@ -93,6 +93,7 @@ class Site:
             "GRADIO_SERVER_PORT": str(port),
             "GRADIO_ANALYTICS_ENABLED": "0",
             "GRADIO_TEMP_DIR": str(folder / "uploads"),
+            "PYTHONPATH": f"{REPO}:{os.environ.get('PYTHONPATH', '')}".rstrip(":"),  # the server works elsewhere
         }
         with self.log.open("w") as log:
             self.process = subprocess.Popen(
@@ -156,5 +157,10 @@ def board(chromium: Any, site: Site) -> Iterator[Any]:
     from tests.browser.board import Board
 
     page = chromium.new_page(viewport={"width": 1400, "height": 1000})
-    yield Board(page, site.url)
+    try:
+        opened = Board(page, site.url)
+    except Exception:
+        page.screenshot(path=Path(os.environ.get("HOUND_SCREENSHOTS", site.folder)) / "opening.png")
+        raise
+    yield opened
     page.close()

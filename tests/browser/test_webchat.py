@@ -19,8 +19,8 @@ PICTURE = ROOT / "media" / "img_wide.jpg"
 @pytest.fixture(scope="module")
 def site(chromium: Any, serve: Callable[..., Site]) -> Site:
     settings = {"model_name_or_path": str(DPO), "template": "llava_hound", "infer_dtype": "float32"}
-    given = [f"{name}={value}" for name, value in settings.items()]
-    return serve("webchat", *given, "hound.num_frames=16", "max_new_tokens=16")
+    given = [word for name, value in settings.items() for word in (f"--{name}", value)]
+    return serve("webchat", *given, "--hound.num_frames", "16")
 
 
 def test_a_clip_and_an_image(board: Board) -> None:
