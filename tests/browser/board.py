@@ -20,14 +20,13 @@ STEP = 60_000
 class Board:
     """One open page. Everything waits for what a user would wait for; nothing sleeps."""
 
-    def __init__(self, page: Page, url: str) -> None:
-        """Open ``url`` and wait until its labels are there (the host fills them in after loading)."""
+    def __init__(self, page: Page, url: str, labelled: bool = True) -> None:
+        """Open ``url`` and wait until its labels are there (the host fills them in after loading, or not)."""
         self.page = page
         page.set_default_timeout(STEP)
         expect.set_options(timeout=STEP)
         page.goto(url)
-        self.button("Submit").or_(self.field("Language")).or_(self.button("Run").first).first.wait_for()
-        if not self.field("Language").count() and self.button("Run").count():
+        if not labelled:
             self._name_labels()
         self.field("Language").wait_for()
 
@@ -184,7 +183,18 @@ class Board:
         box.fill(question)
         self.button("Submit").click()
         expect(answers).to_have_count(before + 1, timeout=PATIENCE)
-        expect(self.page.locator(".generating, .progress-text")).to_have_count(0, timeout=PATIENCE)
+        self.page.evaluate("window.answerSeen = ['', 0]")
+        self.page.wait_for_function(
+            """() => {
+                const text = [...document.querySelectorAll('[data-testid=bot]')].at(-1).innerText;
+                const [last, times] = window.answerSeen;
+                const done = text.trim() && text === last && !document.querySelector('.generating');
+                window.answerSeen = [text, done ? times + 1 : 0];
+                return window.answerSeen[1] >= 4;
+            }""",
+            polling=400,
+            timeout=PATIENCE,
+        )  # the page does not say that an answer is complete: it is when nothing was added for a while
         return answers.last.inner_text().strip()
 
     def clear_media(self) -> None:
