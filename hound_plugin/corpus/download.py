@@ -1,8 +1,8 @@
 """``hound corpus download``: files of the hub into one folder; what is here is kept, what broke off goes on.
 
 huggingface_hub does names, sizes, logins and errors (``HF_ENDPOINT``, ``HF_TOKEN`` and its other variables hold). The
-bytes are fetched here, because its own download begins every file anew after a run that was killed (issue 4196 of
-huggingface/huggingface_hub, open with 1.33), and archives have 10 GB: a partial file ``.name.<digest>.part``
+bytes are fetched here, because its own download begins every file anew after a run that was killed (see
+huggingface/huggingface_hub#4196, open with 1.33), and archives have 10 GB: a partial file ``.name.<digest>.part``
 grows from run to run, and gets its name when size and digest are the hub's.
 """
 
