@@ -10,6 +10,8 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, TimeoutError, expect
 
+from hound_plugin.host.models import MODELS
+
 MODEL = "LLaVA-Hound-7B-SFT"
 PATIENCE = int(os.environ.get("HOUND_PATIENCE", "300")) * 1000
 """Milliseconds (the variable: seconds) that a training or a loading may take; it needs about 30 000 on a slow core."""
@@ -52,10 +54,17 @@ class Board:
         self.page.get_by_role("tab", name=name, exact=True).filter(visible=True).click()
 
     def fill(self, label: str, value: str) -> None:
-        """Type into a text field, or into the number beside a slider."""
+        """Type into a text field, or into the number beside a slider; again if the server changed it meanwhile."""
         box = self.field(label).locator("textarea, input:not([type=range])").first
-        box.fill(value)
-        box.blur()
+        for attempt in range(1, 7):
+            box.fill(value)
+            box.blur()
+            try:
+                expect(box).to_have_value(value, timeout=STEP / 6)
+                return
+            except AssertionError:
+                if attempt == 6:
+                    raise
 
     def value(self, label: str) -> str:
         """What a text field, slider or single choice holds."""
@@ -104,6 +113,8 @@ class Board:
     def use(self, model_path: Path | str, *, adapters: Iterable[str] = ()) -> None:
         """Choose our model by its name, with the weights of ``model_path`` and, if any, adapters trained before."""
         self.choose("Model name", MODEL)
+        # the server fills in the address a moment later, and must not do so into what is typed
+        expect(self.field("Model path").locator("textarea")).to_have_value(MODELS[MODEL])
         expect(self.field("Chat template").locator("input")).to_have_value("llava_hound")
         self.fill("Model path", str(model_path))
         self.pick("Checkpoint path", adapters)
