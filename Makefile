@@ -1,5 +1,6 @@
 # make demo    install and run the main job on the embedded example
 # make test    install with the `dev` extra and run every test
+# make browser the web UI in a real Chromium (which must be installed)
 # make lint    ruff and mypy
 # make clean   remove build products and caches (the environment stays; `rm -rf .venv` removes it)
 #
@@ -13,17 +14,20 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test browser lint clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -6
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
 
 demo: $(VENV)/.installed-demo
 	$(DEMO_COMMAND)
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest $(TESTS)
+
+browser: $(VENV)/.installed-dev
+	HOUND_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
 
 lint: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
