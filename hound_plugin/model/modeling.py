@@ -34,9 +34,9 @@ from hound_plugin.model.features import FeatureMemory
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.vision import LlavaHoundTower
 
-# MKL sets up its vector functions on their first call. When that call comes from several threads at once (the rotary
-# embedding's cos), it was seen in one process of about 18 to be off by 1.5e-4, and the first loss with it, on CPU
-# with torch 2.11. One element is computed by one thread.
+# The first cosine of a process (the rotary embedding's) was seen to be off by 1.5e-4 in one process of about 20, and the
+# first loss with it, on CPU with torch 2.11 and several threads; presumably MKL's vector functions, which are set up on
+# their first call. One element is computed by one thread, so that the set-up has no rival.
 torch.cos(torch.ones(1))
 
 
@@ -83,7 +83,7 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         """Load as every transformers model; ``quantization_config`` reaches the language model's blocks alone.
 
         Towers, projector and head stay as they are unless the configuration names other modules to skip: a tower of
-        4 bits changes what the model sees, and saves 0.4 of 15 GB.
+        4 bits changes what the model sees, and saves little beside the language model.
         """
         if quantization_config is not None:
             quantization_config = _spare_towers(quantization_config)

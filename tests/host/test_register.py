@@ -70,3 +70,30 @@ def test_any_first_import_is_fine(first: str) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "not active" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("efficient", "method", "reference", "refused"),
+    [
+        ("true", "full", True, True),
+        ("false", "full", True, False),
+        ("true", "lora", True, False),
+        ("true", "full", False, False),
+    ],
+)
+def test_fsdp_with_an_empty_reference_is_refused(
+    monkeypatch: pytest.MonkeyPatch, efficient: str, method: str, reference: bool, refused: bool
+) -> None:
+    from types import SimpleNamespace
+
+    from hound_plugin.errors import SettingsError
+    from hound_plugin.host.compat import _check_fsdp
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", efficient)
+    arguments = SimpleNamespace(use_ref_model=reference, finetuning_type=method, ref_model=None)
+    if refused:
+        with pytest.raises(SettingsError, match="fsdp_cpu_ram_efficient_loading: false"):
+            _check_fsdp(arguments)
+    else:
+        _check_fsdp(arguments)
