@@ -34,7 +34,7 @@ from hound_plugin.model.features import FeatureMemory
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.vision import LlavaHoundTower
 
-# The first cosine of a process (the rotary embedding's) was seen to be off by 1.5e-4 in one process of about 20, and the
+# The first cosine of a process (the rotary embedding's) was seen to be off by 1.5e-4 in one process of 20, and the
 # first loss with it, on CPU with torch 2.11 and several threads; presumably MKL's vector functions, which are set up on
 # their first call. One element is computed by one thread, so that the set-up has no rival.
 torch.cos(torch.ones(1))
