@@ -64,21 +64,35 @@ NAME = "llava_hound"  # of the template and of the model type
 # --- llamafactory.hparams.parser
 
 
-def patch_parser(module: Any) -> None:
-    """Take the ``hound:`` block out of the arguments before the host refuses unknown keys.
+_template: str | None = None
 
-    Removable when the host passes unknown blocks on to plugins.
+
+def patch_parser(module: Any) -> None:
+    """Take the ``hound:`` block out of the arguments, and resume from the last complete checkpoint.
+
+    The host refuses unknown keys. It resumes from the checkpoint of the highest number, also from one that was cut off
+    while it was written (*Abort* in the web UI kills the training at any moment), and fails. Removable when the host
+    passes unknown blocks on to plugins, and when ``get_last_checkpoint`` knows which checkpoints are complete.
     """
     _wrap(module, "_parse_args", _parse_args)
+    _wrap(module, "get_last_checkpoint", _last_checkpoint)
+
+
+def _last_checkpoint(original: Callable[..., Any], folder: str) -> Any:
+    from hound_plugin.host.resume import last_complete
+
+    return last_complete(original, folder) if _template == NAME else original(folder)
 
 
 def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allow_extra_keys: bool = False) -> Any:
-    global _active
+    global _active, _template
     from llamafactory.hparams.parser import read_args
 
     args, block = split_arguments(read_args(args))
     _active = HoundSettings.build(block)
-    return original(parser, args, allow_extra_keys=allow_extra_keys)
+    parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
+    _template = next((part.template for part in parsed if hasattr(part, "template")), None)
+    return parsed
 
 
 def split_arguments(args: dict[str, Any] | list[str]) -> tuple[dict[str, Any] | list[str], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -114,8 +115,13 @@ def test_a_killed_run_resumes_to_the_same_end(stage: str, work: Path, recipe: An
     killed = recipe(stage, f"{stage}-killed", **changes)
     kill_at_checkpoint(work, killed, 4)
     assert not (Path(killed["output_dir"]) / "model.safetensors").exists(), "it ended before it was killed"
-    output = train(work, killed)  # the same file again: the host finds the last checkpoint
-    assert "checkpoint-4" in output
+    torn = Path(killed["output_dir"]) / "checkpoint-6"  # as if it had been killed again while it wrote the next one
+    shutil.copytree(Path(killed["output_dir"]) / "checkpoint-4", torn)
+    (torn / "trainer_state.json").unlink()
+    (torn / "model.safetensors").write_bytes((torn / "model.safetensors").read_bytes()[:4096])
+    output = train(work, killed)  # the same file again: the host finds the last complete checkpoint
+    assert f"{torn} was not written to its end" in output
+    assert "Resuming training from" in output
     assert len(steps(killed)) == 8
     np.testing.assert_allclose([row["loss"] for row in steps(killed)], [row["loss"] for row in steps(whole)], atol=1e-6)
     left, right = (load_file(Path(run["output_dir"]) / "model.safetensors") for run in (whole, killed))
