@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, TimeoutError, expect
+from playwright.sync_api import Locator, Page, expect
 
 from hound_plugin.host.models import MODELS
 
@@ -17,6 +17,8 @@ PATIENCE = int(os.environ.get("HOUND_PATIENCE", "300")) * 1000
 """Milliseconds (the variable: seconds) that a training or a loading may take; it needs about 30 000 on a slow core."""
 STEP = 60_000
 """Milliseconds that the page may take to answer a click."""
+WATCH = (Path(__file__).parent / "watch.js").read_text()
+"""Runs in the page before anything else; ``houndSettled()`` resolves when the server owes the page nothing more."""
 
 
 class Board:
@@ -27,17 +29,36 @@ class Board:
         self.page = page
         page.set_default_timeout(STEP)
         expect.set_options(timeout=STEP)
+        page.add_init_script(WATCH)
         page.goto(url)
         if not labelled:
             self._name_labels()
         self.field("Language").wait_for()
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until every event that the page sent is answered, and so are those that the answers set off.
+
+        The server fills in fields and closes lists as a consequence of such events. Once there are none under way,
+        nothing but the test changes the page.
+        """
+        self.page.evaluate("() => window.houndSettled()")
+
+    def reload(self) -> None:
+        """Open the page anew."""
+        self.page.reload()
+        self.field("Language").wait_for()
+        self.settle()
 
     def _name_labels(self) -> None:
         """The page of `webchat` shows its labels only after the language was changed: change it, and back again."""
+        self.page.locator("input[role=listbox]").first.wait_for()
+        self.settle()
         for language in ("ru", "en"):
             box = self.page.locator("input[role=listbox]").filter(visible=True).first
             box.click()
             self.page.locator(f"ul[role=listbox] li[aria-label='{language}']").click()
+            self.settle()
             expect(box).to_have_value(language)
 
     def field(self, label: str) -> Locator:
@@ -52,19 +73,20 @@ class Board:
     def tab(self, name: str) -> None:
         """Open a tab."""
         self.page.get_by_role("tab", name=name, exact=True).filter(visible=True).click()
+        self.settle()
+
+    def press(self, name: str) -> None:
+        """Click a button and wait for all that follows; for what goes on for long, click :meth:`button`."""
+        self.button(name).click()
+        self.settle()
 
     def fill(self, label: str, value: str) -> None:
-        """Type into a text field, or into the number beside a slider; again if the server changed it meanwhile."""
+        """Type into a text field, or into the number beside a slider."""
         box = self.field(label).locator("textarea, input:not([type=range])").first
-        for attempt in range(1, 7):
-            box.fill(value)
-            box.blur()
-            try:
-                expect(box).to_have_value(value, timeout=STEP / 6)
-                return
-            except AssertionError:
-                if attempt == 6:
-                    raise
+        box.fill(value)
+        box.blur()
+        self.settle()
+        expect(box).to_have_value(value)
 
     def value(self, label: str) -> str:
         """What a text field, slider or single choice holds."""
@@ -72,14 +94,13 @@ class Board:
 
     def options(self, label: str, typed: str = "") -> list[str]:
         """The choices that a list offers after typing ``typed``; it is closed again."""
-        box = self.field(label).locator("input")
-        box.click()
-        box.fill(typed)
-        choices = self.page.locator("ul[role=listbox] li")
-        choices.first.wait_for()
-        found = choices.evaluate_all("items => items.map(item => item.getAttribute('aria-label'))")
+        box = self._open(label, typed)
+        found = self.page.locator("ul[role=listbox] li").evaluate_all(
+            "items => items.map(item => item.getAttribute('aria-label'))"
+        )
         box.fill("")
         box.press("Escape")
+        self.settle()
         return found
 
     def choose(self, label: str, value: str) -> None:
@@ -92,28 +113,30 @@ class Board:
         field = self.field(label)
         for value in values:
             self._take(label, value)
-            expect(field.locator(".token", has_text=value)).to_be_visible()
             field.locator("input").blur()  # not by a key, which would focus it once more: then the host empties it
+            self.settle()
+            expect(field.locator(".token", has_text=value)).to_be_visible()
+
+    def _open(self, label: str, typed: str) -> Locator:
+        """Open a list and type into it, when the server has renewed its choices."""
+        box = self.field(label).locator("input")
+        box.blur()
+        box.click()
+        self.settle()
+        box.fill(typed)
+        self.page.locator("ul[role=listbox] li").first.wait_for()
+        return box
 
     def _take(self, label: str, value: str) -> None:
-        """Click one choice. A list closes when the server refreshes it meanwhile: then it is opened again."""
-        box = self.field(label).locator("input")
-        choice = self.page.locator(f"ul[role=listbox] li[aria-label='{value}']")
-        for attempt in range(1, 7):
-            box.blur()
-            box.click()
-            box.fill(value)
-            try:
-                choice.click(timeout=STEP / 6)
-                return
-            except TimeoutError:
-                if attempt == 6:
-                    raise
+        """Click one choice of a list."""
+        self._open(label, value)
+        self.page.locator(f"ul[role=listbox] li[aria-label='{value}']").click()
+        self.settle()
 
     def use(self, model_path: Path | str, *, adapters: Iterable[str] = ()) -> None:
         """Choose our model by its name, with the weights of ``model_path`` and, if any, adapters trained before."""
         self.choose("Model name", MODEL)
-        # the server fills in the address, or the path last used, a moment later, and must not do so into what is typed
+        # the server has filled in the address, or the path last used
         filled = re.compile(rf"^({re.escape(MODELS[MODEL])}|{re.escape(str(model_path))})$")
         expect(self.field("Model path").locator("textarea")).to_have_value(filled)
         expect(self.field("Chat template").locator("input")).to_have_value("llava_hound")
@@ -136,9 +159,11 @@ class Board:
         """Name the output folder, new or one of the list."""
         box = self.field("Output dir").locator("input")
         box.click()
+        self.settle()
         box.fill(name)
         box.press("Enter")
         box.blur()
+        self.settle()
         expect(box).to_have_value(name)
 
     def text(self, text: str | re.Pattern[str], patience: int = PATIENCE) -> Locator:
@@ -186,27 +211,16 @@ class Board:
             self.page.get_by_text("Click to Upload").filter(visible=True).first.click()
         chooser.value.set_files(path)
         shown.wait_for()
+        self.settle()
 
     def ask(self, question: str) -> str:
         """Send a question, and wait for the whole answer."""
         answers = self.page.locator("[data-testid=bot]")
         before = answers.count()
-        box = self.page.locator("textarea[placeholder='Input...']").filter(visible=True)
-        box.fill(question)
-        self.button("Submit").click()
-        expect(answers).to_have_count(before + 1, timeout=PATIENCE)
-        self.page.evaluate("window.answerSeen = ['', 0]")
-        self.page.wait_for_function(
-            """() => {
-                const text = [...document.querySelectorAll('[data-testid=bot]')].at(-1).innerText;
-                const [last, times] = window.answerSeen;
-                const done = text.trim() && text === last && !document.querySelector('.generating');
-                window.answerSeen = [text, done ? times + 1 : 0];
-                return window.answerSeen[1] >= 4;
-            }""",
-            polling=400,
-            timeout=PATIENCE,
-        )  # the page does not say that an answer is complete: it is when nothing was added for a while
+        self.page.locator("textarea[placeholder='Input...']").filter(visible=True).fill(question)
+        self.settle()
+        self.press("Submit")
+        expect(answers).to_have_count(before + 1)
         return answers.last.inner_text().strip()
 
     def clear_media(self) -> None:
@@ -215,3 +229,4 @@ class Board:
         block = self.page.locator(".block:not(:has(.block))").filter(has=media).filter(visible=True)
         block.get_by_role("button", name="Clear", exact=True).click()
         media.wait_for(state="detached")
+        self.settle()

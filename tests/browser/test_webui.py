@@ -14,6 +14,7 @@ from playwright.sync_api import expect
 
 import hound_plugin
 from hound_plugin.host.models import MODELS
+from hound_plugin.host.resume import is_complete
 from tests.browser.board import MODEL, Board
 from tests.browser.conftest import Site
 from tests.goldens import ROOT, SFT
@@ -68,13 +69,13 @@ def test_sft_is_stopped_and_resumed(board: Board, site: Site) -> None:
     board.new_plot(first)
     board.button("Abort").click()
     board.text("Finished.")
-    checkpoint = max(int(path.name.split("-")[1]) for path in saved(site, "first").glob("checkpoint-*"))
+    complete = [path for path in saved(site, "first").glob("checkpoint-*") if is_complete(path)]
+    checkpoint = max(int(path.name.split("-")[1]) for path in complete)
     stopped = len(losses(site, "first"))
     assert 2 <= checkpoint <= stopped < 5000
     assert "num_frames" in (saved(site, "first") / "training_args.yaml").read_text()
 
-    board.page.reload()
-    board.field("Language").wait_for()
+    board.reload()
     board.use(SFT)
     board.choose("Output dir", "first")
     board.text("Output dir already exists, will resume training from here.")
