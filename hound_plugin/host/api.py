@@ -1,27 +1,31 @@
 """``llamafactory-cli api`` for our template: media are read and the conversation is checked before an answer begins.
 
 So a bad request is a 400 with its reason, for streamed answers too, and the server's event loop never waits for a
-download or a decoder. The patches are listed in :mod:`hound_plugin.host.compat`.
+download or a decoder. An answer ends when its client is gone, so that one who gave up and asks again does not wait for
+what he no longer wants. The patches are listed in :mod:`hound_plugin.host.compat`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import HTTPException
+from fastapi import HTTPException, Request
 from fastapi.responses import JSONResponse
 from llamafactory.api.protocol import ChatCompletionRequest, ChatCompletionResponse, ChatMessage
 from pydantic import PrivateAttr
 
 from hound_plugin.errors import DataError, MediaError, SettingsError
-from hound_plugin.host.engine import is_ours, prepare, shielded
+from hound_plugin.host.engine import asker_gone, is_ours, prepare, shielded
 from hound_plugin.host.sources import open_source
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 
 PATH = "/v1/chat/completions"
 _TOKENS = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN}
+_LOOK = 0.25  # seconds between two looks at a connection
 _BAD_REQUEST = (MediaError, DataError, SettingsError)
 
 
@@ -45,9 +49,11 @@ def create_app(original: Callable[..., Any], chat_model: Any) -> Any:
     route = next(route for route in app.router.routes if getattr(route, "path", None) == PATH)
     app.router.routes.remove(route)
 
-    async def create_chat_completion(request: ChatCompletionRequest) -> Any:
+    async def create_chat_completion(request: ChatCompletionRequest, connection: Request) -> Any:
         try:
-            return await route.endpoint(await asyncio.to_thread(prepared, request, engine))
+            ready = await asyncio.to_thread(prepared, request, engine)
+            async with _while_connected(connection):
+                return await route.endpoint(ready)
         except _BAD_REQUEST as error:
             return refusal(400, " ".join(str(error).split()))
         except HTTPException as error:
@@ -61,6 +67,24 @@ def create_app(original: Callable[..., Any], chat_model: Any) -> Any:
         dependencies=route.dependencies,
     )
     return app
+
+
+@asynccontextmanager
+async def _while_connected(connection: Request) -> AsyncIterator[None]:
+    """Tell the engine when the client hangs up; a streamed answer, which begins later, ends with its reader anyway."""
+    gone = threading.Event()
+
+    async def watch() -> None:
+        while not await connection.is_disconnected():
+            await asyncio.sleep(_LOOK)
+        gone.set()
+
+    asker_gone.set(gone)  # in the context of this request alone
+    watcher = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watcher.cancel()
 
 
 def refusal(status: int, reason: str) -> JSONResponse:

@@ -17,7 +17,8 @@ from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 WELCOME = (
     "Welcome to the CLI application, use `clear` to remove the history, use `exit` to exit the application.\n"
     "Use `/video PATH` or `/image PATH` to show something with the next question (Tab completes paths), or write "
-    "<video:PATH> in it; `/media` lists what is attached, `/detach` takes back what was not asked about yet."
+    "<video:PATH> in it; `/media` lists what is attached, `/detach` takes back what was not asked about yet.\n"
+    "Ctrl-C stops an answer; at the prompt it ends the conversation, as `exit` does."
 )
 COMMANDS = ("/video", "/image", "/media", "/detach", "/help")
 TOKENS = {"video": VIDEO_TOKEN, "image": IMAGE_TOKEN}
@@ -59,9 +60,8 @@ class Conversation:
                 return
             try:
                 self.take(query)
-            except KeyboardInterrupt:  # in the midst of an answer, which the host's engine cannot call off
-                print()
-                return
+            except KeyboardInterrupt:
+                print("\n[stopped]")
 
     def take(self, query: str) -> None:
         """One line of the user: a command or a question. What is wrong is printed, and the conversation goes on."""
@@ -128,6 +128,10 @@ class Conversation:
             ):
                 print(piece, end="", flush=True)
                 response += piece
+        except KeyboardInterrupt:  # its generation ends with the reader
+            if not response.strip():
+                raise  # nothing was said: the question was not asked, and what was attached to it waits
+            print(" [stopped]", end="")
         finally:
             print()
         self.messages = [*messages, {"role": "assistant", "content": response.strip()}]

@@ -6,7 +6,9 @@ listed in :mod:`hound_plugin.host.compat`.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from copy import deepcopy
 from typing import Any
 
@@ -17,11 +19,14 @@ from hound_plugin.errors import ContextLengthError
 from hound_plugin.host.mm_plugin import LlavaHoundPlugin
 from hound_plugin.media.memory import MediaMemory
 from hound_plugin.model.features import FeatureMemory
-from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text
+from hound_plugin.model.generation import Cancelled, cut_roles, new_tokens, stop_criteria, stream_text
 from hound_plugin.model.modeling import LlavaHoundModel
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, shield
 
 Messages = list[dict[str, str]]
+
+asker_gone: ContextVar[threading.Event | None] = ContextVar("asker_gone", default=None)
+"""Set by whoever asks the engine from this context, to end an answer that nobody waits for any more."""
 
 
 def is_ours(template: Any) -> bool:
@@ -141,6 +146,9 @@ def process_args(
                 )
         config.max_new_tokens = new_tokens(model.config, prompt, wanted)
         arguments["stopping_criteria"] = stop_criteria(tokenizer, prompt)
+        gone = asker_gone.get()
+        if gone is not None:
+            arguments["stopping_criteria"].append(Cancelled(gone))
     return arguments, prompt
 
 

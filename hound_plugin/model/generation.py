@@ -94,11 +94,18 @@ class RoleStop(StoppingCriteria):
         return torch.tensor(done, device=input_ids.device)
 
 
-class _Cancelled(StoppingCriteria):
-    def __init__(self) -> None:
-        self.event = threading.Event()
+class Cancelled(StoppingCriteria):
+    """Ends every row once ``event`` is set.
+
+    Args:
+        event: set by whoever no longer wants the answer, from any thread.
+    """
+
+    def __init__(self, event: threading.Event) -> None:
+        self.event = event
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> Any:
+        """For ``input_ids`` [B, S], which rows are done: bool ``[B]``."""
         return torch.full((len(input_ids),), self.event.is_set(), device=input_ids.device)
 
 
@@ -115,8 +122,8 @@ def stream_text(
     What ends the thread is raised here. A reader who stops early ends the generation.
     """
     streamer = TextIteratorStreamer(tokenizer, skip_prompt=True, skip_special_tokens=skip_special_tokens)
-    cancelled = _Cancelled()
-    criteria = StoppingCriteriaList([*inputs.get("stopping_criteria", ()), cancelled])
+    gone = threading.Event()
+    criteria = StoppingCriteriaList([*inputs.get("stopping_criteria", ()), Cancelled(gone)])
     failure: list[BaseException] = []
 
     def run() -> None:
@@ -126,12 +133,12 @@ def stream_text(
             failure.append(error)
             streamer.end()
 
-    thread = threading.Thread(target=run, daemon=True)
+    thread = threading.Thread(target=run, name="generate", daemon=True)
     thread.start()
     try:
         yield from filter_roles(streamer)
         thread.join()
     finally:
-        cancelled.event.set()
+        gone.set()
     if failure:
         raise failure[0]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import pty
 import select
+import signal
 import subprocess
 import time
 from collections.abc import Sequence
@@ -40,6 +41,10 @@ class Terminal:
     def type(self, keys: str) -> None:
         """Press keys."""
         os.write(self.master, keys.encode())
+
+    def interrupt(self) -> None:
+        """Press Ctrl-C: the terminal tells every process of the foreground."""
+        os.killpg(self.process.pid, signal.SIGINT)
 
     def ask(self, line: str) -> str:
         """Enter a line; what is shown until the next prompt, the echo left out."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import shutil
 import socket
 import ssl
@@ -22,6 +23,7 @@ import pytest
 from llamafactory.chat import ChatModel
 
 from hound_plugin.errors import MediaNotFoundError
+from hound_plugin.host.engine import asker_gone
 from hound_plugin.host.sources import fetch, is_inside, is_public
 from tests.goldens import ROOT, SFT
 from tests.host.hosting import REPO, environment, write_yaml
@@ -318,6 +320,37 @@ def test_an_answer_keeps_within_the_context(client: openai.OpenAI, local: ChatMo
     )
     assert answer.usage.total_tokens <= 4096
     assert answer.usage.prompt_tokens > 3920
+
+
+def test_nobody_waits_for_answers_that_were_given_up(client: openai.OpenAI) -> None:
+    """Eight long ones, streamed or not, would keep the server's two places for minutes."""
+    impatient = client.with_options(timeout=1)
+
+    def give_up(number: int) -> None:
+        if number % 2:
+            with pytest.raises(openai.APITimeoutError):
+                ask(impatient, f"Tell {number} stories.", max_tokens=3500)
+        else:
+            messages: Any = [{"role": "user", "content": f"Tell {number} stories."}]
+            with contextlib.suppress(openai.APITimeoutError):
+                impatient.chat.completions.create(
+                    model="hound", messages=messages, max_tokens=3500, stream=True
+                ).close()
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(give_up, range(8)))
+    assert ask(client, "And now?", max_tokens=2)
+
+
+def test_the_engine_is_told_that_nobody_waits(local: ChatModel) -> None:
+    gone = threading.Event()
+    gone.set()
+    token = asker_gone.set(gone)
+    try:
+        answer = local.chat([{"role": "user", "content": "Tell a story."}], max_new_tokens=50)[0]
+    finally:
+        asker_gone.reset(token)
+    assert answer.response_length == 1
 
 
 def test_several_answers(client: openai.OpenAI, media: Path) -> None:

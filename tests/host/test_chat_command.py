@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import signal
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -99,6 +103,85 @@ def test_a_conversation_at_a_terminal(terminal: Terminal, chat_model: ChatModel)
     assert literal.startswith("Assistant: ")
     terminal.type("exit\n")
     assert terminal.close() == 0
+
+
+def test_ctrl_c_stops_an_answer_and_no_more(tmp_path: Path) -> None:
+    """The recorded model never ends of itself, so that without the interrupt this would take minutes."""
+    endless = {
+        **ARGUMENTS,
+        "max_new_tokens": 3500,
+        "hound": {"decode_timeout": 60},
+    }  # with a decoder of its own process
+    recipe = write_yaml(tmp_path / "chat.yaml", endless)
+    program = str(Path(sys.executable).with_name("llamafactory-cli"))
+    child = Terminal([program, "chat", str(recipe)], str(tmp_path), environment(tmp_path, PYTHONPATH=str(REPO)))
+    try:
+        child.wait_for("\nUser: ")
+        assert "goes with your next question" in child.ask(f"/video {media_path('clip_long')}")
+        child.type("What moves?\n")
+        child.wait_for("Assistant: ")
+        while len(child.shown.strip()) < 10:
+            child.wait_for(" ")
+        child.interrupt()
+        child.wait_for(" [stopped]\n")
+        child.wait_for("\nUser: ")
+        assert child.ask("/media") == f"[video] {media_path('clip_long')}"  # it was asked about
+        assert "goes with" in child.ask(f"/video {ROOT / 'media' / 'clip_short.mp4'}")  # the decoder lives
+        child.type("And there?\n")
+        child.wait_for("Assistant: ")
+        while len(child.shown.strip()) < 10:
+            child.wait_for(" ")
+        child.interrupt()
+        assert "Traceback" not in child.wait_for("\nUser: ")
+        child.interrupt()  # at the prompt
+        assert child.close() == 0
+    finally:
+        child.close()
+
+
+def test_a_stopped_answer_ends_its_generation(conversation: Conversation, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The conversation holds what was said."""
+    monkeypatch.setitem(conversation.chat_model.engine.generating_args, "max_new_tokens", 3500)
+    conversation.take(f"/video {media_path('clip_long')}")
+    terminal = Interrupting(3)
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", terminal)
+        conversation.take("What moves?")
+    assert [message["role"] for message in conversation.messages] == ["user", "assistant"]
+    assert terminal.getvalue().partition("Assistant: ")[2].startswith(conversation.messages[1]["content"])
+    assert conversation.waiting == []
+    deadline = time.monotonic() + 30
+    while names := [thread.name for thread in threading.enumerate() if thread.name == "generate"]:
+        assert time.monotonic() < deadline, names
+        time.sleep(0.05)
+
+
+class Interrupting(io.StringIO):
+    """A terminal whose user presses Ctrl-C after some pieces of an answer, while the program waits for the next."""
+
+    def __init__(self, pieces: int) -> None:
+        super().__init__()
+        self.left = pieces + 1  # the name in front of the answer comes first
+
+    def flush(self) -> None:
+        self.left -= 1
+        if self.left == 0:
+            threading.Timer(0.001, signal.pthread_kill, (threading.main_thread().ident, signal.SIGINT)).start()
+
+
+def test_what_is_stopped_before_the_first_word_was_not_asked(
+    conversation: Conversation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*args: Any, **kwargs: Any) -> Iterator[str]:
+        raise KeyboardInterrupt
+        yield
+
+    conversation.take(f"/video {media_path('clip_long')}")
+    monkeypatch.setattr(conversation.chat_model, "stream_chat", interrupted)
+    with pytest.raises(KeyboardInterrupt):  # which `run` meets with the next prompt
+        conversation.take("What moves?")
+    assert conversation.messages == []
+    assert len(conversation.waiting) == 1
 
 
 def test_what_was_shown_stays_with_its_question(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
