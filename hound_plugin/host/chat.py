@@ -69,6 +69,9 @@ class Conversation:
         try:
             if query.strip() == "clear":
                 self.clear()
+            elif not query.strip():
+                if self.waiting:
+                    print("Ask something about what is attached, or `/detach` it.")
             elif command is not None:
                 self._command(command.group(1), (command.group(2) or "").strip())
             else:

@@ -233,6 +233,15 @@ def test_a_conversation_that_no_longer_fits_goes_on(
     assert len(conversation.messages) == 2
 
 
+def test_an_empty_line_asks_nothing(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
+    conversation.take("  ")
+    assert capsys.readouterr().out == ""
+    conversation.take(f"/video {media_path('clip_long')}")
+    conversation.take("")
+    assert "Ask something about what is attached" in capsys.readouterr().out
+    assert conversation.messages == []
+
+
 def test_paths_as_people_type_them(conversation: Conversation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clip = tmp_path / "my clip.mp4"
     shutil.copy(ROOT / "media" / "clip_short.mp4", clip)
