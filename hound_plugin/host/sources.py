@@ -27,9 +27,10 @@ MAX_BYTES = 512 << 20
 MAX_REDIRECTS = 5
 MAX_SECONDS = 120.0
 # the kinds that the host takes, and no others
+_FORMATS = {"image": ("png", "jpg", "jpeg", "gif", "bmp"), "video": ("mp4", "mkv", "avi", "mov")}
 _DATA = {
-    "image": re.compile(r"data:image/(?:png|jpg|jpeg|gif|bmp);base64,(.+)", re.DOTALL),
-    "video": re.compile(r"data:video/(?:mp4|mkv|avi|mov);base64,(.+)", re.DOTALL),
+    kind: re.compile(rf"data:{kind}/(?:{'|'.join(formats)});base64,(.+)", re.DOTALL)
+    for kind, formats in _FORMATS.items()
 }
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
@@ -56,9 +57,9 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
 def _decoded(url: str, kind: str) -> bytes:
     match = _DATA[kind].fullmatch(url)
     if match is None:
-        known = _DATA[kind].pattern.partition("/")[2].partition(";")[0]
         raise MediaDecodeError(
-            f"Expected a {kind} as data:{kind}/{known};base64,..., got {url[:40]!r}. Encode it so, or name its kind."
+            f"Expected a {kind} as data:{kind}/FORMAT;base64,... with FORMAT one of {', '.join(_FORMATS[kind])}, got "
+            f"{url[:40]!r}. Convert it, or name its format."
         )
     try:
         return base64.b64decode(match.group(1))

@@ -262,7 +262,7 @@ BAD = {
     "system file": ("video", "/etc/passwd", "media folder"),
     "system folder": ("video", "/etc", "media folder"),
     "file address": ("video", "file:///etc/passwd", "Only HTTP"),
-    "data of another kind": ("video", "data:video/x;base64,AAAA", "Expected a video as data"),
+    "data of another kind": ("video", "data:video/x;base64,AAAA", "one of mp4, mkv, avi, mov, got"),
     "data that is no clip": ("video", "data:video/mp4;base64,AAAA", "Cannot decode"),
     "data that is no base64": ("video", "data:video/mp4;base64,A", "base64"),
     "private address": ("video", "http://127.0.0.1:1/clip.mp4", "private"),
