@@ -141,16 +141,33 @@ class HoundModel:
         return stream_text(self.model.generate, {**inputs, **chosen}, self.processor.tokenizer)
 
     @torch.inference_mode()
-    def chat_many(self, questions: Sequence[str], videos: Sequence[Any], **generation: Any) -> list[str]:
+    def chat_many(self, questions: Sequence[str], videos: Sequence[Any] | None = None, **generation: Any) -> list[str]:
         """Answer one question each about several clips or images, in one batch.
 
         Args:
             questions: texts, as for :meth:`chat`.
             videos: for each question its clip, or None; the same path twice is read and encoded once. A path that
                 ends like an image is shown as an image.
+                Without it no question has one.
             generation: as for :meth:`chat`.
+
+        Returns:
+            The answers, in order.
+
+        Raises:
+            SettingsError: there are not as many clips as questions.
+            MediaError: a clip or image cannot be used.
+            ContextLengthError: the longest question leaves no room for an answer.
         """
-        batch = self._batch([(question, "", video) for question, video in zip(questions, videos, strict=True)], "left")
+        clips = [None] * len(questions) if videos is None else videos
+        if isinstance(questions, str) or isinstance(clips, str) or len(questions) != len(clips):
+            raise SettingsError(
+                f"Expected a list of questions and one of as many clips (None for a question without), got "
+                f"{_count(questions)} and {_count(clips)}."
+            )
+        if not questions:
+            return []
+        batch = self._batch([(question, "", clip) for question, clip in zip(questions, clips, strict=True)], "left")
         batch.pop("labels")
         prompt = batch["input_ids"].shape[1]
         output = self.model.generate(**batch, **self._generation(generation, prompt))
@@ -263,3 +280,7 @@ class HoundModel:
             criteria = [*chosen.get("stopping_criteria", ()), *stop_criteria(tokenizer, prompt)]
             chosen["stopping_criteria"] = StoppingCriteriaList(criteria)
         return chosen
+
+
+def _count(items: Sequence[Any]) -> str:
+    return "a single text" if isinstance(items, str) else f"{len(items)}"

@@ -252,6 +252,16 @@ def test_many_questions_are_one_batch(
     assert answers == single
 
 
+def test_many_questions_and_their_clips_go_together(hound: HoundModel) -> None:
+    options = {"temperature": 0, "max_new_tokens": 4}
+    assert hound.chat_many([]) == []
+    assert hound.chat_many(["Hello", "Why?"], **options) == [hound.chat(text, **options) for text in ("Hello", "Why?")]
+    with pytest.raises(SettingsError, match=r"as many clips .* got 1 and 2"):
+        hound.chat_many(["What moves?"], [media_path("clip_long"), None])
+    with pytest.raises(SettingsError, match="got a single text and a single text"):
+        hound.chat_many("What moves?", media_path("clip_long"))
+
+
 def test_captions(hound: HoundModel) -> None:
     assert hound.caption(LONG, max_new_tokens=12) == hound.chat(CAPTION_QUESTION, video=LONG, **GREEDY)
     assert hound.caption(image=WIDE, question="Short?", max_new_tokens=12) == hound.chat("Short?", image=WIDE, **GREEDY)
