@@ -46,6 +46,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.train.kto.trainer",
     "llamafactory.webui.chatter",
     "llamafactory.webui.components.export",
+    "llamafactory.webui.engine",
     "deepspeed.runtime.zero.partition_parameters",
     "llamafactory.chat.hf_engine",
     "llamafactory.chat.chat_model",

@@ -352,7 +352,7 @@ def _kto_forward(original: Callable[..., Any], self: Any, model: Any, batch: dic
     return original(self, functools.partial(model, **media), batch, prefix)
 
 
-# --- llamafactory.webui.chatter and llamafactory.webui.components.export
+# --- llamafactory.webui: chatter, engine, components.export
 
 
 def patch_web_chat(module: Any) -> None:
@@ -365,6 +365,16 @@ def patch_web_chat(module: Any) -> None:
 
     _replace(module.WebChatModel, "load_model", told)
     _replace(module.WebChatModel, "stream", answered)
+
+
+def patch_web_engine(module: Any) -> None:
+    """Give the page of `webchat` its labels; the host leaves them out until the language is changed.
+
+    Removable when ``create_web_demo`` makes its list of languages without a value, as ``create_top`` does.
+    """
+    from hound_plugin.host.web import labelled
+
+    _replace(module.Engine, "resume", labelled)
 
 
 def patch_web_export(module: Any) -> None:

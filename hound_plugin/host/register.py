@@ -121,6 +121,7 @@ _ACTIONS: dict[str, Callable[[Any], None]] = {
     "llamafactory.model.loader": _patch("patch_model_loader"),
     "llamafactory.train.kto.trainer": _patch("patch_kto"),
     "llamafactory.webui.chatter": _patch("patch_web_chat"),
+    "llamafactory.webui.engine": _patch("patch_web_engine"),
     "llamafactory.webui.components.export": _patch("patch_web_export"),
     "deepspeed.runtime.zero.partition_parameters": _patch("patch_zero3"),
     "llamafactory.chat.hf_engine": _patch("patch_engine"),

@@ -1,4 +1,4 @@
-"""What the host's web pages do when something is wrong: the reason on the page in place of the bare word "Error"."""
+"""The host's web pages: labels, and the reason in place of the bare word "Error" when something is wrong."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from hound_plugin.errors import HoundError
+from hound_plugin.host.engine import is_ours
 
 
 def told(original: Callable[..., Iterator[str]]) -> Callable[..., Iterator[str]]:
@@ -37,9 +38,7 @@ def answered(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[A
 
     @functools.wraps(original)
     def wrapped(self: Any, chatbot: list[Any], messages: list[Any], *args: Any, **kwargs: Any) -> Iterator[Any]:
-        from hound_plugin.host.mm_plugin import LlavaHoundPlugin
-
-        if not isinstance(self.engine.template.mm_plugin, LlavaHoundPlugin):
+        if not is_ours(self.engine.template):
             yield from original(self, chatbot, messages, *args, **kwargs)
             return
         shown = list(chatbot)
@@ -48,5 +47,22 @@ def answered(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[A
                 yield chat, [*messages, conversation[-1]]
         except (HoundError, ValueError, OSError) as error:
             yield [*shown, {"role": "assistant", "content": f"Error: {error}"}], messages[:-1]
+
+    return wrapped
+
+
+def labelled(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
+    """Wrap ``Engine.resume``, which a page runs when it is opened: `webchat` gets its labels at once.
+
+    The host writes them when the language changes, and on that page it is "en" from the beginning.
+    """
+
+    @functools.wraps(original)
+    def wrapped(self: Any) -> Iterator[Any]:
+        yield from original(self)
+        if self.pure_chat and is_ours(getattr(self.chatter.engine, "template", None)):
+            from llamafactory.webui.common import load_config
+
+            yield self.change_lang(load_config().get("lang") or "en")
 
     return wrapped

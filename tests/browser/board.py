@@ -24,15 +24,13 @@ WATCH = (Path(__file__).parent / "watch.js").read_text()
 class Board:
     """One open page. Everything waits for what a user would wait for; nothing sleeps."""
 
-    def __init__(self, page: Page, url: str, labelled: bool = True) -> None:
-        """Open ``url`` and wait until its labels are there (the host fills them in after loading, or not)."""
+    def __init__(self, page: Page, url: str) -> None:
+        """Open ``url`` and wait until its labels are there, which the server fills in."""
         self.page = page
         page.set_default_timeout(STEP)
         expect.set_options(timeout=STEP)
         page.add_init_script(WATCH)
         page.goto(url)
-        if not labelled:
-            self._name_labels()
         self.field("Language").wait_for()
         self.settle()
 
@@ -49,17 +47,6 @@ class Board:
         self.page.reload()
         self.field("Language").wait_for()
         self.settle()
-
-    def _name_labels(self) -> None:
-        """The page of `webchat` shows its labels only after the language was changed: change it, and back again."""
-        self.page.locator("input[role=listbox]").first.wait_for()
-        self.settle()
-        for language in ("ru", "en"):
-            box = self.page.locator("input[role=listbox]").filter(visible=True).first
-            box.click()
-            self.page.locator(f"ul[role=listbox] li[aria-label='{language}']").click()
-            self.settle()
-            expect(box).to_have_value(language)
 
     def field(self, label: str) -> Locator:
         """The visible component with this label."""

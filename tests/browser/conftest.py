@@ -78,12 +78,11 @@ class Site:
     Attributes:
         folder: where the server works; holds ``data/`` (with the media) and ``saves/``.
         url: where its page is.
-        command: `webui` or `webchat`.
     """
 
     def __init__(self, folder: Path, *arguments: str) -> None:
         """Start ``llamafactory-cli ARGUMENTS`` in ``folder`` and wait until it answers."""
-        self.folder, self.command = folder, arguments[0]
+        self.folder = folder
         with socket.socket() as probe:
             probe.bind(("127.0.0.1", 0))
             port = probe.getsockname()[1]
@@ -159,7 +158,7 @@ def board(chromium: Any, site: Site) -> Iterator[Any]:
 
     page = chromium.new_page(viewport={"width": 1400, "height": 1000})
     try:
-        opened = Board(page, site.url, labelled=site.command != "webchat")
+        opened = Board(page, site.url)
     except Exception:
         page.screenshot(path=Path(os.environ.get("HOUND_SCREENSHOTS", site.folder)) / "opening.png")
         raise
