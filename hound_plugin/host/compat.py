@@ -71,8 +71,8 @@ def patch_parser(module: Any) -> None:
     """Take the ``hound:`` block out of the arguments, and resume from the last complete checkpoint.
 
     The host refuses unknown keys. It resumes from the checkpoint of the highest number, also from one that was cut off
-    while it was written (*Abort* in the web UI kills the training at any moment), and fails. Removable when the host
-    passes unknown blocks on to plugins, and when ``get_last_checkpoint`` knows which checkpoints are complete.
+    while it was written (by a kill, the end of a job's time, a full disk), and fails. Removable when the host passes
+    unknown blocks on to plugins, and when ``get_last_checkpoint`` knows which checkpoints are complete.
     """
     _wrap(module, "_parse_args", _parse_args)
     _wrap(module, "get_last_checkpoint", _last_checkpoint)
