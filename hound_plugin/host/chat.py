@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shlex
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from queue import SimpleQueue
 from typing import Any
 
 from hound_plugin.errors import HoundError
-from hound_plugin.host.engine import is_ours, shielded
+from hound_plugin.host.engine import asker_gone, is_ours, shielded
 from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 
@@ -126,12 +129,10 @@ class Conversation:
         print("Assistant: ", end="", flush=True)
         response = ""
         try:
-            for piece in self.chat_model.stream_chat(
-                messages, images=media["image"] or None, videos=media["video"] or None
-            ):
+            for piece in self._pieces(messages, media):
                 print(piece, end="", flush=True)
                 response += piece
-        except KeyboardInterrupt:  # its generation ends with the reader
+        except KeyboardInterrupt:
             if not response.strip():
                 raise  # nothing was said: the question was not asked, and what was attached to it waits
             print(" [stopped]", end="")
@@ -139,6 +140,30 @@ class Conversation:
             print()
         self.messages = [*messages, {"role": "assistant", "content": response.strip()}]
         self.shown, self.waiting = media, []
+
+    def _pieces(self, messages: list[dict[str, str]], media: dict[str, list[str]]) -> Iterator[str]:
+        """An answer as it comes. When its reader leaves, it ends with the token under way, and the engine is free.
+
+        The host's ``ChatModel.stream_chat`` would leave that to the garbage collector.
+        """
+        pieces: SimpleQueue[str | None] = SimpleQueue()
+        gone = threading.Event()
+
+        async def read() -> None:
+            asker_gone.set(gone)
+            async for piece in self.chat_model.astream_chat(
+                messages, images=media["image"] or None, videos=media["video"] or None
+            ):
+                pieces.put(piece)
+
+        answer = asyncio.run_coroutine_threadsafe(read(), self.chat_model._loop)
+        answer.add_done_callback(lambda _: pieces.put(None))
+        try:
+            while (piece := pieces.get()) is not None:
+                yield piece
+            answer.result()
+        finally:
+            gone.set()
 
 
 def run_chat(original: Callable[[], None]) -> None:

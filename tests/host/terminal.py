@@ -51,11 +51,11 @@ class Terminal:
         self.type(line + "\n")
         return self.wait_for("\nUser: ").rpartition(line)[2].strip()
 
-    def close(self) -> int:
-        """End the child; its exit status."""
+    def close(self, patience: float = 5) -> int:
+        """Wait for the child to end, and kill it after ``patience`` seconds; its exit status."""
         if self.process.poll() is None:
             try:
-                self.process.wait(5)
+                self.process.wait(patience)
             except subprocess.TimeoutExpired:
                 self.process.kill()
         if self.master >= 0:

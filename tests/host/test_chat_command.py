@@ -102,7 +102,7 @@ def test_a_conversation_at_a_terminal(terminal: Terminal, chat_model: ChatModel)
     literal = terminal.ask("What does <video> or </s> mean?")
     assert literal.startswith("Assistant: ")
     terminal.type("exit\n")
-    assert terminal.close() == 0
+    assert terminal.close(60) == 0
 
 
 def test_ctrl_c_stops_an_answer_and_no_more(tmp_path: Path) -> None:
@@ -133,8 +133,8 @@ def test_ctrl_c_stops_an_answer_and_no_more(tmp_path: Path) -> None:
             child.wait_for(" ")
         child.interrupt()
         assert "Traceback" not in child.wait_for("\nUser: ")
-        child.interrupt()  # at the prompt
-        assert child.close() == 0
+        child.type("exit\n")
+        assert child.close(60) == 0
     finally:
         child.close()
 
@@ -150,6 +150,7 @@ def test_a_stopped_answer_ends_its_generation(conversation: Conversation, monkey
     assert [message["role"] for message in conversation.messages] == ["user", "assistant"]
     assert terminal.getvalue().partition("Assistant: ")[2].startswith(conversation.messages[1]["content"])
     assert conversation.waiting == []
+    assert conversation.chat_model.chat([{"role": "user", "content": "Hi"}], max_new_tokens=2)  # the engine is free
     deadline = time.monotonic() + 30
     while names := [thread.name for thread in threading.enumerate() if thread.name == "generate"]:
         assert time.monotonic() < deadline, names
@@ -177,7 +178,7 @@ def test_what_is_stopped_before_the_first_word_was_not_asked(
         yield
 
     conversation.take(f"/video {media_path('clip_long')}")
-    monkeypatch.setattr(conversation.chat_model, "stream_chat", interrupted)
+    monkeypatch.setattr(conversation, "_pieces", interrupted)
     with pytest.raises(KeyboardInterrupt):  # which `run` meets with the next prompt
         conversation.take("What moves?")
     assert conversation.messages == []
@@ -231,6 +232,17 @@ def test_a_conversation_that_no_longer_fits_goes_on(
     conversation.take("/detach")
     conversation.take("Hello")
     assert len(conversation.messages) == 2
+
+
+@pytest.mark.parametrize("end", [KeyboardInterrupt, EOFError])
+def test_ctrl_c_and_ctrl_d_at_the_prompt_end_it(
+    conversation: Conversation, end: type[BaseException], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pressed(prompt: str = "") -> str:
+        raise end
+
+    monkeypatch.setattr("builtins.input", pressed)
+    conversation.run()
 
 
 def test_an_empty_line_asks_nothing(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
