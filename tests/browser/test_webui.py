@@ -96,13 +96,15 @@ def test_dpo_goes_on_from_the_adapter(board: Board, site: Site) -> None:
     board.page.get_by_text("RLHF configurations").click()
     board.choose("Loss type", "sigmoid")
     board.fill("Ftx gamma", "0.1")
-    board.train("DPO", "dpo", "second", json.dumps({**FEW, "max_steps": 4}), **FIELDS)
-    board.new_plot(None)
+    # the page looks every two seconds: a training that ends by itself may be over before it is seen
+    board.train("DPO", "dpo", "second", json.dumps({**FEW, "max_steps": 5000}), **FIELDS)
+    board.new_plot(board.new_plot(None))
+    board.button("Abort").click()
     board.text("Finished.")
     arguments = yaml.safe_load((saved(site, "second") / "training_args.yaml").read_text())
     assert (arguments["stage"], arguments["pref_ftx"]) == ("dpo", 0.1)
     assert arguments["adapter_name_or_path"].endswith("first")
-    assert len(losses(site, "second")) == 4
+    assert 2 <= len(losses(site, "second")) < 5000
     assert any("accuracy" in line for line in log(site, "second"))
 
 
