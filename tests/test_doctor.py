@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +288,23 @@ def test_little_space(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     checks = _by_name(machine.check_machine())
     assert checks["disk"].found == f"3 GiB free for {tmp_path}/not/there/hub"
     assert checks["memory"].status == "warn"
+
+
+def test_locks_of_builds_that_were_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fresh lock is a build under way."""
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    old, fresh = tmp_path / "py311_cu130" / "old_op" / "lock", tmp_path / "py311_cu130" / "new_op" / "lock"
+    for lock in (old, fresh):
+        lock.parent.mkdir(parents=True)
+        lock.touch()
+    assert "extension builds" not in _by_name(machine.check_machine())
+    os.utime(old, (time.time() - 3600,) * 2)
+    check = _by_name(machine.check_machine())["extension builds"]
+    assert check.status == "warn"
+    assert check.fix.endswith(f"rm {old}")
+    monkeypatch.delenv("TORCH_EXTENSIONS_DIR")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "nothing"))
+    assert "extension builds" not in _by_name(machine.check_machine())
 
 
 def test_a_check_that_breaks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,9 +1,10 @@
-"""Disk space and memory."""
+"""Disk space, memory, and what a killed run left behind."""
 
 from __future__ import annotations
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from .report import OK, WARN, Check
@@ -11,11 +12,12 @@ from .report import OK, WARN, Check
 CHECKPOINT_GIB = 15.0  # the 7B language model and both towers in bfloat16
 
 _GIB = float(2**30)
+_BUILD_SECONDS = 1800.0  # an extension is built in a few minutes
 
 
 def check_machine() -> list[Check]:
-    """Room for one checkpoint on the disk of the hub's cache, and in memory."""
-    return [_check_disk(), _check_memory()]
+    """Room for one checkpoint on the disk of the hub's cache, and in memory; builds that were broken off."""
+    return [_check_disk(), _check_memory(), *_check_builds()]
 
 
 def hub_cache() -> Path:
@@ -51,3 +53,23 @@ def _memory_limit() -> float:
     except OSError:
         return total
     return min(total, float(limit)) if limit.isdigit() else total
+
+
+def _check_builds() -> list[Check]:
+    """Locks of torch's extension builds (DeepSpeed's operators) whose builder was killed: everyone waits for them.
+
+    torch waits without a limit and without a word (``torch.utils.file_baton``), so that every later run hangs.
+    """
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "torch_extensions"
+    folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache)
+    stale = []
+    for lock in (*folder.glob("*/lock"), *folder.glob("*/*/lock")):
+        try:
+            if time.time() - lock.stat().st_mtime > _BUILD_SECONDS:
+                stale.append(str(lock))
+        except FileNotFoundError:  # that build has just ended
+            continue
+    if not stale:
+        return []
+    fix = f"If no build is running, a killed one left it: rm {' '.join(sorted(stale))}"
+    return [Check("extension builds", WARN, f"{len(stale)} lock(s) of over 30 minutes", "none", fix)]
