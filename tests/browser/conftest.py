@@ -53,9 +53,9 @@ def _photograph(item: pytest.Item, report: Any) -> None:
             report.sections.append(("screenshot", str(picture)))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chromium() -> Iterator[Any]:
-    """A browser, driven by playwright."""
+    """A browser, driven by playwright, whose event loop stays in this thread until it ends: not for tests elsewhere."""
     program = os.environ.get("HOUND_CHROMIUM") or shutil.which("chromium") or shutil.which("google-chrome")
     try:
         from playwright.sync_api import sync_playwright
