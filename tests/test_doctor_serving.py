@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -76,6 +77,15 @@ def test_everything_wrong(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert "4312 of 4096" in checks["model"].found
     assert "does not fit (64, 64)" in checks["adapter"].found
     assert all(check.fix for check in checks.values() if check.status != OK)
+
+
+def test_weights_that_were_cut_short(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    model = shutil.copytree(SFT, tmp_path / "model", copy_function=shutil.copyfile)
+    weights = model / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[: weights.stat().st_size // 2])
+    checks = examined(str(write_yaml(tmp_path / "api.yaml", {**VALUES, "model_name_or_path": str(model)})))
+    assert checks["model"].status == FAIL
+    assert "not fully covered" in checks["model"].found
 
 
 def test_a_file_that_the_host_refuses(clean: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -38,6 +38,7 @@ def settings():
 def checkpoint():
     import os
     from pathlib import Path
+    from safetensors import safe_open
     from transformers import AutoConfig
     from hound_plugin.model.configuration import LlavaHoundConfig
     from hound_plugin.model.conversion import weight_files
@@ -49,6 +50,10 @@ def checkpoint():
     processor = LlavaHoundProcessor.from_pretrained(name)
     processor.num_frames = facts["frames"] or processor.num_frames
     files = weight_files(Path(name)) if os.path.isdir(name) else None
+    for path in files or ():
+        if str(path).endswith(".safetensors"):
+            with safe_open(path, "pt") as file:  # refuses one that was cut short
+                file.keys()
     context = config.get_text_config().max_position_embeddings
     return {"tokens": processor.tokens_per_video, "context": context, "files": files and len(files)}
 

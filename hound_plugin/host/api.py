@@ -21,10 +21,12 @@ from pydantic import PrivateAttr
 from hound_plugin.errors import DataError, MediaError, SettingsError
 from hound_plugin.host.engine import asker_gone, is_ours, prepare, shielded
 from hound_plugin.host.sources import open_source
+from hound_plugin.model.generation import GREEDY
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 
 PATH = "/v1/chat/completions"
 _TOKENS = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN}
+_READERS = 4  # requests whose media are read at a time; they wait in memory for the engine
 _LOOK = 0.25  # seconds between two looks at a connection
 _BAD_REQUEST = (MediaError, DataError, SettingsError)
 
@@ -48,10 +50,12 @@ def create_app(original: Callable[..., Any], chat_model: Any) -> Any:
         return app
     route = next(route for route in app.router.routes if getattr(route, "path", None) == PATH)
     app.router.routes.remove(route)
+    reading = asyncio.Semaphore(_READERS)
 
     async def create_chat_completion(request: ChatCompletionRequest, connection: Request) -> Any:
         try:
-            ready = await asyncio.to_thread(prepared, request, engine)
+            async with reading:
+                ready = await asyncio.to_thread(prepared, request, engine)
             async with _while_connected(connection):
                 return await route.endpoint(ready)
         except _BAD_REQUEST as error:
@@ -102,7 +106,10 @@ def prepared(request: ChatCompletionRequest, engine: Any) -> PreparedRequest:
     """
     from llamafactory.api.chat import _process_request
 
-    _check_numbers(request)
+    if request.tools:
+        raise DataError("Expected no tools: LLaVA-Hound calls none. Leave `tools` out.")
+    _check_text("model", request.model)
+    request = _checked_numbers(request)
     media: dict[str, list[Any]] = {"image": [], "video": []}
     messages = [
         message.model_copy(update={"content": _text(message, media)}, deep=True) for message in request.messages
@@ -115,17 +122,34 @@ def prepared(request: ChatCompletionRequest, engine: Any) -> PreparedRequest:
     return result
 
 
-def _check_numbers(request: ChatCompletionRequest) -> None:
-    """What transformers would refuse in the midst of an answer."""
+def _checked_numbers(request: ChatCompletionRequest) -> ChatCompletionRequest:
+    """Refuse what transformers would refuse in the midst of an answer, and give OpenAI's defaults their meaning.
+
+    A temperature below 0.01 is greedy, as in the original. The host takes ``presence_penalty`` for transformers'
+    repetition penalty, where 1 is none; OpenAI's default of 0 means none too.
+    """
     for name, value, fits, expected in (
         ("max_tokens", request.max_tokens, lambda x: x >= 1, "at least 1"),
-        ("temperature", request.temperature, lambda x: x >= 0, "at least 0"),
+        ("temperature", request.temperature, lambda x: 0 <= x <= 100, "0 to 100"),
         ("top_p", request.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1"),
-        ("presence_penalty", request.presence_penalty, lambda x: x > 0, "above 0 (the host's repetition penalty)"),
+        ("presence_penalty", request.presence_penalty, lambda x: x == 0 or 0.1 <= x <= 10, "0, or 0.1 to 10"),
         ("n", request.n, lambda x: 1 <= x <= (1 if request.stream else 128), "1 (streamed) or 1 to 128"),
     ):
         if value is not None and not fits(value):
             raise SettingsError(f"{name}: expected {expected}, got {value!r}.")
+    changes: dict[str, Any] = {}
+    if request.temperature is not None and request.temperature < GREEDY:
+        changes["temperature"] = 0.0
+    if request.presence_penalty == 0:
+        changes["presence_penalty"] = None
+    return request.model_copy(update=changes)
+
+
+def _check_text(name: str, text: str | None) -> None:
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{name}: expected text that can be written as UTF-8, got half of a surrogate pair.") from error
 
 
 def _text(message: ChatMessage, media: dict[str, list[Any]]) -> str:
@@ -136,10 +160,12 @@ def _text(message: ChatMessage, media: dict[str, list[Any]]) -> str:
             raise DataError("Expected text or media in a user's message, got no content.")
         return ""
     if isinstance(message.content, str):
+        _check_text("content", message.content)
         return shielded(message.content) if asks else message.content
     text = ""
     for part in message.content:
         if part.type == "text":
+            _check_text("text", part.text)
             text += shielded(part.text or "") if asks else part.text or ""
             continue
         kind = part.type.removesuffix("_url")

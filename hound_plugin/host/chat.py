@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from queue import SimpleQueue
 from typing import Any
 
-from hound_plugin.errors import HoundError
+from hound_plugin.errors import DataError, HoundError, MediaDecodeError
 from hound_plugin.host.engine import asker_gone, is_ours, shielded
 from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
@@ -21,12 +21,13 @@ WELCOME = (
     "Welcome to the CLI application, use `clear` to remove the history, use `exit` to exit the application.\n"
     "Use `/video PATH` or `/image PATH` to show something with the next question (Tab completes paths), or write "
     "<video:PATH> in it; `/media` lists what is attached, `/detach` takes back what was not asked about yet.\n"
-    "Ctrl-C stops an answer; at the prompt it ends the conversation, as `exit` does."
+    "Ctrl-C stops an answer; pressed twice at the prompt it ends the conversation, as `exit` does."
 )
 COMMANDS = ("/video", "/image", "/media", "/detach", "/help")
 TOKENS = {"video": VIDEO_TOKEN, "image": IMAGE_TOKEN}
-_COMMAND = re.compile(r"(/[a-z]+)(?:\s+(.*))?", re.DOTALL)
-_INLINE = re.compile(r"<(video|image):([^<>]+)>")
+_COMMAND = re.compile(r"(/[A-Za-z]+)(?:\s+(.*))?", re.DOTALL)
+_INLINE = re.compile(r"<(video|image):([^<>]+)>", re.IGNORECASE)
+_BROKEN = re.compile(r"<(video|image):", re.IGNORECASE)
 _TO_COMPLETE = re.compile(r"(?:^\s*/(?:video|image)\s+|<(?:video|image):)([^<>]*)$")
 
 
@@ -50,13 +51,22 @@ class Conversation:
         """Ask and answer until `exit` or the end of the input."""
         _set_up_readline()
         print(WELCOME)
+        interrupted = False
         while True:
             try:
                 query = input("\nUser: ")
+                interrupted = False
             except UnicodeDecodeError:
                 print("Detected decoding error at the inputs, please set the terminal encoding to utf-8.")
                 continue
-            except (EOFError, KeyboardInterrupt):
+            except KeyboardInterrupt:  # it may have been meant for an answer that has just ended
+                print()
+                if interrupted:
+                    return
+                interrupted = True
+                print("Press Ctrl-C again, or enter `exit`, to end the conversation.")
+                continue
+            except EOFError:
                 print()
                 return
             if query.strip() == "exit":
@@ -76,7 +86,7 @@ class Conversation:
                 if self.waiting:
                     print("Ask something about what is attached, or `/detach` it.")
             elif command is not None:
-                self._command(command.group(1), (command.group(2) or "").strip())
+                self._command(command.group(1).lower(), (command.group(2) or "").strip())
             else:
                 self._question(query)
         except HoundError as error:
@@ -113,13 +123,25 @@ class Conversation:
     def _checked(self, kind: str, path: str) -> tuple[str, str]:
         """Decode it now, so that a bad file is told at once; the engine keeps the result for the question."""
         processor = self.chat_model.engine.processor
+        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+            raise MediaDecodeError(f"Expected a file or a folder of frames, got a pipe or a device: {path}.", path)
         read: Callable[[str], Any] = processor.read_video if kind == "video" else processor.read_image
         read(path)
         return kind, path
 
     def _question(self, query: str) -> None:
-        inline = [self._checked(kind, _path(path)) for kind, path in _INLINE.findall(query)]
+        inline = [self._checked(kind.lower(), _path(path)) for kind, path in _INLINE.findall(query)]
         text = _INLINE.sub("", query).strip() if inline else query
+        broken = _BROKEN.search(text)
+        if broken:
+            raise DataError(
+                f"Expected <{broken[1]}:PATH> with a path without < and >, got {text[broken.start() :][:80]!r}. "
+                f"`/{broken[1]} PATH` takes any path."
+            )
+        if inline and not text:
+            self.waiting.extend(inline)
+            print("Ask something about what is attached, or `/detach` it.")
+            return
         items = [*self.waiting, *inline]
         content = "".join(TOKENS[kind] for kind, _ in items) + shielded(text)
         media = {
@@ -223,7 +245,7 @@ def completions(line: str, text: str) -> list[str]:
     folder, begun = os.path.split(path.group(1))
     try:
         with os.scandir(os.path.expanduser(folder) or ".") as entries:
-            found = [(entry.name, entry.is_dir()) for entry in entries]
+            found = [(entry.name, _is_folder(entry)) for entry in entries]
     except OSError:
         return []
     images_only = "image" in line[: path.start(1)].rpartition("<")[2]
@@ -233,3 +255,10 @@ def completions(line: str, text: str) -> list[str]:
         if name.startswith(begun) and (begun.startswith(".") or not name.startswith("."))
         if is_folder or not images_only or is_image_path(name)
     )
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads to itself
+        return False

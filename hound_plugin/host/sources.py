@@ -33,7 +33,20 @@ _DATA = {
     for kind, formats in _FORMATS.items()
 }
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+# Python's `is_global` is not enough: some of these count as global in some versions; 168.63.129.16 is Azure's own.
+_UNICAST = ipaddress.ip_network("2000::/3")
+_SPECIAL = [
+    ipaddress.ip_network(network)
+    for network in (
+        "192.0.0.0/24",
+        "192.88.99.0/24",
+        "168.63.129.16/32",
+        "2001::/23",
+        "2001:db8::/32",
+        "2002::/16",
+        "3fff::/20",
+    )
+]
 
 
 def open_source(url: str, kind: str) -> str | list[str] | bytes:
@@ -62,7 +75,7 @@ def _decoded(url: str, kind: str) -> bytes:
             f"{url[:40]!r}. Convert it, or name its format."
         )
     try:
-        return base64.b64decode(match.group(1))
+        return base64.b64decode("".join(match.group(1).split()), validate=True)
     except (binascii.Error, ValueError) as error:
         raise MediaDecodeError(f"The base64 text of a {kind} cannot be decoded: {error}.") from error
 
@@ -121,9 +134,9 @@ def is_public(address: str) -> bool:
     if isinstance(ip, ipaddress.IPv6Address):
         if ip.ipv4_mapped is not None:
             return is_public(str(ip.ipv4_mapped))
-        if ip.sixtofour is not None or ip.teredo is not None or ip in _NAT64:
+        if ip not in _UNICAST:  # NAT64, translated, site-local and the like lead elsewhere
             return False
-    return ip.is_global and not ip.is_multicast
+    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)
 
 
 def fetch(url: str) -> bytes:

@@ -7,6 +7,25 @@ from typing import Literal
 
 import numpy as np
 
+from hound_plugin.errors import MediaDecodeError
+
+MAX_PIXELS = 1 << 26
+"""Of one picture as it is held in memory: 8192 x 8192, twice the size of 8K video."""
+
+
+def check_size(width: int, height: int, name: str, path: str | None = None) -> None:
+    """Refuse a picture that would fill the memory; a file of a hundred bytes can hold one.
+
+    Raises:
+        MediaDecodeError: it has no pixel, or more than :data:`MAX_PIXELS`.
+    """
+    if not 1 <= width * height <= MAX_PIXELS:
+        raise MediaDecodeError(
+            f"Expected at most {MAX_PIXELS:,} pixels, and at least one, in {name}; got {width} x {height}. "
+            "Scale it down.",
+            path,
+        )
+
 
 @dataclass(frozen=True)
 class Clip:

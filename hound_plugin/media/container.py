@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError
-from hound_plugin.media.clip import VideoInfo
+from hound_plugin.media.clip import VideoInfo, check_size
 
 Source = str | bytes
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
@@ -94,6 +94,8 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
                     path,
                 )
             stream = container.streams.video[0]
+            if stream.codec_context.width and stream.codec_context.height:
+                check_size(stream.codec_context.width, stream.codec_context.height, describe(source), path)
             stream.codec_context.thread_count = 1  # loader workers give the parallelism
             yield container, stream
     except (MediaError, NotExactError):
@@ -285,6 +287,7 @@ def _decode_stretch(
 
 
 def _pixels(frame: Any) -> np.ndarray:
+    check_size(frame.width, frame.height, "a frame")  # which may be larger than the header says
     pixels = frame.to_ndarray(format="rgb24")
     turns = round(frame.rotation / 90) % 4
     return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels

@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaNotFoundError
-from hound_plugin.media.clip import Clip, VideoInfo
+from hound_plugin.media.clip import Clip, VideoInfo, check_size
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 Sampler = Callable[[int], list[int]]
@@ -141,7 +141,12 @@ def _open(item: Any, index: int) -> np.ndarray:
             return np.asarray(item.convert("RGB"))
         if isinstance(item, str | Path | bytes):
             with Image.open(BytesIO(item) if isinstance(item, bytes) else item) as image:
+                check_size(
+                    image.width, image.height, _name(item, index), str(item) if isinstance(item, str | Path) else None
+                )
                 return np.asarray(image.convert("RGB"))
+    except MediaDecodeError:
+        raise
     except FileNotFoundError as error:
         raise MediaNotFoundError(f"Frame {item} does not exist.", str(item)) from error
     except Exception as error:

@@ -10,8 +10,10 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
-from hound_plugin.errors import ContextLengthError
+from hound_plugin.errors import ContextLengthError, SettingsError
 
+GREEDY = 0.01
+"""Temperatures below this mean the most probable token, as in the original."""
 _ROLES = ("USER:", "ASSISTANT:")
 _NAMES = "|".join(_ROLES)
 _BEGUN = "|".join(sorted({name[:end] for name in _ROLES for end in range(1, len(name))}, key=len, reverse=True))
@@ -37,7 +39,10 @@ def new_tokens(config: Any, prompt: int, wanted: int | None = None, at_least: in
 
     Raises:
         ContextLengthError: there is no room.
+        SettingsError: ``wanted`` is below 1.
     """
+    if wanted is not None and wanted < 1:
+        raise SettingsError(f"max_new_tokens: expected at least 1, got {wanted}.")
     context = context_length(config)
     if prompt + at_least > context:
         raise ContextLengthError(

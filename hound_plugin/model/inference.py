@@ -12,7 +12,7 @@ from hound_plugin.errors import CheckpointError, HoundError, PlaceholderError, S
 from hound_plugin.media.memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.features import FeatureMemory
-from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text
+from hound_plugin.model.generation import GREEDY, cut_roles, new_tokens, stop_criteria, stream_text
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor, is_image_path
 from hound_plugin.processing.prompt import (
@@ -102,6 +102,7 @@ class HoundModel:
         Raises:
             MediaError: the clip or image cannot be used.
             PlaceholderError: a placeholder without a clip or image.
+            SettingsError: question, history or generation settings are not what they must be.
             ContextLengthError: the conversation leaves no room for an answer.
         """
         inputs = self._inputs(question, video, image, history)
@@ -155,7 +156,7 @@ class HoundModel:
             The answers, in order.
 
         Raises:
-            SettingsError: there are not as many clips as questions.
+            SettingsError: there are not as many clips as questions, or a question is no text.
             MediaError: a clip or image cannot be used.
             ContextLengthError: the longest question leaves no room for an answer.
         """
@@ -167,7 +168,9 @@ class HoundModel:
             )
         if not questions:
             return []
-        batch = self._batch([(question, "", clip) for question, clip in zip(questions, clips, strict=True)], "left")
+        batch = self._batch(
+            [(_checked_question(question), "", clip) for question, clip in zip(questions, clips, strict=True)], "left"
+        )
         batch.pop("labels")
         prompt = batch["input_ids"].shape[1]
         output = self.model.generate(**batch, **self._generation(generation, prompt))
@@ -233,8 +236,9 @@ class HoundModel:
         """Inputs of one conversation; whether it fits is known before a clip is opened."""
         if video is not None and image is not None:
             raise SettingsError("Expected a video or an image, got both. Ask about one at a time.")
-        questions = [*[asked for asked, _ in history or ()], question]
-        answers = [*[answer for _, answer in history or ()], ""]
+        earlier = _checked_history(history)
+        questions = [*[asked for asked, _ in earlier], _checked_question(question)]
+        answers = [*[answer for _, answer in earlier], ""]
         token, tokens = "", 0
         if video is not None:
             token, tokens = VIDEO_TOKEN, self.processor.tokens_per_video
@@ -266,7 +270,9 @@ class HoundModel:
         """Arguments for ``model.generate``, with the limits that a prompt of so many tokens sets."""
         chosen = {"max_new_tokens": NEW_TOKENS, **given}
         temperature = chosen.get("temperature")
-        if temperature is not None and temperature < 0.01:  # the original's rule
+        if temperature is not None and not temperature >= 0:
+            raise SettingsError(f"temperature: expected 0 or more, got {temperature}.")
+        if temperature is not None and temperature < GREEDY:
             chosen.pop("temperature")
             chosen.pop("top_p", None)
             chosen["do_sample"] = False
@@ -280,6 +286,21 @@ class HoundModel:
             criteria = [*chosen.get("stopping_criteria", ()), *stop_criteria(tokenizer, prompt)]
             chosen["stopping_criteria"] = StoppingCriteriaList(criteria)
         return chosen
+
+
+def _checked_question(question: Any) -> str:
+    if not isinstance(question, str):
+        raise SettingsError(f"Expected a question as text, got {type(question).__name__}.")
+    return question
+
+
+def _checked_history(history: Any) -> list[tuple[str, str]]:
+    """Pairs of texts; messages in OpenAI's form would be unpacked to their keys."""
+    turns = list(history or ())
+    for turn in turns:
+        if not (isinstance(turn, tuple | list) and len(turn) == 2 and all(isinstance(text, str) for text in turn)):
+            raise SettingsError(f"Expected `history` as (question, answer) pairs of texts, got {turn!r:.200}.")
+    return turns
 
 
 def _count(items: Sequence[Any]) -> str:

@@ -21,6 +21,7 @@ from transformers.utils import PROCESSOR_NAME, cached_file
 
 from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFoundError, SettingsError
 from hound_plugin.media.cache import FrameCache
+from hound_plugin.media.clip import check_size
 from hound_plugin.media.decode import read_clip
 from hound_plugin.media.memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig
@@ -301,19 +302,27 @@ def open_image(image: Any) -> Image.Image:
     if isinstance(image, Image.Image):
         return image.convert("RGB")
     if isinstance(image, np.ndarray):
-        return Image.fromarray(image).convert("RGB")
+        try:
+            return Image.fromarray(image).convert("RGB")
+        except (TypeError, ValueError) as error:
+            raise MediaDecodeError(
+                f"Expected an image [H, W, 3] of uint8, RGB; got {list(image.shape)} of {image.dtype}."
+            ) from error
     name = image if isinstance(image, str | os.PathLike) else None
     if isinstance(image, dict):
         content = image.get("bytes")
         return open_image(content if content is not None else image.get("path"))
-    source = io.BytesIO(image) if isinstance(image, bytes) else image
+    source = io.BytesIO(image) if isinstance(image, bytes | bytearray) else image
     if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
         raise MediaDecodeError(f"Expected an image (path, PIL image, array, bytes or stream), got {type(image)}.")
     try:
         with Image.open(source) as opened:
             if opened.format == "EPS":  # PIL would run Ghostscript on it
                 raise ValueError("PostScript is a program, no image")
+            check_size(opened.width, opened.height, str(name or "the given bytes"), None if name is None else str(name))
             return opened.convert("RGB")
+    except MediaDecodeError:
+        raise
     except FileNotFoundError as error:
         raise MediaNotFoundError(
             f"Expected an image at {name}, but there is none. Check the path and `media_dir`.", str(name)

@@ -16,6 +16,7 @@ from PIL import Image
 from torch.nn import functional
 
 from hound_plugin.errors import MediaDecodeError, SettingsError
+from hound_plugin.media.clip import check_size
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -89,8 +90,15 @@ def image_to_tensor(
 
     Raises:
         SettingsError: ``size`` is below 1.
-        MediaDecodeError: the image data is damaged.
+        MediaDecodeError: the image data is damaged, or the image is too large or too narrow to be held in memory.
     """
+    width, height = image.size
+    name = getattr(image, "filename", None) or "the image"
+    check_size(width, height, name)
+    if pad:
+        width = height = max(width, height)
+        check_size(width, height, f"{name}, padded to a square")
+    check_size(*_resized(width, height, size), f"{name}, resized")
     try:
         image = image.convert("RGB")
     except (OSError, ValueError, SyntaxError) as error:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
+import json
 import shutil
 import socket
 import ssl
@@ -11,6 +13,8 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -21,6 +25,7 @@ from typing import Any
 import openai
 import pytest
 from llamafactory.chat import ChatModel
+from PIL import Image
 
 from hound_plugin.errors import MediaNotFoundError
 from hound_plugin.host.engine import asker_gone
@@ -60,6 +65,13 @@ def resolve_as(address, port):
 
 socket.getaddrinfo = getaddrinfo
 """
+
+
+def narrow_png(width: int) -> bytes:
+    """A picture one pixel high, in about a hundred bytes."""
+    file = io.BytesIO()
+    Image.new("RGB", (width, 1)).save(file, "PNG")
+    return file.getvalue()
 
 
 def free_port() -> int:
@@ -243,6 +255,7 @@ def test_literal_control_tokens_are_text(client: openai.OpenAI, media: Path) -> 
     assert ask(client, "<image>", "<video>", "<video>")
 
 
+NARROW = f"data:image/png;base64,{base64.b64encode(narrow_png(65500)).decode()}"
 BAD = {
     "missing": ("video", "nowhere.mp4", "media folder"),
     "empty": ("video", "empty.mp4", "empty"),
@@ -264,6 +277,7 @@ BAD = {
     "file address": ("video", "file:///etc/passwd", "Only HTTP"),
     "data of another kind": ("video", "data:video/x;base64,AAAA", "one of mp4, mkv, avi, mov, got"),
     "data that is no clip": ("video", "data:video/mp4;base64,AAAA", "Cannot decode"),
+    "a picture that would fill the memory": ("image", NARROW, "padded to a square; got 65500 x 65500"),
     "data that is no base64": ("video", "data:video/mp4;base64,A", "base64"),
     "private address": ("video", "http://127.0.0.1:1/clip.mp4", "private"),
     "private name": ("video", "http://localhost:1/clip.mp4", "private"),
@@ -303,11 +317,40 @@ def test_other_bad_requests(client: openai.OpenAI, media: Path) -> None:
         ask(client, "What?", content("This", clip), "Why?")
     with pytest.raises(openai.BadRequestError, match="max_tokens"):
         ask(client, "What?", max_tokens=0)
+    with pytest.raises(openai.BadRequestError, match="Expected no tools"):
+        ask(client, "What?", extra_body={"tools": [{"x": 1}]})
+    for name in ("temperature", "presence_penalty"):
+        with pytest.raises(openai.BadRequestError, match=name):
+            ask(client, "What?", extra_body={name: 1e9})
+    with pytest.raises(openai.BadRequestError, match=r"presence_penalty: expected 0, or 0.1 to 10"):
+        ask(client, "What?", presence_penalty=1e-40)
+    plain = ask(client, "What?", temperature=0)
+    assert ask(client, "What?", temperature=1e-308, presence_penalty=0, extra_body={"do_sample": True}) == plain
     with pytest.raises(openai.BadRequestError, match="1 \\(streamed\\)"):
         ask(client, "What?", n=2, stream=True)
     with pytest.raises(openai.AuthenticationError):
         ask(client.with_options(api_key="wrong"), "What?")
     assert ask(client, content("What?", clip), max_tokens=100000)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_half_a_surrogate_pair_is_a_400(client: openai.OpenAI, stream: bool) -> None:
+    """JSON can hold it, UTF-8 cannot; the client does not send it, so this speaks HTTP itself."""
+    for body in (
+        {"model": "hound", "messages": [{"role": "user", "content": "\ud800"}]},
+        {"model": "hound", "messages": [{"role": "user", "content": [{"type": "text", "text": "\ud800"}]}]},
+        {"model": "hound", "messages": [{"role": "system", "content": "\ud800"}, {"role": "user", "content": "x"}]},
+        {"model": "\ud800", "messages": [{"role": "user", "content": "x"}]},
+    ):
+        request = urllib.request.Request(
+            f"{str(client.base_url).rstrip('/')}/chat/completions",
+            json.dumps({**body, "stream": stream}).encode(),
+            {"Authorization": "Bearer secret", "Content-Type": "application/json"},
+        )
+        with pytest.raises(urllib.error.HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=60)
+        assert caught.value.code == 400
+        assert b"surrogate" in caught.value.read()
 
 
 def test_an_answer_keeps_within_the_context(client: openai.OpenAI, local: ChatModel, media: Path) -> None:
@@ -412,6 +455,7 @@ def test_what_is_inside_and_what_is_public(tmp_path: Path) -> None:
     assert is_inside("/x", "/")
     public = ["8.8.8.8", "2606:4700:4700::1111", "::ffff:8.8.8.8"]
     private = ["127.0.0.1", "10.0.0.1", "169.254.169.254", "100.64.0.1", "0.0.0.0", "224.0.0.1", "::1", "fe80::1%eth0"]
-    private += ["::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "fd00::1"]
+    private += ["::ffff:127.0.0.1", "64:ff9b::7f00:1", "2002:7f00:1::", "fd00::1", "192.0.0.192", "168.63.129.16"]
+    private += ["::7f00:1", "64:ff9b:1::7f00:1", "::ffff:0:7f00:1", "fec0::1", "3fff::1", "5f00::1", "192.88.99.1"]
     assert [address for address in public if not is_public(address)] == []
     assert [address for address in private if is_public(address)] == []

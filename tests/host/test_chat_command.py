@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import shutil
 import signal
 import sys
@@ -234,15 +235,44 @@ def test_a_conversation_that_no_longer_fits_goes_on(
     assert len(conversation.messages) == 2
 
 
-@pytest.mark.parametrize("end", [KeyboardInterrupt, EOFError])
-def test_ctrl_c_and_ctrl_d_at_the_prompt_end_it(
-    conversation: Conversation, end: type[BaseException], monkeypatch: pytest.MonkeyPatch
+C, D = KeyboardInterrupt(), EOFError()
+
+
+@pytest.mark.parametrize("keys", [[D], [C, C], [C, "/media", C, D], ["exit"]], ids=str)
+def test_how_a_conversation_ends(
+    conversation: Conversation, keys: list[Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    """Ctrl-C twice in a row, Ctrl-D, or `exit`; one Ctrl-C may have been meant for an answer that has just ended."""
+    left = list(keys)
+
     def pressed(prompt: str = "") -> str:
-        raise end
+        key = left.pop(0)
+        if isinstance(key, BaseException):
+            raise key
+        return str(key)
 
     monkeypatch.setattr("builtins.input", pressed)
     conversation.run()
+    assert left == []
+    assert capsys.readouterr().out.count("Press Ctrl-C again") == keys.count(C) - (keys == [C, C])
+
+
+def test_media_that_are_written_wrongly_are_no_question(
+    conversation: Conversation, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for line, told in (
+        ("What of <video:a<b>.mp4>?", "with a path without < and >"),
+        ("What of <video:>?", "Expected <video:PATH>"),
+        (f"/image {tmp_path / 'pipe.mp4'}", "got a pipe or a device"),
+        (f"/video {tmp_path / 'pipe.mp4'}", "got a pipe or a device"),
+        (f"/VIDEO {media_path('clip_long')}", "goes with your next question"),
+        (f"<Video:{media_path('clip_short')}>", "Ask something about what is attached"),
+    ):
+        conversation.take(line)
+        assert told in capsys.readouterr().out
+    assert conversation.messages == []
+    assert [path for _, path in conversation.waiting] == [media_path("clip_long"), media_path("clip_short")]
 
 
 def test_an_empty_line_asks_nothing(conversation: Conversation, capsys: pytest.CaptureFixture[str]) -> None:
@@ -266,6 +296,7 @@ def test_paths_as_people_type_them(conversation: Conversation, tmp_path: Path, m
 def test_what_tab_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a folder" / "inner").mkdir(parents=True)
+    (tmp_path / "loop").symlink_to("loop")
     for name in ("a clip.mp4", "a picture.png", ".hidden.mp4"):
         (tmp_path / name).touch()
     assert completions("/", "") == ["video ", "image ", "media", "detach", "help"]

@@ -350,3 +350,22 @@ def test_forked_loader_workers_read_what_their_parent_reads(clips, decoder: str)
     result = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert result.returncode == 0, result.stderr
     assert result.stdout == "equal\n"
+
+
+def test_frames_that_would_fill_the_memory(tmp_path: Path) -> None:
+    Image.new("1", (9000, 9000)).save(tmp_path / "frame.png")
+    with pytest.raises(MediaDecodeError, match=r"frame.png; got 9000 x 9000"):
+        read_clip(str(tmp_path), num_frames=8)
+
+
+def test_a_video_of_pictures_that_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """By its header, and by a frame that is larger than the header says."""
+    from hound_plugin.media import clip
+
+    path = tmp_path / "clip.mp4"
+    encode(path, frames=8)
+    assert read_clip(str(path), num_frames=8).frames.shape[0] == 8
+    monkeypatch.setattr(clip, "MAX_PIXELS", 100)
+    for look in (probe, read_clip):
+        with pytest.raises(MediaDecodeError, match=r"at most 100 pixels.* in .*clip.mp4"):
+            look(str(path))

@@ -262,6 +262,37 @@ def test_many_questions_and_their_clips_go_together(hound: HoundModel) -> None:
         hound.chat_many("What moves?", media_path("clip_long"))
 
 
+@pytest.mark.parametrize(
+    "history", [[{"role": "user", "content": "x"}], [("a", None)], "abc", [("a", "b", "c")]], ids=str
+)
+def test_a_history_is_pairs_of_texts(hound: HoundModel, history: Any) -> None:
+    """A message in OpenAI's form would be unpacked to its keys."""
+    with pytest.raises(SettingsError, match=r"\(question, answer\) pairs of texts"):
+        hound.chat("And?", history=history)
+
+
+def test_a_history_may_be_an_iterator(hound: HoundModel) -> None:
+    options = {"temperature": 0, "max_new_tokens": 4}
+    pairs = [("What moves?", "A dog."), ("Where?", "There.")]
+    assert hound.chat("And?", history=iter(pairs), **options) == hound.chat("And?", history=pairs, **options)
+
+
+@pytest.mark.parametrize(
+    ("question", "options", "message"),
+    [
+        (None, {}, "question as text, got NoneType"),
+        ("Why?", {"temperature": -1}, "0 or more, got -1"),
+        ("Why?", {"temperature": float("nan")}, "0 or more, got nan"),
+        ("Why?", {"max_new_tokens": 0}, "at least 1, got 0"),
+    ],
+)
+def test_what_cannot_be_asked(hound: HoundModel, question: Any, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(SettingsError, match=message):
+        hound.chat(question, **options)
+    with pytest.raises(SettingsError, match=message):
+        hound.chat_many([question], **options)
+
+
 def test_captions(hound: HoundModel) -> None:
     assert hound.caption(LONG, max_new_tokens=12) == hound.chat(CAPTION_QUESTION, video=LONG, **GREEDY)
     assert hound.caption(image=WIDE, question="Short?", max_new_tokens=12) == hound.chat("Short?", image=WIDE, **GREEDY)

@@ -134,3 +134,18 @@ def test_expand_to_square(size: tuple[int, int], offset: tuple[int, int]) -> Non
     expected = np.full((max(size), max(size), 3), (9, 8, 7), np.uint8)
     expected[top : top + size[1], left : left + size[0]] = (1, 2, 3)
     assert np.array_equal(square, expected)
+
+
+@pytest.mark.parametrize(
+    ("size", "pad", "message"),
+    [
+        ((65500, 1), True, "padded to a square; got 65500 x 65500"),
+        ((65500, 1), False, "resized; got 65500000 x 1000"),
+        ((1, 65500), False, "resized; got 1000 x 65500000"),
+        ((8200, 8200), False, "the image; got 8200 x 8200"),
+    ],
+)
+def test_a_picture_that_would_fill_the_memory(size: tuple[int, int], pad: bool, message: str) -> None:
+    """A file of a hundred bytes can hold one."""
+    with pytest.raises(MediaDecodeError, match=message):
+        image_to_tensor(Image.new("RGB", size), 1000, pad=pad)
