@@ -359,7 +359,7 @@ def test_frames_that_would_fill_the_memory(tmp_path: Path) -> None:
 
 
 def test_a_video_of_pictures_that_would_fill_the_memory(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """By its header, and by a frame that is larger than the header says."""
+    """Its header tells; nothing is decoded."""
     from hound_plugin.media import clip
 
     path = tmp_path / "clip.mp4"
