@@ -54,7 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(arguments)
     except HoundError as error:
-        print(f"hound: {' '.join(str(error).split())}", file=sys.stderr)
+        lines = (" ".join(line.split()) for line in str(error).splitlines())
+        print(f"hound: {chr(10).join(line for line in lines if line)}", file=sys.stderr)
         return FAILED if isinstance(error, EnvironmentMismatchError | CorpusError | JudgeError) else BAD_INPUT
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `hound ... | head`

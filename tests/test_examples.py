@@ -11,7 +11,7 @@ import yaml
 from llamafactory.hparams import get_infer_args, get_train_args
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.host import compat
+from hound_plugin.host.settings_state import settings
 from hound_plugin.reward.settings import build_settings, read_settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -44,7 +44,7 @@ def test_a_recipe_is_parsed_by_the_host(path: Path, tmp_path: Path) -> None:
     else:
         model, *_ = get_infer_args(values)
     assert model.model_name_or_path == values["model_name_or_path"]
-    assert compat.settings().decoder == values.get("hound", {}).get("decoder", "auto")
+    assert settings().decoder == values.get("hound", {}).get("decoder", "auto")
 
 
 def test_the_recipe_of_the_reward_module() -> None:

@@ -24,9 +24,9 @@ facts = {}
 
 def settings():
     from llamafactory.hparams import get_infer_args
-    from hound_plugin.host import compat
+    from hound_plugin.host import settings_state
     model, data, finetuning, _ = get_infer_args()
-    chosen = compat.settings()
+    chosen = settings_state.settings()
     facts.update(
         model=model.model_name_or_path, template=data.template, backend=str(getattr(model.infer_backend, "value",
         model.infer_backend)), adapters=list(model.adapter_name_or_path or []), tuning=finetuning.finetuning_type,

@@ -15,7 +15,7 @@ from llamafactory.extras import logging
 from tqdm import tqdm
 
 from hound_plugin.errors import DataError, MediaDecodeError, MediaError, SettingsError
-from hound_plugin.host import compat
+from hound_plugin.host.settings_state import settings
 from hound_plugin.media.decode import probe
 from hound_plugin.processing.processor import open_image
 
@@ -100,12 +100,11 @@ def checked_dataset(
         module = original(template, model_args, data_args, training_args, *args, **kwargs)
     finally:
         training_args.dataloader_num_workers = workers
-    settings = compat.settings()
     if not _is_ours(template):
         return module
     for dataset in (module.get("train_dataset"), module.get("eval_dataset")):
         _check_tokens(dataset, kwargs.get("processor"))
-    if settings.check_media == "off":
+    if settings().check_media == "off":
         return module
     for name in ("train_dataset", "eval_dataset"):
         dataset = module.get(name)
@@ -148,19 +147,18 @@ def _check_tokens(dataset: Any, processor: Any) -> None:
 
 
 def _checked_media(dataset: Any, name: str) -> Any:
-    settings = compat.settings()
     if not hasattr(dataset, "__len__"):  # streamed: rows are not known yet; each is checked when it is collated
         return dataset
     media = _distinct_media(dataset)
     names = sorted(media)
-    if settings.check_media == "sample" and len(names) > SAMPLE:
+    if settings().check_media == "sample" and len(names) > SAMPLE:
         names = random.Random(0).sample(names, SAMPLE)
         logger.info_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media of {name} are checked.")
     bad = _on_first_rank(lambda: {path: problem for path, problem in _problems(names, media) if problem is not None})
     if not bad:
         return dataset
     path, error = next(iter(sorted(bad.items())))
-    if settings.on_bad_media == "error":
+    if settings().on_bad_media == "error":
         raise MediaDecodeError(
             f"{name}, row {media[path][1] + 1}: {error} ({len(bad)} of {len(names)} checked media are bad; set "
             "`hound: {on_bad_media: skip}` to leave their rows out.)",

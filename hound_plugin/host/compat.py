@@ -16,14 +16,7 @@ from importlib import import_module
 from typing import Any
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.settings import HoundSettings
-
-_active = HoundSettings()
-
-
-def settings() -> HoundSettings:
-    """The settings of the last ``hound:`` block that the host parsed in this process."""
-    return _active
+from hound_plugin.host import settings_state
 
 
 def _wrap(owner: Any, name: str, around: Callable[..., Any]) -> None:
@@ -64,9 +57,6 @@ NAME = "llava_hound"  # of the template and of the model type
 # --- llamafactory.hparams.parser
 
 
-_template: str | None = None
-
-
 def patch_parser(module: Any) -> None:
     """Take the ``hound:`` block out of the arguments, and resume from the last complete checkpoint.
 
@@ -81,51 +71,16 @@ def patch_parser(module: Any) -> None:
 def _last_checkpoint(original: Callable[..., Any], folder: str) -> Any:
     from hound_plugin.host.resume import last_complete
 
-    return last_complete(original, folder) if _template == NAME else original(folder)
+    return last_complete(original, folder) if settings_state.template() == NAME else original(folder)
 
 
 def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allow_extra_keys: bool = False) -> Any:
-    global _active, _template
     from llamafactory.hparams.parser import read_args
 
-    args, block = split_arguments(read_args(args))
-    _active = HoundSettings.build(block)
+    args = settings_state.take_settings(read_args(args))
     parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
-    _template = next((part.template for part in parsed if hasattr(part, "template")), None)
+    settings_state.remember_template(next((part.template for part in parsed if hasattr(part, "template")), None))
     return parsed
-
-
-def split_arguments(args: dict[str, Any] | list[str]) -> tuple[dict[str, Any] | list[str], dict[str, Any]]:
-    """Separate our settings from the host's arguments.
-
-    Args:
-        args: a dict with a ``hound`` block (or flat ``hound.key`` entries, as the web UI's extra arguments may hold),
-            or a command line with ``hound.key=value``, ``--hound.key value`` or ``--hound '{"key": value}'`` (which is
-            how the web UI previews such a block).
-
-    Returns:
-        The host's arguments without ours (a copy), and the block.
-    """
-    if isinstance(args, dict):
-        rest = {key: value for key, value in args.items() if key != "hound" and not key.startswith("hound.")}
-        block = args.get("hound", {})
-        flat = {key.removeprefix("hound."): value for key, value in args.items() if key.startswith("hound.")}
-        return rest, ({**block, **flat} if isinstance(block, dict) else block) or {}
-    rest_list: list[str] = []
-    block = {}
-    items = iter(args)
-    for item in items:
-        name, equals, value = item.lstrip("-").partition("=")
-        if name == "hound" or name.startswith("hound."):
-            import yaml
-
-            given = yaml.safe_load(value if equals else next(items, ""))
-            if name == "hound" and not isinstance(given, dict):
-                return rest_list, given  # refused by name in HoundSettings.build
-            block.update(given if name == "hound" else {name.removeprefix("hound."): given})
-        else:
-            rest_list.append(item)
-    return rest_list, block
 
 
 # --- llamafactory.model.loader
@@ -148,7 +103,7 @@ def _patch_processor(original: Callable[..., Any], processor: Any, tokenizer: An
     original(processor, tokenizer, model_args)
     if not isinstance(processor, LlavaHoundProcessor):
         return
-    chosen = settings()
+    chosen = settings_state.settings()
     if chosen.num_frames and chosen.num_frames % processor.frame_multiple:
         raise SettingsError(
             f"hound.num_frames: expected a multiple of {processor.frame_multiple} for this model's temporal attention, "

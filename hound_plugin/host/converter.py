@@ -17,7 +17,7 @@ from typing import Any
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
 
 from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
-from hound_plugin.host.compat import settings
+from hound_plugin.host.settings_state import settings
 from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
-from hound_plugin.errors import SettingsError
+from pydantic import BeforeValidator, Field
+
+from hound_plugin.validation import Settings
 
 CHARACTERS_PER_TOKEN = 4.0
 """For estimates before anything is sent; English text has about 4. What was used is read from the answers."""
 
 
-@dataclass(frozen=True)
-class Price:
+class Price(Settings):
     """Per million tokens, in any one currency; ``batch`` is the factor for the Batch API."""
 
-    input: float
-    output: float
-    batch: float = 1.0
+    input: float = Field(ge=0, description="tokens read")
+    output: float = Field(ge=0, description="tokens written")
+    batch: float = Field(default=1.0, ge=0, description="factor for the Batch API")
 
     def cost(self, prompt_tokens: int, completion_tokens: int, batched: bool = False) -> float:
         """The cost of so many tokens."""
@@ -26,21 +25,13 @@ class Price:
         return full * self.batch if batched else full
 
 
-def read_prices(table: Mapping[str, Any] | None) -> dict[str, Price]:
-    """``{model: {input: 2.5, output: 10, batch: 0.5}}``.
+def _names(table: Any) -> Any:
+    """Models by name; YAML may read a name as a number, and an empty block as null."""
+    return {str(name): price for name, price in table.items()} if isinstance(table, dict) else table or {}
 
-    Raises:
-        SettingsError: a price is no number of at least 0, or a key is unknown.
-    """
-    prices = {}
-    for model, values in (table or {}).items():
-        if not isinstance(values, Mapping) or not {"input", "output"} <= set(values) <= {"input", "output", "batch"}:
-            raise SettingsError(f"prices.{model}: expected input, output and if wanted batch; got {values!r}.")
-        for name, value in values.items():
-            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < float("inf"):
-                raise SettingsError(f"prices.{model}.{name}: expected a number of at least 0; got {value!r}.")
-        prices[str(model)] = Price(**values)
-    return prices
+
+Prices = Annotated[dict[str, Price], BeforeValidator(_names)]
+"""``{model: {input: 2.5, output: 10, batch: 0.5}}``."""
 
 
 def estimate_tokens(text: str) -> int:

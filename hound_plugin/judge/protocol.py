@@ -11,16 +11,18 @@ import hashlib
 import hmac
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import yaml
+from pydantic import BeforeValidator, Field, model_validator
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.judge.exchange import Message, Task
 from hound_plugin.judge.parsing import HIGHEST, LOWEST, parse_json, parse_text
+from hound_plugin.validation import Settings, build
 
 BUILT_IN = ("caption", "vision")
 FORMATS = ("json", "text")
@@ -44,27 +46,58 @@ SCHEMA = {
 }
 
 
-@dataclass(frozen=True)
-class ProtocolText:
-    """The texts of a protocol file. Every one may hold ``{{nonce}}``; ``user`` holds the fields."""
+def _as_tuple(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value or ()
 
-    name: str
-    version: str
-    untrusted: tuple[str, ...]
-    optional: tuple[str, ...]
-    system: str
-    user: str
-    reference: str
-    reminder: str
-    json: str
-    text: str
-    retry: str
+
+Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+
+
+class ProtocolText(Settings):
+    """The texts of a protocol file. Every one may hold ``{{nonce}}``; ``user`` holds the fields.
+
+    Raises:
+        SettingsError: an unknown or missing key, a field that is used nowhere, or markers without their code.
+    """
+
+    name: Text = Field(description="stands in every score's `protocol`")
+    version: Text = Field(description="raise it when a word changes")
+    untrusted: Names = Field(
+        description=f"the fields of `user`, out of {', '.join(FIELDS)}; `answer` is one of them",
+        json_schema_extra={"accepts": "a list of names"},
+    )
+    optional: Names = Field(
+        description="fields of these that may be missing; only `reference` can be",
+        json_schema_extra={"accepts": "a list of names"},
+    )
+    system: Text = Field(description="the system message; names the markers' `{{nonce}}`")
+    user: Text = Field(description="the user message, with `{{question}}`, `{{answer}}` and the like")
+    reference: Text = Field(description="how the reference is introduced, where there is one")
+    reminder: Text = Field(description="after the fields; names the markers' `{{nonce}}`")
+    json_: Text = Field(alias="json", description="the form of answers for servers that keep to a schema")
+    text: Text = Field(description="the form of answers for others: a last line `SCORE: N`")
+    retry: Text = Field(description="added when an answer could not be read")
 
     @property
     def id(self) -> str:
         """Name, version and digest: ``caption/1/2f6c...``; any change of a word changes it."""
-        words = "\x00".join(str(getattr(self, item.name)) for item in fields(self))
+        words = "\x00".join(str(value) for value in dict(self).values())
         return f"{self.name}/{self.version}/{hashlib.sha256(words.encode()).hexdigest()[:12]}"
+
+    @model_validator(mode="after")
+    def _fields_and_markers(self) -> ProtocolText:
+        used = set(_FIELD.findall(self.user))
+        if used != set(self.untrusted) or not used <= set(FIELDS) or "answer" not in used:
+            raise ValueError(
+                f"`untrusted` must list the fields of `user`, `answer` among them, out of {', '.join(FIELDS)}; it "
+                f"lists {', '.join(self.untrusted)}, `user` has {', '.join(sorted(used))}."
+            )
+        if not set(self.optional) <= {"reference"}:
+            raise ValueError(f"only `reference` can be optional; got {', '.join(self.optional)}.")
+        if "{{nonce}}" not in self.system or "{{nonce}}" not in self.reminder:
+            raise ValueError("`system` and `reminder` must name the markers' {{nonce}}.")
+        return self
 
 
 def read_protocol(name: str) -> ProtocolText:
@@ -82,32 +115,8 @@ def read_protocol(name: str) -> ProtocolText:
     try:
         values = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        raise SettingsError(f"judge.protocol: {name} is no YAML: {error}") from error
-    return _checked(values, name)
-
-
-def _checked(values: Any, name: str) -> ProtocolText:
-    known = {item.name for item in fields(ProtocolText)}
-    if not isinstance(values, dict) or set(values) != known:
-        given = set(values) if isinstance(values, dict) else set()
-        raise SettingsError(
-            f"judge.protocol: {name} must have exactly the keys {', '.join(sorted(known))}; missing: "
-            f"{', '.join(sorted(known - given)) or 'none'}; unknown: {', '.join(sorted(given - known)) or 'none'}."
-        )
-    filled: dict[str, Any] = {key: str(value) for key, value in values.items()}
-    filled |= {key: tuple(values[key] or ()) for key in ("untrusted", "optional")}
-    protocol = ProtocolText(**filled)
-    used = set(_FIELD.findall(protocol.user))
-    if used != set(protocol.untrusted) or not used <= set(FIELDS) or "answer" not in used:
-        raise SettingsError(
-            f"judge.protocol: {name}: `untrusted` must list the fields of `user`, `answer` among them, out of "
-            f"{', '.join(FIELDS)}; it lists {', '.join(protocol.untrusted)}, `user` has {', '.join(sorted(used))}."
-        )
-    if not set(protocol.optional) <= {"reference"}:
-        raise SettingsError(f"judge.protocol: {name}: only `reference` can be optional.")
-    if "{{nonce}}" not in protocol.system or "{{nonce}}" not in protocol.reminder:
-        raise SettingsError(f"judge.protocol: {name}: `system` and `reminder` must name the markers' {{{{nonce}}}}.")
-    return protocol
+        raise SettingsError(f"judge.protocol: {name} is not valid YAML: {error}") from error
+    return build(ProtocolText, values, f"judge.protocol: {name}: ")
 
 
 @dataclass(frozen=True)
@@ -142,7 +151,7 @@ class Judging:
     def messages(self, task: Task, attempt: int) -> list[Message]:
         """System and user message; from the second attempt on with a word about the form."""
         nonce = make_nonce(self.salt, task.key, task.fields)
-        rules = self.protocol.json if self.answer_format == "json" else self.protocol.text
+        rules = self.protocol.json_ if self.answer_format == "json" else self.protocol.text
         values = {name: fence(name, task.fields.get(name, ""), nonce) for name in self.protocol.untrusted}
         if "reference" in values:
             given = bool(task.fields.get("reference"))

@@ -15,7 +15,7 @@ from hound_plugin.judge.exchange import Message, Task, TransientError
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import LexicalJudge
 from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
-from hound_plugin.judge.prices import Price, read_prices
+from hound_plugin.judge.prices import Price
 from hound_plugin.judge.protocol import Judging, read_protocol
 from hound_plugin.judge.records import Entry
 from hound_plugin.judge.runner import Limits
@@ -168,9 +168,9 @@ def readable_date(text: str) -> str:
 
 def make_limits(settings: RewardSettings, block: JudgeSettings | SampleSettings, attempts: int) -> Limits:
     """Limits of a run, with the price of the model if the user gave one."""
-    price = read_prices(settings.prices).get(block.model)
+    price = settings.prices.get(block.model)
     if price is not None and isinstance(block, JudgeSettings) and block.backend == "openai-batch":
-        price = Price(price.input * price.batch, price.output * price.batch)
+        price = Price(input=price.input * price.batch, output=price.output * price.batch)
     tokens = [block.parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
     output = next((int(value) for value in tokens if value), 300)
     if isinstance(block, SampleSettings):

@@ -21,7 +21,7 @@ def dataset_card(
     lengths = [(len(row["chosen"].split()), len(row["rejected"].split())) for row in rows]
     longer = sum(one > two for one, two in lengths)
     means = [statistics.fmean(side) for side in zip(*lengths, strict=True)] if lengths else [0.0, 0.0]
-    given = {key: getattr(pairs, key) for key in pairs.__dataclass_fields__ if key != "name"}
+    given = pairs.model_dump(exclude={"name"})
     policy = ", ".join(f"{key} {value}" for key, value in given.items())
     return f"""---
 tags: [preference, video, dpo, llava-hound]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -98,12 +98,11 @@ def _say(text: str) -> None:
 
 def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
     from hound_plugin.reward.run import STAGES, dry_run, run_stages
-    from hound_plugin.reward.settings import ReportSettings
     from hound_plugin.reward.stages import open_run
 
     settings = _settings(arguments)
     if getattr(arguments, "second", None):
-        settings = replace(settings, report=ReportSettings(arguments.second))
+        settings = settings.changed(report={"second": arguments.second})
     run = open_run(settings, _say, models.generator)
     if getattr(arguments, "dry_run", False):
         dry_run(run)

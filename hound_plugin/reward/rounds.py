@@ -12,7 +12,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,12 +82,11 @@ def _one_round(
     make_generator: MakeGenerator | None,
 ) -> None:
     questions = _share(settings, place, number)
-    mine = replace(
-        settings,
+    mine = settings.changed(
         folder=str(place),
         questions=str(questions),
         seed=make_seed("round", settings.seed, number),
-        sample=replace(settings.sample, model=checkpoint),
+        sample=settings.sample.changed(model=checkpoint),
     )
     run = open_run(mine, say, make_generator)
     counts = run_stages(run)

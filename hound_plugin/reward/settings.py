@@ -1,89 +1,109 @@
 """Settings of ``hound reward``: one YAML for all stages. Unknown keys and bad values are refused by name.
 
-A stage's block may be left out. On the command line ``block.key=value`` goes over the file.
+A stage's block may be left out. On the command line ``block.key=value`` overrides the file.
 """
 
 from __future__ import annotations
 
-import types
-import typing
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, asdict, dataclass, field, fields, is_dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
 import yaml
+from pydantic import Field, model_validator
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.judge.prices import read_prices
+from hound_plugin.judge.prices import Prices
+from hound_plugin.validation import Settings, build
+
+PARAMETERS = "passed on to the server as they are"
+DEVICE = "of a model in this process; a GPU where there is one"
+DTYPE = "of a model in this process: `auto`, `bfloat16`, `float16`, `float32`"
+BASE_URL = "a server that speaks chat completions; OpenAI's own if not given"
+AZURE = "https://NAME.openai.azure.com, for a deployment there"
+API_VERSION = "of Azure, such as 2024-10-21"
+KEY_ENV = "the environment variable that holds the key; it is never written anywhere"
+SECONDS: dict[str, Any] = {"unit": "seconds"}
 
 
-def _at_least(low: float, default: Any = MISSING, high: float = float("inf"), **more: Any) -> Any:
-    """A number with its range, which is checked when settings are read."""
-    return field(default=default, metadata={"range": (low, high), **more})
+class SampleSettings(Settings):
+    """Answers to judge: from our model in this process, a server, or a file of answers that are there."""
+
+    backend: Literal["model", "openai", "given"] = Field(
+        default="model", description="our model in this process, a server, or a file of answers"
+    )
+    model: str = Field(default="", description="checkpoint (folder or hub id), or the server's name of its model")
+    n: int = Field(default=6, ge=1, description="answers a question")
+    temperature: float = Field(default=1.0, ge=0, description="0 is greedy: all answers alike")
+    top_p: float = Field(default=0.95, ge=1e-6, le=1, description="share of probability that is sampled from")
+    max_new_tokens: int = Field(default=512, ge=1, description="longest answer")
+    device: str | None = Field(default=None, description=DEVICE)
+    dtype: str = Field(default="auto", description=DTYPE)
+    batch_size: int = Field(default=8, ge=1, description="answers at a time, of a model in this process")
+    num_frames: int | None = Field(
+        default=None, ge=1, description="frames of a clip; the model's own number if not given"
+    )
+    answers: str | None = Field(default=None, description="backend `given`: a JSONL of `id`, `candidate`, `answer`")
+    show: Literal["video_url", "frames", "none"] = Field(
+        default="video_url", description="how a server is shown the clip: its path, frames as images, or not at all"
+    )
+    base_url: str | None = Field(default=None, description=BASE_URL)
+    azure_endpoint: str | None = Field(default=None, description=AZURE)
+    api_version: str | None = Field(default=None, description=API_VERSION)
+    api_key_env: str = Field(default="OPENAI_API_KEY", description=KEY_ENV)
+    timeout: float = Field(default=300.0, ge=0.1, description="of one request", json_schema_extra=SECONDS)
+    concurrency: int = Field(default=16, ge=1, description="requests at a time, at most")
+    tries: int = Field(default=6, ge=1, description="how often a request is sent that fails on its way")
+    parameters: dict[str, Any] = Field(default_factory=dict, description=PARAMETERS)
 
 
-@dataclass(frozen=True)
-class SampleSettings:
-    """Answers to judge. ``backend``: our model in this process, a server, or a file of answers that are there."""
-
-    backend: Literal["model", "openai", "given"] = "model"
-    model: str = ""
-    n: int = _at_least(1, 6)
-    temperature: float = _at_least(0, 1.0)
-    top_p: float = _at_least(1e-6, 0.95, 1.0)
-    max_new_tokens: int = _at_least(1, 512)
-    device: str | None = None
-    dtype: str = "auto"
-    batch_size: int = _at_least(1, 8)
-    num_frames: int | None = _at_least(1, None)
-    answers: str | None = None
-    # a server
-    show: Literal["video_url", "frames", "none"] = "video_url"
-    base_url: str | None = None
-    azure_endpoint: str | None = None
-    api_version: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    timeout: float = _at_least(0.1, 300.0)
-    concurrency: int = _at_least(1, 16)
-    tries: int = _at_least(1, 6)
-    parameters: dict[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class JudgeSettings:
+class JudgeSettings(Settings):
     """Who judges, and how."""
 
-    backend: Literal["lexical", "openai", "openai-batch", "vision", "local"] = "lexical"
-    model: str = ""
-    protocol: str | None = None
-    answer_format: Literal["auto", "json", "text"] = "auto"
-    k: int = _at_least(1, 1)
-    attempts: int = _at_least(1, 3)
-    seed: int | None = None
-    reference: bool = True
-    # a server
-    base_url: str | None = None
-    azure_endpoint: str | None = None
-    api_version: str | None = None
-    api_key_env: str = "OPENAI_API_KEY"
-    timeout: float = _at_least(0.1, 120.0)
-    concurrency: int = _at_least(1, 64)
-    tries: int = _at_least(1, 6)
-    parameters: dict[str, Any] = field(default_factory=lambda: {"temperature": 0, "max_tokens": 300})
-    # frames as images
-    num_frames: int = _at_least(1, 8)
-    frame_size: int = _at_least(32, 512)
-    image_tokens: int = _at_least(0, 255)  # of one frame, for estimates only; providers count differently
-    # the Batch API
-    batch_rows: int = _at_least(1, 50_000, 50_000)
-    batch_bytes: int = _at_least(1000, 150_000_000, 200_000_000)
-    poll: float = _at_least(0.01, 60.0)
-    # a model in this process
-    device: str | None = None
-    dtype: str = "auto"
-    batch_size: int = _at_least(1, 8)
+    backend: Literal["lexical", "openai", "openai-batch", "vision", "local"] = Field(
+        default="lexical", description="`lexical` compares words with the reference, offline, for smoke tests only"
+    )
+    model: str = Field(default="", description="the judge; its id is kept with every score")
+    protocol: str | None = Field(
+        default=None,
+        description="`caption`, `vision`, or a YAML file with words of your own; what fits the back end if not given",
+    )
+    answer_format: Literal["auto", "json", "text"] = Field(
+        default="auto", description="`auto` finds out with one request whether the server keeps to a JSON schema"
+    )
+    k: int = Field(
+        default=1, ge=1, description="judgements an answer; 2 or more give a mean, a spread and an agreement"
+    )
+    attempts: int = Field(default=3, ge=1, description="how often an answer is asked for that cannot be read")
+    seed: int | None = Field(default=None, description="passed on to servers that take one")
+    reference: bool = Field(
+        default=True, description="whether the judge reads the reference answer, where there is one"
+    )
+    base_url: str | None = Field(default=None, description=BASE_URL)
+    azure_endpoint: str | None = Field(default=None, description=AZURE)
+    api_version: str | None = Field(default=None, description=API_VERSION)
+    api_key_env: str = Field(default="OPENAI_API_KEY", description=KEY_ENV)
+    timeout: float = Field(default=120.0, ge=0.1, description="of one request", json_schema_extra=SECONDS)
+    concurrency: int = Field(
+        default=64, ge=1, description="requests at a time, at most; fewer where the server is slow"
+    )
+    tries: int = Field(default=6, ge=1, description="how often a request is sent that fails on its way")
+    parameters: dict[str, Any] = Field(
+        default_factory=lambda: {"temperature": 0, "max_tokens": 300}, description=PARAMETERS
+    )
+    num_frames: int = Field(default=8, ge=1, description="frames of a clip that backend `vision` sees")
+    frame_size: int = Field(
+        default=512, ge=32, description="longer side of such a frame", json_schema_extra={"unit": "pixels"}
+    )
+    image_tokens: int = Field(
+        default=255, ge=0, description="of one frame, for estimates only; providers count differently"
+    )
+    batch_rows: int = Field(default=50_000, ge=1, le=50_000, description="requests in one file of the Batch API")
+    batch_bytes: int = Field(default=150_000_000, ge=1000, le=200_000_000, description="size of such a file")
+    poll: float = Field(default=60.0, ge=0.01, description="between two looks at a batch", json_schema_extra=SECONDS)
+    device: str | None = Field(default=None, description=DEVICE)
+    dtype: str = Field(default="auto", description=DTYPE)
+    batch_size: int = Field(default=8, ge=1, description="judgements at a time, of a model in this process")
 
     @property
     def protocol_name(self) -> str:
@@ -91,76 +111,78 @@ class JudgeSettings:
         return self.protocol or ("vision" if self.backend == "vision" else "caption")
 
 
-@dataclass(frozen=True)
-class PairSettings:
+class PairSettings(Settings):
     """Which answers become pairs."""
 
-    policy: Literal["threshold", "best-worst", "all", "margin"] = "threshold"
-    threshold: float = _at_least(1, 3.0, 5.0)
-    margin: float = _at_least(0, 2.0, 4.0)
-    min_gap: float = _at_least(0, 1.0, 4.0)
-    max_length_ratio: float | None = _at_least(1, None)
-    near_duplicate: float | None = _at_least(0, 0.9, 1.0)
-    max_pairs: int = _at_least(1, 1)
-    chosen_from_reference: bool = False
-    name: str = "hound_pairs"
+    policy: Literal["threshold", "best-worst", "all", "margin"] = Field(
+        default="threshold",
+        description="chosen at or above `threshold` and rejected below; best against worst; all; by `margin`",
+    )
+    threshold: float = Field(default=3.0, ge=1, le=5, description="lowest score of a chosen answer")
+    margin: float = Field(default=2.0, ge=0, le=4, description="smallest distance of scores under policy `margin`")
+    min_gap: float = Field(default=1.0, ge=0, le=4, description="smallest distance of scores under every policy")
+    max_length_ratio: float | None = Field(
+        default=None, ge=1, description="3: no answer of a pair is more than three times as long as the other"
+    )
+    near_duplicate: float | None = Field(default=0.9, ge=0, le=1, description="answers this similar make no pair")
+    max_pairs: int = Field(default=1, ge=1, description="pairs a question, at most")
+    chosen_from_reference: bool = Field(default=False, description="the reference answer is the chosen one")
+    name: str = Field(default="hound_pairs", description="name of the data set and its file")
 
 
-@dataclass(frozen=True)
-class ReportSettings:
-    """What the report looks at besides the run: a second judge's ``scores.jsonl``, for agreement."""
+class ReportSettings(Settings):
+    """What the report looks at besides the run."""
 
-    second: str | None = None
-
-
-@dataclass(frozen=True)
-class IterateSettings:
-    """Rounds of sample -> judge -> pairs -> DPO: the host's recipe for DPO, and how often."""
-
-    rounds: int = _at_least(1, 2)
-    recipe: str = ""
-    shards: bool = True
+    second: str | None = Field(default=None, description="another judge's `scores.jsonl`, for agreement")
 
 
-@dataclass(frozen=True)
-class RewardSettings:
-    """Everything. ``prices`` is per million tokens, by model: ``{input, output, batch}``."""
+class IterateSettings(Settings):
+    """Rounds of sample, judge, pairs and DPO."""
 
-    folder: str
-    questions: str
-    media_dir: str | None = None
-    seed: int = 0
-    limit: int | None = _at_least(1, None)
-    max_cost: float | None = _at_least(0, None)
-    prices: dict[str, Any] = field(default_factory=dict)
-    sample: SampleSettings = field(default_factory=SampleSettings)
-    judge: JudgeSettings = field(default_factory=JudgeSettings)
-    pairs: PairSettings = field(default_factory=PairSettings)
-    report: ReportSettings = field(default_factory=ReportSettings)
-    iterate: IterateSettings = field(default_factory=IterateSettings)
+    rounds: int = Field(default=2, ge=1, description="how many")
+    recipe: str = Field(default="", description="the host's YAML for DPO")
+    shards: bool = Field(default=True, description="each round has its own share of the questions")
 
-    def __post_init__(self) -> None:
-        """Check what concerns more than one key.
 
-        Raises:
-            SettingsError: a back end without its model, or a limit of cost without prices.
-        """
-        prices = read_prices(self.prices)
+class RewardSettings(Settings):
+    """Everything ``hound reward`` reads from its YAML.
+
+    Raises:
+        SettingsError: as :class:`~hound_plugin.validation.Settings`; a back end without its model, or a limit of cost
+            without prices.
+    """
+
+    folder: str = Field(description="where the run is written")
+    questions: str = Field(description="a JSONL of questions")
+    media_dir: str | None = Field(default=None, description="folder of the clips and images")
+    seed: int = Field(default=0, description="of sampling and shuffling")
+    limit: int | None = Field(default=None, ge=1, description="only the first so many questions")
+    max_cost: float | None = Field(default=None, ge=0, description="the run stops before the folder's cost passes this")
+    prices: Prices = Field(default_factory=dict, description="per million tokens, by model; none is built in")
+    sample: SampleSettings = SampleSettings()
+    judge: JudgeSettings = JudgeSettings()
+    pairs: PairSettings = PairSettings()
+    report: ReportSettings = ReportSettings()
+    iterate: IterateSettings = IterateSettings()
+
+    @model_validator(mode="after")
+    def _keys_that_belong_together(self) -> RewardSettings:
         if self.judge.backend != "lexical" and not self.judge.model:
-            raise SettingsError(f"judge.model: backend {self.judge.backend} needs the name of a model.")
+            raise ValueError(f"judge.model: backend {self.judge.backend} needs the name of a model.")
         if self.sample.backend != "given" and not self.sample.model:
-            raise SettingsError(f"sample.model: backend {self.sample.backend} needs a checkpoint or a model's name.")
+            raise ValueError(f"sample.model: backend {self.sample.backend} needs a checkpoint or a model's name.")
         if self.sample.backend == "given" and not self.sample.answers:
-            raise SettingsError("sample.answers: backend given needs a JSONL file of id, candidate and answer.")
+            raise ValueError("sample.answers: backend given needs a JSONL file of id, candidate and answer.")
         paid = [self.judge.model] if self.judge.backend in ("openai", "openai-batch", "vision") else []
         paid += [self.sample.model] if self.sample.backend == "openai" else []
-        unknown = [model for model in paid if model not in prices]
+        unknown = [model for model in paid if model not in self.prices]
         if self.max_cost is not None and unknown:
-            raise SettingsError(f"max_cost: there is no price for {', '.join(unknown)}; add it under `prices`.")
+            raise ValueError(f"max_cost: there is no price for {', '.join(unknown)}; add it under `prices`.")
+        return self
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for ``run.json``."""
-        return asdict(self)
+        return self.model_dump()
 
 
 def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RewardSettings:
@@ -178,7 +200,7 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RewardSett
     except OSError as error:
         raise SettingsError(f"{path}: expected a YAML file: {error.strerror}.") from error
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is no YAML: {error}") from error
+        raise SettingsError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected `key: value` lines; got {type(values).__name__}.")
     for override in overrides:
@@ -190,61 +212,11 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RewardSett
         for part in above:
             block = block.setdefault(part, {})
             if not isinstance(block, dict):
-                raise SettingsError(f"{name}: {part} is no block.")
+                raise SettingsError(f"{name}: {part} is not a block.")
         block[last] = yaml.safe_load(text)
     return build_settings(values)
 
 
 def build_settings(values: Mapping[str, Any]) -> RewardSettings:
     """Settings from plain values; errors as :func:`read_settings`."""
-    built = _build(RewardSettings, values, "")
-    assert isinstance(built, RewardSettings)
-    return built
-
-
-def _build(kind: Any, values: Any, where: str) -> Any:
-    if not isinstance(values, Mapping):
-        raise SettingsError(f"{where.rstrip('.')}: expected a block of `key: value` lines; got {values!r}.")
-    hints = typing.get_type_hints(kind)
-    known = {item.name: item for item in fields(kind)}
-    for name in values:
-        if name in ("api_key", "key"):
-            raise SettingsError(f"{where}{name}: keys are read from the environment only; name it in api_key_env.")
-        if name not in known:
-            close = get_close_matches(str(name), known, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            raise SettingsError(f"{where}{name}: unknown key.{hint} Known keys: {', '.join(known)}.")
-    missing = [
-        n for n, item in known.items()
-        if n not in values and item.default is MISSING and item.default_factory is MISSING
-    ]  # fmt: skip
-    if missing:
-        raise SettingsError(f"{where}{missing[0]}: must be given.")
-    given = {}
-    for name, value in values.items():
-        if is_dataclass(hints[name]):
-            given[name] = _build(hints[name], value if value is not None else {}, f"{where}{name}.")
-        else:
-            given[name] = _value(hints[name], value, f"{where}{name}", known[name].metadata.get("range"))
-    return kind(**given)
-
-
-def _value(hint: Any, value: Any, where: str, span: tuple[float, float] | None) -> Any:
-    """``value`` if it is what the hint allows, whole numbers as floats where those are wanted."""
-    options = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-    if value is None and type(None) in options:
-        return None
-    (kind,) = (option for option in options if option is not type(None))
-    if typing.get_origin(kind) is Literal:
-        if value in typing.get_args(kind):
-            return value
-        raise SettingsError(f"{where}: expected one of {', '.join(typing.get_args(kind))}; got {value!r}.")
-    kind = typing.get_origin(kind) or kind
-    if kind is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
-        names = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a block"}
-        raise SettingsError(f"{where}: expected {names[kind]}; got {value!r}.")
-    if span is not None and not span[0] <= value <= span[1]:
-        raise SettingsError(f"{where}: expected at least {span[0]:g} and at most {span[1]:g}; got {value!r}.")
-    return value
+    return build(RewardSettings, values)

@@ -58,7 +58,7 @@ FIRST = [
     "from hound_plugin.model.inference import load",
     "from hound_plugin.model.conversion import convert",
     "from hound_plugin.processing.prompt import Turn",
-    "from hound_plugin.host.compat import split_arguments",
+    "from hound_plugin.host.settings_state import split_arguments",
 ]
 
 

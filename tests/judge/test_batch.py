@@ -146,10 +146,10 @@ def test_fatal_rows_stop_it_and_keep_the_rest(server: FaultServer, tmp_path: Pat
 
 def test_max_cost_counts_what_lies_in_batches(server: FaultServer, tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
-        outcome = go(server, ledger, 100, rows=2, max_cost=5.0, price=Price(1000, 1000), output_tokens=300)
+        outcome = go(server, ledger, 100, rows=2, max_cost=5.0, price=Price(input=1000, output=1000), output_tokens=300)
         totals = ledger.totals()
     assert "max_cost 5 reached" in outcome.stopped
-    assert 0 < Price(1000, 1000).cost(totals.prompt_tokens, totals.completion_tokens) <= 5.0
+    assert 0 < Price(input=1000, output=1000).cost(totals.prompt_tokens, totals.completion_tokens) <= 5.0
 
 
 def test_requests_in_a_file_are_those_of_single_requests(server: FaultServer, tmp_path: Path) -> None:

@@ -105,7 +105,7 @@ def test_a_file_replaces_the_words(tmp_path: Path) -> None:
     for change, match in (
         ({"user": "{{question}}"}, "must list the fields"),
         ({"system": "no code"}, "nonce"),
-        ({"colour": "red"}, "unknown: colour"),
+        ({"colour": "red"}, "mine.yaml: colour: unknown key"),
         ({"optional": ["question"]}, "only `reference`"),
     ):
         file.write_text(yaml.safe_dump(values | change))

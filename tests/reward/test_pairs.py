@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -41,40 +40,40 @@ SCORES = [5, 3, 3, 2, 1, None]
     ],
 )
 def test_policies(policy: Any, expected: set[tuple[int, int]]) -> None:
-    assert ids(pairs_of(SCORES, replace(PLAIN, policy=policy))) == expected
+    assert ids(pairs_of(SCORES, PLAIN.changed(policy=policy))) == expected
 
 
 def test_a_missing_score_is_never_in_a_pair() -> None:
     for policy in ("threshold", "best-worst", "all", "margin"):
-        found = pairs_of([None, 5, None, None], replace(PLAIN, policy=policy))
+        found = pairs_of([None, 5, None, None], PLAIN.changed(policy=policy))
         assert not found.pairs
         assert sum(found.questions_dropped.values()) == 1
 
 
 def test_the_largest_gap_comes_first_and_the_limit_holds() -> None:
-    found = pairs_of(SCORES, replace(PLAIN, policy="all", max_pairs=2))
+    found = pairs_of(SCORES, PLAIN.changed(policy="all", max_pairs=2))
     assert (found.pairs[0].chosen.candidate, found.pairs[0].rejected.candidate) == (0, 4)
     assert len(found.pairs) == 2
     assert found.pairs_dropped["beyond max_pairs"] == 7
 
 
 def test_ties_go_by_the_seed() -> None:
-    seen = {frozenset(ids(pairs_of([5, 5, 1, 1], replace(PLAIN, max_pairs=1), seed))) for seed in range(30)}
+    seen = {frozenset(ids(pairs_of([5, 5, 1, 1], PLAIN.changed(max_pairs=1), seed))) for seed in range(30)}
     assert len(seen) == 4
-    again = [ids(pairs_of([5, 5, 1, 1], replace(PLAIN, max_pairs=1), 7)) for _ in range(2)]
+    again = [ids(pairs_of([5, 5, 1, 1], PLAIN.changed(max_pairs=1), 7)) for _ in range(2)]
     assert again[0] == again[1]
 
 
 def test_filters() -> None:
     long = {"rows": {0: {"answer": "one two three four five six seven eight"}}}
-    found = pairs_of([5, 4, 1], replace(PLAIN, policy="all", max_length_ratio=3), **long)
+    found = pairs_of([5, 4, 1], PLAIN.changed(policy="all", max_length_ratio=3), **long)
     assert ids(found) == {(1, 2)}
     assert found.pairs_dropped["lengths too different"] == 2
-    found = pairs_of([5, 4, 1], replace(PLAIN, policy="all", min_gap=2))
+    found = pairs_of([5, 4, 1], PLAIN.changed(policy="all", min_gap=2))
     assert ids(found) == {(0, 2), (1, 2)}
     assert found.pairs_dropped["gap below min_gap"] == 1
     twins = {"rows": {0: {"answer": "A dog runs fast."}, 1: {"answer": "a dog runs fast"}}}
-    found = pairs_of([5, 1], replace(PLAIN, near_duplicate=0.9), **twins)
+    found = pairs_of([5, 1], PLAIN.changed(near_duplicate=0.9), **twins)
     assert found.pairs_dropped["near duplicates"] == 1
     assert found.questions_dropped["every pair filtered out"] == 1
 
@@ -96,7 +95,7 @@ def test_excluded_by_hand() -> None:
 
 
 def test_chosen_from_the_reference() -> None:
-    found = pairs_of([5, 3, 2, 1], replace(PLAIN, chosen_from_reference=True))
+    found = pairs_of([5, 3, 2, 1], PLAIN.changed(chosen_from_reference=True))
     assert ids(found) == {("reference", 2), ("reference", 3)}
     row = pair_row(found.pairs[0], {"judge": "j"})
     assert row["chosen"] == "the good one"

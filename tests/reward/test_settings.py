@@ -24,9 +24,9 @@ from tests.reward.test_stages import start
         ({"judge": {"backed": "x"}}, "judge.backed: unknown key. Did you mean 'backend'"),
         ({"judge": {"backend": "gpt"}}, "judge.backend: expected one of lexical, openai"),
         ({"judge": {"api_key": "sk-1"}}, "judge.api_key: keys are read from the environment only"),
-        ({"judge": {"k": 0}}, "judge.k: expected at least 1"),
-        ({"judge": {"k": 1.5}}, "judge.k: expected a whole number; got 1.5"),
-        ({"judge": {"k": True}}, "judge.k: expected a whole number; got True"),
+        ({"judge": {"k": 0}}, "judge.k: expected a whole number of at least 1; got 0"),
+        ({"judge": {"k": 1.5}}, "judge.k: expected a whole number of at least 1; got 1.5"),
+        ({"judge": {"k": True}}, "judge.k: expected a whole number of at least 1; got True"),
         ({"judge": 3}, "judge: expected a block"),
         ({"judge": {"backend": "openai"}}, "judge.model: backend openai needs"),
         ({"sample": {"n": 2}}, "sample.model"),
@@ -35,13 +35,29 @@ from tests.reward.test_stages import start
         ({"pairs": {"policy": "best"}}, "pairs.policy"),
         ({"max_cost": -1}, "max_cost"),
         ({"max_cost": 1, "judge": {"backend": "openai", "model": "m"}}, "no price for m"),
-        ({"prices": {"m": {"input": 1}}}, "prices.m: expected input, output"),
+        ({"prices": {"m": {"input": 1}}}, "prices.m.output: must be given: a number of at least 0"),
         ({"prices": {"m": {"input": 1, "output": "x"}}}, "prices.m.output: expected a number"),
+        ({"prices": {"m": {"inptu": 1, "output": 1}}}, r"prices\.m\.inptu: unknown key\. Did you mean 'input'"),
+        ({"prices": 3}, "prices: expected a block"),
+        ({"seed": None}, "seed: expected a whole number; got None"),
+        ({"judge": {"timeout": float("nan")}}, "judge.timeout: expected a number of seconds of at least 0.1; got nan"),
+        ({"pairs": {"threshold": 6}}, "pairs.threshold: expected a number of at least 1 and at most 5; got 6"),
     ],
 )
 def test_bad_settings(values: dict[str, Any], change: dict[str, Any], match: str) -> None:
     with pytest.raises(SettingsError, match=match):
         build_settings({**values, **change})
+
+
+def test_every_bad_key_is_named_at_once(values: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError) as caught:
+        build_settings({**values, "limt": 1, "judge": {"k": 0, "backed": "openai"}, "pairs": {"policy": "best"}})
+    lines = str(caught.value).splitlines()
+    assert [line.split(":")[0] for line in lines] == ["judge.k", "judge.backed", "pairs.policy", "limt"]
+
+
+def test_an_empty_block_has_its_defaults(values: dict[str, Any]) -> None:
+    assert build_settings({**values, "judge": None}) == build_settings(values)
 
 
 def test_overrides(values: dict[str, Any], tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +209,7 @@ def test_a_listed_shutdown_is_warned_about(values: dict[str, Any], server: Fault
 
 def test_the_dry_run_sends_nothing(values: dict[str, Any], server: FaultServer) -> None:
     prices = {"tiny": {"input": 2.0, "output": 8.0}}
-    settings = replace(asking(values, server, parameters={"max_tokens": 100}), prices=prices)
+    settings = asking(values, server, parameters={"max_tokens": 100}).changed(prices=prices)
     said: list[str] = []
     found = dry_run(start(settings, said))
     assert found["requests"] == 48
@@ -239,7 +238,7 @@ def test_sampling_from_a_server(values: dict[str, Any], server: FaultServer) -> 
     stages.sample(start(settings))
     assert server.stats()["counts"]["requests"] == before
     with pytest.raises(LedgerError, match="other settings"):
-        stages.sample(start(replace(settings, sample=replace(settings.sample, temperature=0.5))))
+        stages.sample(start(settings.changed(sample=settings.sample.changed(temperature=0.5))))
 
 
 def test_two_judges_are_not_mixed(settings: RewardSettings) -> None:
@@ -257,8 +256,8 @@ def test_a_second_judge_in_the_report(settings: RewardSettings, tmp_path: Path) 
     run_stages(run, ("sample", "judge", "pairs"))
     found = rows(run.folder / "scores.jsonl")
     write_rows(tmp_path / "second.jsonl", [{**row, "score": 6 - row["score"]} for row in found])
-    report = replace(settings.report, second=str(tmp_path / "second.jsonl"))
-    run_stages(start(replace(settings, report=report)), ("report",))
+    report = settings.report.changed(second=str(tmp_path / "second.jsonl"))
+    run_stages(start(settings.changed(report=report)), ("report",))
     agreement = json.loads((run.folder / "report" / "report.json").read_text())["second"]
     assert agreement["spearman"] == -1
     assert agreement["weighted_kappa"] < 0

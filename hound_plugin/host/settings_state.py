@@ -1,0 +1,75 @@
+"""What the host's argument parser leaves behind in this process: the ``hound:`` block and the template's name.
+
+The host hands its arguments on as objects of its own, which have no room for ours. The parser's patch writes here; data
+loading, model loading and the doctor read. Each process of a training parses its arguments, so each has its own.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hound_plugin.settings import HoundSettings
+
+_settings = HoundSettings()
+_template: str | None = None
+
+
+def settings() -> HoundSettings:
+    """The settings of the last ``hound:`` block that the host parsed in this process."""
+    return _settings
+
+
+def template() -> str | None:
+    """The ``template`` of the last arguments that the host parsed; None before."""
+    return _template
+
+
+def take_settings(args: dict[str, Any] | list[str]) -> dict[str, Any] | list[str]:
+    """Remember our settings; give the host's arguments without them.
+
+    Raises:
+        SettingsError: an unknown key or a bad value in the block or in a ``HOUND_<KEY>`` variable.
+    """
+    global _settings
+    rest, block = split_arguments(args)
+    _settings = HoundSettings.build(block)
+    return rest
+
+
+def remember_template(name: str | None) -> None:
+    """Remember what the host parsed as ``template``."""
+    global _template
+    _template = name
+
+
+def split_arguments(args: dict[str, Any] | list[str]) -> tuple[dict[str, Any] | list[str], dict[str, Any]]:
+    """Separate our settings from the host's arguments.
+
+    Args:
+        args: a dict with a ``hound`` block (or flat ``hound.key`` entries, as the web UI's extra arguments may hold),
+            or a command line with ``hound.key=value``, ``--hound.key value`` or ``--hound '{"key": value}'`` (which is
+            how the web UI previews such a block).
+
+    Returns:
+        The host's arguments without ours (a copy), and the block.
+    """
+    if isinstance(args, dict):
+        rest = {key: value for key, value in args.items() if key != "hound" and not key.startswith("hound.")}
+        block = args.get("hound", {})
+        flat = {key.removeprefix("hound."): value for key, value in args.items() if key.startswith("hound.")}
+        return rest, ({**block, **flat} if isinstance(block, dict) else block) or {}
+    rest_list: list[str] = []
+    block = {}
+    items = iter(args)
+    for item in items:
+        name, equals, value = item.lstrip("-").partition("=")
+        if name == "hound" or name.startswith("hound."):
+            import yaml
+
+            given = yaml.safe_load(value if equals else next(items, ""))
+            if name == "hound" and not isinstance(given, dict):
+                return rest_list, given  # refused by name in HoundSettings.build
+            block.update(given if name == "hound" else {name.removeprefix("hound."): given})
+        else:
+            rest_list.append(item)
+    return rest_list, block

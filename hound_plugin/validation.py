@@ -1,0 +1,188 @@
+"""Settings as pydantic models: strict, frozen, and refused in words that say what to do.
+
+A block of settings derives from :class:`Settings`. What is wrong with its values is one
+:class:`~hound_plugin.errors.SettingsError` that names every bad key, what the key accepts and what came. What a key
+accepts (:func:`accepts`) is read from its type, so that messages and ``docs/settings.md`` cannot disagree.
+"""
+
+from __future__ import annotations
+
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from difflib import get_close_matches
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import ErrorDetails, PydanticUndefined
+
+from hound_plugin.errors import SettingsError
+
+_NAMES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+_OFF = {"off", "none", "null", ""}
+
+
+def _null_if_off(value: Any) -> Any:
+    return None if value is False or (isinstance(value, str) and value.lower() in _OFF) else value
+
+
+def _word_of_switch(value: Any) -> Any:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else value
+
+
+def _number_of_text(value: Any) -> Any:
+    """``"16"`` as 16 and 16.0 as 16; anything else as it came, to be refused by the type behind."""
+    if isinstance(value, str):
+        try:
+            value = float(value)
+        except ValueError:
+            return value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+OFF = BeforeValidator(_null_if_off)
+"""``off``, ``none``, ``null``, an empty text and YAML's false stand for null."""
+SWITCH = BeforeValidator(_word_of_switch)
+"""YAML 1.1 reads ``on`` and ``off`` as true and false: they are words again."""
+NUMBER = BeforeValidator(_number_of_text)
+"""Environment variables and web forms hold numbers as text."""
+
+
+class Settings(BaseModel):
+    """Base of every block of settings: values are strict, unknown keys are refused.
+
+    Raises:
+        SettingsError: unknown keys, missing keys and bad values, a line each, all of them at once.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    def __init__(self, /, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as error:
+            lines = [line for problem in error.errors(include_url=False) for line in _lines(type(self), problem)]
+            raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+
+    def changed(self, **changes: Any) -> Self:
+        """A checked copy with other values; blocks as mappings or models."""
+        return type(self)(**{**dict(self), **changes})
+
+    @model_validator(mode="before")
+    @classmethod
+    def _empty_block(cls, values: Any) -> Any:
+        """A block whose lines are all commented out is null in YAML: its defaults."""
+        return {} if values is None else values
+
+
+Model = TypeVar("Model", bound=Settings)
+
+
+def build(model: type[Model], values: Any, where: str = "") -> Model:
+    """``values`` as a ``model``.
+
+    Args:
+        model: the block's class.
+        values: a mapping, as YAML or JSON gives it.
+        where: what stands before each key in messages, such as ``hound.``.
+
+    Raises:
+        SettingsError: as :class:`Settings`; or ``values`` is no mapping.
+    """
+    if not isinstance(values, Mapping):
+        keys = ", ".join(keys_of(model))
+        name = where.rstrip(".: ") or "settings"
+        raise SettingsError(f"{name}: expected a block of `key: value` lines ({keys}); got {values!r}.")
+    try:
+        return model(**{str(key): value for key, value in values.items()})
+    except SettingsError as error:
+        raise SettingsError("\n".join(where + line for line in str(error).splitlines())) from None
+
+
+def keys_of(model: type[Settings]) -> dict[str, FieldInfo]:
+    """A block's fields by the keys they have in a file."""
+    return {field.alias or name: field for name, field in model.model_fields.items()}
+
+
+def accepts(field: FieldInfo) -> str:
+    """What a key accepts, in words: ``a whole number of at least 1``, ``one of error, skip``."""
+    extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+    if "accepts" in extra:
+        return str(extra["accepts"])
+    parts = _alternatives(field.annotation)
+    texts = [_in_words(part, field, str(extra.get("unit", ""))) for part in parts if part is not type(None)]
+    if type(None) in parts:
+        texts.append("off" if OFF in field.metadata else "null")
+    return " or ".join(texts)
+
+
+def documented(model: type[Settings], where: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Every key of a model and of its blocks, such as ``judge.k``, in the order of their definition."""
+    for name, field in keys_of(model).items():
+        block = field.annotation
+        if isinstance(block, type) and issubclass(block, Settings):
+            yield from documented(block, f"{where}{name}.")
+        else:
+            yield where + name, field
+
+
+def default_in_words(field: FieldInfo) -> str:
+    """A key's default as YAML has it; empty where it must be given."""
+    value = field.get_default(call_default_factory=True)
+    if value is PydanticUndefined:
+        return ""
+    if value is None:
+        return "off" if OFF in field.metadata else "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
+    return str(value) or '""'
+
+
+def _alternatives(annotation: Any) -> tuple[Any, ...]:
+    union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def _in_words(kind: Any, field: FieldInfo, unit: str) -> str:
+    if typing.get_origin(kind) is Literal:
+        return f"one of {', '.join(map(str, typing.get_args(kind)))}"
+    if kind in (int, float):
+        return _NAMES[kind] + (f" of {unit}" if unit else "") + _range(field)
+    return _NAMES.get(kind, "a list" if typing.get_origin(kind) in (list, tuple) else "a block of `key: value` lines")
+
+
+def _range(field: FieldInfo) -> str:
+    limits = {name: getattr(item, name) for item in field.metadata for name in ("ge", "le") if hasattr(item, name)}
+    words = {"ge": "at least", "le": "at most"}
+    text = " and ".join(f"{words[name]} {value:,}".replace(",", "_") for name, value in limits.items())
+    return f" of {text}" if text else ""
+
+
+def _lines(model: type[Settings], problem: ErrorDetails) -> list[str]:
+    """One problem of pydantic's in our words; several where a block inside has said its own."""
+    path = [str(part) for part in problem["loc"] if part != "[key]"]
+    key, field = ".".join(path), keys_of(model).get(path[0]) if path else None
+    if problem["type"] == "extra_forbidden" and len(path) == 1:
+        return [_unknown(model, key)]
+    if problem["type"] == "missing" and field is not None:
+        return [f"{key}: must be given: {accepts(field)}."]
+    if problem["type"] in ("value_error", "assertion_error"):
+        error = problem["ctx"]["error"]
+        if isinstance(error, SettingsError):
+            return [f"{key}.{line}" if key else line for line in str(error).splitlines()]
+        return [f"{key}: {error}" if key else str(error)]
+    if field is None:
+        return [f"{key}: {problem['msg']}; got {problem['input']!r}."]
+    return [f"{key}: expected {accepts(field)}; got {problem['input']!r}."]
+
+
+def _unknown(model: type[Settings], name: str) -> str:
+    known = list(keys_of(model))
+    if name in ("api_key", "key") and "api_key_env" in known:
+        return f"{name}: keys are read from the environment only; name it in api_key_env."
+    close = get_close_matches(name, known, n=1)
+    hint = f" Did you mean {close[0]!r}?" if close else ""
+    return f"{name}: unknown key.{hint} Known keys: {', '.join(known)}."
