@@ -22,25 +22,49 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOME = {
-    "DataError": "hound_plugin.errors",
+    "ArchiveError": "hound_plugin.errors",
     "CheckpointError": "hound_plugin.errors",
+    "ContextLengthError": "hound_plugin.errors",
+    "CorpusError": "hound_plugin.errors",
+    "DataError": "hound_plugin.errors",
+    "DecodeTimeoutError": "hound_plugin.errors",
+    "DownloadError": "hound_plugin.errors",
+    "EmptyMediaError": "hound_plugin.errors",
+    "EnvironmentMismatchError": "hound_plugin.errors",
     "HoundError": "hound_plugin.errors",
     "HoundModel": "hound_plugin.model.inference",
     "HoundSettings": "hound_plugin.settings",
+    "JudgeError": "hound_plugin.errors",
+    "LedgerError": "hound_plugin.errors",
     "LlavaHoundConfig": "hound_plugin.model.configuration",
     "LlavaHoundForConditionalGeneration": "hound_plugin.model.modeling",
     "LlavaHoundProcessor": "hound_plugin.processing.processor",
+    "MediaDecodeError": "hound_plugin.errors",
     "MediaError": "hound_plugin.errors",
+    "MediaNotFoundError": "hound_plugin.errors",
+    "PlaceholderError": "hound_plugin.errors",
     "SettingsError": "hound_plugin.errors",
     "load": "hound_plugin.model.inference",
 }
 __all__ = ["__version__", *sorted(_HOME)]
 
 if TYPE_CHECKING:
+    from hound_plugin.errors import ArchiveError as ArchiveError
     from hound_plugin.errors import CheckpointError as CheckpointError
+    from hound_plugin.errors import ContextLengthError as ContextLengthError
+    from hound_plugin.errors import CorpusError as CorpusError
     from hound_plugin.errors import DataError as DataError
+    from hound_plugin.errors import DecodeTimeoutError as DecodeTimeoutError
+    from hound_plugin.errors import DownloadError as DownloadError
+    from hound_plugin.errors import EmptyMediaError as EmptyMediaError
+    from hound_plugin.errors import EnvironmentMismatchError as EnvironmentMismatchError
     from hound_plugin.errors import HoundError as HoundError
+    from hound_plugin.errors import JudgeError as JudgeError
+    from hound_plugin.errors import LedgerError as LedgerError
+    from hound_plugin.errors import MediaDecodeError as MediaDecodeError
     from hound_plugin.errors import MediaError as MediaError
+    from hound_plugin.errors import MediaNotFoundError as MediaNotFoundError
+    from hound_plugin.errors import PlaceholderError as PlaceholderError
     from hound_plugin.errors import SettingsError as SettingsError
     from hound_plugin.model.configuration import LlavaHoundConfig as LlavaHoundConfig
     from hound_plugin.model.inference import HoundModel as HoundModel
@@ -57,7 +81,7 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *__all__})
+    return __all__
 
 
 def _activate() -> None:

@@ -167,7 +167,7 @@ def check_fields(questions: Sequence[Question], needed: Iterable[str], who: str)
         if lacking:
             raise DataError(
                 f"{len(lacking)} of {len(questions)} questions have no `{name}`, which {who} reads: {_some(lacking)}. "
-                f"Add it (`hound caption` writes captions), or use a judge that needs none."
+                f"Add it, or use a judge that needs none."
             )
 
 
