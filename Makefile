@@ -1,5 +1,6 @@
 # make demo    install and run the main job on the embedded example
-# make test    install with the `dev` extra and run every test
+# make test    install with the `dev` extra and run the test suite
+# make test-long  what is too long for every change: kills, every engine with every job, every order of imports
 # make browser the web UI in a real Chromium (which must be installed)
 # make lint    ruff and mypy
 # make clean   remove build products and caches (the environment stays; `rm -rf .venv` removes it)
@@ -8,23 +9,28 @@
 
 PYTHON ?= python3
 TESTS ?=
+# One worker a core, at most four (each takes about 1.5 GB); a file's tests share their servers and trainings.
+PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 DEMO_COMMAND = $(BIN)/hound demo --run --folder demo
 
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test browser lint clean
+.PHONY: help demo test test-long browser lint clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -7
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -8
 
 demo: $(VENV)/.installed-demo
 	$(DEMO_COMMAND)
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest -m "not long" $(PARALLEL) $(TESTS)
+
+test-long: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -m long $(PARALLEL) $(TESTS)
 
 browser: $(VENV)/.installed-dev
 	HOUND_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser

@@ -203,10 +203,8 @@ def _train(stage: str, paths: DemoPaths, overrides: Sequence[str]) -> None:
     log = paths.folder / "runs" / f"{stage}.log"
     log.parent.mkdir(parents=True, exist_ok=True)
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(paths.folder / "datasets_cache")}
-    with log.open("w", encoding="utf-8") as file:
-        process = subprocess.Popen(
-            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", env=environment
-        )
+    output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    with log.open("w", encoding="utf-8") as file, subprocess.Popen(command, env=environment, **output) as process:
         assert process.stdout is not None
         tail: list[str] = []
         for line in process.stdout:

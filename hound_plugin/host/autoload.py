@@ -44,6 +44,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.model.model_utils.visual",
     "llamafactory.model.loader",
     "llamafactory.train.kto.trainer",
+    "llamafactory.webui.common",
     "llamafactory.webui.chatter",
     "llamafactory.webui.components.export",
     "llamafactory.webui.engine",

@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import inspect
 import os
+import threading
 from collections.abc import Callable
 from importlib import import_module
 from typing import Any
@@ -221,8 +222,6 @@ def _find_medias(original: Callable[..., Any], self: Any, medias: Any) -> Any:
 
     items = medias if isinstance(medias, list) else [medias]
     if self.dataset_attr.load_from in ("script", "file") and items and all(isinstance(item, str) for item in items):
-        import os
-
         found = [find_media(item, self.data_args.media_dir) for item in items]
         if any(path is not None and os.path.isdir(path) for path in found):
             return [path or item for path, item in zip(found, items, strict=True)]
@@ -307,7 +306,21 @@ def _kto_forward(original: Callable[..., Any], self: Any, model: Any, batch: dic
     return original(self, functools.partial(model, **media), batch, prefix)
 
 
-# --- llamafactory.webui: chatter, engine, components.export
+# --- llamafactory.webui: common, chatter, engine, components.export
+
+
+def patch_web_common(module: Any) -> None:
+    """Read and write the page's memory of paths one after the other.
+
+    Choosing a model makes the host write the file and look into it at the same time, in two threads; what it finds
+    half-written is None, and the page shows "Error" in place of path and template. Removable when ``save_config``
+    replaces its file in one step.
+    """
+    from hound_plugin.host.web import one_at_a_time
+
+    lock = threading.RLock()  # saving loads first
+    for name in ("load_config", "save_config"):
+        _replace(module, name, one_at_a_time(lock))
 
 
 def patch_web_chat(module: Any) -> None:

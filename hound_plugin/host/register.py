@@ -120,6 +120,7 @@ _ACTIONS: dict[str, Callable[[Any], None]] = {
     "llamafactory.model.model_utils.visual": _composite,
     "llamafactory.model.loader": _patch("patch_model_loader"),
     "llamafactory.train.kto.trainer": _patch("patch_kto"),
+    "llamafactory.webui.common": _patch("patch_web_common"),
     "llamafactory.webui.chatter": _patch("patch_web_chat"),
     "llamafactory.webui.engine": _patch("patch_web_engine"),
     "llamafactory.webui.components.export": _patch("patch_web_export"),

@@ -3,11 +3,26 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from hound_plugin.errors import HoundError
 from hound_plugin.host.engine import is_ours
+
+
+def one_at_a_time(lock: threading.RLock) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Wrap functions so that of all with the same lock one runs at a time."""
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(original)
+        def wrapped(*args: Any, **kwargs: Any) -> Any:
+            with lock:
+                return original(*args, **kwargs)
+
+        return wrapped
+
+    return wrap
 
 
 def told(original: Callable[..., Iterator[str]]) -> Callable[..., Iterator[str]]:

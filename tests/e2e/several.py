@@ -1,12 +1,14 @@
 """Several trainings of the host in one process (or one torchrun), each from a YAML file: its own ``run_exp``.
 
 Starting Python, torch and the host takes longer than a tiny training. ``python several.py FILE.yaml [key=value ...]
--- FILE.yaml ...``; a failure names the file.
+-- FILE.yaml ...``. A training that fails does not stop the next ones; lines beginning with ``===`` say which is which.
+See :mod:`tests.e2e.together`.
 """
 
 from __future__ import annotations
 
 import gc
+import os
 import sys
 import traceback
 
@@ -24,20 +26,26 @@ def main(arguments: list[str]) -> int:
             runs.append([])
         else:
             runs[-1].append(argument)
+    failed = False
     for run in runs:
         sys.argv = ["llamafactory-cli", *run]
-        print(f"=== {run[0]}", flush=True)
+        if os.environ.get("RANK", "0") == "0":
+            print(f"=== RUN {run[0]}", flush=True)
         try:
             run_exp()
         except Exception:
+            sys.stdout.flush()
             traceback.print_exc()
+            sys.stderr.flush()
             print(f"=== FAILED {run[0]}", flush=True)
-            return 1
+            failed = True
+            if torch.distributed.is_initialized():  # the ranks are no longer at the same place
+                return 1
         AcceleratorState._reset_state()
         gc.collect()
     if torch.distributed.is_initialized():
         leave()
-    return 0
+    return int(failed)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,11 @@
-"""Two processes on CPU (gloo, real torchrun) give the losses of one process, whatever shards the model."""
+"""Two processes on CPU (gloo, real torchrun) give the losses of one process, whatever shards the model.
+
+``make test`` runs the riskiest pairs of engine and job; ``make test-long`` every engine with every job.
+"""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -11,25 +13,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.e2e.conftest import recipe_for
+from tests.e2e.together import Outcome, train_together
 from tests.goldens import rows
-from tests.host.hosting import REPO, environment, history, write_dataset, write_yaml
+from tests.host.hosting import REPO, write_dataset, write_yaml
 
-SEVERAL = Path(__file__).with_name("several.py")
+LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}
+# one row per device: at some step one rank has an image, the other a clip or text alone
+MIXED = {"dataset": "mixed", "per_device_train_batch_size": 1}
 CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft-full": ("sft", {}),
+    "sft-lora": ("sft", LORA),
     "dpo-full": ("dpo", {"pref_beta": 0.1}),
-    "dpo-lora": ("dpo", {"pref_beta": 0.1, "finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}),
-    # one row per device: at some step one rank has an image, the other a clip or text alone
-    "mixed-full": ("sft", {"dataset": "mixed", "per_device_train_batch_size": 1}),
-    "mixed-lora": (
-        "sft",
-        {
-            "dataset": "mixed",
-            "per_device_train_batch_size": 1,
-            "finetuning_type": "lora",
-            "lora_rank": 4,
-            "lora_target": "all",
-        },
-    ),
+    "dpo-lora": ("dpo", {"pref_beta": 0.1, **LORA}),
+    "mixed-full": ("sft", MIXED),
+    "mixed-lora": ("sft", {**MIXED, **LORA}),
 }
 ENGINES: dict[str, dict[str, Any]] = {
     "ddp": {"ddp_find_unused_parameters": False},
@@ -37,7 +35,7 @@ ENGINES: dict[str, dict[str, Any]] = {
     "zero3": {"deepspeed": str(REPO / "examples" / "deepspeed" / "zero3.json")},
     "fsdp2": {},
 }
-TIMEOUT = 420  # a hang is a failure, not a long wait
+QUICK = {"ddp": ("sft-full", "mixed-lora"), "zero3": ("dpo-full", "mixed-full")}
 
 
 def mixed_rows() -> list[dict[str, Any]]:
@@ -52,46 +50,29 @@ def mixed_rows() -> list[dict[str, Any]]:
     return [{**row, "id": str(number)} for number, row in enumerate(mixed)]
 
 
-def trainings(work: Path, recipe: Any, engine: str, changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    runs = {}
-    for name, (stage, of_case) in CASES.items():
-        values = recipe(stage, f"{engine}-{name}", **{"max_steps": 3, **of_case, **changes})
-        values["ddp_timeout"] = 120
-        write_yaml(work / f"{engine}-{name}.yaml", values)
-        runs[name] = values
-    return runs
+def trainings(work: Path, engine: str, names: tuple[str, ...], changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    recipe = recipe_for(work)
+    shared = {"max_steps": 3, "ddp_timeout": 120, **changes}
+    return {name: recipe(CASES[name][0], f"{engine}-{name}", **{**CASES[name][1], **shared}) for name in names}
 
 
-def start(work: Path, command: list[str], engine: str, threads: str) -> str:
-    files = " -- ".join(str(work / f"{engine}-{name}.yaml") for name in CASES).split()
-    done = subprocess.run(
-        [*command, str(SEVERAL), *files],
-        cwd=REPO,
-        env={**environment(work, OMP_NUM_THREADS=threads), "PYTHONPATH": str(REPO)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=TIMEOUT,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-5000:]
-    return done.stdout
+def in_one_process(work: Path, names: tuple[str, ...]) -> dict[str, Outcome]:
+    """The same micro-batches one after the other.
 
-
-def steps(values: dict[str, Any]) -> list[dict[str, Any]]:
-    return [row for row in history(Path(values["output_dir"])) if "loss" in row]
+    The host takes the mean of the ranks' means, as the original does; accumulation makes the same micro-batches.
+    """
+    write_dataset(work / "data", "mixed", mixed_rows())
+    return train_together(work, trainings(work, "single", names, {"gradient_accumulation_steps": 2}))
 
 
 @pytest.fixture(scope="module")
-def single(work: Path) -> dict[str, dict[str, Any]]:
-    """The same micro-batches one after the other in one process."""
-    from tests.e2e.conftest import recipe_for
+def few(work: Path) -> dict[str, Outcome]:
+    return in_one_process(work, tuple(name for names in QUICK.values() for name in names))
 
-    write_dataset(work / "data", "mixed", mixed_rows())
-    runs = trainings(work, recipe_for(work), "single", {"gradient_accumulation_steps": 2})
-    start(work, [sys.executable], "single", "2")
-    return runs
+
+@pytest.fixture(scope="module")
+def every(work: Path) -> dict[str, Outcome]:
+    return in_one_process(work, tuple(CASES))
 
 
 def fsdp_config(work: Path) -> Path:
@@ -103,22 +84,33 @@ def fsdp_config(work: Path) -> Path:
     return write_yaml(work / "fsdp2.yaml", values)
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_two_processes_give_the_losses_of_one(
-    engine: str, work: Path, recipe: Any, single: dict[str, dict[str, Any]]
-) -> None:
-    runs = trainings(work, recipe, engine, ENGINES[engine])
+def launcher(work: Path, engine: str) -> list[str]:
     bin_folder = Path(sys.executable).parent
     if engine == "fsdp2":
-        command = [str(bin_folder / "accelerate"), "launch", "--config_file", str(fsdp_config(work))]
-    else:
-        port = str(29600 + os.getpid() % 300)
-        command = [str(bin_folder / "torchrun"), "--nproc_per_node", "2", "--master_port", port]
-    output = start(work, command, engine, "1")
-    assert "world size: 2" in output
-    for name, values in runs.items():
-        expected, got = steps(single[name]), steps(values)
-        losses = [[row["loss"] for row in run] for run in (got, expected)]
-        norms = [[row["grad_norm"] for row in run] for run in (got, expected)]
-        np.testing.assert_allclose(*losses, atol=1e-4, err_msg=f"{engine} {name}")
-        np.testing.assert_allclose(*norms, rtol=1e-3, err_msg=f"{engine} {name}")
+        return [str(bin_folder / "accelerate"), "launch", "--config_file", str(fsdp_config(work))]
+    port = str(29600 + os.getpid() % 300)
+    return [str(bin_folder / "torchrun"), "--nproc_per_node", "2", "--master_port", port]
+
+
+def assert_two_are_one(work: Path, engine: str, names: tuple[str, ...], single: dict[str, Outcome]) -> None:
+    double = train_together(
+        work, trainings(work, engine, names, ENGINES[engine]), command=launcher(work, engine), threads="1"
+    )
+    for name, outcome in double.items():
+        assert "world size: 2" in outcome.output
+        got, expected = outcome.steps, single[name].steps
+        assert len(got) == len(expected) == 3
+        for key, limits in (("loss", {"atol": 2e-5, "rtol": 0}), ("grad_norm", {"rtol": 1e-4})):
+            left, right = ([row[key] for row in run] for run in (got, expected))
+            np.testing.assert_allclose(left, right, err_msg=f"{engine} {name} {key}", **limits)
+
+
+@pytest.mark.parametrize("engine", QUICK)
+def test_two_processes_give_the_losses_of_one(engine: str, work: Path, few: dict[str, Outcome]) -> None:
+    assert_two_are_one(work, engine, QUICK[engine], few)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ENGINES)
+def test_every_engine_gives_the_losses_of_one_process(engine: str, work: Path, every: dict[str, Outcome]) -> None:
+    assert_two_are_one(work, engine, tuple(CASES), every)

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 import yaml
 
+from tests.e2e.together import Outcome, run_together
 from tests.goldens import SFT, rows
-from tests.host.hosting import REPO, cli, environment, history, write_dataset
+from tests.host.hosting import REPO, cli, environment, write_dataset
 
-SEVERAL = Path(__file__).with_name("several.py")
 RECIPES = sorted(path for path in (REPO / "examples" / "yaml").glob("hound_*.yaml") if "do_train" in path.read_text())
 PREFERENCE_START = float(np.log(2))
 
@@ -44,25 +44,10 @@ def overrides(path: Path, work: Path) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def ran(work: Path) -> str:
-    """Output of all recipes, one after the other in one process."""
+def ran(work: Path) -> dict[str, Outcome]:
+    """All recipes, one after the other in one process."""
     write_dataset(work / "data", "sft", rows("sft.jsonl"))
-    arguments: list[str] = []
-    for path in RECIPES:
-        arguments += [*(["--"] if arguments else []), str(path), *overrides(path, work)]
-    done = subprocess.run(
-        [sys.executable, str(SEVERAL), *arguments],
-        cwd=REPO,
-        env={**environment(work), "PYTHONPATH": str(REPO)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-6000:]
-    return done.stdout
+    return run_together(work, {path.stem: [str(path), *overrides(path, work)] for path in RECIPES})
 
 
 def test_every_stage_has_a_recipe() -> None:
@@ -72,9 +57,8 @@ def test_every_stage_has_a_recipe() -> None:
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_a_recipe_trains(path: Path, work: Path, ran: str) -> None:
-    output = work / "runs" / path.stem
-    losses = [row["loss"] for row in history(output) if "loss" in row]
+def test_a_recipe_trains(path: Path, ran: dict[str, Outcome]) -> None:
+    output, losses = ran[path.stem].folder, ran[path.stem].losses
     assert len(losses) == 2
     assert np.isfinite(losses).all()
     assert (output / "training_loss.png").exists()
@@ -88,7 +72,7 @@ def test_a_recipe_trains(path: Path, work: Path, ran: str) -> None:
         assert json.loads((output / "config.json").read_text())["model_type"] == "llava_hound"
 
 
-def test_the_recipe_for_4_bits_quantises_the_language_model_alone(work: Path, ran: str) -> None:
+def test_the_recipe_for_4_bits_quantises_the_language_model_alone(work: Path, ran: dict[str, Outcome]) -> None:
     """After the host's own loading every linear layer of the blocks is in 4 bits, and no other."""
     recipe = REPO / "examples" / "yaml" / "hound_dpo_qlora.yaml"
     script = f"""
@@ -119,17 +103,17 @@ for name, parameter in model.named_parameters():
         assert (trained == "True") == ("lora_" in name), name
 
 
-def test_a_missing_flash_attn_is_said(ran: str) -> None:
+def test_a_missing_flash_attn_is_said(ran: dict[str, Outcome]) -> None:
     pytest.importorskip("torch")
     try:
         import flash_attn  # noqa: F401
     except ImportError:
-        assert "FlashAttention-2 is not installed" in ran
+        assert any("FlashAttention-2 is not installed" in outcome.output for outcome in ran.values())
     else:
         pytest.skip("flash-attn is installed here")
 
 
-def test_predictions_and_export(work: Path, ran: str) -> None:
+def test_predictions_and_export(work: Path, ran: dict[str, Outcome]) -> None:
     """The recipes that do not train, through the host's command, on what the LoRA recipe has left."""
     write_dataset(work / "data", "held_out", [row for row in rows("sft.jsonl") if "video" in row][:2])
     cli(

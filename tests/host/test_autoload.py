@@ -22,12 +22,12 @@ WriteScript = Callable[[str, str], Path]
     "first",
     [
         "llamafactory.extras.constants",
-        "llamafactory.extras.logging",
-        "llamafactory.extras.misc",
+        pytest.param("llamafactory.extras.logging", marks=pytest.mark.long),
+        pytest.param("llamafactory.extras.misc", marks=pytest.mark.long),
         "llamafactory.webui.common",
-        "llamafactory.data.template",
+        pytest.param("llamafactory.data.template", marks=pytest.mark.long),
         "llamafactory.train.tuner",
-        "llamafactory.hparams",
+        pytest.param("llamafactory.hparams", marks=pytest.mark.long),
         "llamafactory.chat",
     ],
 )

@@ -62,7 +62,22 @@ FIRST = [
 ]
 
 
-@pytest.mark.parametrize("first", FIRST)
+QUICK = {
+    "import hound_plugin",
+    "import torch",
+    "from transformers import AutoProcessor",
+    "import torch; from transformers import LlamaForCausalLM",
+    "from hound_plugin.model.inference import load",
+}
+
+
+def test_what_is_run_at_every_change_is_in_the_list() -> None:
+    assert set(FIRST) >= QUICK
+
+
+@pytest.mark.parametrize(
+    "first", [item if item in QUICK else pytest.param(item, marks=pytest.mark.long) for item in FIRST]
+)
 def test_any_first_import_is_fine(first: str) -> None:
     environment = {"HF_HUB_OFFLINE": "1", "HF_HUB_CACHE": str(HUB), "PATH": "", "HOME": str(REPO)}
     done = subprocess.run(

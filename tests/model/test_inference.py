@@ -6,6 +6,7 @@ import copy
 import os
 import pickle
 import shutil
+import threading
 import time
 from io import BytesIO
 from pathlib import Path
@@ -384,10 +385,11 @@ def test_a_stream_hands_errors_on_and_ends_with_its_reader(hound: HoundModel) ->
     reader: Any = hound.stream("What?", temperature=0, max_new_tokens=2000, min_new_tokens=2000)
     next(reader)
     reader.close()
-    time.sleep(1.0)
-    reached = len(steps)
-    time.sleep(0.3)
-    assert len(steps) == reached < 2000
+    deadline = time.monotonic() + 30
+    while any(thread.name == "generate" for thread in threading.enumerate()):
+        assert time.monotonic() < deadline, "the generation goes on without a reader"
+        time.sleep(0.01)
+    assert 0 < len(steps) < 2000
     counting.remove()
 
     def failing(*args: Any) -> None:

@@ -1,0 +1,117 @@
+"""A training that was stopped ends as one that was not: losses and weights. Kills are in ``make test-long``."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.torch import load_file
+
+from tests.e2e.conftest import recipe_for
+from tests.e2e.together import Outcome, train_together
+from tests.host.hosting import REPO, cli, environment, write_yaml
+
+STAGES = ("sft", "dpo")
+
+
+def arguments(work: Path, stage: str, name: str, **changes: Any) -> dict[str, Any]:
+    preference = {"pref_beta": 0.1} if stage == "dpo" else {}
+    return recipe_for(work)(stage, f"{stage}-{name}", save_strategy="steps", **preference, **changes)
+
+
+def assert_same_end(whole: Outcome, again: Outcome) -> None:
+    assert len(again.steps) == len(whole.steps)
+    np.testing.assert_allclose(again.losses, whole.losses, atol=1e-6)
+    left, right = (load_file(run.folder / "model.safetensors") for run in (whole, again))
+    assert left.keys() == right.keys()
+    for name in left:
+        assert (left[name] - right[name]).abs().max() <= 1e-6, name
+
+
+def tear(folder: Path, complete: int, torn: int) -> Path:
+    """A checkpoint behind the last complete one, as a kill leaves it that comes while it is written."""
+    path = folder / f"checkpoint-{torn}"
+    shutil.copytree(folder / f"checkpoint-{complete}", path)
+    (path / "trainer_state.json").unlink()
+    weights = path / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:4096])
+    return path
+
+
+@pytest.fixture(scope="module")
+def whole(work: Path) -> dict[str, Outcome]:
+    runs = {stage: arguments(work, stage, "whole", max_steps=4, save_steps=2) for stage in STAGES}
+    return train_together(work, runs)
+
+
+@pytest.fixture(scope="module")
+def stopped(work: Path, whole: dict[str, Outcome]) -> dict[str, Outcome]:
+    """From a named checkpoint; and, from the folder of a run that a kill has cut off, by itself."""
+    runs = {}
+    for stage in STAGES:
+        half = whole[stage].folder / "checkpoint-2"
+        runs[f"{stage} named"] = arguments(
+            work, stage, "named", max_steps=4, save_steps=2, resume_from_checkpoint=str(half)
+        )
+        runs[f"{stage} found"] = arguments(work, stage, "found", max_steps=4, save_steps=2)
+        folder = Path(runs[f"{stage} found"]["output_dir"])
+        shutil.copytree(half, folder / "checkpoint-2")
+        tear(folder, 2, 3)
+    return train_together(work, runs)
+
+
+@pytest.mark.parametrize("how", ["named", "found"])
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_resumed_run_ends_as_an_uninterrupted_one(
+    stage: str, how: str, whole: dict[str, Outcome], stopped: dict[str, Outcome]
+) -> None:
+    assert_same_end(whole[stage], stopped[f"{stage} {how}"])
+    if how == "found":
+        assert "checkpoint-3 was not written to its end" in stopped[f"{stage} found"].output
+
+
+def kill_at_checkpoint(work: Path, values: dict[str, Any], step: int) -> None:
+    """Start the training, and end all of its processes with SIGKILL once a checkpoint is complete."""
+    path = write_yaml(work / f"{Path(values['output_dir']).name}.yaml", values)
+    program = str(Path(sys.executable).with_name("llamafactory-cli"))
+    complete = Path(values["output_dir"]) / f"checkpoint-{step}" / "trainer_state.json"
+    with (work / "killed.log").open("wb") as log:
+        process = subprocess.Popen(
+            [program, "train", str(path)],
+            cwd=REPO,
+            env=environment(work),
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        deadline = time.monotonic() + 240
+        while not complete.exists() and process.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.02)
+        os.killpg(process.pid, signal.SIGKILL)
+        assert process.wait() == -signal.SIGKILL, (work / "killed.log").read_text(errors="replace")[-4000:]
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", STAGES)
+def test_a_killed_run_resumes_to_the_same_end(stage: str, work: Path) -> None:
+    """The host's own command, killed twice: behind its first checkpoint, and while it writes the next one."""
+    values = arguments(work, stage, "unbroken", max_steps=8, save_steps=4)
+    unbroken = train_together(work, {"unbroken": values})["unbroken"]
+    killed = arguments(work, stage, "killed", max_steps=8, save_steps=4)
+    folder = Path(killed["output_dir"])
+    kill_at_checkpoint(work, killed, 4)
+    assert not (folder / "model.safetensors").exists(), "it ended before it was killed"
+    torn = tear(folder, 4, 6)
+    path = write_yaml(work / f"{folder.name}.yaml", killed)
+    output = cli(work, "train", str(path), timeout=240).stdout  # the same file again
+    assert f"{torn} was not written to its end" in output
+    assert "Resuming training from" in output
+    assert_same_end(unbroken, Outcome(folder, output, failed=False))
