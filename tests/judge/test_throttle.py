@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import time
 from email.utils import formatdate
 
@@ -82,6 +83,43 @@ def test_idle_requests_do_not_raise_it() -> None:
     throttle.running = 1
     throttle.succeeded(clock.now)
     assert throttle.limit == 8
+
+
+def requests_for(items: int, rate: float, latency: float, burst: float = 10.0) -> tuple[int, float]:
+    """Requests and seconds that ``items`` answers take of a server with a token bucket; nothing but arithmetic."""
+    clock = Clock()
+    throttle = Throttle(most=64, clock=clock)
+    tokens, filled, sent, done, ready = burst, 0.0, 0, 0, items
+    events: list[tuple[float, int, str, float]] = []  # time, number, what happens, start of its request
+    while done < items:
+        while ready and throttle.running < int(throttle.limit) and throttle._gate <= clock.now:
+            tokens, filled = min(burst, tokens + (clock.now - filled) * rate), clock.now
+            accepted = tokens >= 1
+            tokens -= accepted
+            ready, sent, throttle.running = ready - 1, sent + 1, throttle.running + 1
+            answer_at = clock.now + (latency if accepted else 0.001)
+            heapq.heappush(events, (answer_at, sent, "answer" if accepted else "429", clock.now))
+        if ready and throttle._gate > clock.now:
+            heapq.heappush(events, (throttle._gate, -1, "gate", 0.0))
+        clock.now, number, kind, started = heapq.heappop(events)
+        if kind == "answer":
+            throttle.succeeded(started)
+            throttle.running, done = throttle.running - 1, done + 1
+        elif kind == "429":
+            wait = max(0.0, (1 - tokens) / rate)
+            throttle.overloaded(started, wait)
+            throttle.running -= 1
+            heapq.heappush(events, (clock.now + wait, number, "again", 0.0))
+        ready += kind == "again"
+    return sent, clock.now
+
+
+@pytest.mark.parametrize(("rate", "latency"), [(100, 0.3), (60, 0.3), (20, 1.0)])
+@pytest.mark.parametrize("items", [200, 2000])
+def test_few_requests_are_spent_on_finding_the_edge(items: int, rate: float, latency: float) -> None:
+    sent, seconds = requests_for(items, rate, latency)
+    assert sent <= 1.1 * items
+    assert seconds <= 2.2 * items / rate + 10 * latency
 
 
 def test_a_crowd_of_429_closes_the_gate_for_all() -> None:
