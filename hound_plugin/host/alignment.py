@@ -1,0 +1,141 @@
+"""Rows of the format ``hound`` aligned for the host, with every problem collected before the first step.
+
+The host's ``align_dataset`` maps a converter over the rows. Ours returns the problems of a row beside it, so that they
+can be counted, listed, and settled by one policy (:mod:`hound_plugin.records.bad_rows`) when all rows were seen.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from datasets import Dataset, Features, IterableDataset, Sequence, Value
+from llamafactory.extras import logging
+
+from hound_plugin.host.converter import HoundDatasetConverter
+from hound_plugin.host.settings_state import settings
+from hound_plugin.records.bad_rows import LIST, Place, RowReport, to_lines
+from hound_plugin.records.files import write_whole
+from hound_plugin.records.record import Problem
+
+logger = logging.get_logger(__name__)
+
+PROBLEMS, REMARKS = "_hound_problems", "_hound_remarks"
+_MESSAGES = [{"role": Value("string"), "content": Value("string")}]
+_PATHS = Sequence(Value("string"))
+FEATURES = Features(
+    {
+        "_prompt": _MESSAGES,
+        "_response": _MESSAGES,
+        "_system": Value("string"),
+        "_tools": Value("string"),
+        "_images": _PATHS,
+        "_videos": _PATHS,
+        "_audios": _PATHS,
+        PROBLEMS: Value("string"),
+        REMARKS: Value("string"),
+    }
+)
+HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
+
+
+class Collecting:
+    """A converter that gives the problems of a row in place of raising them."""
+
+    def __init__(self, converter: HoundDatasetConverter) -> None:
+        self.converter = converter
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        aligned, parsed, place = self.converter.aligned(example)
+        problems, remarks = "", ""
+        if parsed.problems:
+            found = [(problem.name, problem.field, problem.detail) for problem in parsed.problems]
+            problems = json.dumps([[place.file, place.row, place.id], found])
+        if parsed.notes or parsed.unknown:
+            remarks = json.dumps([[note.text for note in parsed.notes], list(parsed.unknown)])
+        return {**aligned, PROBLEMS: problems, REMARKS: remarks}
+
+
+class _Collected:
+    """Stands in for a dataset where the host calls ``map`` on it."""
+
+    def __init__(self, dataset: Any, consumer: str | None) -> None:
+        self._dataset = dataset
+        self._consumer = consumer
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._dataset)
+
+    def map(self, function: HoundDatasetConverter, **kwargs: Any) -> Any:
+        if self._consumer == "predictions" and function.consumer == "sft":
+            function.consumer = "predictions"
+        return self._dataset.map(Collecting(function), features=FEATURES, **kwargs)
+
+
+def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
+    """The host's ``align_dataset`` for our format; other formats pass through.
+
+    Raises:
+        DataError: rows cannot be used, and ``hound.on_bad_rows`` or ``hound.max_bad_rows`` says to stop.
+    """
+    if dataset_attr.formatting != "hound":
+        return original(dataset, dataset_attr, data_args, training_args)
+    predicts = training_args.predict_with_generate and not training_args.do_train
+    stand_in: Any = _Collected(dataset, "predictions" if predicts else None)
+    aligned = original(stand_in, dataset_attr, data_args, training_args)
+    name = f"data set {dataset_attr.dataset_name!r}"
+    if isinstance(aligned, IterableDataset):
+        return _settled_stream(aligned, name)
+    return _settled(aligned, name, training_args)
+
+
+def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
+    report = RowReport(name, rows=len(aligned))
+    problems, remarks = (aligned.data.column(column) for column in (PROBLEMS, REMARKS))
+    for entry in pc.value_counts(remarks).to_pylist():
+        if entry["values"]:
+            report.add_notes(*json.loads(entry["values"]), rows=entry["counts"])
+    good = pc.equal(problems, "")
+    for text in problems.filter(pc.invert(good)).to_pylist():
+        _add(report, text)
+    first = training_args.process_index == 0
+    for remark in report.remarks() if first else ():
+        logger.info_rank0(remark)
+    if report.bad:
+        listed = Path(training_args.output_dir or ".") / LIST
+        if first:
+            write_whole(listed, to_lines(report.entries))
+        chosen = settings()
+        logger.warning_rank0(report.settle(chosen.on_bad_rows, chosen.max_bad_rows, listed, HOW_TO_SKIP))
+        aligned = aligned.select(pc.indices_nonzero(good).to_pylist())
+    return aligned.remove_columns([PROBLEMS, REMARKS])
+
+
+def _add(report: RowReport, text: str) -> None:
+    (file, row, identity), found = json.loads(text)
+    report.add(Place(file, row, identity), [Problem(*problem) for problem in found])
+
+
+def _settled_stream(aligned: IterableDataset, name: str) -> IterableDataset:
+    """Rows of a stream are not known beforehand: the first bad one stops, or bad ones are left out and logged."""
+    skips = settings().on_bad_rows == "skip"
+    report = RowReport(name)
+
+    def usable(problems: str) -> bool:
+        report.rows += 1
+        if problems:
+            _add(report, problems)
+            if not skips or report.bad > max(settings().max_bad_rows * report.rows, 10):
+                report.settle("error", 0.0, None, HOW_TO_SKIP)
+            logger.warning(f"on_bad_rows: skip: {report.entries.pop()}")
+        return not problems
+
+    return aligned.filter(usable, input_columns=[PROBLEMS]).remove_columns([PROBLEMS, REMARKS])
+
+
+def paths_of(items: Iterable[Any]) -> list[str]:
+    """Every path of an aligned row's media."""
+    return [path for item in items for path in ([item] if isinstance(item, str) else item)]
