@@ -6,16 +6,16 @@ Conversations: ``{"video" | "image", "conversations": [{"from", "value"}, ...]}`
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from typing import Any, Literal
+
+from hound_plugin.records.media_paths import is_image_path
 
 VIDEO_TOKEN, IMAGE_TOKEN = "<video>", "<image>"
 VIDEO_FIELDS = ("video", "videos")
 IMAGE_FIELDS = ("image", "images", "frame")
 QUESTION_FIELDS = ("prompt", "question")
 ROLES = {"human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant"}
-IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 RowKind = Literal["auto", "conversations", "pairs"]
 
 
@@ -79,16 +79,12 @@ def _media(record: dict[str, Any], names: tuple[str, ...], checked: Checked) -> 
     if value is None:
         return []
     items = value if isinstance(value, list) else [value]
-    if names is VIDEO_FIELDS and items and value is items and all(_is_image(item) for item in items):
+    if names is VIDEO_FIELDS and items and value is items and all(is_image_path(item) for item in items):
         return [items]  # one clip as a list of frames
     bad = [item for item in items if not (isinstance(item, str) or _is_texts(item))]
     if bad:
         checked.problems.append(Problem("media field", f"a path was expected, found {bad[0]!r:.80}"))
     return [item for item in items if isinstance(item, str) or _is_texts(item)]
-
-
-def _is_image(item: Any) -> bool:
-    return isinstance(item, str) and os.path.splitext(item)[1].lower() in IMAGE_SUFFIXES
 
 
 def _is_texts(item: Any) -> bool:

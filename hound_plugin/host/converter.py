@@ -18,8 +18,8 @@ from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, re
 
 from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
 from hound_plugin.host.settings_state import settings
-from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question
+from hound_plugin.records.media_paths import find_media, is_image_path
 
 NAME = "hound"
 _VIDEO_FIELDS = ("video", "videos")
@@ -163,14 +163,6 @@ class HoundDatasetConverter(DatasetConverter):
         row = locate_row(self.dataset_attr, self.data_args, example)
         name = f"dataset {self.dataset_attr.dataset_name!r}"
         return f"{name}, {'row unknown' if row is None else f'row {row}'}, id {example.get('id')!r}"
-
-
-def find_media(name: str, media_dir: str | None) -> str | None:
-    """The path of a clip, a folder of frames or an image: under ``media_dir``, or else as it is; None if absent."""
-    for candidate in (os.path.join(media_dir, name) if media_dir else name, name):
-        if os.path.exists(candidate):
-            return candidate
-    return None
 
 
 def locate_row(attr: Any, data_args: Any, example: dict[str, Any]) -> int | None:

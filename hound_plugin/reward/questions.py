@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError, MediaNotFoundError
+from hound_plugin.records.media_paths import find_media, media_exists
 from hound_plugin.reward.storage import Row, read_rows
 
 _PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")
@@ -134,8 +135,7 @@ def _find(media: Any, media_dir: str | None) -> Any:
         return [_find(item, media_dir) for item in media]
     if not isinstance(media, str):
         return media
-    under = os.path.join(media_dir, media) if media_dir else media
-    return under if os.path.exists(under) or not os.path.exists(media) else media
+    return find_media(media, media_dir) or (os.path.join(media_dir, media) if media_dir else media)
 
 
 def media_files(paths: Any) -> list[str]:
@@ -144,9 +144,9 @@ def media_files(paths: Any) -> list[str]:
 
 
 def _check_media(questions: Iterable[Question], media_dir: str | None) -> None:
-    gone = [q for q in questions if not all(os.path.exists(path) for path in media_files(q.paths))]
+    gone = [q for q in questions if not all(media_exists(path) for path in media_files(q.paths))]
     if gone:
-        first = next(path for path in media_files(gone[0].paths) if not os.path.exists(path))
+        first = next(path for path in media_files(gone[0].paths) if not media_exists(path))
         raise MediaNotFoundError(
             f"{len(gone)} questions show clips that are not there: {_some([q.id for q in gone])}; first missing path "
             f"{first}. Set `media_dir` (now {media_dir}) to the folder that the paths begin in.",

@@ -212,7 +212,7 @@ def digests(run: Run) -> dict[str, str] | None:
     """Hash of each question's clip, where requests show it; computed once."""
     if run.settings.judge.backend != "vision":
         return None
-    from hound_plugin.judge.vision import media_digest
+    from hound_plugin.records.media_identity import media_digest
 
     if run.digests is None:
         run.digests = {question.id: media_digest(question.paths) for question in run.questions}
