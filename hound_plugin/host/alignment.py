@@ -97,7 +97,8 @@ def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
     problems, remarks = (aligned.data.column(column) for column in (PROBLEMS, REMARKS))
     for entry in pc.value_counts(remarks).to_pylist():
         if entry["values"]:
-            report.add_notes(*json.loads(entry["values"]), rows=entry["counts"])
+            notes, unknown = json.loads(entry["values"])
+            report.add_notes(notes, unknown, entry["counts"])
     good = pc.equal(problems, "")
     for text in problems.filter(pc.invert(good)).to_pylist():
         _add(report, text)

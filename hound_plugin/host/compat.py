@@ -80,7 +80,7 @@ def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, all
 
     args = settings_state.take_settings(read_args(args))
     parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
-    settings_state.remember_template(next((part.template for part in parsed if hasattr(part, "template")), None))
+    settings_state.remember_arguments(parsed)
     return parsed
 
 
@@ -232,12 +232,12 @@ def _find_medias(original: Callable[..., Any], self: Any, medias: Any) -> Any:
 
 
 def patch_data_loader(module: Any) -> None:
-    """Check tokenised rows and media before training, and type the media columns.
+    """Collect the problems of all rows, check tokenised rows and media before training, and type the media columns.
 
-    See :mod:`hound_plugin.host.checks` and :mod:`hound_plugin.host.typed`. Removable when the host validates truncation
+    See :mod:`hound_plugin.host.alignment`, ``checks`` and ``typed``. Removable when the host validates truncation
     of placeholders (LlamaFactory#9146, #7696) and media, and gives ``Dataset.map`` the features of its columns.
     """
-    from hound_plugin.host import checks, typed
+    from hound_plugin.host import alignment, checks, typed
 
     for name in (
         "SupervisedDatasetProcessor",
@@ -247,7 +247,7 @@ def patch_data_loader(module: Any) -> None:
     ):
         _wrap(getattr(module, name), "_encode_data_example", checks.checked_encoding)
     _wrap(module, "get_dataset", checks.checked_dataset)
-    _wrap(module, "align_dataset", typed.typed_alignment)
+    _wrap(module, "align_dataset", alignment.align)
     _wrap(module, "_get_preprocessed_dataset", typed.typed_tokenisation)
 
 

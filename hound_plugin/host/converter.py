@@ -1,7 +1,6 @@
 """Dataset format ``hound`` in the host: what :mod:`hound_plugin.records` reads, in the host's aligned form.
 
-A media item of the aligned form is a text: the path of a file or of a folder of frames, or the paths of a clip's frames,
-a line each and each with its line end (:func:`to_column`, :func:`from_column`), because a column has one type.
+Media items of the aligned form are texts, see :mod:`hound_plugin.host.media_column`.
 """
 
 from __future__ import annotations
@@ -13,20 +12,21 @@ from typing import Any
 
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
 
-from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
+from hound_plugin.errors import DataError
+from hound_plugin.host.media_column import frames_to_column
 from hound_plugin.host.settings_state import settings, stage
 from hound_plugin.processing.prompt import normalise_question
-from hound_plugin.records.bad_rows import Place
+from hound_plugin.records.bad_rows import MISSING, Place, error_of
 from hound_plugin.records.consumers import ConsumerName, check, placed
-from hound_plugin.records.media_paths import find_media
+from hound_plugin.records.embedded_media import as_file
+from hound_plugin.records.media_paths import find_media, with_part
 from hound_plugin.records.parse import parse
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Media, Parsed, Problem, Record
 
 NAME = "hound"
-MISSING = "media missing"
 Message = dict[str, str]
-# settings of dataset_info.json's `columns` -> the field's name in a record, where they differ from the host's own default
+# `columns` of dataset_info.json -> what the host sets by itself, and the field that the parser knows
 _COLUMNS = {
     "messages": ("conversations", "conversations"),
     "videos": (None, "videos"),
@@ -68,9 +68,7 @@ class HoundDatasetConverter(DatasetConverter):
         """
         aligned, parsed, place = self.aligned(example)
         if parsed.problems:
-            names = {problem.name for problem in parsed.problems}
-            kinds: dict[str, type[DataError | MediaNotFoundError]] = {"placeholders": PlaceholderError, MISSING: MediaNotFoundError}
-            kind = kinds.get(names.pop(), DataError) if len(names) == 1 else DataError
+            kind = error_of(problem.name for problem in parsed.problems)
             raise kind(f"{place}: {'; '.join(map(str, parsed.problems))}. Correct or remove the row.")
         return aligned
 
@@ -127,7 +125,28 @@ class HoundDatasetConverter(DatasetConverter):
     # --- media
 
     def _found(self, record: Record, problems: list[Problem]) -> list[str]:
-        return [to_column(item, [self._path(name, problems) for name in item.names]) for item in record.media]
+        """A text for each of the record's media, see the module."""
+        items = []
+        for item in record.media:
+            paths = [as_file(item)] if item.bytes is not None else [self._path(name, problems) for name in item.names]
+            if item.frames:
+                items.append(frames_to_column(paths))
+            else:
+                items.append(self._part(item, paths[0], problems))
+        return items
+
+    def _part(self, item: Media, path: str, problems: list[Problem]) -> str:
+        if item.start is None and item.end is None:
+            return path
+        try:
+            if os.path.isdir(path):
+                raise DataError(
+                    "expected a video file beside `start` and `end`, found a folder of frames: it has no clock"
+                )
+            return with_part(path, item.start, item.end)
+        except DataError as error:
+            problems.append(Problem("part of a clip", "start", str(error)))
+            return path
 
     def _path(self, name: str, problems: list[Problem]) -> str:
         path = find_media(name, self.data_args.media_dir)
@@ -160,16 +179,6 @@ def empty_row() -> dict[str, Any]:
     """An aligned row with nothing in it."""
     names = ("_images", "_videos", "_audios")
     return {"_prompt": [], "_response": [], "_system": "", "_tools": "", **dict.fromkeys(names)}
-
-
-def to_column(item: Media, paths: list[str]) -> str:
-    """A clip or an image as a text for a column; see the module."""
-    return "".join(f"{path}\n" for path in paths) if item.frames else paths[0]
-
-
-def from_column(item: Any) -> Any:
-    """The inverse: a path, or the list of a clip's frames; other media as they are."""
-    return item.splitlines() if isinstance(item, str) and "\n" in item else item
 
 
 def register() -> None:

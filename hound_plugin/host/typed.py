@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from datasets import Dataset, Features, Sequence, Value
+from datasets import Dataset, Features, Value
 
 MEDIA = ("images", "videos", "audios")
 
@@ -32,23 +32,6 @@ class _TypedMap:
         """``Dataset.map`` with features; a data set whose first row is dropped keeps the host's way."""
         features = self._features(function, batched) if len(self._dataset) else None
         return self._dataset.map(function, batched=batched, features=features, **kwargs)
-
-
-def typed_alignment(original: Callable[..., Any], dataset: Any, dataset_attr: Any, *args: Any) -> Any:
-    """The host's ``align_dataset`` for our format, with typed media columns."""
-    if dataset_attr.formatting != "hound" or not isinstance(dataset, Dataset):
-        return original(dataset, dataset_attr, *args)
-
-    def features(function: Any, batched: bool) -> Features:
-        inferred = Dataset.from_list([function(dataset[0])]).features
-        nested = any(_is_nested(dataset.features.get(name)) for name in ("video", "videos", dataset_attr.videos))
-        for name in MEDIA:
-            if inferred[f"_{name}"] == Value("null"):
-                path = Value("string")
-                inferred[f"_{name}"] = Sequence(Sequence(path) if nested and name == "videos" else path)
-        return inferred
-
-    return original(_TypedMap(dataset, features), dataset_attr, *args)
 
 
 def typed_tokenisation(
@@ -87,8 +70,3 @@ def typed_tokenisation(
 
 def _is_typed(feature: Any) -> bool:
     return feature is not None and feature != Value("null")
-
-
-def _is_nested(feature: Any) -> bool:
-    """Whether a record's media column holds lists: a clip as a list of frames."""
-    return feature is not None and hasattr(feature, "feature")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.media.frames import IMAGE_SUFFIXES
+from hound_plugin.records.media_identity import media_identity
 
 _FORMAT = 1  # raise it when the meaning of an entry changes
 
@@ -21,8 +21,9 @@ _FORMAT = 1  # raise it when the meaning of an entry changes
 class FrameCache:
     """Float32 arrays as ``.npy`` files under one folder; safe for many processes on one file system.
 
-    An entry belongs to the absolute path, size and modification time of its media and to every parameter of the
-    processing: what changes is made anew, and the old entry stays until the folder is deleted.
+    An entry belongs to the absolute path, size and modification time of its media (of a folder: to its frames in their
+    order), to the part of a clip that was asked for, and to every parameter of the processing: what changes is made
+    anew, and the old entry stays until the folder is deleted.
 
     Args:
         folder: created if missing.
@@ -44,10 +45,7 @@ class FrameCache:
         Returns:
             64 hexadecimal digits; None for media in memory and for paths that cannot be looked at.
         """
-        try:
-            identity = _identity(video)
-        except OSError:
-            return None
+        identity = media_identity(video)
         if identity is None:
             return None
         text = json.dumps([_FORMAT, identity, params], sort_keys=True)
@@ -90,22 +88,3 @@ class FrameCache:
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.npy"
-
-
-def _identity(video: Any) -> Any:
-    if isinstance(video, str | Path):
-        path = os.path.abspath(video)
-        if not os.path.isdir(path):
-            return [path, *_stamp(os.stat(path))]
-        with os.scandir(path) as entries:
-            return [
-                path,
-                sorted([e.name, *_stamp(e.stat())] for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES)),
-            ]
-    if isinstance(video, list | tuple) and video and all(isinstance(item, str | Path) for item in video):
-        return [_identity(item) for item in video]
-    return None
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns

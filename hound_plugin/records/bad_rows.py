@@ -9,15 +9,20 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
-from hound_plugin.errors import DataError
+from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
 from hound_plugin.records.record import Note, Problem
 
 OnBadRows = Literal["error", "skip"]
 LIST = "bad_rows.jsonl"
+MISSING = "media missing"
+_ERRORS: dict[str, type[DataError | MediaNotFoundError]] = {
+    "placeholders": PlaceholderError,
+    MISSING: MediaNotFoundError,
+}
 MAX_SHARE = 0.01
 _SHOWN = 30  # kinds of problems in a message
 
@@ -32,7 +37,8 @@ class Place:
 
     def __str__(self) -> str:
         row = "row unknown" if self.row is None else f"row {self.row}"
-        return f"{self.file}, {row}" + (f", id {self.id!r}" if self.id else "")
+        parts = [self.file, row, f"id {self.id!r}" if self.id else ""]
+        return ", ".join(part for part in parts if part)
 
 
 @dataclass
@@ -92,6 +98,7 @@ class RowReport:
         for name, count in self.counts.most_common(_SHOWN):
             place, problem = self.examples[name]
             where = f"`{problem.field}`: " if problem.field else ""
+            place = replace(place, file="") if place.file == self.what else place
             lines.append(f"{count:>9,}  {name:<{width}}  {place}: {where}{problem.detail}")
         if len(self.counts) > _SHOWN:
             lines.append(f"           and {len(self.counts) - _SHOWN} more kinds")
@@ -121,13 +128,20 @@ class RowReport:
         of = f"{self.bad:,} of {self.rows:,} rows of {self.what} cannot be used"
         place = f" All of them are listed in {listed}." if listed else ""
         if policy == "error":
-            raise DataError(f"{of}:\n{self.table()}\nCorrect or remove them, or leave them out with {how_to_skip}.{place}")
+            todo = f"Correct or remove them, or leave them out with {how_to_skip}.{place}"
+            raise error_of(self.counts)(f"{of}:\n{self.table()}\n{todo}")
         if self.bad > max_share * self.rows:
             raise DataError(
                 f"{of}, which is more than the share of {max_share:g} that may be left out (`max_bad_rows`):\n"
                 f"{self.table()}\nCorrect them, or raise `max_bad_rows`.{place}"
             )
         return f"{of} and are left out:\n{self.table()}\n{place.strip()}".rstrip()
+
+
+def error_of(names: Iterable[str]) -> type[DataError | MediaNotFoundError]:
+    """The class of error that fits: a narrower one where all problems are of its kind."""
+    kinds = {_ERRORS.get(name, DataError) for name in names}
+    return kinds.pop() if len(kinds) == 1 else DataError
 
 
 def to_lines(entries: Sequence[dict[str, object]]) -> str:

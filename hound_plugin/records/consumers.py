@@ -71,8 +71,8 @@ def _question(record: Record, found: Findings) -> None:
 def _one_question(record: Record, found: Findings) -> None:
     if not record.id:
         found.problem("no id", "id", "an id, by which answers and scores are kept", None)
-    if record.is_pair:
-        return
+    if len(record.media) > 1:
+        found.problem("several media", "video", "one clip or image a question", [item.path for item in record.media])
     if len(record.questions) > 1:
         expected = "one question a row; write a row for each"
         found.problem("several questions", "conversations", expected, record.questions)

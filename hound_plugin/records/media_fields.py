@@ -49,7 +49,7 @@ def items_of(value: Any, kind: MediaKind, where: str, found: Findings) -> tuple[
 def _item(value: Any, kind: MediaKind, where: str, found: Findings) -> Media | None:
     if isinstance(value, os.PathLike):
         value = os.fspath(value)
-    if isinstance(value, str) and value.strip():
+    if isinstance(value, str) and value.strip() and "\n" not in value:
         return Media(kind, value)
     if isinstance(value, list | tuple) and kind == "video" and value and all(_is_path(item) for item in value):
         return Media(kind, frames=tuple(_path(item) for item in value))

@@ -177,8 +177,9 @@ def _conversation(row: Mapping[str, Any], found: Findings) -> tuple[Conversation
     for name in lists[1:]:
         if row[name] != row[lists[0]]:
             found.problem("two conversations", name, f"the same as in `{lists[0]}`", row[name])
-    if _options(row, Findings()):
-        found.problem("options", _first_name(row, fields.OPTIONS), "a question in `question` beside them", lists[0])
+    options = _options(row, found)
+    if options and not any(all(text in turn.text for text in options.values()) for turn in conversation.turns):
+        found.problem("options", _first_name(row, fields.OPTIONS), "a question that shows them", lists[0])
     _look_at_question_beside(row, conversation, found)
     return conversation, caption
 

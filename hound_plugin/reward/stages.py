@@ -14,6 +14,7 @@ from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.openai_client import OpenAIClient
 from hound_plugin.judge.runner import Limits, Outcome, run_tasks
+from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.reward.backends import (
     make_judge,
     make_limits,
@@ -73,7 +74,8 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
         SettingsError: a folder that cannot be written, no key, a bad protocol.
         LedgerError: a ledger made with another protocol.
     """
-    questions = read_questions(settings.questions, settings.media_dir, settings.limit)
+    report = RowReport(settings.questions)
+    questions = read_run_questions(settings, report)
     check_fields(questions, needed_fields(settings.judge), f"judge.backend {settings.judge.backend}")
     blind = [question.id for question in questions if not question.medium]
     if settings.judge.backend == "vision" and blind:
@@ -89,7 +91,24 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
             f"{error} The same answers can be judged in a new folder: sample.backend=given "
             f"sample.answers={folder / ANSWERS}."
         ) from error
+    for line in report.remarks():
+        say(line)
+    if report.bad:
+        write_whole(folder / LIST, to_lines(report.entries))
+        say(f"warning: {report.settle('skip', settings.max_bad_rows, folder / LIST, '')}")
     return Run(settings, folder, questions, say, make_generator)
+
+
+def read_run_questions(settings: RewardSettings, report: RowReport | None = None) -> list[Question]:
+    """The questions of a run, by its settings; errors as :func:`hound_plugin.reward.questions.read_questions`."""
+    return read_questions(
+        settings.questions,
+        settings.media_dir,
+        settings.limit,
+        on_bad_rows=settings.on_bad_rows,
+        max_bad_rows=settings.max_bad_rows,
+        report=report,
+    )
 
 
 # --- sample
@@ -212,7 +231,7 @@ def digests(run: Run) -> dict[str, str] | None:
     """Hash of each question's clip, where requests show it; computed once."""
     if run.settings.judge.backend != "vision":
         return None
-    from hound_plugin.judge.vision import media_digest
+    from hound_plugin.records.media_identity import media_digest
 
     if run.digests is None:
         run.digests = {question.id: media_digest(question.paths) for question in run.questions}

@@ -20,7 +20,7 @@ from transformers import StoppingCriteriaList
 
 import hound_plugin
 from hound_plugin.errors import ContextLengthError, MediaError, SettingsError
-from hound_plugin.media.memory import BoundedMemory
+from hound_plugin.media.pixel_memory import BoundedMemory
 from hound_plugin.model.generation import RoleStop, cut_roles, filter_roles, new_tokens
 from hound_plugin.model.inference import CAPTION_QUESTION, HoundModel
 from tests.goldens import ROOT, SFT
