@@ -11,11 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from hound_plugin.corpus.files import whole_file
 from hound_plugin.corpus.records import check_record, media_of
-from hound_plugin.corpus.rows import Row, read_rows
 from hound_plugin.corpus.shapes import convert_record
 from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.records.files import whole_file
+from hound_plugin.records.jsonl import Row, read_rows
 
 CAPTION_PROMPT = "Describe the video in detail."
 SIDES = ("train", "heldout")

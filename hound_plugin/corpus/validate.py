@@ -13,12 +13,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TextIO
 
-from hound_plugin.corpus.files import whole_file
 from hound_plugin.corpus.media_check import Depth, Media, check_many
 from hound_plugin.corpus.records import Problem, RowKind, check_record
 from hound_plugin.corpus.relocate import Places, corrected, find_places, missing_names
-from hound_plugin.corpus.rows import Row, read_rows
 from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.records.files import whole_file
+from hound_plugin.records.jsonl import Row, read_rows
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,7 @@ def _prepare(path: Path, options: Options, places: Places | None) -> Iterator[tu
         for row in _rows(path, options):
             bar.update(row.size)
             if row.value is None:
-                yield _Ready(row, None, [Problem("no object", row.reason)]), [], False
+                yield _Ready(row, None, [Problem(row.problem, row.reason)]), [], False
                 continue
             record, problems = row.value, []
             if places is not None:

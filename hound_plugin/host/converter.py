@@ -8,7 +8,6 @@ Source: llava/train/train.py and dpo_scripts/run_dpo.py of github.com/RifleZhang
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +19,7 @@ from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
 from hound_plugin.host.settings_state import settings
 from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question
+from hound_plugin.records.jsonl import read_rows
 
 NAME = "hound"
 _VIDEO_FIELDS = ("video", "videos")
@@ -180,13 +180,12 @@ def locate_row(attr: Any, data_args: Any, example: dict[str, Any]) -> int | None
         return None
     wanted = {key: value for key, value in example.items() if value is not None}
     try:
-        with path.open(encoding="utf-8") as file:
-            rows = json.load(file) if path.suffix == ".json" else map(json.loads, filter(str.strip, file))
-            for number, row in enumerate(rows, 1):
-                if row.get("id") == wanted.get("id") and all(
-                    row.get(key) == wanted[key] for key in ("video", "prompt") if key in wanted
-                ):
-                    return number
+        for row in read_rows(path):
+            values = row.value
+            if values is not None and values.get("id") == wanted.get("id") and all(
+                values.get(key) == wanted[key] for key in ("video", "prompt") if key in wanted
+            ):
+                return row.number
     except (OSError, ValueError, AttributeError):
         return None
     return None

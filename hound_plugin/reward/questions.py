@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError, MediaNotFoundError
-from hound_plugin.reward.storage import Row, read_rows
+from hound_plugin.records.jsonl import read_objects
+from hound_plugin.reward.storage import Row
 
 _PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")
 _HUMAN, _GPT = ("human", "user"), ("gpt", "assistant")
@@ -70,7 +71,7 @@ def read_questions(path: str | Path, media_dir: str | None, limit: int | None = 
     problems = Counter[str]()
     examples: dict[str, list[str]] = {}
     seen: set[str] = set()
-    for number, row in enumerate(read_rows(path), 1):
+    for number, row in enumerate(read_objects(path, complete=True), 1):
         if limit is not None and len(questions) >= limit:
             break
         problem = _problem(row, seen)

@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 
 from hound_plugin import cli
-from hound_plugin.corpus import rows as rows_module
 from hound_plugin.corpus.records import check_record
 from hound_plugin.corpus.relocate import find_places
-from hound_plugin.corpus.rows import read_rows
 from hound_plugin.corpus.validate import Options, validate
-from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.errors import SettingsError
 from tests.corpus.conftest import PEAK, environment
 from tests.corpus.hub import clips, conversation, frame, lines, preference
 
@@ -177,28 +175,6 @@ def test_media_are_opened(processes: int, media: Path, tmp_path: Path) -> None:
     assert found == sorted(found)
     assert validate(path, Options(str(media), "exists")).problems == {"media missing": 30}
     assert validate(path, Options(str(media), "none")).problems == {}
-
-
-def test_arrays_lists_and_odd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"id": 1}, 2, {"id": 3}], indent=1))
-    assert [(row.number, row.value) for row in read_rows(path)] == [(1, {"id": 1}), (2, None), (3, {"id": 3})]
-    path.write_bytes(b"\xef\xbb\xbf" + b'{"id": 1}\r\n\xff\n')
-    assert [row.value for row in read_rows(path)] == [{"id": 1}, None]
-    path.write_text("[1, 2")
-    with pytest.raises(DataError, match="Expected a JSON array"):
-        list(read_rows(path))
-    monkeypatch.setattr(rows_module, "LARGEST_ARRAY", 3)
-    with pytest.raises(DataError, match="jq -c"):
-        list(read_rows(path))
-    path.write_text("")
-    with pytest.raises(DataError, match="it is empty"):
-        list(read_rows(path))
-    with pytest.raises(DataError, match="there is none at"):
-        list(read_rows(tmp_path / "none"))
-    monkeypatch.setattr(rows_module, "LONGEST_LINE", 64)
-    path.write_text('{"id": "' + "x" * 500 + '"}\n{"id": 2}\n')
-    assert [(row.number, row.value) for row in read_rows(path)] == [(1, None), (2, {"id": 2})]
 
 
 def test_paths_are_corrected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
