@@ -182,8 +182,10 @@ def locate_row(attr: Any, data_args: Any, example: dict[str, Any]) -> int | None
     try:
         for row in read_rows(path):
             values = row.value
-            if values is not None and values.get("id") == wanted.get("id") and all(
-                values.get(key) == wanted[key] for key in ("video", "prompt") if key in wanted
+            if (
+                values is not None
+                and values.get("id") == wanted.get("id")
+                and all(values.get(key) == wanted[key] for key in ("video", "prompt") if key in wanted)
             ):
                 return row.number
     except (OSError, ValueError, AttributeError):

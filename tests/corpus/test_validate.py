@@ -137,18 +137,21 @@ def run_cli(*arguments: object) -> int:
 def test_the_table_and_the_bad_rows(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.jsonl"
     missing = conversation("clip_gone", 3)
-    path.write_bytes(lines([conversation("clip_a", 1)]) + b"\n{oops\n[1]\n" + lines([missing, pair(chosen="")]))
+    twice = b'{"id": "a", "video": "clip_a", "video": "clip_b"}\n'
+    path.write_bytes(lines([conversation("clip_a", 1)]) + b"\n{oops\n[1]\n" + lines([missing, pair(chosen="")]) + twice)
     assert run_cli(path, "--media-dir", media) == 1
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["no", "object", "2"]
-    assert out.splitlines()[-1] == "5 rows, 4 with problems"
+    assert out.splitlines()[-1] == "6 rows, 5 with problems"
     report = [json.loads(line) for line in (tmp_path / "rows.bad.jsonl").read_text().splitlines()]
     assert [(row["line"], row["id"], row["problem"]) for row in report] == [
         (3, None, "no object"),
         (4, None, "no object"),
         (5, "clip_gone_3", "media missing"),
         (6, "clip_a_0", "no chosen"),
+        (7, None, "key twice"),
     ]
+    assert report[-1]["detail"] == "the key 'video' stands twice in one object; remove one of the two"
     assert run_cli(path, "--media", "none", "--limit", 1) == 0
     assert not (tmp_path / "rows.bad.jsonl").exists() or "1 rows, 0 with" in capsys.readouterr().out
 
