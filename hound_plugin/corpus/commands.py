@@ -208,7 +208,7 @@ def add_convert(commands: Commands) -> None:
         "Reads JSON or JSONL of LLaVA, ShareGPT or OpenAI messages, questions and answers, captions, or preferences, "
         'and writes JSONL for `"formatting": "hound"`. With --split, every clip is in the training file or in the '
         "held-out one, never in both, by its name alone: it falls on the same side in every file. Rows that cannot be "
-        "used are listed in NAME.bad.jsonl with their reasons, and nothing else is written unless they may be left out.",
+        "used are listed in NAME.bad.jsonl, with reasons; nothing else is written then, unless told to leave them out.",
         "  hound corpus convert theirs.json ours.jsonl\n"
         "  hound corpus convert ours.jsonl ours.jsonl --split 0.05 --seed 1    ours.train.jsonl, ours.heldout.jsonl\n"
         "  hound corpus convert pairs.jsonl kto.jsonl --labels\n"

@@ -5,14 +5,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.records.files import whole_file
 from hound_plugin.records.media_identity import media_identity
 
 _FORMAT = 1  # raise it when the meaning of an entry changes
@@ -72,19 +71,8 @@ class FrameCache:
         Raises:
             OSError: the disk is full or not writable.
         """
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.save(file, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with whole_file(self._path(key), "wb") as file:
+            np.save(file, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.npy"

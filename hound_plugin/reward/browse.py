@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError, MediaError
+from hound_plugin.records.files import append_rows
 from hound_plugin.records.frame_order import list_frames
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import cut_part, is_image_path
 from hound_plugin.reward.questions import media_files
 from hound_plugin.reward.settings import RewardSettings
 from hound_plugin.reward.stages import EXCLUDED, excluded_ids, read_run_questions
-from hound_plugin.reward.storage import Row, append_rows, locked, read_rows
+from hound_plugin.reward.storage import Row, locked
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Browser:
         """
         self.folder = Path(settings.folder)
         pair_file = self.folder / "pairs" / f"{settings.pairs.name}.jsonl"
-        self.pairs = list(read_rows(pair_file))
+        self.pairs = list(read_objects(pair_file))
         if not self.pairs:
             raise DataError(f"{pair_file}: there are no pairs to read. Run `hound reward pairs` first.")
         questions = read_run_questions(settings.changed(limit=None))

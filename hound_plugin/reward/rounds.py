@@ -7,7 +7,6 @@ rounds are left as they are, and a round that was stopped goes on where it stopp
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,11 +17,13 @@ from typing import Any
 import yaml
 
 from hound_plugin.errors import DataError, JudgeError, SettingsError
+from hound_plugin.records.files import write_json, write_rows, write_whole
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.questions import make_seed
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.settings import RewardSettings
 from hound_plugin.reward.stages import MakeGenerator, open_run
-from hound_plugin.reward.storage import open_folder, read_rows, write_json, write_whole
+from hound_plugin.reward.storage import open_folder
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
 """Keys of the host's recipe that a round sets itself."""
@@ -105,12 +106,12 @@ def _share(settings: RewardSettings, place: Path, number: int) -> Path:
     target = place / "questions.jsonl"
     rounds = settings.iterate.rounds
     if not target.is_file():
-        rows = list(read_rows(settings.questions))
+        rows = list(read_objects(settings.questions, complete=True))
         if settings.iterate.shards:
             order = sorted(rows, key=lambda row: make_seed("share", settings.seed, row.get("id")))
             chosen = {id(row) for row in order[number - 1 :: rounds]}
             rows = [row for row in rows if id(row) in chosen]
-        write_whole(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+        write_rows(target, rows)
     return target
 
 

@@ -15,6 +15,8 @@ from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.openai_client import OpenAIClient
 from hound_plugin.judge.runner import Limits, Outcome, run_tasks
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
+from hound_plugin.records.files import write_json, write_rows, write_whole
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.backends import (
     make_judge,
     make_limits,
@@ -38,7 +40,7 @@ from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
 from hound_plugin.reward.questions import Question, check_fields, read_questions
 from hound_plugin.reward.scoring import FILE, LEDGER, Judge, judge_of, latest, make_tasks, write_scores
 from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings
-from hound_plugin.reward.storage import open_folder, read_rows, write_json, write_whole
+from hound_plugin.reward.storage import open_folder
 
 SAMPLER_LEDGER, SAMPLING = "sampler.sqlite", "sample/1"
 EXCLUDED = "excluded.jsonl"
@@ -285,7 +287,7 @@ def pairs(run: Run) -> PairResult:
         provenance["smoke_test"] = SMOKE_TEST
     rows = [pair_row(pair, provenance) for pair in result.pairs]
     target = run.folder / "pairs"
-    write_whole(target / f"{settings.name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_rows(target / f"{settings.name}.jsonl", rows)
     info = _dataset_info(target)
     info[settings.name] = {"file_name": f"{settings.name}.jsonl", "formatting": "hound", "ranking": True}
     write_json(target / "dataset_info.json", info)
@@ -313,5 +315,5 @@ def _dataset_info(target: Path) -> dict[str, Any]:
 
 def excluded_ids(folder: Path) -> frozenset[str]:
     """Ids of pairs that somebody dropped by hand; the last row of an id counts."""
-    state = {str(row["id"]): bool(row.get("excluded", True)) for row in read_rows(folder / EXCLUDED) if "id" in row}
+    state = {str(row["id"]): bool(row.get("excluded", True)) for row in read_objects(folder / EXCLUDED) if "id" in row}
     return frozenset(name for name, out in state.items() if out)

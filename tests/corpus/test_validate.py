@@ -11,12 +11,10 @@ from typing import Any
 import pytest
 
 from hound_plugin import cli
-from hound_plugin.corpus import rows as rows_module
 from hound_plugin.corpus.records import check_record
 from hound_plugin.corpus.relocate import find_places
-from hound_plugin.corpus.rows import read_rows
 from hound_plugin.corpus.validate import Options, validate
-from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.errors import SettingsError
 from tests.corpus.conftest import PEAK, environment
 from tests.corpus.hub import clips, conversation, frame, lines, preference
 
@@ -139,18 +137,21 @@ def run_cli(*arguments: object) -> int:
 def test_the_table_and_the_bad_rows(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.jsonl"
     missing = conversation("clip_gone", 3)
-    path.write_bytes(lines([conversation("clip_a", 1)]) + b"\n{oops\n[1]\n" + lines([missing, pair(chosen="")]))
+    twice = b'{"id": "a", "video": "clip_a", "video": "clip_b"}\n'
+    path.write_bytes(lines([conversation("clip_a", 1)]) + b"\n{oops\n[1]\n" + lines([missing, pair(chosen="")]) + twice)
     assert run_cli(path, "--media-dir", media) == 1
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["no", "object", "2"]
-    assert out.splitlines()[-1] == "5 rows, 4 with problems"
+    assert out.splitlines()[-1] == "6 rows, 5 with problems"
     report = [json.loads(line) for line in (tmp_path / "rows.bad.jsonl").read_text().splitlines()]
     assert [(row["line"], row["id"], row["problem"]) for row in report] == [
         (3, None, "no object"),
         (4, None, "no object"),
         (5, "clip_gone_3", "media missing"),
         (6, "clip_a_0", "no chosen"),
+        (7, None, "key twice"),
     ]
+    assert report[-1]["detail"] == "the key 'video' stands twice in one object; remove one of the two"
     assert run_cli(path, "--media", "none", "--limit", 1) == 0
     assert not (tmp_path / "rows.bad.jsonl").exists() or "1 rows, 0 with" in capsys.readouterr().out
 
@@ -177,28 +178,6 @@ def test_media_are_opened(processes: int, media: Path, tmp_path: Path) -> None:
     assert found == sorted(found)
     assert validate(path, Options(str(media), "exists")).problems == {"media missing": 30}
     assert validate(path, Options(str(media), "none")).problems == {}
-
-
-def test_arrays_lists_and_odd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"id": 1}, 2, {"id": 3}], indent=1))
-    assert [(row.number, row.value) for row in read_rows(path)] == [(1, {"id": 1}), (2, None), (3, {"id": 3})]
-    path.write_bytes(b"\xef\xbb\xbf" + b'{"id": 1}\r\n\xff\n')
-    assert [row.value for row in read_rows(path)] == [{"id": 1}, None]
-    path.write_text("[1, 2")
-    with pytest.raises(DataError, match="Expected a JSON array"):
-        list(read_rows(path))
-    monkeypatch.setattr(rows_module, "LARGEST_ARRAY", 3)
-    with pytest.raises(DataError, match="jq -c"):
-        list(read_rows(path))
-    path.write_text("")
-    with pytest.raises(DataError, match="it is empty"):
-        list(read_rows(path))
-    with pytest.raises(DataError, match="there is none at"):
-        list(read_rows(tmp_path / "none"))
-    monkeypatch.setattr(rows_module, "LONGEST_LINE", 64)
-    path.write_text('{"id": "' + "x" * 500 + '"}\n{"id": 2}\n')
-    assert [(row.number, row.value) for row in read_rows(path)] == [(1, None), (2, {"id": 2})]
 
 
 def test_paths_are_corrected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -291,6 +291,15 @@ def test_half_a_surrogate_pair_breaks_nothing(values: dict[str, Any], tmp_path: 
     assert read_candidates(Path(settings.folder))["q0"][0]["answer"] == "It moves ? left."
 
 
+def test_a_file_of_answers_that_was_cut_off_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    """What we write may end in the middle of a row; what is handed to us is not taken in part."""
+    given = tmp_path / "given.jsonl"
+    given.write_text('{"id": "q0", "candidate": 0, "answer": "It moves left."}\n{"id": "q1", "candi')
+    settings = build_settings({**values, "sample": {"backend": "given", "answers": str(given)}})
+    with pytest.raises(DataError, match=r"given\.jsonl, line 2: expected a JSON object"):
+        run_stages(start(settings), ("sample",))
+
+
 def test_added_answers_stay_as_they_are(settings: RewardSettings) -> None:
     run = start(settings)
     from hound_plugin.reward.candidates import Sampled
