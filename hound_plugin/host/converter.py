@@ -8,15 +8,14 @@ Source: llava/train/train.py and dpo_scripts/run_dpo.py of github.com/RifleZhang
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
 
 from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
+from hound_plugin.host.row_source import row_of
 from hound_plugin.host.settings_state import settings
 from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question
@@ -40,6 +39,7 @@ class HoundDatasetConverter(DatasetConverter):
             PlaceholderError: ``<video>`` / ``<image>`` and media do not match in number.
             MediaNotFoundError: the record's clip or image does not exist.
         """
+        example, self._number, self._file = row_of(example)
         self._example = example
         videos = self._media(example, (self.dataset_attr.videos, *_VIDEO_FIELDS))
         images = self._media(example, (self.dataset_attr.images, *_IMAGE_FIELDS))
@@ -51,11 +51,10 @@ class HoundDatasetConverter(DatasetConverter):
         else:
             prompt, response = self._conversation(example, token)
         self._check_placeholders(prompt, token, videos or images)
-        system = self.dataset_attr.system
         return {
             "_prompt": prompt,
             "_response": response,
-            "_system": (example.get(system) or "") if system else "",
+            "_system": example.get(self.dataset_attr.system or "system") or "",
             "_tools": "",
             "_images": images or None,
             "_videos": videos or None,
@@ -158,11 +157,11 @@ class HoundDatasetConverter(DatasetConverter):
         return DataError(f"{self._where()}: expected {expected}, found {text[:200]}. Correct or remove the record.")
 
     def _where(self) -> str:
-        """The record's place: data set, row and id."""
-        example = self._example
-        row = locate_row(self.dataset_attr, self.data_args, example)
-        name = f"dataset {self.dataset_attr.dataset_name!r}"
-        return f"{name}, {'row unknown' if row is None else f'row {row}'}, id {example.get('id')!r}"
+        """The record's place: data set, file, row and id."""
+        name = self.dataset_attr.dataset_name
+        file = "" if self._file in (None, name) else f", {self._file}"
+        row = "row unknown" if self._number is None else f"row {self._number}"
+        return f"dataset {name!r}{file}, {row}, id {self._example.get('id')!r}"
 
 
 def find_media(name: str, media_dir: str | None) -> str | None:
@@ -170,25 +169,6 @@ def find_media(name: str, media_dir: str | None) -> str | None:
     for candidate in (os.path.join(media_dir, name) if media_dir else name, name):
         if os.path.exists(candidate):
             return candidate
-    return None
-
-
-def locate_row(attr: Any, data_args: Any, example: dict[str, Any]) -> int | None:
-    """The number, from 1, of the record's line in its file; read only when an error needs it."""
-    path = Path(data_args.dataset_dir) / attr.dataset_name if isinstance(data_args.dataset_dir, str) else None
-    if attr.load_from != "file" or path is None or not path.is_file():
-        return None
-    wanted = {key: value for key, value in example.items() if value is not None}
-    try:
-        with path.open(encoding="utf-8") as file:
-            rows = json.load(file) if path.suffix == ".json" else map(json.loads, filter(str.strip, file))
-            for number, row in enumerate(rows, 1):
-                if row.get("id") == wanted.get("id") and all(
-                    row.get(key) == wanted[key] for key in ("video", "prompt") if key in wanted
-                ):
-                    return number
-    except (OSError, ValueError, AttributeError):
-        return None
     return None
 
 
