@@ -146,6 +146,8 @@ def _load_rows(builder: Json, request: Request, options: dict[str, Any]) -> Any:
     )
     rows.names = names
     rows.download_and_prepare()
+    if not any(part.num_examples for part in rows.info.splits.values()):
+        raise DataError(f"{', '.join(names.values())}: expected rows, found none. Download or write it again.")
     return rows.as_dataset(split=split)
 
 

@@ -44,7 +44,7 @@ def row_of(example: dict[str, Any]) -> tuple[dict[str, Any], int | None, str | N
     try:
         row = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"{file}, row {number}: expected a JSON object, found {text[:200]!r} ({error}).") from None
+        raise DataError(f"{file}, row {number}: expected a JSON object, found {text[:200]} ({error}).") from None
     if not isinstance(row, dict):
         raise DataError(f"{file}, row {number}: expected a JSON object, found {text[:200]}. Correct or remove the row.")
     return row, number, file
