@@ -7,16 +7,18 @@ can be counted, listed, and settled by one policy (:mod:`hound_plugin.records.ba
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-from datasets import Dataset, Features, IterableDataset, Sequence, Value
+from datasets import Dataset, Features, IterableDataset, Value
 from llamafactory.extras import logging
 
+from hound_plugin.host.column_checks import check_columns
 from hound_plugin.host.converter import HoundDatasetConverter
 from hound_plugin.host.settings_state import settings
+from hound_plugin.host.typed import ALIGNED, Encoded
 from hound_plugin.records.bad_rows import LIST, Place, RowReport, to_lines
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.record import Problem
@@ -24,21 +26,7 @@ from hound_plugin.records.record import Problem
 logger = logging.get_logger(__name__)
 
 PROBLEMS, REMARKS = "_hound_problems", "_hound_remarks"
-_MESSAGES = [{"role": Value("string"), "content": Value("string")}]
-_PATHS = Sequence(Value("string"))
-FEATURES = Features(
-    {
-        "_prompt": _MESSAGES,
-        "_response": _MESSAGES,
-        "_system": Value("string"),
-        "_tools": Value("string"),
-        "_images": _PATHS,
-        "_videos": _PATHS,
-        "_audios": _PATHS,
-        PROBLEMS: Value("string"),
-        REMARKS: Value("string"),
-    }
-)
+FEATURES = Features({**ALIGNED, PROBLEMS: Value("string"), REMARKS: Value("string")})
 HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
 
 
@@ -72,15 +60,20 @@ class _Collected:
     def map(self, function: HoundDatasetConverter, **kwargs: Any) -> Any:
         if self._consumer == "predictions" and function.consumer == "sft":
             function.consumer = "predictions"
-        return self._dataset.map(Collecting(function), features=FEATURES, **kwargs)
+        collecting: Any = Collecting(function)
+        if isinstance(self._dataset, Dataset):  # a stream hands its rows on as they are
+            collecting = Encoded(collecting, "_videos", batched=False)
+        return self._dataset.map(collecting, features=FEATURES, **kwargs)
 
 
 def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
-    """The host's ``align_dataset`` for our format; other formats pass through.
+    """The host's ``align_dataset`` for our format; other formats pass through when their columns were checked.
 
     Raises:
-        DataError: rows cannot be used, and ``hound.on_bad_rows`` or ``hound.max_bad_rows`` says to stop.
+        DataError: ``dataset_info.json`` names columns that the rows do not have; or rows cannot be used, and
+            ``hound.on_bad_rows`` or ``hound.max_bad_rows`` says to stop.
     """
+    check_columns(dataset, dataset_attr)
     if dataset_attr.formatting != "hound":
         return original(dataset, dataset_attr, data_args, training_args)
     predicts = training_args.predict_with_generate and not training_args.do_train
@@ -135,8 +128,3 @@ def _settled_stream(aligned: IterableDataset, name: str) -> IterableDataset:
         return not problems
 
     return aligned.filter(usable, input_columns=[PROBLEMS]).remove_columns([PROBLEMS, REMARKS])
-
-
-def paths_of(items: Iterable[Any]) -> list[str]:
-    """Every path of an aligned row's media."""
-    return [path for item in items for path in ([item] if isinstance(item, str) else item)]

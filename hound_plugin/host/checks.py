@@ -15,7 +15,6 @@ from llamafactory.extras import logging
 from tqdm import tqdm
 
 from hound_plugin.errors import DataError, MediaDecodeError, MediaError, SettingsError
-from hound_plugin.host.media_column import from_column
 from hound_plugin.host.settings_state import settings
 from hound_plugin.media.decode import probe
 from hound_plugin.processing.processor import open_image
@@ -193,7 +192,7 @@ def _paths_by_row(dataset: Any) -> Iterable[list[str]]:
 
 def _flat(items: Any) -> list[str]:
     found: list[str] = []
-    for item in map(from_column, items or []):
+    for item in items or []:
         if isinstance(item, str):
             found.append(item)
         elif isinstance(item, list):
@@ -208,7 +207,7 @@ def _distinct_media(dataset: Any) -> dict[str, tuple[str, int]]:
         if column not in dataset.column_names:
             continue
         for row, values in enumerate(dataset.select_columns([column])):
-            for item in map(from_column, values[column] or []):
+            for item in values[column] or []:
                 kind = "image" if column == "images" or isinstance(item, list) else "video"
                 for path in _flat([item]):
                     media.setdefault(path, (kind, row))

@@ -232,12 +232,18 @@ def _find_medias(original: Callable[..., Any], self: Any, medias: Any) -> Any:
 
 
 def patch_data_loader(module: Any) -> None:
-    """Collect the problems of all rows, check tokenised rows and media before training, and type the media columns.
+    """Read JSON rows of our format as text, collect their problems, check media before training, type media columns.
 
-    See :mod:`hound_plugin.host.alignment`, ``checks`` and ``typed``. Removable when the host validates truncation
-    of placeholders (LlamaFactory#9146, #7696) and media, and gives ``Dataset.map`` the features of its columns.
+    See ``row_loading``, ``alignment``, ``checks`` and ``typed`` in :mod:`hound_plugin.host`. Removable when the host
+    reads rows without guessing the types of their columns, validates truncation of placeholders (LlamaFactory#9146,
+    #7696) and media, and gives ``Dataset.map`` the features of its columns.
     """
-    from hound_plugin.host import alignment, checks, typed
+    from hound_plugin.host import alignment, checks, row_loading, typed
+
+    _wrap(module, "_load_single_dataset", row_loading.load_single_dataset)
+    _wrap(module, "load_dataset", row_loading.load_dataset)
+    _wrap(module, "read_cloud_json", row_loading.read_cloud_json)
+    _wrap(module, "merge_dataset", typed.typed_merge)
 
     for name in (
         "SupervisedDatasetProcessor",

@@ -1,6 +1,7 @@
 """Dataset format ``hound`` in the host: what :mod:`hound_plugin.records` reads, in the host's aligned form.
 
-Media items of the aligned form are texts, see :mod:`hound_plugin.host.media_column`.
+A media item of the aligned form is the path of a file or of a folder of frames, with its part
+(``clip.mp4#t=0.5,1.0``) if the row names one, or the list of a clip's frames.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
 
 from hound_plugin.errors import DataError
-from hound_plugin.host.media_column import frames_to_column
+from hound_plugin.host.row_source import BadTextError, row_of
 from hound_plugin.host.settings_state import settings, stage
 from hound_plugin.processing.prompt import normalise_question
 from hound_plugin.records.bad_rows import MISSING, Place, error_of
@@ -74,7 +75,14 @@ class HoundDatasetConverter(DatasetConverter):
 
     def aligned(self, example: Mapping[str, Any]) -> tuple[dict[str, Any], Parsed, Place]:
         """The host's form, or an empty one with the problems; and where the row stands."""
-        row, place = self.row_of(example)
+        name = self.dataset_attr.dataset_name
+        where = f"data set {name!r}"
+        try:
+            row, number, file = row_of(example)
+        except BadTextError as error:
+            place = Place(where if error.file in (None, name) else f"{where}, {error.file}", error.number)
+            return empty_row(), Parsed(None, (Problem(error.problem, "", error.reason),)), place
+        place = Place(where if file in (None, name) else f"{where}, {file}", number)
         parsed = parse(self._renamed(row))
         record = parsed.record
         problems = list(parsed.problems)
@@ -86,10 +94,6 @@ class HoundDatasetConverter(DatasetConverter):
             return empty_row(), Parsed(None, tuple(problems), parsed.notes, parsed.unknown), place
         return self._row(placed(record, self.consumer), media), parsed, place
 
-    def row_of(self, example: Mapping[str, Any]) -> tuple[dict[str, Any], Place]:
-        """The row itself, and where it stands."""
-        return dict(example), Place(f"data set {self.dataset_attr.dataset_name!r}", None)
-
     def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with the fields that ``columns`` names under the names that the parser knows."""
         for setting, (default, field) in _COLUMNS.items():
@@ -98,7 +102,7 @@ class HoundDatasetConverter(DatasetConverter):
                 row = {field: row[name], **{key: value for key, value in row.items() if key not in (name, field)}}
         return row
 
-    def _row(self, record: Record, media: list[str]) -> dict[str, Any]:
+    def _row(self, record: Record, media: list[str | list[str]]) -> dict[str, Any]:
         kind = record.media[0].kind if record.media else None
         prompt = [{"role": turn.role, "content": turn.text} for turn in record.turns]
         if kind is not None:
@@ -124,15 +128,11 @@ class HoundDatasetConverter(DatasetConverter):
 
     # --- media
 
-    def _found(self, record: Record, problems: list[Problem]) -> list[str]:
-        """A text for each of the record's media, see the module."""
-        items = []
+    def _found(self, record: Record, problems: list[Problem]) -> list[str | list[str]]:
+        items: list[str | list[str]] = []
         for item in record.media:
             paths = [as_file(item)] if item.bytes is not None else [self._path(name, problems) for name in item.names]
-            if item.frames:
-                items.append(frames_to_column(paths))
-            else:
-                items.append(self._part(item, paths[0], problems))
+            items.append(paths if item.frames else self._part(item, paths[0], problems))
         return items
 
     def _part(self, item: Media, path: str, problems: list[Problem]) -> str:

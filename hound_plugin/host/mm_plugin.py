@@ -19,7 +19,6 @@ from llamafactory.data.mm_plugin import PLUGINS, BasePlugin, get_mm_plugin, regi
 from llamafactory.extras import logging
 
 from hound_plugin.errors import DataError, MediaError, PlaceholderError
-from hound_plugin.host.media_column import from_column
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question, shield
 
@@ -157,7 +156,7 @@ def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[to
     places: dict[Any, int] = {}
     tensors: list[torch.Tensor] = []
     index = []
-    for item in map(from_column, items):
+    for item in items:
         key = media_key(item)
         if key not in places:
             places[key] = len(tensors)
@@ -180,7 +179,7 @@ def drop_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor
         media = {}
         for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
             items = []
-            for item in map(from_column, feature.get(kind) or []):
+            for item in feature.get(kind) or []:
                 key = (kind, media_key(item))
                 if key not in seen:
                     try:
@@ -213,7 +212,7 @@ def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor
     for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
         seen: dict[Any, torch.Tensor | None] = {}
         for feature in features:
-            items = [from_column(item) for item in feature.get(kind) or []]
+            items = list(feature.get(kind) or [])
             for number, item in enumerate(items):
                 key = media_key(item)
                 if key not in seen:

@@ -173,6 +173,11 @@ _LENIENT = json.JSONDecoder(parse_int=str, parse_float=str)  # finds the end of 
 _DAMAGED = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
 
 
+def read_text(text: str, number: int = 1) -> Row:
+    """One row from its JSON text."""
+    return _row(number, text.encode("utf-8", "surrogatepass"), 0, mend=False)
+
+
 def _row(number: int, line: bytes, size: int, mend: bool) -> Row:
     try:
         text = line.decode("utf-8")
