@@ -79,18 +79,25 @@ def list_frames(folder: str) -> list[str]:
         MediaDecodeError: the folder may not be listed, or the names do not tell the order.
     """
     try:
-        names = os.listdir(folder)
+        with os.scandir(folder) as entries:
+            found = list(entries)
     except OSError as error:
         raise MediaDecodeError(f"Cannot list the folder of frames {folder}: {error}.", folder) from error
-    images = (name for name in names if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES))
-    kept = [name for name in images if not os.path.isdir(os.path.join(folder, name))]
+    kept = [entry.name for entry in found if _is_frame(entry)]
     if not kept:
         raise EmptyMediaError(
             f"No frame in the folder {folder}: looked for visible files ending in {', '.join(IMAGE_SUFFIXES)} directly "
-            f"in it and found none among {len(names)} entries. Extract the frames again or point to the video file.",
+            f"in it and found none among {len(found)} entries. Extract the frames again or point to the video file.",
             folder,
         )
     return [os.path.join(folder, name) for name in order_frames(kept, folder)]
+
+
+def _is_frame(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(".") or not entry.name.lower().endswith(IMAGE_SUFFIXES):
+        return False
+    # only a link needs another look at the disk
+    return not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False))
 
 
 def _taken_apart(name: str) -> _Name:

@@ -17,6 +17,7 @@ from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.errors import SettingsError
 from tests.corpus.conftest import PEAK, environment
 from tests.corpus.hub import clips, conversation, frame, lines, preference
+from tests.goldens import ROOT
 
 REPO = Path(__file__).resolve().parents[2]
 Rows = list[dict[str, Any]]
@@ -217,6 +218,35 @@ def test_paths_are_corrected(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert run_cli(path, "--media-dir", root, "--fix-paths", "--force", "--drop-bad") == 1
     assert len((tmp_path / "rows.fixed.jsonl").read_text().splitlines()) == 6
     assert run_cli(tmp_path / "rows.fixed.jsonl", "--media-dir", root, "--media", "exists") == 0
+
+
+def test_parts_of_clips(tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    for name, content in {
+        **clips(["folder"]),
+        "deep/clip.mp4": (ROOT / "media" / "clip_long.mp4").read_bytes(),
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    (root / "one.jpg").write_bytes(frame(1))
+    names = [
+        "deep/clip.mp4#t=1,2.5",
+        "clip.mp4#t=3",
+        "deep/clip.mp4#t=2,1",
+        "deep/clip.mp4#t=90",
+        "folder#t=1",
+        "gone#t=1",
+    ]
+    rows = [*(conversation(name, index) for index, name in enumerate(names)), conversation("one.jpg#t=1", 9, "image")]
+    path = write(tmp_path / "rows.jsonl", rows)
+    exists = {"part of a clip": 2, "media missing": 2}
+    assert validate(path, Options(str(root), "exists")).problems == exists
+    opened = {"part of a clip": 2, "media missing": 2, "no frame": 1, "media damaged": 1}
+    assert validate(path, Options(str(root), "open")).problems == opened
+    assert run_cli(path, "--media-dir", root, "--fix-paths") == 1
+    fixed = [json.loads(line) for line in (tmp_path / "rows.fixed.jsonl").read_text().splitlines()]
+    assert fixed[1]["video"] == "deep/clip.mp4#t=3"
+    assert [row.get("video") for row in (fixed[0], fixed[5])] == [names[0], names[5]]
 
 
 def test_the_tree_is_walked_once(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from PIL import Image
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.media import worker
 from hound_plugin.media.cache import FrameCache
+from hound_plugin.media.container import build_index
 from hound_plugin.media.decode import DECODERS, probe, read_clip
 from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.media.sampling import POLICIES, sample_indices
@@ -59,6 +60,7 @@ def test_limits_are_exact(clips) -> None:
     assert indices("#t=0,0.04") == [0]
     assert indices("#t=2.36,99") == [59]
     assert indices("#t=,2.36") == list(range(59))
+    assert build_index(str(clips["plain"])).seconds == [float(f"{number * 0.04:.2f}") for number in range(60)]
 
 
 def test_time_stamps_decide_and_not_the_average_rate(clips) -> None:

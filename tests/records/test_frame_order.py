@@ -78,6 +78,7 @@ def test_a_folder_lists_visible_images_alone(tmp_path: Path) -> None:
     for name in ("f_10.PNG", "f_9.jpg", ".f_1.jpg", "notes_3.txt", "Thumbs.db"):
         (tmp_path / name).touch()
     (tmp_path / "other.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "other.png")
     assert list_frames(str(tmp_path)) == [str(tmp_path / "f_9.jpg"), str(tmp_path / "f_10.PNG")]
     (tmp_path / "thumbnail.jpg").touch()
     with pytest.raises(MediaDecodeError, match=r"'f_10.PNG' and 'thumbnail.jpg'") as caught:

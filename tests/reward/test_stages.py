@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hound_plugin import cli
-from hound_plugin.errors import DataError, JudgeError, LedgerError
+from hound_plugin.errors import DataError, JudgeError, LedgerError, MediaNotFoundError
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.reward import stages
 from hound_plugin.reward.candidates import add_candidates, answer_seed, read_candidates, sample_candidates
@@ -341,3 +341,18 @@ def test_max_cost_is_for_the_whole_folder(values: dict[str, Any], server: FaultS
     stages.judge(run)
     assert "max_cost" in run.counts["judge_usage"]["stopped"]
     assert run.counts["sample_usage"]["cost"] + run.counts["judge_usage"]["cost"] <= 5.0
+
+
+def test_questions_about_parts_of_a_clip(settings: RewardSettings) -> None:
+    file = Path(settings.questions)
+    values = rows(file)
+    for number, value in enumerate(values):
+        value["video"] = f"0.mp4#t={number},{number + 1}"
+    write_rows(file, values)
+    run = start(settings)
+    run_stages(run, ("sample", "judge", "pairs"))
+    folder = Path(str(settings.media_dir))
+    assert [q.paths for q in run.questions] == [f"{folder / '0.mp4'}#t={n},{n + 1}" for n in range(8)]
+    write_rows(file, [{**values[0], "video": "gone.mp4#t=1"}])
+    with pytest.raises(MediaNotFoundError, match="1 questions show clips that are not there"):
+        start(settings)
