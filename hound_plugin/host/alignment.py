@@ -27,6 +27,8 @@ logger = logging.get_logger(__name__)
 
 PROBLEMS, REMARKS = "_hound_problems", "_hound_remarks"
 FEATURES = Features({**ALIGNED, PROBLEMS: Value("string"), REMARKS: Value("string")})
+_STREAMED = 16  # rows of a stream that are looked at together
+_FREE = 10  # bad rows of a stream before their share counts: a stream has no length
 HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
 
 
@@ -47,6 +49,34 @@ class Collecting:
         return {**aligned, PROBLEMS: problems, REMARKS: remarks}
 
 
+class Usable:
+    """The usable rows of a batch of a stream, whose rows are not known beforehand.
+
+    The first bad row stops, or bad rows are left out and logged until there are too many.
+    """
+
+    def __init__(self, collecting: Collecting) -> None:
+        self.collecting = collecting
+        self.report = RowReport(f"dataset {collecting.converter.dataset_attr.dataset_name!r}")
+
+    def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        names = list(batch)
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        used = [aligned for aligned in map(self.collecting, rows) if self._usable(aligned)]
+        return {name: [row[name] for row in used] for name in ALIGNED}
+
+    def _usable(self, aligned: Mapping[str, Any]) -> bool:
+        self.report.rows += 1
+        if not aligned[PROBLEMS]:
+            return True
+        _add(self.report, aligned[PROBLEMS])
+        chosen = settings()
+        if chosen.on_bad_rows == "error" or self.report.bad > max(chosen.max_bad_rows * self.report.rows, _FREE):
+            self.report.settle("error", 0.0, None, HOW_TO_SKIP)
+        logger.warning(f"on_bad_rows: skip: {json.dumps(self.report.entries.pop(), ensure_ascii=False)}")
+        return False
+
+
 class _Collected:
     """Stands in for a dataset where the host calls ``map`` on it."""
 
@@ -60,10 +90,11 @@ class _Collected:
     def map(self, function: HoundDatasetConverter, **kwargs: Any) -> Any:
         if self._consumer == "predictions" and function.consumer == "sft":
             function.consumer = "predictions"
-        collecting: Any = Collecting(function)
-        if isinstance(self._dataset, Dataset):  # a stream hands its rows on as they are
-            collecting = Encoded(collecting, "_videos", batched=False)
-        return self._dataset.map(collecting, features=FEATURES, **kwargs)
+        collecting = Collecting(function)
+        if isinstance(self._dataset, IterableDataset):
+            kwargs |= {"batched": True, "batch_size": _STREAMED, "features": ALIGNED}
+            return self._dataset.map(Usable(collecting), **kwargs)
+        return self._dataset.map(Encoded(collecting, "_videos", batched=False), features=FEATURES, **kwargs)
 
 
 def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
@@ -79,10 +110,9 @@ def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_ar
     predicts = training_args.predict_with_generate and not training_args.do_train
     stand_in: Any = _Collected(dataset, "predictions" if predicts else None)
     aligned = original(stand_in, dataset_attr, data_args, training_args)
-    name = f"data set {dataset_attr.dataset_name!r}"
     if isinstance(aligned, IterableDataset):
-        return _settled_stream(aligned, name)
-    return _settled(aligned, name, training_args)
+        return aligned
+    return _settled(aligned, f"dataset {dataset_attr.dataset_name!r}", training_args)
 
 
 def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
@@ -111,20 +141,3 @@ def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
 def _add(report: RowReport, text: str) -> None:
     (file, row, identity), found = json.loads(text)
     report.add(Place(file, row, identity), [Problem(*problem) for problem in found])
-
-
-def _settled_stream(aligned: IterableDataset, name: str) -> IterableDataset:
-    """Rows of a stream are not known beforehand: the first bad one stops, or bad ones are left out and logged."""
-    skips = settings().on_bad_rows == "skip"
-    report = RowReport(name)
-
-    def usable(problems: str) -> bool:
-        report.rows += 1
-        if problems:
-            _add(report, problems)
-            if not skips or report.bad > max(settings().max_bad_rows * report.rows, 10):
-                report.settle("error", 0.0, None, HOW_TO_SKIP)
-            logger.warning(f"on_bad_rows: skip: {report.entries.pop()}")
-        return not problems
-
-    return aligned.filter(usable, input_columns=[PROBLEMS]).remove_columns([PROBLEMS, REMARKS])

@@ -76,7 +76,7 @@ class HoundDatasetConverter(DatasetConverter):
     def aligned(self, example: Mapping[str, Any]) -> tuple[dict[str, Any], Parsed, Place]:
         """The host's form, or an empty one with the problems; and where the row stands."""
         name = self.dataset_attr.dataset_name
-        where = f"data set {name!r}"
+        where = f"dataset {name!r}"
         try:
             row, number, file = row_of(example)
         except BadTextError as error:

@@ -58,7 +58,8 @@ def row_of(example: Mapping[str, Any]) -> tuple[dict[str, Any], int | None, str 
         return {key: _without_nulls(value) for key, value in example.items() if value is not None}, None, None
     row = read_text(example[ROW], example[NUMBER])
     if row.value is None:
-        raise BadTextError(example[FILE], example[NUMBER], row.problem, row.reason)
+        reason = f"{row.reason}; it begins {example[ROW][:100]!r}"
+        raise BadTextError(example[FILE], example[NUMBER], row.problem, reason)
     return row.value, example[NUMBER], example[FILE]
 
 

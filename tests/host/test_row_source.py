@@ -72,8 +72,8 @@ MIXED: list[Row] = [
     {"id": "a2", "video": ["clip_long", "clip_short"], "conversations": talk("Blue?", "Two.", "Up?", "Three.")},
     {"id": 2.5, "video": FRAMES, "conversations": talk("Green?", "Four."), "score": "n/a"},
     {"id": None, "image": "img_wide.jpg", "conversations": talk("Grey?", "Five.", token="<image>"), "score": [1]},
-    {"id": ["x"], "conversations": talk("Text?", "Six.", token=""), "meta": {"a": 1}},
-    {"id": {"n": 1}, "video": [FRAMES], "conversations": talk("Sky?", "Seven."), "meta": "none", "system": "Be terse."},
+    {"id": 7, "conversations": talk("Text?", "Six.", token=""), "meta": {"a": 1}},
+    {"id": "s 8", "video": [FRAMES], "conversations": talk("Sky?", "Seven."), "meta": "none", "system": "Be terse."},
 ]
 LEARNT: list[list[str]] = [["One."], ["Two.", "Three."], ["Four."], ["Five."], ["Six."], ["Seven."]]
 ASKED = ["Red?", "Blue?", "Green?", "Grey?", "Text?", "Sky?"]
