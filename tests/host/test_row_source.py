@@ -15,6 +15,7 @@ from typing import Any
 import datasets
 import huggingface_hub.constants
 import pytest
+import torch
 from llamafactory.data import get_dataset
 
 from hound_plugin.errors import DataError
@@ -147,6 +148,16 @@ def test_supervised_rows_of_every_type_are_learnt(way: str, host: Host) -> None:
         assert [ASKED[number] in host.tokenizer.decode(row["input_ids"]) for number, row in enumerate(found)] == [
             True
         ] * 6
+
+
+@pytest.mark.parametrize("files", [1, 4])
+def test_workers_of_a_loader_share_a_stream(files: int, host: Host) -> None:
+    for number in range(files):
+        write(host, MIXED[number::files], f"many/{number}.jsonl", file_name="many")
+    stream = host.load("sft", "mine", **STREAM, dataloader_num_workers=3)
+    found = list(torch.utils.data.DataLoader(stream, batch_size=None, num_workers=3))
+    texts = [host.tokenizer.decode(row["input_ids"]) for row in found]
+    assert sorted(next(word for word in ASKED if word in text) for text in texts) == sorted(ASKED)
 
 
 @pytest.mark.parametrize("way", WAYS)
