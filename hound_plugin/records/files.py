@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal, TextIO, overload
 
 import filelock
+from packaging.version import Version
 
 from hound_plugin.errors import DataError, InUseError, SettingsError
 
@@ -217,7 +218,7 @@ class Held:
     def release(self, remove: bool = False) -> None:
         """Free it; ``remove`` deletes its file. A second time, nothing happens."""
         with _guard:
-            if self._lock.is_locked and remove:
+            if self._lock.is_locked and remove and not _REMOVES:
                 self.path.unlink(missing_ok=True)
             self._lock.release(force=True)
             _held.discard(self)
@@ -252,6 +253,8 @@ _held: weakref.WeakSet[Held] = weakref.WeakSet()
 _OPTIONS: dict[str, Any] = {"thread_local": False}
 if "fallback_to_soft" in inspect.signature(filelock.FileLock.__init__).parameters:
     _OPTIONS["fallback_to_soft"] = False  # a marker file, which would outlive a process that is killed
+# These releases remove the file when they unlock it; a second time would remove the file of the next holder.
+_REMOVES = Version("3.20.4") <= Version(filelock.__version__) < Version("3.29.5")
 
 
 def hold(path: PathLike, busy: str = "") -> Held:

@@ -12,7 +12,9 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import filelock
 import pytest
 
 from hound_plugin.errors import DataError, HoundError, InUseError, SettingsError
@@ -178,10 +180,11 @@ def test_an_append_after_a_torn_line_cuts_it_off(tail: bytes, tmp_path: Path) ->
 
 def test_a_torn_line_may_be_long_or_the_only_one(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    for before in (b"", b'{"id": 1}\n'):
-        path.write_bytes(before + b'{"text": "' + b"x" * 200_000)
-        append_rows(path, [{"id": 2}])
-        assert path.read_bytes() == before + b'{"id": 2}\n'
+    for before in (b"", b'{"id": 1}\n', b'{"id": 1}\n' * 9_000):
+        for length in (3, 200_000):
+            path.write_bytes(before + b'{"text": "' + b"x" * length)
+            append_rows(path, [{"id": 2}])
+            assert path.read_bytes() == before + b'{"id": 2}\n'
 
 
 def test_a_last_line_that_lacks_only_its_end_is_kept(tmp_path: Path) -> None:
@@ -313,6 +316,40 @@ def test_a_lock_counts_within_a_process_too(tmp_path: Path) -> None:
     assert not hold(path).release()
     hold(path)  # nothing refers to it: freed again
     hold(path).release()
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_a_lock_file_that_is_removed_while_it_is_opened_is_opened_again(
+    when: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, tries = tmp_path / "a.lock", []
+
+    class Raced(filelock.FileLock):  # type: ignore[misc, valid-type]
+        def acquire(self, *arguments: Any, **options: Any) -> Any:
+            tries.append(self)
+            if len(tries) == 1 and when == "before":
+                raise FileNotFoundError(2, "No such file or directory", str(path))
+            taken = super().acquire(*arguments, **options)
+            if len(tries) == 1:
+                path.unlink()
+                path.touch()
+            return taken
+
+    monkeypatch.setattr(files.filelock, "FileLock", Raced)
+    with hold(path), pytest.raises(InUseError):
+        hold(path)
+    assert len(tries) == 3
+
+
+def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (NotImplementedError("use SoftFileLock"), OSError(38, "Function not implemented")):
+
+        def refuse(*_: object, error: Exception = error, **__: object) -> None:
+            raise error
+
+        monkeypatch.setattr(files.filelock.FileLock, "acquire", refuse)
+        with pytest.raises(SettingsError, match=r"file system that knows locks at .* Choose a local disk"):
+            hold(tmp_path / "a.lock")
 
 
 FORKED = """
