@@ -263,19 +263,19 @@ def turns(*texts: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("record", "error", "message"),
     [
-        (video_record(video="nowhere"), MediaError, r"dataset 'bad.jsonl', row 2, id 'r'.*'nowhere' under media_dir"),
-        (video_record(conversations=None), DataError, r"row 2.*non-empty list `conversations`, found None"),
+        (video_record(video="nowhere"), MediaError, r"(?s)dataset 'bad.jsonl'.*row 2, id 'r'.*'nowhere' under media_dir"),
+        (video_record(conversations=None), DataError, r"row 2.*`conversations`: expected a conversation.*found None"),
         (
             video_record(conversations=turns("Q?", "A.")),
             PlaceholderError,
-            r"expected 1 question\(s\) with <video>.*found 0",
+            r"expected <video> in a question.*`hound corpus convert` puts it in, found 'none'",
         ),
         (video_record(conversations=turns("<video>Q", "A", "<video>R", "B")), PlaceholderError, r"found 2"),
-        (video_record(conversations=turns("<video>\nQ?", "")), DataError, "an answer in every turn"),
-        (video_record(conversations=turns("<video>\nQ?")), DataError, "ending with gpt"),
-        (video_record(conversations=[{"from": "system", "value": "x"}]), DataError, '"human" or "gpt"'),
-        (video_record(image="img_wide.jpg"), DataError, "a clip or an image in one record"),
-        ({"id": "r", "conversations": turns("<image>\nQ?", "A")}, PlaceholderError, "0 item"),
+        (video_record(conversations=turns("<video>\nQ?", "")), DataError, "`conversations`: expected a text in every answer, found ''"),
+        (video_record(conversations=turns("<video>\nQ?")), DataError, "an answer behind the last question"),
+        (video_record(conversations=[{"from": "system", "value": "x"}]), DataError, "expected a conversation, or a question with its answer"),
+        (video_record(image="img_wide.jpg"), DataError, "clips or images in one row"),
+        ({"id": "r", "conversations": turns("<image>\nQ?", "A")}, PlaceholderError, "1 and no media"),
     ],
 )
 def test_bad_records_are_named(record: dict[str, Any], error: type[Exception], message: str, host: Host) -> None:
@@ -287,7 +287,7 @@ def test_bad_records_are_named(record: dict[str, Any], error: type[Exception], m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"chosen": ""}, "non-empty text in `chosen`"),
+        ({"chosen": ""}, "`chosen`: expected an answer with a text, found ''"),
         ({"rejected": None}, "`rejected`"),
         ({"prompt": None}, "`prompt`"),
     ],
