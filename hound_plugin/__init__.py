@@ -6,7 +6,7 @@
 
 Layers, each importing only what stands to its left (``tests/test_layering.py``)::
 
-    errors, settings <- media <- processing <- model.inference <- cli
+    errors, settings <- records <- media <- processing <- model.inference <- cli
                    model.configuration <- processing, model  <- host (the only one that imports llamafactory)
     errors, media  <- judge <- reward <- cli (which hands our model to reward; neither of the two imports torch)
 
