@@ -6,7 +6,9 @@ can be counted, listed, and settled by one policy (:mod:`hound_plugin.records.ba
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,8 +17,11 @@ import pyarrow.compute as pc
 from datasets import Dataset, Features, IterableDataset, Value
 from llamafactory.extras import logging
 
+from hound_plugin import __version__
+from hound_plugin.errors import HoundError
 from hound_plugin.host.column_checks import check_columns
 from hound_plugin.host.converter import HoundDatasetConverter
+from hound_plugin.host.row_source import FILE, NUMBER
 from hound_plugin.host.settings_state import settings
 from hound_plugin.host.typed import ALIGNED, Encoded
 from hound_plugin.records.bad_rows import LIST, Place, RowReport, to_lines
@@ -27,16 +32,23 @@ logger = logging.get_logger(__name__)
 
 PROBLEMS, REMARKS = "_hound_problems", "_hound_remarks"
 FEATURES = Features({**ALIGNED, PROBLEMS: Value("string"), REMARKS: Value("string")})
+_FORMAT = 1  # raise it when the aligned form of a row changes
 _STREAMED = 16  # rows of a stream that are looked at together
 _FREE = 10  # bad rows of a stream before their share counts: a stream has no length
 HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
 
 
 class Collecting:
-    """A converter that gives the problems of a row in place of raising them."""
+    """A converter that gives the problems of a row instead of raising them.
+
+    Attributes:
+        converter: the converter.
+        depends_on: what its result depends on besides its own fields; `datasets` finds a kept result by all of them.
+    """
 
     def __init__(self, converter: HoundDatasetConverter) -> None:
         self.converter = converter
+        self.depends_on = (__version__, _FORMAT, settings().on_bad_media)
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
         aligned, parsed, place = self.converter.aligned(example)
@@ -52,23 +64,34 @@ class Collecting:
 class Usable:
     """The usable rows of a batch of a stream, whose rows are not known beforehand.
 
-    The first bad row stops, or bad rows are left out and logged until there are too many.
+    The first bad row stops, or bad rows are left out and logged until there are too many. The host begins a stream
+    several times to look at its first rows: a row that comes again is not counted again.
     """
 
     def __init__(self, collecting: Collecting) -> None:
         self.collecting = collecting
         self.report = RowReport(f"dataset {collecting.converter.dataset_attr.dataset_name!r}")
+        self._reached: dict[str, int] = {}  # file -> the largest number of a row that was seen
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         names = list(batch)
         rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        used = [aligned for aligned in map(self.collecting, rows) if self._usable(aligned)]
+        used = [aligned for row in rows if self._usable(aligned := self.collecting(row), self._is_new(row))]
         return {name: [row[name] for row in used] for name in ALIGNED}
 
-    def _usable(self, aligned: Mapping[str, Any]) -> bool:
-        self.report.rows += 1
+    def _is_new(self, row: Mapping[str, Any]) -> bool:
+        if NUMBER not in row:
+            return True
+        new = row[NUMBER] > self._reached.get(row[FILE], 0)
+        self._reached[row[FILE]] = max(row[NUMBER], self._reached.get(row[FILE], 0))
+        return bool(new)
+
+    def _usable(self, aligned: Mapping[str, Any], is_new: bool) -> bool:
+        self.report.rows += is_new
         if not aligned[PROBLEMS]:
             return True
+        if not is_new and settings().on_bad_rows == "skip":
+            return False
         _add(self.report, aligned[PROBLEMS])
         chosen = settings()
         if chosen.on_bad_rows == "error" or self.report.bad > max(chosen.max_bad_rows * self.report.rows, _FREE):
@@ -133,9 +156,21 @@ def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
         if first:
             write_whole(listed, to_lines(report.entries))
         chosen = settings()
-        logger.warning_rank0(report.settle(chosen.on_bad_rows, chosen.max_bad_rows, listed, HOW_TO_SKIP))
+        try:
+            logger.warning_rank0(report.settle(chosen.on_bad_rows, chosen.max_bad_rows, listed, HOW_TO_SKIP))
+        except HoundError:
+            if first:
+                _forget(aligned)
+            raise
         aligned = aligned.select(pc.indices_nonzero(good).to_pylist())
     return aligned.remove_columns([PROBLEMS, REMARKS])
+
+
+def _forget(aligned: Dataset) -> None:
+    """Remove what was kept of rows with problems: media that are missing now may be there in the next run."""
+    for file in aligned.cache_files:
+        with contextlib.suppress(OSError):
+            os.unlink(file["filename"])
 
 
 def _add(report: RowReport, text: str) -> None:

@@ -341,7 +341,7 @@ def test_a_hub_data_set_is_read_as_text(changes: Row, host: Host, monkeypatch: p
         hub.files["me/mine"] = files
         (host.folder / "hub").rename(host.folder / "old")
         with pytest.raises(
-            DataError, match=r"dataset 'me/mine', train-2.jsonl, row 4, id '7': .conversations.: expected a conversation"
+            DataError, match=r"'me/mine', train-2.jsonl, row 4, id '7': .conversations.: expected a conversation"
         ):
             list(host.load("sft", "mine", **changes))
 
@@ -372,7 +372,7 @@ def test_a_bad_row_is_named_by_its_number(content: bytes, message: str, workers:
 
 def test_elements_of_an_array_that_are_no_objects_are_named(host: Host) -> None:
     write(host, json.dumps([MIXED[0], "text", MIXED[1]]), "mine.json")
-    with pytest.raises(DataError, match="(?s)'mine.json' cannot.*row 2: an object was expected, found 'text'"):
+    with pytest.raises(DataError, match=r"(?s)'mine.json' cannot.*row 2: an object was expected, found 'text'"):
         host.load("sft", "mine")
 
 
