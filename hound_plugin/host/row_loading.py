@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow
 from datasets import DownloadConfig, DownloadManager, IterableDataset
 from datasets import load_dataset_builder as find_builder
 from datasets.exceptions import DatasetGenerationError
@@ -98,14 +99,14 @@ def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
             if builder is not None:
                 return _load_rows(builder, request, options)
         return original(**options)
-    except DatasetGenerationError as error:
-        cause = error.__cause__
-        if isinstance(cause, HoundError):
-            raise cause from None
-        builder = None if request.as_text else _json_builder(options)
-        if builder is None:
-            raise
-        raise _explained(builder, request, options["split"], error) from None
+    except (DatasetGenerationError, pyarrow.ArrowException, ValueError, TypeError) as error:
+        if isinstance(error.__cause__, HoundError):
+            raise error.__cause__ from None
+        builder = None if request.as_text or isinstance(error, HoundError) else _json_builder(options)
+        explained = builder and _explained(builder, request, options["split"], error)
+        if explained:
+            raise explained from None
+        raise
 
 
 def read_cloud_json(original: Callable[..., Any], path: str) -> list[Any]:
@@ -176,8 +177,8 @@ def _downloaded(builder: Json, files: list[str], cache_dir: str | None, token: A
     return found
 
 
-def _explained(builder: Json, request: Request, split: str, error: DatasetGenerationError) -> DataError:
-    """Why `datasets` could not type the columns of a data set of another format."""
+def _explained(builder: Json, request: Request, split: str, error: Exception) -> DataError | None:
+    """Why `datasets` could not type the columns of a data set of another format; None if that is not what happened."""
     available = {str(name): [str(file) for file in files] for name, files in builder.config.data_files.items()}
     files = available.get(str(split).partition("[")[0]) or [file for every in available.values() for file in every]
     local = _downloaded(builder, files, None, builder.token)

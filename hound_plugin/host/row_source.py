@@ -11,8 +11,9 @@ import gzip
 import json
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -77,19 +78,25 @@ def read_texts(path: Path) -> Iterator[tuple[int, str]]:
     Raises:
         DataError: the file is missing, empty, or an array that is damaged or too large.
     """
-    with _plain(path) as plain, plain.open("rb") as file:
-        array: list[Any] | None = None
-        position = 0
-        for row in read_rows(plain):
-            if row.size:
+    with _plain(path) as plain:
+        try:
+            yield from _read_plain(plain)
+        except DataError as error:
+            raise DataError(str(error).replace(str(plain), str(path))) from None
+
+
+def _read_plain(path: Path) -> Iterator[tuple[int, str]]:
+    position = 0
+    with path.open("rb") if path.is_file() else nullcontext() as file:
+        for row in read_rows(path):
+            if row.size and file is not None:
                 file.seek(position)
                 yield row.number, _line(row, file.read(row.size if row.value is not None else min(row.size, 1 << 20)))
                 position += row.size
             elif row.value is not None:
                 yield row.number, json.dumps(row.value)
-            else:  # an element of an array that is no object
-                array = array or json.loads(plain.read_bytes())
-                yield row.number, json.dumps(array[row.number - 1])
+            else:  # an element of an array that cannot be taken whole: its reason, which is not JSON
+                yield row.number, row.reason
 
 
 def _line(row: Row, raw: bytes) -> str:
@@ -118,7 +125,7 @@ def _plain(path: Path) -> Iterator[Path]:
         try:
             with gzip.open(path) as file:
                 shutil.copyfileobj(file, plain, 1 << 20)
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{path} is damaged or incomplete: {error}. Fetch it again.") from error
         plain.flush()
         yield Path(plain.name)

@@ -371,6 +371,9 @@ def test_a_bad_row_is_named_by_its_number(content: bytes, message: str, workers:
 
 
 def test_elements_of_an_array_that_are_no_objects_are_named(host: Host) -> None:
+    write(host, json.dumps([MIXED[0], MIXED[1]])[:-1] + ', {"id": 1, "id": 2}]', "mine.json")
+    with pytest.raises(DataError, match=r"row 3: .*the key 'id' stands twice"):
+        host.load("sft", "mine")
     write(host, json.dumps([MIXED[0], "text", MIXED[1]]), "mine.json")
     with pytest.raises(DataError, match=r"(?s)'mine.json' cannot.*row 2: an object was expected, found 'text'"):
         host.load("sft", "mine")
@@ -384,6 +387,8 @@ def test_elements_of_an_array_that_are_no_objects_are_named(host: Host) -> None:
         ("mine.json", b'[{"id": 1},', "Expected a JSON array in .*mine.json"),
         ("mine.json", b"[]", "expected rows, found none"),
         ("mine.jsonl.gz", gzip.compress(b'{"id": 1}\n' * 99)[:-20], "mine.jsonl.gz is damaged or incomplete"),
+        ("mine.jsonl.gz", gzip.compress(bytes(range(256)) * 9)[:100] + b"x" * 99, "mine.jsonl.gz is damaged"),
+        ("mine.jsonl.gz", gzip.compress(b"\n"), "Expected rows in .*mine.jsonl.gz; it is empty"),
     ],
 )
 def test_files_without_rows_are_named(name: str, content: bytes, message: str, host: Host) -> None:
@@ -492,7 +497,7 @@ MISTAKES: dict[str, tuple[list[Row], Row, str]] = {
         [MIXED[0] | {"id": 4, "score": None}] * 3 + [MIXED[0] | {"id": "four", "score": None}],
         SHARE,
         r"dataset 'mine.jsonl': mine.jsonl, row 4: `id` is a text, and a number in row 1. `formatting: sharegpt` needs "
-        r'one type a column. Write "formatting": "hound"',
+        r'.*one type a column. Write "formatting": "hound"',
     ),
     "a clip and a list": (MIXED[:2], {**SHARE, "formatting": None}, r"row 2: `(id|video)` is a .*`formatting: alpaca`"),
     "parts": (
@@ -535,6 +540,24 @@ def test_files_that_the_host_s_formats_cannot_read_are_explained(
     write(host, content, name, **SHARE)
     with pytest.raises(DataError, match=message):
         host.load("sft", "mine")
+
+
+@pytest.mark.parametrize("workers", [None, 2])
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"extra": 1}, "many/b.jsonl has the column `extra`, and many/a.jsonl does not"),
+        ({"id": "x"}, "many/b.jsonl, row 1: `id` is a text, and a number in many/a.jsonl, row 1"),
+    ],
+)
+def test_files_of_a_folder_that_differ_are_named(change: Row, message: str, workers: int | None, host: Host) -> None:
+    row = {**MIXED[0], "score": None}
+    write(host, [row], "many/a.jsonl")
+    write(host, [{**row, **change}], "many/b.jsonl", file_name="many", **SHARE)
+    with pytest.raises(DataError, match=message):
+        host.load("sft", "mine", preprocessing_num_workers=workers)
+    register(host, file_name="many", formatting="hound")
+    assert len(host.load("sft", "mine", preprocessing_num_workers=workers)) == 2
 
 
 def test_right_entries_of_the_host_s_formats_pass(host: Host) -> None:
