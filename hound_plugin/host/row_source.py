@@ -20,8 +20,9 @@ from typing import Any
 from datasets import Features, Value
 
 from hound_plugin.errors import DataError
-from hound_plugin.records.jsonl import Row, read_rows, read_text
+from hound_plugin.records.jsonl import NO_OBJECT, Row, read_rows, read_text
 
+_REASON = "\x00"  # begins a text that says why there is no row; no JSON begins so
 ROW, NUMBER, FILE = "hound_row", "hound_number", "hound_file"
 FEATURES = Features({ROW: Value("large_string"), NUMBER: Value("int64"), FILE: Value("string")})
 
@@ -57,6 +58,8 @@ def row_of(example: Mapping[str, Any]) -> tuple[dict[str, Any], int | None, str 
     """
     if not is_text_row(example):
         return {key: _without_nulls(value) for key, value in example.items() if value is not None}, None, None
+    if example[ROW].startswith(_REASON):
+        raise BadTextError(example[FILE], example[NUMBER], NO_OBJECT, example[ROW].removeprefix(_REASON))
     row = read_text(example[ROW], example[NUMBER])
     if row.value is None:
         reason = f"{row.reason}; it begins {example[ROW][:100]!r}"
@@ -95,8 +98,8 @@ def _read_plain(path: Path) -> Iterator[tuple[int, str]]:
                 position += row.size
             elif row.value is not None:
                 yield row.number, json.dumps(row.value)
-            else:  # an element of an array that cannot be taken whole: its reason, which is not JSON
-                yield row.number, row.reason
+            else:  # an element of an array that cannot be taken whole
+                yield row.number, _REASON + row.reason
 
 
 def _line(row: Row, raw: bytes) -> str:
@@ -106,7 +109,7 @@ def _line(row: Row, raw: bytes) -> str:
     except UnicodeDecodeError:
         text = None if row.value is None else json.dumps(row.value)  # JSON of another encoding
     if text is None or (row.value is None and row.size > len(raw)):
-        return f"{row.reason}: {raw[:200].decode(errors='backslashreplace').strip()}"
+        return f"{_REASON}{row.reason}: {raw[:200].decode(errors='backslashreplace').strip()}"
     return text
 
 
