@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -56,8 +57,9 @@ class Collecting:
         if parsed.problems:
             found = [(problem.name, problem.field, problem.detail) for problem in parsed.problems]
             problems = json.dumps([[place.file, place.row, place.id], found])
-        if parsed.notes or parsed.unknown:
-            remarks = json.dumps([[note.text for note in parsed.notes], list(parsed.unknown)])
+        label = None if parsed.record is None or self.converter.consumer != "labels" else parsed.record.label
+        if parsed.notes or parsed.unknown or label is not None:
+            remarks = json.dumps([[note.text for note in parsed.notes], list(parsed.unknown), label])
         return {**aligned, PROBLEMS: problems, REMARKS: remarks}
 
 
@@ -139,18 +141,22 @@ def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_ar
 
 
 def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
-    report = RowReport(name, rows=len(aligned))
+    report, labels = RowReport(name, rows=len(aligned)), Counter[bool | None]()
     problems, remarks = (aligned.data.column(column) for column in (PROBLEMS, REMARKS))
     for entry in pc.value_counts(remarks).to_pylist():
         if entry["values"]:
-            notes, unknown = json.loads(entry["values"])
+            notes, unknown, label = json.loads(entry["values"])
             report.add_notes(notes, unknown, entry["counts"])
+            labels[label] += entry["counts"]
     good = pc.equal(problems, "")
     for text in problems.filter(pc.invert(good)).to_pylist():
         _add(report, text)
     first = training_args.process_index == 0
     for remark in report.remarks() if first else ():
         logger.info_rank0(remark)
+    if labels.keys() - {None} in ({True}, {False}):
+        only = str(labels[True] > 0).lower()
+        logger.warning_rank0(f"{name}: every label is {only}; KTO learns from good and from bad answers.")
     if report.bad:
         listed = Path(training_args.output_dir or ".") / LIST
         if first:

@@ -245,6 +245,9 @@ def patch_data_loader(module: Any) -> None:
     _wrap(module, "read_cloud_json", row_loading.read_cloud_json)
     _wrap(module, "merge_dataset", typed.typed_merge)
 
+    feedback = import_module("llamafactory.data.processor.feedback")
+    if not any(isinstance(item, checks.OnePreferenceFilter) for item in feedback.logger.filters):
+        feedback.logger.addFilter(checks.OnePreferenceFilter())
     for name in (
         "SupervisedDatasetProcessor",
         "PairwiseDatasetProcessor",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
@@ -23,9 +23,10 @@ from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.media_paths import find_media, with_part
 from hound_plugin.records.parse import parse
 from hound_plugin.records.placeholders import token_of
-from hound_plugin.records.record import Media, Parsed, Problem, Record
+from hound_plugin.records.record import Media, Note, Parsed, Problem, Record
 
 NAME = "hound"
+BAD_LABEL = Note("`label: false` has no effect on supervised training, which learns every answer")
 Message = dict[str, str]
 # `columns` of dataset_info.json -> what the host sets by itself, and the field that the parser knows
 _COLUMNS = {
@@ -56,7 +57,7 @@ class HoundDatasetConverter(DatasetConverter):
     def __post_init__(self) -> None:
         if self.dataset_attr.ranking:
             self.consumer = "pairs"
-        elif stage() == "kto" or self.dataset_attr.kto_tag:
+        elif stage() == "kto" or (stage() is None and self.dataset_attr.kto_tag):
             self.consumer = "labels"
 
     def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,6 +93,8 @@ class HoundDatasetConverter(DatasetConverter):
         media = self._found(record, problems) if record is not None else []
         if record is None or problems:
             return empty_row(), Parsed(None, tuple(problems), parsed.notes, parsed.unknown), place
+        if record.label is False and self.consumer == "sft":
+            parsed = replace(parsed, notes=(*parsed.notes, BAD_LABEL))
         return self._row(placed(record, self.consumer), media), parsed, place
 
     def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:

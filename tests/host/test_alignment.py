@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -105,3 +106,43 @@ def test_decisions_and_unknown_fields_are_said_once(host: Host, caplog: pytest.L
     assert caplog.text.count("`<image>` in rows with clips only stands for the clip (5 rows)") == 1
     assert caplog.text.count("fields that nothing reads, by rows: `colour` (5)") == 1
     assert "`score`" not in caplog.text
+
+
+def labelled(*labels: Any) -> list[dict[str, Any]]:
+    return [
+        {"id": str(n), "video": "clip_short", "conversations": turns("<video>\nQ?", f"A {n}."), "label": label}
+        for n, label in enumerate(labels)
+    ]
+
+
+def test_labels_as_people_write_them(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """And without the host's warning, which looks at a batch alone."""
+    write_dataset(host.folder / "data", "kto", labelled(True, 0, "true", "False", 1, "0"))
+    with caplog.at_level("INFO"):
+        rows = host.load("kto", "kto")
+    assert [row["kto_tags"] for row in rows] == [True, False, True, False, True, False]
+    assert "preference type" not in caplog.text
+    assert "every label" not in caplog.text
+
+
+def test_labels_of_one_kind_are_said(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(host.folder / "data", "kto", labelled(True, "1"))
+    with caplog.at_level("INFO"):
+        host.load("kto", "kto")
+    assert "every label is true; KTO learns from good and from bad answers" in caplog.text
+
+
+def test_labels_that_are_none_are_refused(host: Host) -> None:
+    write_dataset(host.folder / "data", "kto", labelled(True, "good", None, 2, False))
+    with pytest.raises(
+        DataError, match=r"(?s)3 of 5 rows.*row 2, id '1': `label`: expected true, false, 1 or 0, found"
+    ) as caught:
+        host.load("kto", "kto")
+    assert re.search(r"no label +row 3, id '2': `label`: expected true or false", str(caught.value))
+
+
+def test_a_bad_answer_in_supervised_training_is_said(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(host.folder / "data", "kto", labelled(True, False))
+    with caplog.at_level("INFO"):
+        assert len(host.load("sft", "kto")) == 2
+    assert "`label: false` has no effect on supervised training, which learns every answer (1 rows)" in caplog.text
