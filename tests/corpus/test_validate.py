@@ -78,7 +78,7 @@ BAD: list[Bad] = [
     ("blank answer", "conversations", {"id": 0, "video": "clip_a", "conversations": turns("<video> A?", "")}),
     ("blank answer", "conversations", {"id": 0, "conversations": turns("A?", " \n", "B?", "B.")}),
     ("placeholders", "conversations", {"id": 0, "video": "clip_a", "conversations": turns("A?", "A.")}),
-    ("placeholders", "conversations", {"video": "clip_a", "conversations": turns("<video> A?", "A.", "<video> B?", "B.")}),
+    ("placeholders", "conversations", {"video": "clip_a", "conversations": turns("<video>", "A.", "<video> B?", "B.")}),
     ("placeholders", "conversations", {"id": 0, "image": "one.jpg", "conversations": turns("A?", "A.")}),
     ("placeholders", "video", {"id": 0, "conversations": turns("<image> A?", "A.")}),
     ("clip and image", "video", {"video": "clip_a", "image": "one.jpg", "conversations": turns("<video> A?", "A.")}),
