@@ -71,6 +71,8 @@ def media_path(item: Media, problems: list[Problem]) -> str | list[str]:
     """A path with the part that is meant, or the list of a clip's frames."""
     if item.frames:
         return list(item.frames)
+    if item.start is None and item.end is None:
+        return item.path
     try:
         return with_part(item.path, item.start, item.end)
     except DataError as error:

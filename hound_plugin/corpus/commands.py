@@ -160,9 +160,7 @@ def add_validate(commands: Commands) -> None:
         default="exists",
         help="look for media not at all, for their presence, or open the first frame or header (default: exists)",
     )
-    parser.add_argument(
-        "--kind", choices=KINDS, default="auto", help="who reads the rows (default: auto: training)"
-    )
+    parser.add_argument("--kind", choices=KINDS, default="auto", help="who reads the rows (default: auto: training)")
     parser.add_argument("--limit", type=int, help="look at the first LIMIT rows only")
     parser.add_argument("--processes", type=int, default=1, help="with --media open: at a time (default: 1)")
     parser.add_argument("--report", type=Path, help="JSONL of bad rows (default: NAME.bad.jsonl)")

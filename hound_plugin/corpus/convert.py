@@ -13,13 +13,13 @@ from typing import Any, TextIO
 
 from hound_plugin.corpus.checking import media_of
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.records.bad_rows import MAX_SHARE, OnBadRows, Place, RowReport, to_lines
+from hound_plugin.records.bad_rows import MAX_SHARE, OnBadRows, Place, RowReport
 from hound_plugin.records.consumers import check
 from hound_plugin.records.fields import is_neutral
-from hound_plugin.records.files import whole_file, write_whole
+from hound_plugin.records.files import whole_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.media_paths import cut_part
-from hound_plugin.records.parse import parse
+from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record, Turn
 from hound_plugin.records.write import to_row
@@ -86,25 +86,28 @@ def convert(
     for path in paths:
         if path.exists() and (path.samefile(source) or not force):
             raise SettingsError(f"{path} exists. Name another target, or replace it with --force.")
+    bad_path = target.with_name(f"{target.stem}.bad.jsonl")
+    if bad_path.exists() and bad_path.samefile(source):
+        raise SettingsError(f"{bad_path} is the input, and bad rows would be listed there. Name another target.")
     result, report = Converted(), RowReport(str(source))
     result.written.update(dict.fromkeys(paths, 0))
-    bad_path = target.with_name(f"{target.stem}.bad.jsonl")
     with ExitStack() as stack:
         files = [stack.enter_context(whole_file(path)) for path in paths]
-        for row in read_rows(source):
-            written = _written(row, caption_prompt, keep, labels, report)
-            if not written:
-                continue
-            sides = {0} if split is None else {int(held) for held in held_out(written[0], split, seed)}
-            if len(sides) > 1:
-                result.straddling += 1
-                continue
-            side = sides.pop()
-            for answer in written:
-                _write(files[side], answer)
-            result.written[paths[side]] += len(written)
-        if report.bad:
-            write_whole(bad_path, to_lines(report.entries))
+        with whole_file(bad_path) as report.sink:
+            for row in read_rows(source):
+                written = _written(row, caption_prompt, keep, labels, report)
+                if not written:
+                    continue
+                sides = {0} if split is None else {int(held) for held in held_out(written[0], split, seed)}
+                if len(sides) > 1:
+                    result.straddling += 1
+                    continue
+                side = sides.pop()
+                for answer in written:
+                    _write(files[side], answer)
+                result.written[paths[side]] += len(written)
+        if not report.bad:
+            bad_path.unlink()
         report.settle(on_bad_rows, max_bad_rows, bad_path, "--on-bad-rows skip")
     result.bad, result.remarks = report.bad, report.remarks()
     result.bad_rows = bad_path if report.bad else None
@@ -116,17 +119,14 @@ def _written(
 ) -> list[dict[str, Any]]:
     """What a row becomes: nothing for a bad one, which is counted."""
     report.rows += 1
-    identity = str((row.value or {}).get("id") or "")
     try:
         if row.value is None:
             raise BadRowError([Problem(row.problem, "", row.reason)])
         record = convert_record(row.value, row.number, caption_prompt, keep, report)
         written = single_answers(record) if labels else [record]
-    except BadRowError as error:
-        report.add(Place(report.what, row.number, identity), error.problems)
-        return []
     except DataError as error:
-        report.add(Place(report.what, row.number, identity), [Problem("not convertible", "", str(error))])
+        problems = error.problems if isinstance(error, BadRowError) else [Problem("not convertible", "", str(error))]
+        report.add(Place(report.what, row.number, row_id(row.value)), problems)
         return []
     return written
 

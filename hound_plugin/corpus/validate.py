@@ -11,15 +11,16 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from hound_plugin.corpus.checking import RowKind, check_record
 from hound_plugin.corpus.media_check import Depth, Media, check_many
 from hound_plugin.corpus.relocate import Places, corrected, find_places, missing_names
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.records.bad_rows import RowReport
+from hound_plugin.records.bad_rows import Place, RowReport
 from hound_plugin.records.files import whole_file
 from hound_plugin.records.jsonl import Row, read_rows
+from hound_plugin.records.parse import row_id
 from hound_plugin.records.record import Note, Problem
 
 
@@ -57,7 +58,7 @@ class Findings:
     Attributes:
         rows: rows seen.
         bad: rows with at least one problem.
-        problems: name of a problem -> how often.
+        problems: name of a problem -> rows that have it.
         relocated: rows whose paths were corrected.
         remarks: decisions about usable rows, and fields that nothing reads, with their numbers.
     """
@@ -95,17 +96,23 @@ def validate(path: Path, options: Options) -> Findings:
     """
     _check_options(path, options)
     places = _places(path, options) if options.fixed else None
-    findings, said = Findings(), RowReport(path.name)
+    findings, report = Findings(), RowReport(str(path))
     with ExitStack() as stack:
-        report = stack.enter_context(whole_file(options.report)) if options.report else None
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        report.sink = stack.enter_context(whole_file(options.report)) if options.report else nowhere
         fixed = stack.enter_context(whole_file(options.fixed)) if options.fixed else None
         prepared = _prepare(path, options, places)
         for ready, found in check_many(prepared, options.media_dir, options.media, options.processes):
-            _record(findings, ready, [*ready.problems, *found], report)
-            said.add_notes(ready.notes, ready.unknown)
+            report.rows += 1
+            findings.relocated += ready.relocated
+            if ready.problems or found:
+                place = Place(str(path), ready.row.number, row_id(ready.record))
+                report.add(place, [*ready.problems, *found])
+            report.add_notes(ready.notes, ready.unknown)
             if fixed is not None and ready.record is not None and not (options.drop_bad and (ready.problems or found)):
                 fixed.write(json.dumps(ready.record, ensure_ascii=False) + "\n")
-    findings.remarks = said.remarks()
+    findings.rows, findings.bad, findings.problems = report.rows, report.bad, report.counts
+    findings.remarks = report.remarks()
     if options.report and not findings.bad:
         options.report.unlink()
     return findings
@@ -154,17 +161,6 @@ def _prepare(path: Path, options: Options, places: Places | None) -> Iterator[tu
             found = [*checked.problems, *problems]
             ready = _Ready(row, record, found, record != row.value, checked.notes, checked.unknown)
             yield ready, checked.media, checked.is_video
-
-
-def _record(findings: Findings, ready: _Ready, problems: list[Problem], report: TextIO | None) -> None:
-    findings.rows += 1
-    findings.relocated += ready.relocated
-    findings.bad += bool(problems)
-    findings.problems.update(problem.name for problem in problems)
-    identity = ready.record.get("id") if ready.record else None
-    for problem in problems if report is not None else ():
-        entry = {"row": ready.row.number, "id": identity, "problem": problem.name, "field": problem.field}
-        print(json.dumps({**entry, "detail": problem.detail}, ensure_ascii=False), file=report)
 
 
 def default_report(path: Path) -> Path:

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
 from hound_plugin.records.record import Note, Problem
@@ -53,7 +53,8 @@ class RowReport:
         examples: name of a problem -> the first place, with the problem.
         notes: decisions about rows that are used -> their number.
         unknown: names of fields that nobody knows -> rows that have them.
-        entries: the list; one for each problem.
+        entries: the list; one for each problem. Empty where there is a ``sink``.
+        sink: takes the list while it is made, one JSON object a line, for files of any length.
     """
 
     what: str
@@ -64,6 +65,7 @@ class RowReport:
     notes: Counter[str] = field(default_factory=Counter)
     unknown: Counter[str] = field(default_factory=Counter)
     entries: list[dict[str, object]] = field(default_factory=list)
+    sink: TextIO | None = None
 
     def add(self, place: Place, problems: Iterable[Problem]) -> bool:
         """Count a bad row; gives whether it is one."""
@@ -72,16 +74,11 @@ class RowReport:
         self.counts.update({problem.name for problem in found})
         for problem in found:
             self.examples.setdefault(problem.name, (place, problem))
-            self.entries.append(
-                {
-                    "file": place.file,
-                    "row": place.row,
-                    "id": place.id or None,
-                    "problem": problem.name,
-                    "field": problem.field,
-                    "detail": problem.detail,
-                }
-            )
+            entry = _entry(place, problem)
+            if self.sink is None:
+                self.entries.append(entry)
+            else:
+                self.sink.write(to_lines([entry]))
         return bool(found)
 
     def add_notes(self, notes: Iterable[Note | str], unknown: Iterable[str], rows: int = 1) -> None:
@@ -136,6 +133,17 @@ class RowReport:
                 f"{self.table()}\nCorrect them, or raise `max_bad_rows`.{place}"
             )
         return f"{of} and are left out:\n{self.table()}\n{place.strip()}".rstrip()
+
+
+def _entry(place: Place, problem: Problem) -> dict[str, object]:
+    return {
+        "file": place.file,
+        "row": place.row,
+        "id": place.id or None,
+        "problem": problem.name,
+        "field": problem.field,
+        "detail": problem.detail,
+    }
 
 
 def error_of(names: Iterable[str]) -> type[DataError | MediaNotFoundError]:

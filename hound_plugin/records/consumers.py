@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from hound_plugin.records.placeholders import token_of
-from hound_plugin.records.record import Findings, Problem, Record, Turn
+from hound_plugin.records.record import Findings, Problem, Record, Turn, Words
 
 ConsumerName = Literal["sft", "pairs", "labels", "predictions", "questions", "captions"]
 Check = Callable[[Record, Findings], None]
@@ -32,7 +32,7 @@ class Consumer:
 
 def _conversation(record: Record, found: Findings) -> None:
     if record.is_pair:
-        found.problem("a pair", "chosen", "a conversation (a data set of pairs has `ranking: true`)", "two answers")
+        found.problem("a pair", "chosen", "a conversation (or `ranking: true` for the data set)", Words("two answers"))
     elif not record.turns:
         _no_turns(record, found)
     elif record.turns[-1].role != "assistant":
@@ -44,33 +44,33 @@ def _no_turns(record: Record, found: Findings) -> None:
         expected = "a conversation; `hound corpus convert` writes captions as answers to a question"
         found.problem("no conversation", "caption", expected, record.caption)
     else:
-        found.problem("no conversation", "conversations", "a conversation, or a question with its answer", None)
+        found.problem("no conversation", "conversations", "a question with its answer", Words("none"))
 
 
 def _pair(record: Record, found: Findings) -> None:
     if not record.is_pair:
-        found.problem("no pair", "chosen", "`chosen` and `rejected`", "a row without them")
+        found.problem("no pair", "chosen", "`chosen` and `rejected`", Words("neither"))
     elif not record.turns:
-        found.problem("no question", "prompt", "a question before the answers", None)
+        found.problem("no question", "prompt", "a question before the answers", Words("none"))
     elif record.turns[-1].role != "user":
-        found.problem("no question", "prompt", "a question before the answers", "an answer")
+        found.problem("no question", "prompt", "a question before the answers", Words("an answer"))
 
 
 def _label(record: Record, found: Findings) -> None:
     if record.unread_label:
         found.problems.append(Problem("label", "label", f"expected true, false, 1 or 0, found {record.unread_label}"))
     elif record.label is None:
-        found.problem("no label", "label", "true or false: is the last answer a good one?", None)
+        found.problem("no label", "label", "true or false: is the last answer a good one?", Words("none"))
 
 
 def _question(record: Record, found: Findings) -> None:
     if not record.questions:
-        found.problem("no question", "prompt", "a question", None)
+        found.problem("no question", "prompt", "a question", Words("none"))
 
 
 def _one_question(record: Record, found: Findings) -> None:
     if not record.id:
-        found.problem("no id", "id", "an id, by which answers and scores are kept", None)
+        found.problem("no id", "id", "an id, by which answers and scores are kept", Words("none"))
     if len(record.media) > 1:
         found.problem("several media", "video", "one clip or image a question", [item.path for item in record.media])
     if len(record.questions) > 1:
@@ -142,9 +142,10 @@ def _look_at_placeholders(record: Record, found: Findings) -> None:
         return
     token = token_of(record.media[0].kind) if record.media else "a placeholder"
     if not wanted:
-        found.problem("placeholders", "video", "a clip or an image for each placeholder", f"{sum(counts)} and no media")
+        words = Words(f"{sum(counts)} and no media")
+        found.problem("placeholders", "video", "a clip or an image for each placeholder", words)
     elif not sum(counts):
         expected = f"{token} in a question for each of {wanted} item(s); `hound corpus convert` puts it in"
-        found.problem("placeholders", "conversations", expected, "none")
+        found.problem("placeholders", "conversations", expected, Words("none"))
     else:
         found.problem("placeholders", "conversations", f"{token} once for each of {wanted} item(s)", sum(counts))

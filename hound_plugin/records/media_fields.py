@@ -9,10 +9,11 @@ from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.media_paths import is_image_path
-from hound_plugin.records.record import Findings, Media, MediaKind, shown
+from hound_plugin.records.record import Findings, Media, MediaKind, Words, shown
 
 _PATHS = ("path", "url", "video", "image", "video_url", "image_url", "file")
-_PART_KEYS = frozenset((*_PATHS, "bytes", "type", *fields.STARTS, *fields.ENDS))
+_PARTS = (*fields.STARTS, *fields.ENDS)
+_PART_KEYS = frozenset((*_PATHS, "bytes", "type", *_PARTS))
 
 
 def read_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
@@ -21,11 +22,13 @@ def read_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
     images = _of_kind(row, fields.IMAGES, "image", found)
     if videos and images:
         names = f"{shown(videos[0].names, 60)} and {shown(images[0].names, 60)}"
-        found.problem("clip and image", "video", "clips or images in one row", names)
+        found.problem("clip and image", "video", "clips or images in one row", Words(names))
     return with_parts(videos or images, row, found)
 
 
 def _of_kind(row: Mapping[str, Any], names: tuple[str, ...], kind: MediaKind, found: Findings) -> tuple[Media, ...]:
+    if row.keys().isdisjoint(names):
+        return ()
     given = [(name, row[name]) for name in names if row.get(name) not in (None, "", [], ())]
     if not given:
         return ()
@@ -47,7 +50,7 @@ def items_of(value: Any, kind: MediaKind, where: str, found: Findings) -> tuple[
 
 
 def _item(value: Any, kind: MediaKind, where: str, found: Findings) -> Media | None:
-    if isinstance(value, os.PathLike):
+    if not isinstance(value, str) and isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str) and value.strip() and "\n" not in value:
         return Media(kind, value)
@@ -95,18 +98,20 @@ def item_of_mapping(value: Mapping[str, Any], kind: MediaKind, where: str, found
 
 def with_parts(media: tuple[Media, ...], row: Mapping[str, Any], found: Findings, at: str = "") -> tuple[Media, ...]:
     """Media with the ``start`` and ``end`` that stand beside them."""
+    if row.keys().isdisjoint(_PARTS):
+        return media
     given = {side: _seconds(row, names, at, found) for side, names in (("start", fields.STARTS), ("end", fields.ENDS))}
     if given["start"] is None and given["end"] is None:
         return media
-    where = at + next(name for name in (*fields.STARTS, *fields.ENDS) if row.get(name) is not None)
+    where = at + next(name for name in _PARTS if row.get(name) is not None)
     start, end = given["start"], given["end"]
     if len(media) != 1:
         found.problem("part of a clip", where, "one clip beside it (or `start` and `end` inside each)", len(media))
     elif media[0].kind == "image" or media[0].frames:
         what = "an image" if media[0].kind == "image" else "a list of frames"
-        found.problem("part of a clip", where, "a video file: there is no clock", what)
+        found.problem("part of a clip", where, "a video file: there is no clock", Words(what))
     elif media[0].start is not None or media[0].end is not None:
-        found.problem("part of a clip", where, "one place that says it", "a part in the row and one in its clip")
+        found.problem("part of a clip", where, "one place that says it", Words("one in the row and one in its clip"))
     elif (start or 0.0) >= (math.inf if end is None else end):
         found.problem("part of a clip", where, "`start` before `end`, in seconds", (start, end))
     else:

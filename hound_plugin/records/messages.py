@@ -18,6 +18,7 @@ ROLES: dict[str, Speaker] = {
     "model": "assistant", "chatgpt": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
 _MEDIA_PART = re.compile(r"(?:input_)?(video|image)(?:_url)?")
+_OBJECTS = (dict, Mapping)  # a dict is found at once
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -49,7 +50,7 @@ def read_messages(value: Any, where: str, found: Findings) -> Conversation:
     items = value if isinstance(value, list | tuple) else [value]
     for number, item in enumerate(items):
         at = f"{where}[{number}]"
-        if not isinstance(item, Mapping):
+        if not isinstance(item, _OBJECTS):
             found.problem("turn", at, "a message with a role and a text", item)
             continue
         _read_message(item, at, conversation, found)
@@ -58,12 +59,12 @@ def read_messages(value: Any, where: str, found: Findings) -> Conversation:
 
 def _read_message(item: Mapping[str, Any], at: str, conversation: Conversation, found: Findings) -> None:
     _check_keys(item, at, found)
-    named = item.get("from") if item.get("from") is not None else item.get("role")
+    named = item["role"] if item.get("from") is None and "role" in item else item.get("from")
     role = ROLES.get(named.lower()) if isinstance(named, str) else None
     if role is None:
         found.problem("role", at, f"a role out of {', '.join(ROLES)}", named)
         return
-    content = item.get("value") if item.get("value") is not None else item.get("content")
+    content = item["content"] if item.get("value") is None and "content" in item else item.get("value")
     text = _content(content, at, conversation, found)
     if text is None:
         return
@@ -76,6 +77,8 @@ def _read_message(item: Mapping[str, Any], at: str, conversation: Conversation, 
 
 
 def _check_keys(item: Mapping[str, Any], at: str, found: Findings) -> None:
+    if len(item) == 2 and item.keys() <= fields.IN_MESSAGES:
+        return  # the usual one: a role and a text
     for name, value in item.items():
         if name in fields.IN_MESSAGES or value in (None, "", [], {}):
             continue

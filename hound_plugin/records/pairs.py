@@ -8,7 +8,10 @@ from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.messages import Conversation, read_messages, text_of
-from hound_plugin.records.record import Findings, Turn
+from hound_plugin.records.record import Findings, Turn, Words
+
+_REJECTED = (*fields.REJECTED, fields.REJECTED_MESSAGES)
+_FIELDS = frozenset((*fields.CHOSEN, *_REJECTED))
 
 
 @dataclass(frozen=True)
@@ -29,21 +32,21 @@ def read_pair(row: Mapping[str, Any], base: Conversation, found: Findings) -> Pa
         base: its conversation; ms-swift's ends with the chosen answer.
         found: takes the problems: answers that differ in turns, end with the user, are equal or blank.
     """
-    chosen_name = next((name for name in fields.CHOSEN if name in row), "")
-    rejected_name = next((name for name in (*fields.REJECTED, fields.REJECTED_MESSAGES) if name in row), "")
-    if not chosen_name and not rejected_name:
+    if row.keys().isdisjoint(_FIELDS):
         return Pair(tuple(base.turns))
+    chosen_name = next((name for name in fields.CHOSEN if name in row), "")
+    rejected_name = next((name for name in _REJECTED if name in row), "")
     _look_for_two_fields(row, found)
     before = len(found.problems)
     if not rejected_name:
-        found.problem("no rejected", "rejected", "two answers to compare", "`chosen` alone")
+        found.problem("no rejected", "rejected", "two answers to compare", Words("`chosen` alone"))
     turns = list(base.turns)
     if chosen_name:
         chosen = _whole(row[chosen_name], chosen_name, turns, base, found)
     elif turns and turns[-1].role == "assistant":  # ms-swift
         chosen, turns = turns, turns[:-1]
     else:
-        found.problem("no chosen", "chosen", "two answers to compare", f"`{rejected_name}` alone")
+        found.problem("no chosen", "chosen", "two answers to compare", Words(f"`{rejected_name}` alone"))
         chosen = []
     rejected = _whole(row[rejected_name], rejected_name, turns, base, found) if rejected_name else []
     if len(found.problems) == before:
@@ -54,7 +57,7 @@ def read_pair(row: Mapping[str, Any], base: Conversation, found: Findings) -> Pa
 
 
 def _look_for_two_fields(row: Mapping[str, Any], found: Findings) -> None:
-    for names in (fields.CHOSEN, (*fields.REJECTED, fields.REJECTED_MESSAGES)):
+    for names in (fields.CHOSEN, _REJECTED):
         given = [name for name in names if name in row]
         if any(row[name] != row[given[0]] for name in given[1:]):
             found.problem("answer twice", given[1], f"the same as in `{given[0]}`", row[given[1]])
@@ -89,7 +92,9 @@ def _whole(value: Any, name: str, turns: list[Turn], base: Conversation, found: 
 def _look_at_answers(chosen: list[Turn], rejected: list[Turn], one: str, other: str, found: Findings) -> None:
     if len(chosen) != len(rejected) or chosen[:-1] != rejected[:-1]:
         counts = f"{len(chosen)} and {len(rejected)} turns" if len(chosen) != len(rejected) else "different turns"
-        found.problem("turns differ", other, "two answers to one conversation: the same turns before them", counts)
+        found.problem(
+            "turns differ", other, "two answers to one conversation: the same turns before them", Words(counts)
+        )
         return
     for name, turns in ((one, chosen), (other, rejected)):
         if not turns or turns[-1].role != "assistant":

@@ -27,7 +27,7 @@ from hound_plugin.records.messages import (
 )
 from hound_plugin.records.pairs import read_pair
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN, token_of
-from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, shown
+from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, Words, shown
 
 GREETING = "an assistant's greeting before the first question is left out, as in the original"
 OTHER_TOKEN = {
@@ -35,6 +35,10 @@ OTHER_TOKEN = {
     "image": f"`{VIDEO_TOKEN}` in rows with images only stands for the image",
 }
 IN_ANSWER = "a placeholder in an answer is plain text"
+_CAPTIONS = (*fields.CAPTIONS, fields.TEXT)
+_REFERENCES = (*fields.REFERENCES, *fields.ANSWERS)
+_ANSWERS_OF_PAIRS = (*fields.CHOSEN, *fields.REJECTED)
+_LISTS = (*fields.CONVERSATIONS, *fields.QUESTIONS)
 PART = "`start` and `end` choose the frames from that part of a clip"
 
 
@@ -56,6 +60,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     pair = read_pair(row, conversation, found)
     turns = _without_greeting(pair.turns, found)
     turns = _own_placeholders(turns, media, found)
+    label, unread = _label(row)
     record = Record(
         id=_identity(row, found),
         media=media,
@@ -63,26 +68,30 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         turns=turns,
         chosen=pair.chosen,
         rejected=pair.rejected,
-        label=(label := _label(row)),
-        unread_label="" if label is not None else shown(_first(row, fields.LABELS) or "", 40).strip("'\""),
+        label=label,
+        unread_label=unread,
         caption=caption,
         reference=_reference(row, pair.is_pair, found),
-        options=tuple(_options(row, Findings()).values()),
+        options=() if row.keys().isdisjoint(fields.OPTIONS) else tuple(_options(row, Findings()).values()),
         source=str(_first(row, fields.SOURCES) or ""),
     )
     _look_at_record(record, found)
-    unknown = tuple(dict.fromkeys(found.unknown))
+    unknown = tuple(dict.fromkeys(found.unknown)) if found.unknown else ()
     if found.problems:
         return Parsed(None, tuple(found.problems), tuple(found.notes), unknown)
-    return Parsed(record, (), tuple(dict.fromkeys(found.notes)), unknown)
+    return Parsed(record, (), tuple(dict.fromkeys(found.notes)) if found.notes else (), unknown)
 
 
 def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    return next((row[name] for name in names if row.get(name) not in (None, "", [], {})), None)
+    """What the first filled field of these names holds; None where there is none."""
+    name = _first_name(row, names)
+    return row[name] if name else None
 
 
 def _first_name(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    return next((name for name in names if row.get(name) not in (None, "", [], {})), names[0])
+    if row.keys().isdisjoint(names):
+        return ""
+    return next((name for name in names if row.get(name) not in (None, "", [], {})), "")
 
 
 def _unpacked(row: dict[str, Any], found: Findings) -> dict[str, Any]:
@@ -112,6 +121,11 @@ def _look_at_names(row: Mapping[str, Any], found: Findings) -> None:
             found.unknown.append(name)
 
 
+def row_id(row: Mapping[str, Any] | None) -> str:
+    """The id of a row that may be of no other use; empty where it has none."""
+    return _identity(row, Findings()) if row else ""
+
+
 def _identity(row: Mapping[str, Any], found: Findings) -> str:
     name = next((name for name in fields.IDS if name in row), None)
     if name is None:
@@ -136,19 +150,21 @@ def _system(row: Mapping[str, Any], conversation: Conversation, found: Findings)
     return different[0] if different else ""
 
 
-def _label(row: Mapping[str, Any]) -> bool | None:
-    """Only labels of the two words and numbers; what reads labels refuses others, nobody else minds them."""
-    value = row.get(next((name for name in fields.LABELS if name in row), ""))
+def _label(row: Mapping[str, Any]) -> tuple[bool | None, str]:
+    """A label of the two words and numbers, or one that is not: what reads labels refuses it, nobody else minds."""
+    value = _first(row, fields.LABELS)
     word = value.strip().casefold() if isinstance(value, str) else value
-    if word in (True, 1, "true", "1"):
-        return True
-    if word in (False, 0, "false", "0"):
-        return False
-    return None
+    if word is None or word == "":
+        return None, ""
+    if word in (True, "true", "1"):  # 1 is True
+        return True, ""
+    if word in (False, "false", "0"):
+        return False, ""
+    return None, shown(value, 40).strip("'\"")
 
 
 def _reference(row: Mapping[str, Any], is_pair: bool, found: Findings) -> str:
-    names = (*fields.REFERENCES, *(fields.ANSWERS if is_pair else ()))
+    names = _REFERENCES if is_pair else fields.REFERENCES
     value = _first(row, names)
     if value is None:
         return ""
@@ -169,8 +185,10 @@ def _options(row: Mapping[str, Any], found: Findings) -> dict[str, str]:
 def _conversation(row: Mapping[str, Any], found: Findings) -> tuple[Conversation, str]:
     """The row's turns, from messages or from a question with its answer; and its caption."""
     caption = _caption(row, found)
-    lists = [name for name in (*fields.CONVERSATIONS, *fields.QUESTIONS) if isinstance(row.get(name), list | tuple)]
-    lists = [name for name in lists if len(row[name])]
+    lists = [name for name in _LISTS if name in row and row[name] and isinstance(row[name], list | tuple)]
+    for name in fields.CONVERSATIONS:
+        if name not in lists and row.get(name) not in (None, "", [], (), {}):
+            found.problem("conversation", name, "a list of messages", row[name])
     if not lists:
         return _from_texts(row, found), caption
     conversation = read_messages(row[lists[0]], lists[0], found)
@@ -179,23 +197,28 @@ def _conversation(row: Mapping[str, Any], found: Findings) -> tuple[Conversation
             found.problem("two conversations", name, f"the same as in `{lists[0]}`", row[name])
     options = _options(row, found)
     if options and not any(all(text in turn.text for text in options.values()) for turn in conversation.turns):
-        found.problem("options", _first_name(row, fields.OPTIONS), "a question that shows them", lists[0])
+        found.problem(
+            "options", _first_name(row, fields.OPTIONS), "a question that shows them", Words(f"none in `{lists[0]}`")
+        )
     _look_at_question_beside(row, conversation, found)
     return conversation, caption
 
 
 def _look_at_question_beside(row: Mapping[str, Any], conversation: Conversation, found: Findings) -> None:
     """A question or an answer beside a conversation must be one of its turns: both cannot be honoured."""
-    said = {_bare(turn.text) for turn in conversation.turns}
+    if found.problems and not conversation.turns:
+        return  # nothing to compare with: it cannot be read, and says so
     for name in fields.QUESTIONS:
-        if isinstance(row.get(name), str) and row[name].strip() and _bare(row[name]) not in said:
+        if not isinstance(row.get(name), str) or not row[name].strip():
+            continue
+        if _bare(row[name]) not in {_bare(turn.text) for turn in conversation.turns}:
             found.problem("two questions", name, "a question of the conversation", row[name])
     if row.get(fields.HISTORY) not in (None, []):
         found.problem("history", fields.HISTORY, "earlier turns in the conversation itself", row[fields.HISTORY])
     more = row.get(fields.MORE_OF_QUESTION)
     if isinstance(more, str) and more.strip():
         found.problem("input", fields.MORE_OF_QUESTION, "it in a turn of the conversation", more)
-    if not any(row.get(name) not in (None, "", []) for name in (*fields.CHOSEN, *fields.REJECTED)):
+    if not _first_name(row, _ANSWERS_OF_PAIRS):
         _add_answer_beside(row, conversation, found)
 
 
@@ -216,12 +239,11 @@ def _bare(text: str) -> str:
 
 
 def _caption(row: Mapping[str, Any], found: Findings) -> str:
-    names = (*fields.CAPTIONS, fields.TEXT)
-    value = _first(row, names)
+    value = _first(row, _CAPTIONS)
     if value is None:
         return ""
     if not isinstance(value, str):
-        found.problem("caption", _first_name(row, names), "a text", value)
+        found.problem("caption", _first_name(row, _CAPTIONS), "a text", value)
         return ""
     return value
 
@@ -254,7 +276,7 @@ def _from_texts(row: Mapping[str, Any], found: Findings) -> Conversation:
 
 def _add_answer(row: Mapping[str, Any], options: Mapping[str, str], to: Conversation, found: Findings) -> None:
     name = next((name for name in fields.ANSWERS if name in row), None)
-    if name is None or any(row.get(field) not in (None, "", []) for field in (*fields.CHOSEN, *fields.REJECTED)):
+    if name is None or _first_name(row, _ANSWERS_OF_PAIRS):
         return  # beside a pair an answer is the reference
     value = row[name]
     if isinstance(value, list | tuple) and len(value) == 1:
@@ -293,7 +315,8 @@ def _without_greeting(turns: tuple[Turn, ...], found: Findings) -> tuple[Turn, .
 def _own_placeholders(turns: tuple[Turn, ...], media: tuple[Media, ...], found: Findings) -> tuple[Turn, ...]:
     """In a row of one kind of media alone, the other kind's placeholder means it, unless its own stands there too."""
     questions = [turn.text for turn in turns if turn.role == "user"]
-    if any(token in turn.text for turn in turns if turn.role == "assistant" for token in (VIDEO_TOKEN, IMAGE_TOKEN)):
+    answers = [turn.text for turn in turns if turn.role == "assistant"]
+    if any(VIDEO_TOKEN in text or IMAGE_TOKEN in text for text in answers):
         found.note(IN_ANSWER)
     if not media:
         return turns
@@ -312,7 +335,7 @@ def _look_at_record(record: Record, found: Findings) -> None:
         expected = "user" if number % 2 == 0 else "assistant"
         if turn.role != expected:
             roles = [turn.role for turn in record.turns]
-            found.problem("roles", "conversations", "questions and answers in turn", shown(roles))
+            found.problem("roles", "conversations", "questions and answers in turn", Words(", ".join(roles)))
             return
     if any(turn.role == "assistant" and not turn.text.strip() for turn in record.turns):
         found.problem("blank answer", "conversations", "a text in every answer", "")

@@ -141,7 +141,11 @@ class Findings:
         self.notes.append(Note(text))
 
 
+class Words(str):
+    """What was found, in words of ours instead of a value of the row: no quotes around it."""
+
+
 def shown(value: object, most: int = 120) -> str:
     """A value in a message, cut to ``most`` characters."""
-    text = repr(value)
+    text = str(value) if isinstance(value, Words) else repr(value)
     return text if len(text) <= most else text[: most - 3] + "..."

@@ -16,7 +16,7 @@ from hound_plugin.records.consumers import check
 from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.media_paths import cut_part, find_media, with_part
-from hound_plugin.records.parse import parse
+from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.record import Problem, Record
 
 _PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")
@@ -93,14 +93,14 @@ def read_questions(
             break
         report.rows += 1
         question, problems = _read(row, media_dir, seen, report)
-        identity = question.id if question else str((row.value or {}).get("id") or "")
-        if not report.add(Place(str(path), row.number, identity), problems) and question is not None:
+        if not report.add(Place(str(path), row.number, row_id(row.value)), problems) and question is not None:
             questions.append(question)
     if report.bad:
         how = f"`on_bad_rows: skip` (`hound corpus validate {path} --kind questions` lists them all)"
         report.settle(on_bad_rows, max_bad_rows, None, how)
     if not questions:
-        raise DataError(f"{path}: expected questions, one JSON object a line; it is empty.")
+        found = f"none of its {report.rows:,} rows can be used" if report.rows else "it is empty"
+        raise DataError(f"{path}: expected questions, one JSON object a line; {found}.")
     return questions
 
 

@@ -93,11 +93,7 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
             f"{error} The same answers can be judged in a new folder: sample.backend=given "
             f"sample.answers={folder / ANSWERS}."
         ) from error
-    for line in report.remarks():
-        say(line)
-    if report.bad:
-        write_whole(folder / LIST, to_lines(report.entries))
-        say(f"warning: {report.settle('skip', settings.max_bad_rows, folder / LIST, '')}")
+    tell_of_rows(report, settings, folder, say)
     return Run(settings, folder, questions, say, make_generator)
 
 
@@ -111,6 +107,17 @@ def read_run_questions(settings: RewardSettings, report: RowReport | None = None
         max_bad_rows=settings.max_bad_rows,
         report=report,
     )
+
+
+def tell_of_rows(report: RowReport, settings: RewardSettings, folder: Path, say: Callable[[str], None]) -> None:
+    """Say what was decided about rows of questions, and list those that are left out in the folder."""
+    for line in report.remarks():
+        say(line)
+    if not report.bad:
+        (folder / LIST).unlink(missing_ok=True)  # of an earlier run
+        return
+    write_whole(folder / LIST, to_lines(report.entries))
+    say(f"warning: {report.settle('skip', settings.max_bad_rows, folder / LIST, '')}")
 
 
 # --- sample
