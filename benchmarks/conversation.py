@@ -23,7 +23,7 @@ import torch
 import transformers
 from transformers import AutoTokenizer, LlamaConfig, set_seed
 
-from hound_plugin.media.memory import MediaMemory
+from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.features import FeatureMemory, fingerprint
 from hound_plugin.model.inference import HoundModel

@@ -6,7 +6,7 @@
 
 Layers, each importing only what stands to its left (``tests/test_layering.py``)::
 
-    errors, settings <- media <- processing <- model.inference <- cli
+    errors, settings <- records <- media <- processing <- model.inference <- cli
                    model.configuration <- processing, model  <- host (the only one that imports llamafactory)
     errors, media  <- judge <- reward <- cli (which hands our model to reward; neither of the two imports torch)
 
@@ -34,6 +34,7 @@ _HOME = {
     "HoundError": "hound_plugin.errors",
     "HoundModel": "hound_plugin.model.inference",
     "HoundSettings": "hound_plugin.settings",
+    "InUseError": "hound_plugin.errors",
     "JudgeError": "hound_plugin.errors",
     "LedgerError": "hound_plugin.errors",
     "LlavaHoundConfig": "hound_plugin.model.configuration",
@@ -59,6 +60,7 @@ if TYPE_CHECKING:
     from hound_plugin.errors import EmptyMediaError as EmptyMediaError
     from hound_plugin.errors import EnvironmentMismatchError as EnvironmentMismatchError
     from hound_plugin.errors import HoundError as HoundError
+    from hound_plugin.errors import InUseError as InUseError
     from hound_plugin.errors import JudgeError as JudgeError
     from hound_plugin.errors import LedgerError as LedgerError
     from hound_plugin.errors import MediaDecodeError as MediaDecodeError

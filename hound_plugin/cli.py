@@ -54,7 +54,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return run(arguments)
     except HoundError as error:
-        lines = (" ".join(line.split()) for line in str(error).splitlines())
+        lines = (line.rstrip() for line in str(error).splitlines())  # a table keeps its columns
         print(f"hound: {chr(10).join(line for line in lines if line)}", file=sys.stderr)
         return FAILED if isinstance(error, EnvironmentMismatchError | CorpusError | JudgeError) else BAD_INPUT
     except OSError as error:

@@ -16,6 +16,7 @@
     │   ├── DownloadError          the hub cannot be reached, is gated or lacks a file, or the disk is full
     │   └── ArchiveError           an archive is damaged, or holds what must not be unpacked
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
+    ├── InUseError             another process holds the lock of a file or a folder
     ├── JudgeError             a judge or sampling server cannot go on: bad key, unknown model, quota, budget
     ├── CheckpointError        a checkpoint is of another architecture, incomplete or not readable
     └── EnvironmentMismatchError   a package is missing or outside the supported versions
@@ -91,6 +92,10 @@ class ContextLengthError(DataError):
 
 class LedgerError(HoundError, ValueError):
     """A ledger or a run folder belongs to other settings, is damaged, or is in use."""
+
+
+class InUseError(HoundError, BlockingIOError):
+    """Another process holds the lock of a file or a folder."""
 
 
 class JudgeError(HoundError, RuntimeError):

@@ -54,6 +54,14 @@ class HoundSettings(Settings):
     on_bad_media: Annotated[Literal["error", "skip"], SWITCH] = Field(
         default="error", description="`error` stops; `skip`: rows with bad media are left out and listed"
     )
+    on_bad_rows: Annotated[Literal["error", "skip"], SWITCH] = Field(
+        default="error",
+        description="rows that cannot be used, listed in `bad_rows.jsonl` of the output folder: `error` stops; `skip` "
+        "leaves them out",
+    )
+    max_bad_rows: Annotated[float, NUMBER] = Field(
+        default=0.01, ge=0, le=1, description="largest share of rows that `on_bad_rows: skip` may leave out"
+    )
     check_media: Annotated[Literal["all", "sample", "off"], SWITCH] = Field(
         default="sample", description="media looked at before training: `all`, a `sample` of at most 20,000, or none"
     )

@@ -16,7 +16,8 @@ PACKAGE = "hound_plugin"
 # Layer -> what it must not import at any place, not even inside a function. The longest matching layer decides.
 _TOP = ("host", "corpus", "judge", "reward", "evaluation", "demo", "cli")
 FORBIDDEN: dict[str, tuple[str, ...]] = {
-    "errors": ("media", "processing", "model", "doctor", *_TOP),
+    "errors": ("records", "media", "processing", "model", "doctor", *_TOP),
+    "records": ("media", "processing", "model", "doctor", *_TOP),
     "media": ("processing", "model", *_TOP),
     "processing": ("model", *_TOP),
     "model": _TOP,
@@ -30,7 +31,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
     "doctor": ("media", "processing", "model", "corpus", "judge", "reward", "evaluation", "demo", "cli"),
 }
 ALLOWED = {("processing", "model.configuration")}  # (layer, exception to its rule)
-WITHOUT_TORCH = ("corpus", "judge", "reward")
+WITHOUT_TORCH = ("records", "corpus", "judge", "reward")
 HOST = "llamafactory"
 
 

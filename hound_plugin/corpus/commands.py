@@ -139,6 +139,8 @@ def _extract(arguments: argparse.Namespace) -> int:
 
 def add_validate(commands: Commands) -> None:
     """``hound corpus validate``."""
+    from hound_plugin.corpus.checking import KINDS
+
     parser = _parser(
         commands,
         "validate",
@@ -158,9 +160,7 @@ def add_validate(commands: Commands) -> None:
         default="exists",
         help="look for media not at all, for their presence, or open the first frame or header (default: exists)",
     )
-    parser.add_argument(
-        "--kind", choices=("auto", "conversations", "pairs"), default="auto", help="what the rows are (default: auto)"
-    )
+    parser.add_argument("--kind", choices=KINDS, default="auto", help="who reads the rows (default: auto: training)")
     parser.add_argument("--limit", type=int, help="look at the first LIMIT rows only")
     parser.add_argument("--processes", type=int, default=1, help="with --media open: at a time (default: 1)")
     parser.add_argument("--report", type=Path, help="JSONL of bad rows (default: NAME.bad.jsonl)")
@@ -206,7 +206,7 @@ def add_convert(commands: Commands) -> None:
         "Reads JSON or JSONL of LLaVA, ShareGPT or OpenAI messages, questions and answers, captions, or preferences, "
         'and writes JSONL for `"formatting": "hound"`. With --split, every clip is in the training file or in the '
         "held-out one, never in both, by its name alone: it falls on the same side in every file. Rows that cannot be "
-        "converted are written to NAME.bad.jsonl, with exit code 1.",
+        "used are listed in NAME.bad.jsonl, with reasons; nothing else is written then, unless told to leave them out.",
         "  hound corpus convert theirs.json ours.jsonl\n"
         "  hound corpus convert ours.jsonl ours.jsonl --split 0.05 --seed 1    ours.train.jsonl, ours.heldout.jsonl\n"
         "  hound corpus convert pairs.jsonl kto.jsonl --labels\n"
@@ -219,6 +219,15 @@ def add_convert(commands: Commands) -> None:
     parser.add_argument("--caption-prompt", default=CAPTION_PROMPT, help="question for rows that are captions")
     parser.add_argument("--keep", nargs="+", default=[], metavar="FIELD", help="other fields to take over")
     parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.add_argument(
+        "--on-bad-rows",
+        choices=("error", "skip"),
+        default="error",
+        help="rows that cannot be used: stop and write nothing but their list, or leave them out (default: error)",
+    )
+    parser.add_argument(
+        "--max-bad-rows", type=float, default=0.01, help="largest share that `skip` may leave out (default: 0.01)"
+    )
     parser.add_argument("--labels", action="store_true", help="each preference pair as two labelled answers, for KTO")
     parser.set_defaults(run=_convert)
 
@@ -235,14 +244,18 @@ def _convert(arguments: argparse.Namespace) -> int:
         keep=arguments.keep,
         labels=arguments.labels,
         force=arguments.force,
+        on_bad_rows=arguments.on_bad_rows,
+        max_bad_rows=arguments.max_bad_rows,
     )
+    for remark in result.remarks:
+        print(remark)
     for path, rows in result.written.items():
         print(f"{path}: {rows:,} rows")
     if result.straddling:
         print(f"left out, with clips of both sides: {result.straddling:,} rows")
     if result.bad_rows:
-        print(f"not converted: {result.bad:,} rows, with reasons in {result.bad_rows}", file=sys.stderr)
-    return FAILED if result.bad else DONE
+        print(f"left out: {result.bad:,} rows, with reasons in {result.bad_rows}", file=sys.stderr)
+    return DONE
 
 
 def add_all(commands: Commands) -> None:

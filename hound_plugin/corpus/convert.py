@@ -5,17 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TextIO
 
-from hound_plugin.corpus.files import whole_file
-from hound_plugin.corpus.records import check_record, media_of
-from hound_plugin.corpus.rows import Row, read_rows
-from hound_plugin.corpus.shapes import convert_record
+from hound_plugin.corpus.checking import media_of
 from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.records.bad_rows import MAX_SHARE, OnBadRows, Place, RowReport
+from hound_plugin.records.consumers import check
+from hound_plugin.records.fields import is_neutral
+from hound_plugin.records.files import whole_file
+from hound_plugin.records.jsonl import Row, read_rows
+from hound_plugin.records.media_paths import cut_part
+from hound_plugin.records.parse import parse, row_id
+from hound_plugin.records.placeholders import token_of
+from hound_plugin.records.record import Problem, Record, Turn
+from hound_plugin.records.write import to_row
 
 CAPTION_PROMPT = "Describe the video in detail."
 SIDES = ("train", "heldout")
@@ -29,13 +36,15 @@ class Converted:
         written: file -> number of rows.
         bad: rows that could not be converted, or cannot be trained on; they are in ``bad_rows``.
         straddling: rows with several clips of which some are held out; they are left out of both sides.
-        bad_rows: JSONL with line, id and reason; None if there are none.
+        bad_rows: JSONL of the problems of bad rows; None if there are none.
+        remarks: decisions about rows and fields that nothing reads, with their numbers.
     """
 
     written: Counter[Path] = field(default_factory=Counter)
     bad: int = 0
     straddling: int = 0
     bad_rows: Path | None = None
+    remarks: list[str] = field(default_factory=list)
 
 
 def convert(
@@ -48,69 +57,141 @@ def convert(
     keep: Sequence[str] = (),
     labels: bool = False,
     force: bool = False,
+    on_bad_rows: OnBadRows = "error",
+    max_bad_rows: float = MAX_SHARE,
 ) -> Converted:
     """Write rows of ``source`` in our shape, one at a time.
 
     Args:
         source: JSON or JSONL.
-        target: JSONL; with ``split``, ``name.train.jsonl`` and ``name.heldout.jsonl`` are written in its place.
+        target: JSONL; with ``split``, ``name.train.jsonl`` and ``name.heldout.jsonl`` are written instead.
         split: share of clips to hold out, above 0 and below 1; None for one file.
         seed: changes which clips are held out.
         caption_prompt: the question that captions answer.
-        keep: names of other fields to take over; the rest is dropped, because one column of mixed types stops the
-            loader of the host.
+        keep: names of other fields to take over. Scores and provenance are always kept.
         labels: write each preference pair as two single answers with ``label`` true or false, for KTO.
         force: replace files that exist.
+        on_bad_rows, max_bad_rows: see :mod:`hound_plugin.records.bad_rows`; nothing is written where it stops but the
+            list of bad rows.
 
     Raises:
         SettingsError: an argument is out of its range, or an output exists or is the input.
-        DataError: the source cannot be read at all.
+        DataError: the source cannot be read at all, or has rows that cannot be used.
     """
     if split is not None and not 0 < split < 1:
         raise SettingsError(f"Expected --split above 0 and below 1; got {split}.")
     if not source.is_file():
         raise DataError(f"Expected a file of JSON or JSON lines; there is none at {source}. Check the path.")
     paths = [target] if split is None else [target.with_name(f"{target.stem}.{side}.jsonl") for side in SIDES]
-    bad_path = target.with_name(f"{target.stem}.bad.jsonl")
     for path in paths:
         if path.exists() and (path.samefile(source) or not force):
             raise SettingsError(f"{path} exists. Name another target, or replace it with --force.")
-    result = Converted()
+    bad_path = target.with_name(f"{target.stem}.bad.jsonl")
+    if bad_path.exists() and bad_path.samefile(source):
+        raise SettingsError(f"{bad_path} is the input, and bad rows would be listed there. Name another target.")
+    result, report = Converted(), RowReport(str(source))
+    result.written.update(dict.fromkeys(paths, 0))
     with ExitStack() as stack:
         files = [stack.enter_context(whole_file(path)) for path in paths]
-        bad = stack.enter_context(whole_file(bad_path))
-        result.written.update(dict.fromkeys(paths, 0))
-        for row in read_rows(source):
-            try:
-                record = _converted(row, caption_prompt, keep)
-                written = single_answers(record) if labels else [record]
-            except DataError as error:
-                result.bad += 1
-                _write(bad, {"line": row.number, "id": (row.value or {}).get("id"), "reason": str(error)})
-                continue
-            sides = {0} if split is None else {int(held) for held in held_out(record, split, seed)}
-            if len(sides) > 1:
-                result.straddling += 1
-                continue
-            side = sides.pop()
-            for answer in written:
-                _write(files[side], answer)
-            result.written[paths[side]] += len(written)
-    if result.bad:
-        result.bad_rows = bad_path
-    else:
-        bad_path.unlink()
+        with whole_file(bad_path) as report.sink:
+            for row in read_rows(source):
+                written = _written(row, caption_prompt, keep, labels, report)
+                if not written:
+                    continue
+                sides = {0} if split is None else {int(held) for held in held_out(written[0], split, seed)}
+                if len(sides) > 1:
+                    result.straddling += 1
+                    continue
+                side = sides.pop()
+                for answer in written:
+                    _write(files[side], answer)
+                result.written[paths[side]] += len(written)
+        if not report.bad:
+            bad_path.unlink()
+        report.settle(on_bad_rows, max_bad_rows, bad_path, "--on-bad-rows skip")
+    result.bad, result.remarks = report.bad, report.remarks()
+    result.bad_rows = bad_path if report.bad else None
     return result
 
 
-def _converted(row: Row, caption_prompt: str, keep: Sequence[str]) -> dict[str, Any]:
-    if row.value is None:
-        raise DataError(row.reason)
-    record = convert_record(row.value, row.number, caption_prompt, keep)
-    problems = check_record(record).problems
+def _written(
+    row: Row, caption_prompt: str, keep: Sequence[str], labels: bool, report: RowReport
+) -> list[dict[str, Any]]:
+    """What a row becomes: nothing for a bad one, which is counted."""
+    report.rows += 1
+    try:
+        if row.value is None:
+            raise BadRowError([Problem(row.problem, "", row.reason)])
+        record = convert_record(row.value, row.number, caption_prompt, keep, report)
+        written = single_answers(record) if labels else [record]
+    except DataError as error:
+        problems = error.problems if isinstance(error, BadRowError) else [Problem("not convertible", "", str(error))]
+        report.add(Place(report.what, row.number, row_id(row.value)), problems)
+        return []
+    return written
+
+
+class BadRowError(DataError):
+    """A row cannot be converted; ``problems`` says why."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__("; ".join(map(str, problems)))
+        self.problems = list(problems)
+
+
+def convert_record(
+    row: Mapping[str, Any],
+    number: int,
+    caption_prompt: str = CAPTION_PROMPT,
+    keep: Sequence[str] = (),
+    report: RowReport | None = None,
+) -> dict[str, Any]:
+    """One row in our shape.
+
+    Args:
+        row: the row.
+        number: its place, for rows without an id.
+        caption_prompt: the question that captions answer.
+        keep: names of other fields to take over. Scores and provenance are always kept.
+        report: takes notes and unknown fields.
+
+    Raises:
+        DataError: it cannot be read, or it would be of no use; the message names every problem.
+    """
+    parsed = parse(row)
+    if parsed.record is None:
+        raise BadRowError(parsed.problems)
+    record = parsed.record
+    if not record.id:
+        record = replace(record, id=f"row-{number}")
+    if not record.turns and record.caption and not record.is_pair:
+        record = replace(record, turns=(Turn("user", caption_prompt), Turn("assistant", record.caption)), caption="")
+    record = _with_placeholders(record)
+    problems = check(record, "pairs" if record.is_pair else "sft")
     if problems:
-        raise DataError("; ".join(f"{problem.name}: {problem.detail}" for problem in problems))
-    return record
+        raise BadRowError(problems)
+    if report is not None:
+        report.add_notes(parsed.notes, [name for name in parsed.unknown if name not in keep])
+    known = {name: value for name, value in row.items() if is_neutral(name) and value is not None}
+    others = {name: row[name] for name in keep if name in row}
+    return {**known, **others, **to_row(record)}
+
+
+def _with_placeholders(record: Record) -> Record:
+    """Placeholders in front of their questions; those that are missing in front of the first one."""
+    if not record.media:
+        return record
+    token = token_of(record.media[0].kind)
+    turns = list(record.turns)
+    for number, turn in enumerate(turns):
+        count = turn.text.count(token)
+        if turn.role == "user" and count:
+            bare = turn.text.replace(token, "").strip()
+            kept = count if len(record.media) > 1 else 1
+            turns[number] = Turn("user", "\n".join([*[token] * kept, bare]))
+    if turns and not any(token in turn.text for turn in turns if turn.role == "user"):
+        turns[0] = Turn(turns[0].role, "\n".join([*[token] * len(record.media), turns[0].text.strip()]))
+    return replace(record, turns=tuple(turns))
 
 
 def single_answers(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -121,15 +202,14 @@ def single_answers(record: dict[str, Any]) -> list[dict[str, Any]]:
     """
     if "chosen" not in record or "rejected" not in record:
         raise DataError("expected a preference pair (`prompt`, `chosen`, `rejected`) to label; this is another row")
-    rest = {key: value for key, value in record.items() if key not in ("id", "prompt", "chosen", "rejected")}
+    named = ("id", "prompt", "conversations", "chosen", "rejected")
+    rest = {key: value for key, value in record.items() if key not in named}
+    before = record.get("conversations") or [{"from": "human", "value": record["prompt"]}]
     return [
         {
             "id": f"{record.get('id')}-{side}",
             **rest,
-            "conversations": [
-                {"from": "human", "value": record["prompt"]},
-                {"from": "gpt", "value": record[side]},
-            ],
+            "conversations": [*before, {"from": "gpt", "value": record[side]}],
             "label": side == "chosen",
         }
         for side in ("chosen", "rejected")
@@ -145,7 +225,7 @@ def held_out(record: dict[str, Any], share: float, seed: int) -> list[bool]:
 
 def clip_name(item: str | list[str]) -> str:
     """What identifies a clip in every layout: the last part of its path without ending; for frames, their folder's."""
-    path = PurePosixPath(item) if isinstance(item, str) else PurePosixPath(item[0]).parent
+    path = PurePosixPath(cut_part(item)[0]) if isinstance(item, str) else PurePosixPath(item[0]).parent
     return path.stem
 
 

@@ -8,7 +8,7 @@ grows from run to run, and gets its name when size and digest are the hub's.
 
 from __future__ import annotations
 
-import fcntl
+import glob
 import hashlib
 import os
 import shutil
@@ -22,7 +22,8 @@ from pathlib import Path
 
 from hound_plugin.corpus.files import readable_size
 from hound_plugin.corpus.schema import Corpus
-from hound_plugin.errors import DownloadError
+from hound_plugin.errors import DownloadError, InUseError
+from hound_plugin.records.files import hold, publish
 
 _BATCH = 50  # paths in one question to the hub
 _BLOCK = 1 << 20
@@ -161,17 +162,20 @@ def _fetch(item: Item, revision: str, retries: int) -> None:
 @contextmanager
 def _alone(item: Item) -> Iterator[FileIO]:
     """The partial file, locked against other runs; partial files of an older content are removed."""
-    for old in item.place.parent.glob(f".{item.place.name}.*.part"):
-        if old != item.part:
-            old.unlink()
-    with item.part.open("ab", buffering=0) as part:
-        try:
-            fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise DownloadError(
-                f"{item.place} is being fetched by another process. Wait for it, or end it, and run the command again."
-            ) from error
-        yield part
+    try:
+        lock = hold(item.place.with_name(f".{item.place.name}.lock"))
+    except InUseError as error:
+        raise DownloadError(
+            f"{item.place} is being fetched by another process. Wait for it, or end it, and run the command again."
+        ) from error
+    try:
+        for old in item.place.parent.glob(f".{glob.escape(item.place.name)}.*.part"):
+            if old != item.part:
+                old.unlink()
+        with item.part.open("ab", buffering=0) as part:
+            yield part
+    finally:
+        lock.release(remove=True)
 
 
 def _transfer(item: Item, revision: str, part: FileIO) -> None:
@@ -202,7 +206,6 @@ def _transfer(item: Item, revision: str, part: FileIO) -> None:
 
 def _finish(item: Item, part: FileIO) -> None:
     """Compare size and digest with the hub's and give the file its name."""
-    os.fsync(part.fileno())
     size = part.seek(0, os.SEEK_END)
     if size != item.size or _digest(item) != item.digest:
         part.truncate(0)
@@ -211,7 +214,7 @@ def _finish(item: Item, part: FileIO) -> None:
             "of another content came, and were thrown away. Run the command again; if it repeats, a proxy or mirror "
             "(HF_ENDPOINT) changes files."
         )
-    item.part.rename(item.place)
+    publish(item.part, item.place)
 
 
 def _digest(item: Item) -> str:

@@ -8,24 +8,23 @@ skips archives whose marker fits. A refused archive leaves nothing.
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 from hound_plugin.corpus.archive import STATE, Limits, unpack
-from hound_plugin.corpus.files import readable_size, write_json
+from hound_plugin.corpus.files import readable_size
 from hound_plugin.corpus.schema import Corpus
 from hound_plugin.corpus.workers import follow_parent
 from hound_plugin.errors import ArchiveError
+from hound_plugin.records.files import locked, rename, write_json
 
 DEFAULT_LIMITS = Limits()
 _REPORT_EVERY = 4 << 20  # bytes between two reports of progress
@@ -185,7 +184,7 @@ class _Progress:
 
 
 def _extract_one(job: Job) -> None:
-    with _alone(job):
+    with locked(_with_suffix(job, ".lock")):  # wait until no other process works on this archive
         if _is_done(job):  # another run was quicker
             return
         stamp = _stamp(job.archive)
@@ -195,7 +194,7 @@ def _extract_one(job: Job) -> None:
             _unpack(job, ready, stamp)
         _merge(ready, job.target)
         os.sync()  # content before marker: after a power cut no marker stands for data that never reached the disk
-        _with_suffix(job, ".ready.json").rename(_with_suffix(job, ".json"))
+        rename(_with_suffix(job, ".ready.json"), _with_suffix(job, ".json"))
         _discard(ready)
 
 
@@ -213,7 +212,7 @@ def _unpack(job: Job, ready: Path, stamp: dict[str, Any]) -> None:
     if _stamp(job.archive) != stamp:
         _discard(partial)
         raise ArchiveError(f"{job.archive} changed while it was unpacked; wait until it is complete and run it again.")
-    partial.rename(ready)
+    rename(partial, ready)
     write_json(_with_suffix(job, ".ready.json"), {**stamp, "files": counts.files, "bytes": counts.size})
 
 
@@ -228,17 +227,7 @@ def _merge(source: Path, target: Path) -> None:
             _merge(Path(entry.path), place)
             os.rmdir(entry.path)
         else:
-            os.rename(entry.path, place)
-
-
-@contextmanager
-def _alone(job: Job) -> Iterator[None]:
-    """Wait until no other process works on this archive; the kernel lifts the lock of one that was killed."""
-    lock = _with_suffix(job, ".lock")
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+            rename(entry.path, place)
 
 
 def _is_done(job: Job) -> bool:

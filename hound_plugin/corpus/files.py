@@ -1,37 +1,9 @@
-"""Files that are never seen half-written, and numbers as people read them."""
+"""Numbers as people read them; writing of files has its home in :mod:`hound_plugin.records.files`."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TextIO
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[TextIO]:
-    """Open a text file that appears under its name when it is complete: temporary sibling, flush, fsync, rename.
-
-    When the block fails the temporary file is removed and an older file of that name stays as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("w", encoding="utf-8") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write one JSON object with :func:`whole_file`."""
-    with whole_file(path) as file:
-        json.dump(value, file)
+from hound_plugin.records.files import whole_file as whole_file
+from hound_plugin.records.files import write_json as write_json
 
 
 def readable_size(size: int | None) -> str:

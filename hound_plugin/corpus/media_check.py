@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import lru_cache
@@ -10,22 +9,16 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Literal, TypeVar
 
-from hound_plugin.corpus.records import Problem
 from hound_plugin.corpus.workers import follow_parent
 from hound_plugin.errors import EmptyMediaError, MediaError, MediaNotFoundError
+from hound_plugin.records.bad_rows import MISSING
+from hound_plugin.records.media_paths import find_media, refuse_part, split_part
+from hound_plugin.records.record import Problem
 
 Depth = Literal["none", "exists", "open"]
 Media = Sequence[str | list[str]]
 Key = TypeVar("Key")
 _BATCH = 64  # records that go to a process at once
-
-
-def find_media(name: str, media_dir: str | None) -> str | None:
-    """The path of a clip, a folder of frames or an image: under ``media_dir``, or else as it is; None if absent."""
-    for candidate in (os.path.join(media_dir, name) if media_dir else name, name):
-        if os.path.exists(candidate):
-            return candidate
-    return None
 
 
 def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Depth) -> list[Problem]:
@@ -42,12 +35,26 @@ def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Dept
         names = [item] if isinstance(item, str) else item
         paths = [find_media(name, media_dir) for name in names]
         if None in paths:
-            problems.append(Problem("media missing", names[paths.index(None)]))
+            problems.append(Problem(MISSING, _field(is_video), names[paths.index(None)]))
+            continue
+        parts = [problem for path in paths if (problem := _part(path or "", is_video, item)) is not None]
+        if parts:
+            problems += parts[:1]
         elif depth == "open":
             for path in paths[:1]:
                 problem = _open(path or "", is_video and isinstance(item, str))
                 problems += [problem] if problem else []
     return problems
+
+
+def _part(path: str, is_video: bool, item: str | list[str]) -> Problem | None:
+    """What is wrong with the part that a path of a clip or image names."""
+    try:
+        if split_part(path)[0] != path and not (is_video and isinstance(item, str)):
+            raise refuse_part(path, "an image" if isinstance(item, str) else "a list of frames")
+    except MediaError as error:
+        return Problem("part of a clip", "start", str(error)[:300])
+    return None
 
 
 @lru_cache(maxsize=4096)  # the questions about a clip follow each other
@@ -58,12 +65,16 @@ def _open(path: str, is_video: bool) -> Problem | None:
     try:
         _ = probe(path) if is_video else probe_frames([path])
     except EmptyMediaError:
-        return Problem("no frame", path)
+        return Problem("no frame", _field(is_video), path)
     except MediaNotFoundError:
-        return Problem("media missing", path)
+        return Problem(MISSING, _field(is_video), path)
     except MediaError as error:
-        return Problem("media damaged", str(error)[:300])
+        return Problem("media damaged", _field(is_video), str(error)[:300])
     return None
+
+
+def _field(is_video: bool) -> str:
+    return "video" if is_video else "image"
 
 
 def check_many(

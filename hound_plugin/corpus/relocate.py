@@ -9,11 +9,11 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from hound_plugin.corpus.archive import STATE
-from hound_plugin.corpus.media_check import find_media
-from hound_plugin.corpus.records import IMAGE_FIELDS, IMAGE_SUFFIXES, VIDEO_FIELDS, media_of
+from hound_plugin.corpus.checking import media_of
+from hound_plugin.records.fields import IMAGES, VIDEOS
+from hound_plugin.records.media_paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES, cut_part, find_media
 
-_VIDEO = (".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp", ".gif")
-_MEDIA = (*_VIDEO, *IMAGE_SUFFIXES)
+_MEDIA = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 
 @dataclass
@@ -45,13 +45,13 @@ class Places:
 
 
 def missing_names(records: Iterable[dict[str, Any]], media_dir: str) -> set[str]:
-    """Names of media that are not where the records say."""
+    """Names of media that are not where the records say, without the parts of clips."""
     names = set()
     for record in records:
         for item in media_of(record)[0]:
             for path in [item] if isinstance(item, str) else item:
                 if find_media(path, media_dir) is None:
-                    names.add(path)
+                    names.add(cut_part(path)[0])
     return names
 
 
@@ -80,14 +80,17 @@ def corrected(record: dict[str, Any], places: Places, media_dir: str) -> tuple[d
     def place(path: Any) -> Any:
         if isinstance(path, list):
             return [place(part) for part in path]
+        if isinstance(path, dict) and isinstance(path.get("path"), str):
+            return {**path, "path": place(path["path"])}
         if not isinstance(path, str) or find_media(path, media_dir) is not None:
             return path
-        found = places.locate(path)
+        name, part = cut_part(path)
+        found = places.locate(name)
         if len(found) > 1:
             ambiguous.append(f"{path}: {', '.join(found[:3])}{' and others' if found[3:] else ''}")
-        return found[0] if len(found) == 1 else path
+        return found[0] + part if len(found) == 1 else path
 
-    changes = {name: place(record[name]) for name in (*VIDEO_FIELDS, *IMAGE_FIELDS) if record.get(name)}
+    changes = {name: place(record[name]) for name in (*VIDEOS, *IMAGES) if record.get(name)}
     return {**record, **changes}, ambiguous
 
 

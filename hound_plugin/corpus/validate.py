@@ -11,14 +11,17 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
-from hound_plugin.corpus.files import whole_file
+from hound_plugin.corpus.checking import RowKind, check_record
 from hound_plugin.corpus.media_check import Depth, Media, check_many
-from hound_plugin.corpus.records import Problem, RowKind, check_record
 from hound_plugin.corpus.relocate import Places, corrected, find_places, missing_names
-from hound_plugin.corpus.rows import Row, read_rows
 from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.records.bad_rows import Place, RowReport
+from hound_plugin.records.files import whole_file
+from hound_plugin.records.jsonl import Row, read_rows
+from hound_plugin.records.parse import row_id
+from hound_plugin.records.record import Note, Problem
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class Options:
     Attributes:
         media_dir: folder that the records' paths begin in.
         media: ``none``, ``exists`` or ``open``.
-        kind: what the rows are; ``auto`` looks at each.
+        kind: who reads the rows; ``auto`` looks at each.
         limit: look at this many rows only.
         processes: that open media at the same time.
         report: JSONL of bad rows; None for none.
@@ -55,14 +58,16 @@ class Findings:
     Attributes:
         rows: rows seen.
         bad: rows with at least one problem.
-        problems: name of a problem -> how often.
+        problems: name of a problem -> rows that have it.
         relocated: rows whose paths were corrected.
+        remarks: decisions about usable rows, and fields that nothing reads, with their numbers.
     """
 
     rows: int = 0
     bad: int = 0
     problems: Counter[str] = field(default_factory=Counter)
     relocated: int = 0
+    remarks: list[str] = field(default_factory=list)
 
     def to_table(self) -> str:
         """Lines of problem and count, the most frequent first, and a sentence."""
@@ -78,6 +83,8 @@ class _Ready:
     record: dict[str, Any] | None
     problems: list[Problem]
     relocated: bool = False
+    notes: tuple[Note, ...] = ()
+    unknown: tuple[str, ...] = ()
 
 
 def validate(path: Path, options: Options) -> Findings:
@@ -89,15 +96,23 @@ def validate(path: Path, options: Options) -> Findings:
     """
     _check_options(path, options)
     places = _places(path, options) if options.fixed else None
-    findings = Findings()
+    findings, report = Findings(), RowReport(str(path))
     with ExitStack() as stack:
-        report = stack.enter_context(whole_file(options.report)) if options.report else None
+        nowhere = stack.enter_context(open(os.devnull, "w"))
+        report.sink = stack.enter_context(whole_file(options.report)) if options.report else nowhere
         fixed = stack.enter_context(whole_file(options.fixed)) if options.fixed else None
         prepared = _prepare(path, options, places)
         for ready, found in check_many(prepared, options.media_dir, options.media, options.processes):
-            _record(findings, ready, [*ready.problems, *found], report)
+            report.rows += 1
+            findings.relocated += ready.relocated
+            if ready.problems or found:
+                place = Place(str(path), ready.row.number, row_id(ready.record))
+                report.add(place, [*ready.problems, *found])
+            report.add_notes(ready.notes, ready.unknown)
             if fixed is not None and ready.record is not None and not (options.drop_bad and (ready.problems or found)):
                 fixed.write(json.dumps(ready.record, ensure_ascii=False) + "\n")
+    findings.rows, findings.bad, findings.problems = report.rows, report.bad, report.counts
+    findings.remarks = report.remarks()
     if options.report and not findings.bad:
         options.report.unlink()
     return findings
@@ -136,26 +151,16 @@ def _prepare(path: Path, options: Options, places: Places | None) -> Iterator[tu
         for row in _rows(path, options):
             bar.update(row.size)
             if row.value is None:
-                yield _Ready(row, None, [Problem("no object", row.reason)]), [], False
+                yield _Ready(row, None, [Problem(row.problem, "", row.reason)]), [], False
                 continue
             record, problems = row.value, []
             if places is not None:
                 record, ambiguous = corrected(row.value, places, options.media_dir or "")
-                problems = [Problem("ambiguous name", words) for words in ambiguous]
+                problems = [Problem("ambiguous name", "video", words) for words in ambiguous]
             checked = check_record(record, options.kind)
-            ready = _Ready(row, record, [*checked.problems, *problems], record != row.value)
+            found = [*checked.problems, *problems]
+            ready = _Ready(row, record, found, record != row.value, checked.notes, checked.unknown)
             yield ready, checked.media, checked.is_video
-
-
-def _record(findings: Findings, ready: _Ready, problems: list[Problem], report: TextIO | None) -> None:
-    findings.rows += 1
-    findings.relocated += ready.relocated
-    findings.bad += bool(problems)
-    findings.problems.update(problem.name for problem in problems)
-    identity = ready.record.get("id") if ready.record else None
-    for problem in problems if report is not None else ():
-        entry = {"line": ready.row.number, "id": identity, "problem": problem.name, "detail": problem.detail}
-        print(json.dumps(entry, ensure_ascii=False), file=report)
 
 
 def default_report(path: Path) -> Path:
@@ -171,6 +176,8 @@ def default_fixed(path: Path) -> Path:
 def print_findings(findings: Findings, options: Options) -> None:
     """The table on standard output, and where the files are."""
     print(findings.to_table())
+    for remark in findings.remarks:
+        print(remark)
     if findings.bad and options.report:
         print(f"bad rows: {options.report}", file=sys.stderr)
     if options.fixed:

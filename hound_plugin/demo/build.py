@@ -17,7 +17,7 @@ import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from hound_plugin.demo import clips, questions, records, tokenizer
 from hound_plugin.demo.clips import FAMILIES, Family, Scene
 from hound_plugin.demo.records import Item
 from hound_plugin.errors import SettingsError
+from hound_plugin.records.files import write_json, write_rows
 
 WriteModel = Callable[[Path, Path, int], None]
 """``(tokenizer folder, model folder to write, seed)``."""
@@ -189,18 +190,14 @@ def _write_data(paths: DemoPaths, train: list[Item], held_out: list[Item], seed:
         "held_out_questions": [records.question_record(item, question) for item, question in asked],
     }
     for name, lines in rows.items():
-        _write_lines(paths.data / f"{name}.jsonl", lines)
+        write_rows(paths.data / f"{name}.jsonl", lines)
     info = {name: _dataset_info(name) for name in rows if name.startswith("demo_")}
-    (paths.data / "dataset_info.json").write_text(json.dumps(info, indent=2) + "\n", encoding="utf-8")
+    write_json(paths.data / "dataset_info.json", info)
 
 
 def _dataset_info(name: str) -> dict[str, Any]:
     info: dict[str, Any] = {"file_name": f"{name}.jsonl", "formatting": "hound"}
     return {**info, "ranking": True} if name.startswith("demo_dpo") else info
-
-
-def _write_lines(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
 
 
 def _clear(paths: DemoPaths, parameters: Mapping[str, Any]) -> None:
@@ -225,9 +222,7 @@ def _write_stamp(paths: DemoPaths, parameters: Mapping[str, Any], complete: bool
         found = (file for name in _FOLDERS for file in sorted((paths.folder / name).rglob("*")) if file.is_file())
         files = {file.relative_to(paths.folder).as_posix(): file.stat().st_size for file in found}
     stamp = {"complete": complete, "parameters": dict(parameters), "files": files}
-    part = paths.stamp.with_suffix(".part")
-    part.write_text(json.dumps(stamp, indent=1) + "\n", encoding="utf-8")
-    os.replace(part, paths.stamp)
+    write_json(paths.stamp, stamp)
 
 
 def _read_stamp(paths: DemoPaths) -> dict[str, Any] | None:

@@ -17,13 +17,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hound_plugin.errors import EmptyMediaError, SettingsError
+from hound_plugin.records.files import whole_path
 
 SIZE = 64
 """Height and width of every frame in pixels."""
@@ -223,34 +223,26 @@ def write_clip(path: str | os.PathLike[str], frames: NDArray[np.uint8], fps: int
     import av
 
     _check_frames(frames)
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
     # x264's look-ahead, which macroblock trees and B-frames rest on, is not deterministic in every build
     options = {"crf": "10", "preset": "veryfast", "x264-params": "threads=1:mbtree=0:bframes=0:log-level=error"}
-    try:
-        with av.open(str(part), "w", format="mp4", options={"fflags": "+bitexact"}) as container:
-            stream = container.add_stream("libx264", rate=fps, options=options)
-            stream.height, stream.width = frames.shape[1:3]
-            stream.pix_fmt = "yuv420p"
-            for image in frames:
-                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
-            container.mux(stream.encode())
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
+    with (
+        whole_path(path, sync=False) as part,
+        av.open(str(part), "w", format="mp4", options={"fflags": "+bitexact"}) as container,
+    ):
+        stream = container.add_stream("libx264", rate=fps, options=options)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        for image in frames:
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="rgb24")))
+        container.mux(stream.encode())
 
 
 def write_image(path: str | os.PathLike[str], frame: NDArray[np.uint8]) -> None:
     """Write one uint8 RGB frame ``[H, W, 3]`` as PNG; the file appears whole or not at all."""
     from PIL import Image
 
-    target = Path(path)
-    part = target.with_name(f".{target.name}.{os.getpid()}.part")
-    try:
+    with whole_path(path, sync=False) as part:
         Image.fromarray(frame).save(part, format="PNG")
-        os.replace(part, target)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def _check_frames(frames: NDArray[np.uint8]) -> None:

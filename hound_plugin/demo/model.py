@@ -11,6 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, set_seed
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.records.files import whole_path
 
 IMAGE_SIZE = 32
 PATCH_SIZE = 8
@@ -67,9 +68,7 @@ def write_model(tokenizer_folder: Path, out_folder: Path, seed: int = 0) -> None
     for name, parameter in model.named_parameters():
         if name.endswith(("temporal_embedding", "position_embedding.weight")):
             torch.nn.init.normal_(parameter.data, std=EMBEDDING_STD)
-    part = out_folder.with_name(out_folder.name + ".part")
-    shutil.rmtree(part, ignore_errors=True)
-    model.save_pretrained(part)
-    LlavaHoundProcessor.from_config(config, tokenizer).save_pretrained(part)
-    shutil.rmtree(out_folder, ignore_errors=True)
-    part.rename(out_folder)
+    with whole_path(out_folder) as part:
+        model.save_pretrained(part)
+        LlavaHoundProcessor.from_config(config, tokenizer).save_pretrained(part)
+        shutil.rmtree(out_folder, ignore_errors=True)

@@ -25,6 +25,8 @@ from hound_plugin import __version__
 from hound_plugin.demo.build import HELD_OUT_CLIPS, TRAIN_CLIPS, DemoPaths, build_demo
 from hound_plugin.demo.scoring import Tally, score, sentence_share, table
 from hound_plugin.errors import HoundError, SettingsError
+from hound_plugin.records.files import whole_path, write_json
+from hound_plugin.records.jsonl import read_objects
 
 RECIPES = {"sft": Path("examples/yaml/demo_sft.yaml"), "dpo": Path("examples/yaml/demo_dpo.yaml")}
 BATCH = 64
@@ -117,7 +119,7 @@ def run_demo(
     print("4/4  What was reached on held-out clips", flush=True)
     report = _report(paths, stages)
     report["seconds"] = round(time.monotonic() - started, 1)
-    _write_json(runs / "report.json", report)
+    write_json(runs / "report.json", report)
     _picture(runs, stages, runs / "report.png")
     print(f"\nNumbers: {runs / 'report.json'}   curves: {runs / 'report.png'}   {report['seconds']:.0f} s")
     return report
@@ -133,8 +135,8 @@ def evaluate(model_folder: Path, paths: DemoPaths, name: str) -> Evaluation:
     logging.disable_progress_bar()
     hound = load(str(model_folder), device="cpu", dtype="float32")
     hound.processor.frame_cache = str(paths.folder / "frame_cache")
-    questions = _read_lines(paths.held_out_questions)
-    pairs = _read_lines(paths.data / "demo_dpo_held_out.jsonl")
+    questions = list(read_objects(paths.held_out_questions, complete=True))
+    pairs = list(read_objects(paths.data / "demo_dpo_held_out.jsonl", complete=True))
     predictions: dict[str, str] = {}
     correct, margins = 0, []
     with tqdm(total=len(questions) + len(pairs), desc=f"Held-out, {name}", unit="item") as progress:
@@ -169,7 +171,7 @@ def _stage_build(paths: DemoPaths, runs: Path, force: bool) -> dict[str, Any]:
         return done
     folder.mkdir(parents=True, exist_ok=True)
     result = {"key": key, "evaluation": evaluate(paths.model, paths, "untrained").to_dict()}
-    _write_json(folder / _DONE, result)
+    write_json(folder / _DONE, result)
     return result
 
 
@@ -192,7 +194,7 @@ def _stage_train(stage: str, paths: DemoPaths, runs: Path, force: bool, override
         "seconds": round(seconds, 1),
         "evaluation": evaluate(folder, paths, stage.upper()).to_dict(),
     }
-    _write_json(folder / _DONE, result)
+    write_json(folder / _DONE, result)
     return result
 
 
@@ -271,7 +273,7 @@ def _report(paths: DemoPaths, stages: dict[str, Any]) -> dict[str, Any]:
 def _example(paths: DemoPaths) -> dict[str, Any]:
     from hound_plugin.model.inference import load
 
-    item = next(row for row in _read_lines(paths.held_out_questions) if row["kind"] == "motion")
+    item = next(row for row in read_objects(paths.held_out_questions, complete=True) if row["kind"] == "motion")
     clip = _medium(item, paths)
     answers = {
         stage: load(str(paths.folder / "runs" / stage), "cpu").chat(
@@ -318,10 +320,9 @@ def _picture(runs: Path, stages: dict[str, Any], path: Path) -> None:
     axes[2].set_xticks(range(len(labels)), labels, rotation=45, ha="right")
     axes[2].set(title="Held-out accuracy", ylabel="%", ylim=(0, 118))
     axes[2].legend(loc="upper center", ncols=3)
-    part = path.with_suffix(".part.png")
-    figure.savefig(part, dpi=110)
+    with whole_path(path) as part:
+        figure.savefig(part, dpi=110, format="png")
     pyplot.close(figure)
-    os.replace(part, path)
 
 
 def _history(folder: Path) -> list[dict[str, Any]]:
@@ -355,17 +356,3 @@ def _finished(folder: Path, key: str) -> dict[str, Any] | None:
     except (OSError, ValueError):
         return None
     return done if done.get("key") == key else None
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-def _write_json(path: Path, values: dict[str, Any]) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w", encoding="utf-8") as file:
-        json.dump(values, file, indent=2)
-        file.write("\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(part, path)

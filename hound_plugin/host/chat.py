@@ -14,8 +14,8 @@ from typing import Any
 
 from hound_plugin.errors import DataError, HoundError, MediaDecodeError
 from hound_plugin.host.engine import asker_gone, is_ours, shielded
-from hound_plugin.processing.processor import is_image_path
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
+from hound_plugin.records.media_paths import cut_part, is_image_path, media_exists
 
 WELCOME = (
     "Welcome to the CLI application, use `clear` to remove the history, use `exit` to exit the application.\n"
@@ -123,7 +123,8 @@ class Conversation:
     def _checked(self, kind: str, path: str) -> tuple[str, str]:
         """Decode it now, so that a bad file is told at once; the engine keeps the result for the question."""
         processor = self.chat_model.engine.processor
-        if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        place = cut_part(path)[0]
+        if os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place):
             raise MediaDecodeError(f"Expected a file or a folder of frames, got a pipe or a device: {path}.", path)
         read: Callable[[str], Any] = processor.read_video if kind == "video" else processor.read_image
         read(path)
@@ -206,7 +207,7 @@ def run_chat(original: Callable[[], None]) -> None:
 def _path(text: str) -> str:
     """A path as typed: with quotes, backslashes before spaces, or ``~``; one with bare spaces is taken as it stands."""
     text = text.strip()
-    if not os.path.exists(text):
+    if not media_exists(text):
         try:
             parts = shlex.split(text)
         except ValueError:

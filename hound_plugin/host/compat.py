@@ -80,7 +80,7 @@ def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, all
 
     args = settings_state.take_settings(read_args(args))
     parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
-    settings_state.remember_template(next((part.template for part in parsed if hasattr(part, "template")), None))
+    settings_state.remember_arguments(parsed)
     return parsed
 
 
@@ -232,13 +232,22 @@ def _find_medias(original: Callable[..., Any], self: Any, medias: Any) -> Any:
 
 
 def patch_data_loader(module: Any) -> None:
-    """Check tokenised rows and media before training, and type the media columns.
+    """Read JSON rows of our format as text, collect their problems, check media before training, type media columns.
 
-    See :mod:`hound_plugin.host.checks` and :mod:`hound_plugin.host.typed`. Removable when the host validates truncation
-    of placeholders (LlamaFactory#9146, #7696) and media, and gives ``Dataset.map`` the features of its columns.
+    See ``row_loading``, ``alignment``, ``checks`` and ``typed`` in :mod:`hound_plugin.host`. Removable when the host
+    reads rows without guessing the types of their columns, validates truncation of placeholders (LlamaFactory#9146,
+    #7696) and media, and gives ``Dataset.map`` the features of its columns.
     """
-    from hound_plugin.host import checks, typed
+    from hound_plugin.host import alignment, checks, row_loading, typed
 
+    _wrap(module, "_load_single_dataset", row_loading.load_single_dataset)
+    _wrap(module, "load_dataset", row_loading.load_dataset)
+    _wrap(module, "read_cloud_json", row_loading.read_cloud_json)
+    _wrap(module, "merge_dataset", typed.typed_merge)
+
+    feedback = import_module("llamafactory.data.processor.feedback")
+    if not any(isinstance(item, checks.OnePreferenceFilter) for item in feedback.logger.filters):
+        feedback.logger.addFilter(checks.OnePreferenceFilter())
     for name in (
         "SupervisedDatasetProcessor",
         "PairwiseDatasetProcessor",
@@ -247,7 +256,7 @@ def patch_data_loader(module: Any) -> None:
     ):
         _wrap(getattr(module, name), "_encode_data_example", checks.checked_encoding)
     _wrap(module, "get_dataset", checks.checked_dataset)
-    _wrap(module, "align_dataset", typed.typed_alignment)
+    _wrap(module, "align_dataset", alignment.align)
     _wrap(module, "_get_preprocessed_dataset", typed.typed_tokenisation)
 
 

@@ -1,195 +1,187 @@
-"""Dataset format ``hound``: the original's SFT and DPO records, as they lie on the hub, for the host.
+"""Dataset format ``hound`` in the host: what :mod:`hound_plugin.records` reads, in the host's aligned form.
 
-SFT: ``{"id", "video" | "image", "conversations": [{"from": "human", "value"}, {"from": "gpt", "value"}, ...]}``.
-DPO: ``{"id", "video", "prompt", "chosen", "rejected"}`` with texts, or ``conversations`` holding the question and
-answers as ``{"from", "value"}``, ``{"role", "content"}`` or lists of such messages.
-Source: llava/train/train.py and dpo_scripts/run_dpo.py of github.com/RifleZhang/LLaVA-Hound-DPO.
+A media item of the aligned form is the path of a file or of a folder of frames, with its part
+(``clip.mp4#t=0.5,1.0``) if the row names one, or the list of a clip's frames.
 """
 
 from __future__ import annotations
 
-import json
 import os
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
 
-from hound_plugin.errors import DataError, MediaNotFoundError, PlaceholderError
-from hound_plugin.host.settings_state import settings
-from hound_plugin.processing.processor import is_image_path
-from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question
+from hound_plugin.errors import DataError
+from hound_plugin.host.row_source import BadTextError, row_of
+from hound_plugin.host.settings_state import settings, stage
+from hound_plugin.processing.prompt import normalise_question
+from hound_plugin.records.bad_rows import MISSING, Place, error_of
+from hound_plugin.records.consumers import ConsumerName, check, placed
+from hound_plugin.records.embedded_media import as_file
+from hound_plugin.records.media_paths import find_media, with_part
+from hound_plugin.records.parse import parse
+from hound_plugin.records.placeholders import token_of
+from hound_plugin.records.record import Media, Note, Parsed, Problem, Record
 
 NAME = "hound"
-_VIDEO_FIELDS = ("video", "videos")
-_IMAGE_FIELDS = ("image", "images", "frame")
-_QUESTION_FIELDS = ("prompt", "question")
-_USER, _ASSISTANT = ("human", "user"), ("gpt", "assistant")
+BAD_LABEL = Note("`label: false` has no effect on supervised training, which learns every answer")
+Message = dict[str, str]
+# `columns` of dataset_info.json -> what the host sets by itself, and the field that the parser knows
+_COLUMNS = {
+    "messages": ("conversations", "conversations"),
+    "videos": (None, "videos"),
+    "images": (None, "images"),
+    "system": (None, "system"),
+    "chosen": (None, "chosen"),
+    "rejected": (None, "rejected"),
+    "kto_tag": (None, "label"),
+    "history": (None, "history"),
+    "prompt": ("instruction", "prompt"),
+    "query": ("input", "input"),
+    "response": ("output", "output"),
+}
 
 
 @dataclass
 class HoundDatasetConverter(DatasetConverter):
-    """Turns one record into the host's aligned form; a record that cannot be used is an error that names it."""
+    """Turns one row into the host's aligned form; a row that cannot be used is an error that names it.
 
-    def __call__(self, example: dict[str, Any]) -> dict[str, Any]:
-        """Convert one record.
+    Attributes:
+        consumer: what the rows are for: pairs, labels, predictions or supervised training.
+    """
+
+    consumer: ConsumerName = "sft"
+
+    def __post_init__(self) -> None:
+        if self.dataset_attr.ranking:
+            self.consumer = "pairs"
+        elif stage() == "kto" or (stage() is None and self.dataset_attr.kto_tag):
+            self.consumer = "labels"
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        """Convert one row.
 
         Raises:
-            DataError: a field is missing or empty.
-            PlaceholderError: ``<video>`` / ``<image>`` and media do not match in number.
-            MediaNotFoundError: the record's clip or image does not exist.
+            DataError: it cannot be used; every problem is in the message.
+            PlaceholderError: the only problem is that ``<video>`` / ``<image>`` and media do not match in number.
+            MediaNotFoundError: the only problem is a clip or an image that does not exist.
         """
-        self._example = example
-        videos = self._media(example, (self.dataset_attr.videos, *_VIDEO_FIELDS))
-        images = self._media(example, (self.dataset_attr.images, *_IMAGE_FIELDS))
-        if videos and images:
-            raise self._error("a clip or an image in one record (the `sharegpt` format takes both)", [videos, images])
-        token = VIDEO_TOKEN if videos else IMAGE_TOKEN
-        if self.dataset_attr.ranking:
-            prompt, response = self._pair(example, token if videos or images else None)
-        else:
-            prompt, response = self._conversation(example, token)
-        self._check_placeholders(prompt, token, videos or images)
-        system = self.dataset_attr.system
+        aligned, parsed, place = self.aligned(example)
+        if parsed.problems:
+            kind = error_of(problem.name for problem in parsed.problems)
+            raise kind(f"{place}: {'; '.join(map(str, parsed.problems))}. Correct or remove the row.")
+        return aligned
+
+    def aligned(self, example: Mapping[str, Any]) -> tuple[dict[str, Any], Parsed, Place]:
+        """The host's form, or an empty one with the problems; and where the row stands."""
+        name = self.dataset_attr.dataset_name
+        where = f"dataset {name!r}"
+        try:
+            row, number, file = row_of(example)
+        except BadTextError as error:
+            place = Place(where if error.file in (None, name) else f"{where}, {error.file}", error.number)
+            return empty_row(), Parsed(None, (Problem(error.problem, "", error.reason),)), place
+        place = Place(where if file in (None, name) else f"{where}, {file}", number)
+        parsed = parse(self._renamed(row))
+        record = parsed.record
+        problems = list(parsed.problems)
+        place = Place(place.file, place.row, record.id if record else str(row.get("id") or ""))
+        if record is not None:
+            problems += check(record, self.consumer)
+        media = self._found(record, problems) if record is not None else []
+        if record is None or problems:
+            return empty_row(), Parsed(None, tuple(problems), parsed.notes, parsed.unknown), place
+        if record.label is False and self.consumer == "sft":
+            parsed = replace(parsed, notes=(*parsed.notes, BAD_LABEL))
+        return self._row(placed(record, self.consumer), media), parsed, place
+
+    def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
+        """The row with the fields that ``columns`` names under the names that the parser knows."""
+        for setting, (default, field) in _COLUMNS.items():
+            name = getattr(self.dataset_attr, setting, None)
+            if name and name != default and name != field and name in row:
+                row = {field: row[name], **{key: value for key, value in row.items() if key not in (name, field)}}
+        return row
+
+    def _row(self, record: Record, media: list[str | list[str]]) -> dict[str, Any]:
+        kind = record.media[0].kind if record.media else None
+        prompt = [{"role": turn.role, "content": turn.text} for turn in record.turns]
+        if kind is not None:
+            prompt = normalised(prompt, token_of(kind), len(media))
         return {
-            "_prompt": prompt,
-            "_response": response,
-            "_system": (example.get(system) or "") if system else "",
-            "_tools": "",
-            "_images": images or None,
-            "_videos": videos or None,
-            "_audios": None,
+            **empty_row(),
+            "_prompt": prompt if record.is_pair or prompt[-1]["role"] == "user" else prompt[:-1],
+            "_response": self._response(record, prompt),
+            "_system": record.system,
+            "_images": media if kind == "image" else None,
+            "_videos": media if kind == "video" else None,
         }
 
-    # --- records
-
-    def _conversation(self, example: dict[str, Any], token: str) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-        turns = example.get(self.dataset_attr.messages or "conversations")
-        if not isinstance(turns, list) or not turns:
-            raise self._error("a non-empty list `conversations`", turns)
-        messages = [self._message(turn) for turn in turns]
-        if messages[0]["role"] == "assistant":  # the original drops it
-            messages = messages[1:]
-        roles = [message["role"] for message in messages]
-        if not roles or roles != ["user", "assistant"] * (len(roles) // 2):
-            raise self._error("human and gpt in turn, ending with gpt", [turn.get("from") for turn in turns])
-        for message in messages:
-            if message["role"] == "user":
-                message["content"] = normalise_question(message["content"], (token,))
-            elif not message["content"]:
-                raise self._error("an answer in every turn (the original masks the whole sample)", "an empty answer")
-        tag = self.dataset_attr.kto_tag
-        if tag and isinstance(example.get(tag), bool):  # KTO: the host wants the other side empty
-            empty = {"role": "assistant", "content": ""}
-            return messages[:-1], [messages[-1], empty] if example[tag] else [empty, messages[-1]]
-        return messages[:-1], messages[-1:]
-
-    def _pair(self, example: dict[str, Any], token: str | None) -> tuple[list[dict[str, str]], list[dict[str, str]]]:
-        question = next((example[key] for key in _QUESTION_FIELDS if example.get(key)), None)
-        if question is None and isinstance(example.get("conversations"), list) and example["conversations"]:
-            question = self._message(example["conversations"][0])["content"]
-        if isinstance(question, list) and question:  # [{"role": "user", "content": ...}]
-            question = self._message(question[-1])["content"]
-        if not isinstance(question, str):
-            raise self._error("a text in `prompt` (or a question in `conversations`)", question)
-        if token is not None:  # always put in front, whether the record has one or not
-            question = normalise_question(token + question.replace(token, "").strip(), (token,))
-        answers = []
-        for side in (self.dataset_attr.chosen or "chosen", self.dataset_attr.rejected or "rejected"):
-            answer = example.get(side)
-            if isinstance(answer, list) and answer:
-                answer = answer[-1]
-            if isinstance(answer, dict):
-                answer = answer.get("value", answer.get("content"))
-            if not isinstance(answer, str) or not answer:
-                raise self._error(f"a non-empty text in `{side}` (an empty answer has no log-probability)", answer)
-            answers.append({"role": "assistant", "content": answer})
-        return [{"role": "user", "content": question}], answers
-
-    def _message(self, turn: Any) -> dict[str, str]:
-        role = turn.get("from", turn.get("role")) if isinstance(turn, dict) else None
-        text = turn.get("value", turn.get("content")) if isinstance(turn, dict) else None
-        if role not in (*_USER, *_ASSISTANT) or not isinstance(text, str):
-            raise self._error('turns {"from": "human" or "gpt", "value": text}', turn)
-        return {"role": "user" if role in _USER else "assistant", "content": text}
-
-    def _check_placeholders(self, prompt: list[dict[str, str]], token: str, media: list[Any]) -> None:
-        questions = [message["content"] for message in prompt if message["role"] == "user"]
-        found = sum(text.count(token) for text in questions)
-        if found != len(media):
-            raise PlaceholderError(
-                f"{self._where()}: expected {len(media)} question(s) with {token} for {len(media)} item(s), found "
-                f"{found}. The original would {'leave the clip out' if found < len(media) else 'fail'} without a word; "
-                "correct the record."
-            )
+    def _response(self, record: Record, prompt: list[Message]) -> list[Message]:
+        if record.is_pair:
+            return [{"role": "assistant", "content": text or ""} for text in (record.chosen, record.rejected)]
+        if prompt[-1]["role"] == "user":
+            return []
+        if self.consumer != "labels":
+            return prompt[-1:]
+        empty = {"role": "assistant", "content": ""}  # the host wants the other side empty
+        return [prompt[-1], empty] if record.label else [empty, prompt[-1]]
 
     # --- media
 
-    def _media(self, example: dict[str, Any], names: tuple[str | None, ...]) -> list[Any]:
-        value = next((example[name] for name in names if name and example.get(name)), None)
-        if value is None:
-            return []
-        flat = isinstance(value, list) and all(isinstance(item, str) for item in value)
-        if flat and "image" not in names and all(is_image_path(item) for item in value):
-            return [[self._find(item) for item in value]]  # one clip as a list of frames
-        items = value if isinstance(value, list) else [value]
-        return [[self._find(frame) for frame in item] if isinstance(item, list) else self._find(item) for item in items]
+    def _found(self, record: Record, problems: list[Problem]) -> list[str | list[str]]:
+        items: list[str | list[str]] = []
+        for item in record.media:
+            paths = [as_file(item)] if item.bytes is not None else [self._path(name, problems) for name in item.names]
+            items.append(paths if item.frames else self._part(item, paths[0], problems))
+        return items
 
-    def _find(self, item: Any) -> Any:
-        if not isinstance(item, str):
-            return item
-        path = find_media(item, self.data_args.media_dir)
-        if path is None and settings().on_bad_media == "skip":
-            return os.path.join(self.data_args.media_dir, item)  # left out and listed with all other bad media
-        if path is None:
-            raise MediaNotFoundError(
-                f"{self._where()}: expected a file or a folder of frames {item!r} under media_dir "
-                f"{os.path.abspath(self.data_args.media_dir)}; there is none. Set `media_dir` to the folder that the "
-                "records' paths begin in, or `hound: {on_bad_media: skip}` to leave such rows out.",
-                item,
+    def _part(self, item: Media, path: str, problems: list[Problem]) -> str:
+        if item.start is None and item.end is None:
+            return path
+        try:
+            if os.path.isdir(path):
+                raise DataError(
+                    "expected a video file beside `start` and `end`, found a folder of frames: it has no clock"
+                )
+            return with_part(path, item.start, item.end)
+        except DataError as error:
+            problems.append(Problem("part of a clip", "start", str(error)))
+            return path
+
+    def _path(self, name: str, problems: list[Problem]) -> str:
+        path = find_media(name, self.data_args.media_dir)
+        if path is not None:
+            return path
+        if settings().on_bad_media == "error":
+            folder = os.path.abspath(self.data_args.media_dir)
+            detail = (
+                f"expected a file or a folder of frames {name!r} under media_dir {folder}; there is none. Set "
+                "`media_dir` to the folder that the rows' paths begin in, or `hound: {on_bad_media: skip}` to leave "
+                "such rows out"
             )
-        return path
-
-    # --- errors
-
-    def _error(self, expected: str, found: Any) -> DataError:
-        text = repr(found)
-        return DataError(f"{self._where()}: expected {expected}, found {text[:200]}. Correct or remove the record.")
-
-    def _where(self) -> str:
-        """The record's place: data set, row and id."""
-        example = self._example
-        row = locate_row(self.dataset_attr, self.data_args, example)
-        name = f"dataset {self.dataset_attr.dataset_name!r}"
-        return f"{name}, {'row unknown' if row is None else f'row {row}'}, id {example.get('id')!r}"
+            problems.append(Problem(MISSING, "video", detail))
+        return os.path.join(self.data_args.media_dir, name)  # left out and listed with all other bad media
 
 
-def find_media(name: str, media_dir: str | None) -> str | None:
-    """The path of a clip, a folder of frames or an image: under ``media_dir``, or else as it is; None if absent."""
-    for candidate in (os.path.join(media_dir, name) if media_dir else name, name):
-        if os.path.exists(candidate):
-            return candidate
-    return None
+def normalised(prompt: list[Message], token: str, media: int) -> list[Message]:
+    """Questions with their placeholders in front, as the original has them; several clips in one question stay so."""
+    several = sum(message["content"].count(token) for message in prompt if message["role"] == "user") == media
+    changed = []
+    for message in prompt:
+        text = message["content"]
+        if message["role"] == "user" and not (several and text.count(token) > 1):
+            text = normalise_question(text, (token,))
+        changed.append({**message, "content": text})
+    return changed
 
 
-def locate_row(attr: Any, data_args: Any, example: dict[str, Any]) -> int | None:
-    """The number, from 1, of the record's line in its file; read only when an error needs it."""
-    path = Path(data_args.dataset_dir) / attr.dataset_name if isinstance(data_args.dataset_dir, str) else None
-    if attr.load_from != "file" or path is None or not path.is_file():
-        return None
-    wanted = {key: value for key, value in example.items() if value is not None}
-    try:
-        with path.open(encoding="utf-8") as file:
-            rows = json.load(file) if path.suffix == ".json" else map(json.loads, filter(str.strip, file))
-            for number, row in enumerate(rows, 1):
-                if row.get("id") == wanted.get("id") and all(
-                    row.get(key) == wanted[key] for key in ("video", "prompt") if key in wanted
-                ):
-                    return number
-    except (OSError, ValueError, AttributeError):
-        return None
-    return None
+def empty_row() -> dict[str, Any]:
+    """An aligned row with nothing in it."""
+    names = ("_images", "_videos", "_audios")
+    return {"_prompt": [], "_response": [], "_system": "", "_tools": "", **dict.fromkeys(names)}
 
 
 def register() -> None:

@@ -17,7 +17,7 @@ import torch
 
 from hound_plugin.errors import ContextLengthError
 from hound_plugin.host.mm_plugin import LlavaHoundPlugin
-from hound_plugin.media.memory import MediaMemory
+from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.features import FeatureMemory
 from hound_plugin.model.generation import Cancelled, cut_roles, new_tokens, stop_criteria, stream_text
 from hound_plugin.model.modeling import LlavaHoundModel

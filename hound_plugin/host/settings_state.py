@@ -6,12 +6,14 @@ loading, model loading and the doctor read. Each process of a training parses it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from hound_plugin.settings import HoundSettings
 
 _settings = HoundSettings()
 _template: str | None = None
+_stage: str | None = None
 
 
 def settings() -> HoundSettings:
@@ -36,10 +38,17 @@ def take_settings(args: dict[str, Any] | list[str]) -> dict[str, Any] | list[str
     return rest
 
 
-def remember_template(name: str | None) -> None:
-    """Remember what the host parsed as ``template``."""
-    global _template
-    _template = name
+def stage() -> str | None:
+    """The ``stage`` of the last training arguments that the host parsed; None before."""
+    return _stage
+
+
+def remember_arguments(parsed: Iterable[Any]) -> None:
+    """Remember what the host parsed as ``template`` and ``stage``."""
+    global _template, _stage
+    parts = list(parsed)
+    _template = next((part.template for part in parts if hasattr(part, "template")), None)
+    _stage = next((part.stage for part in parts if hasattr(part, "stage")), None)
 
 
 def split_arguments(args: dict[str, Any] | list[str]) -> tuple[dict[str, Any] | list[str], dict[str, Any]]:

@@ -21,7 +21,8 @@ from urllib.parse import urljoin
 
 from hound_plugin import __version__
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
-from hound_plugin.media.frames import list_frames
+from hound_plugin.records.frame_order import list_frames
+from hound_plugin.records.media_paths import refuse_part, split_part, with_part
 
 MAX_BYTES = 512 << 20
 MAX_REDIRECTS = 5
@@ -63,6 +64,12 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
     if url.startswith("data:"):
         return _decoded(url, kind)
     if _SCHEME.match(url):
+        if url.partition("#")[2].startswith("t="):
+            raise MediaDecodeError(
+                f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are taken only of "
+                "clips in the server's media folder. Send the part itself, or leave #t= out.",
+                url,
+            )
         return fetch(url)
     return local_media(url, kind)
 
@@ -90,10 +97,10 @@ def is_inside(path: str, folder: str) -> bool:
 
 
 def local_media(path: str, kind: str) -> str | list[str]:
-    """The real path of a file in the allowed folder, or of each frame of a folder in it.
+    """The real path of a file (or of a part of a clip) in the allowed folder, or of each frame of a folder in it.
 
     Raises:
-        MediaError: outside, missing, or neither a file nor (for clips) a folder.
+        MediaError: outside, missing, or neither a file nor (for clips) a folder; a part of anything but a video file.
         fastapi.HTTPException: the host refuses local files.
     """
     from llamafactory.api import common
@@ -106,15 +113,20 @@ def local_media(path: str, kind: str) -> str | list[str]:
     try:
         if not is_inside(path, common.SAFE_MEDIA_PATH):
             raise refused
-        common.check_lfi_path(path)
-        real = os.path.realpath(path)
+        place, start, end = split_part(path)  # which looks for a file of the whole name, so not before the line above
+        if not is_inside(place, common.SAFE_MEDIA_PATH):
+            raise refused
+        common.check_lfi_path(place)
+        real = os.path.realpath(place)
         mode = os.stat(real).st_mode
     except (OSError, ValueError) as error:
         if isinstance(error, MediaError):
             raise
         raise refused from error
+    if place != path and (kind != "video" or stat.S_ISDIR(mode)):
+        raise refuse_part(path, "an image" if kind != "video" else "a folder of frames")
     if stat.S_ISREG(mode):
-        return real
+        return with_part(real, start, end)
     if not stat.S_ISDIR(mode) or kind != "video":
         raise MediaDecodeError(f"Expected a regular file as {kind}, got a folder or a device: {path}.", path)
     frames = list_frames(real)

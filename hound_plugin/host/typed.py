@@ -1,24 +1,84 @@
-"""Typed media columns: records with images after a thousand with clips alone, and the other way round.
+"""Typed columns: records with images after a thousand with clips alone, lists of frames between files, and mixtures.
 
 ``Dataset.map`` takes the type of a column from the first rows that it writes. If none of them has an image, the column
 is of the type "null", and the first image later on is an error ("Couldn't cast array of type list<item: string> to
-null"). So the types are given.
+null"). So the types are given. Clips are paths in one row and lists of frames in another, which no type of Arrow's
+allows: :class:`MediaItems` keeps them as text.
 """
 
 from __future__ import annotations
 
+import json
+import warnings
 from collections.abc import Callable, Iterator
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
+import pyarrow
 from datasets import Dataset, Features, Sequence, Value
+from datasets.features.features import register_feature
 
 MEDIA = ("images", "videos", "audios")
+_SEARCHED = 100  # rows, for one that the host does not drop
+
+
+@dataclass
+class MediaItems:
+    """A column's type: lists of paths and lists of frames in any mixture, kept as JSON text and read as lists."""
+
+    dtype: ClassVar[str] = "string"
+    pa_type: ClassVar[Any] = pyarrow.string()
+    _type: str = field(default="HoundMediaItems", init=False, repr=False)
+
+    def __call__(self) -> Any:
+        """The type in Arrow."""
+        return self.pa_type
+
+    def encode_example(self, value: Any) -> str | None:
+        """A list as text."""
+        return value if value is None or isinstance(value, str) else json.dumps(value)
+
+    def decode_example(self, value: str, token_per_repo_id: Any = None) -> Any:
+        """A text as the list that it holds."""
+        return json.loads(value)
+
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # of `datasets`: the function is experimental
+    register_feature(MediaItems, "HoundMediaItems")
+
+_MESSAGES = [{"role": Value("string"), "content": Value("string")}]
+ALIGNED = Features(
+    {
+        "_prompt": _MESSAGES,
+        "_response": _MESSAGES,
+        "_system": Value("string"),
+        "_tools": Value("string"),
+        "_images": Sequence(Value("string")),
+        "_videos": MediaItems(),
+        "_audios": Sequence(Value("string")),
+    }
+)
+
+
+class Encoded:
+    """A function for ``map`` whose column ``name`` becomes text."""
+
+    def __init__(self, function: Callable[..., Any], name: str, batched: bool) -> None:
+        self._function, self._name, self._batched = function, name, batched
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Any]:
+        columns = dict(self._function(*args, **kwargs))
+        if self._name in columns:
+            value, encode = columns[self._name], MediaItems().encode_example
+            columns[self._name] = [encode(item) for item in value] if self._batched else encode(value)
+        return columns
 
 
 class _TypedMap:
     """Stands in for a dataset where the host calls ``map`` on it, and adds the features."""
 
-    def __init__(self, dataset: Dataset, features: Callable[[Any, bool], Features]) -> None:
+    def __init__(self, dataset: Any, features: Callable[[Any, bool], Features | None]) -> None:
         self._dataset = dataset
         self._features = features
 
@@ -28,27 +88,31 @@ class _TypedMap:
     def __len__(self) -> int:
         return len(self._dataset)
 
-    def map(self, function: Any, batched: bool = False, **kwargs: Any) -> Dataset:
-        """``Dataset.map`` with features; a data set whose first row is dropped keeps the host's way."""
-        features = self._features(function, batched) if len(self._dataset) else None
+    def map(self, function: Any, batched: bool = False, **kwargs: Any) -> Any:
+        """``Dataset.map`` with features; a data set whose rows are dropped keeps the host's way."""
+        features = self._features(function, batched)
+        if features is not None and isinstance(self._dataset, Dataset):  # a stream hands its rows on as they are
+            for name, feature in features.items():
+                if isinstance(feature, MediaItems):
+                    function = Encoded(function, name, batched)
         return self._dataset.map(function, batched=batched, features=features, **kwargs)
 
 
-def typed_alignment(original: Callable[..., Any], dataset: Any, dataset_attr: Any, *args: Any) -> Any:
-    """The host's ``align_dataset`` for our format, with typed media columns."""
-    if dataset_attr.formatting != "hound" or not isinstance(dataset, Dataset):
-        return original(dataset, dataset_attr, *args)
+def typed_merge(original: Callable[..., Any], all_datasets: list[Any], *args: Any, **kwargs: Any) -> Any:
+    """The host's ``merge_dataset``, for data sets of our format beside those of others."""
+    ours = [isinstance((dataset.features or {}).get("_videos"), MediaItems) for dataset in all_datasets]
+    if any(ours) and not all(ours):
+        all_datasets = [
+            dataset if mine else _with_media_items(dataset) for dataset, mine in zip(all_datasets, ours, strict=True)
+        ]
+    return original(all_datasets, *args, **kwargs)
 
-    def features(function: Any, batched: bool) -> Features:
-        inferred = Dataset.from_list([function(dataset[0])]).features
-        nested = any(_is_nested(dataset.features.get(name)) for name in ("video", "videos", dataset_attr.videos))
-        for name in MEDIA:
-            if inferred[f"_{name}"] == Value("null"):
-                path = Value("string")
-                inferred[f"_{name}"] = Sequence(Sequence(path) if nested and name == "videos" else path)
-        return inferred
 
-    return original(_TypedMap(dataset, features), dataset_attr, *args)
+def _with_media_items(dataset: Any) -> Any:
+    features = dataset.features or Dataset.from_list([next(iter(dataset))]).features
+    given = {f"_{name}": ALIGNED[f"_{name}"] for name in MEDIA if not _is_typed(features.get(f"_{name}"))}
+    features = Features({**features, **given, "_videos": MediaItems()})
+    return _TypedMap(dataset, lambda function, batched: features).map(dict)
 
 
 def typed_tokenisation(
@@ -66,20 +130,23 @@ def typed_tokenisation(
 
     args = (data_args, training_args, stage, template, *args)
     typed = isinstance(dataset, Dataset) and any(_is_typed(dataset.features.get(f"_{name}")) for name in MEDIA)
-    packs = stage == "pt" or data_args.packing  # one row does not show the columns' types then
-    if not typed or packs or not isinstance(template, LlavaHoundTemplate):
+    if not typed or stage == "pt" or not isinstance(template, LlavaHoundTemplate):
         return original(dataset, *args, **kwargs)
 
     def features(function: Any, batched: bool) -> Features | None:
-        columns = function(dataset[:1])
+        columns: Any = None
+        for number in range(min(len(dataset), _SEARCHED)):
+            columns = function(dataset[number : number + 1])
+            if columns:
+                break
         if not columns:
-            return None  # the host dropped the first row
-        inferred = Dataset.from_dict(dict(columns)).features
-        if any(not _is_typed(feature) for name, feature in inferred.items() if name not in MEDIA):
+            return None  # the host dropped all of these
+        inferred = Dataset.from_dict({name: values for name, values in columns.items() if name not in MEDIA}).features
+        if not all(map(_is_typed, inferred.values())):
             return None
-        for name in MEDIA:
-            if name in inferred and _is_typed(dataset.features.get(f"_{name}")):
-                inferred[name] = dataset.features[f"_{name}"]
+        for name in columns.keys() & set(MEDIA):
+            given = dataset.features.get(f"_{name}")
+            inferred[name] = given if _is_typed(given) else Dataset.from_dict({name: columns[name]}).features[name]
         return inferred
 
     return original(_TypedMap(dataset, features), *args, **kwargs)
@@ -87,8 +154,3 @@ def typed_tokenisation(
 
 def _is_typed(feature: Any) -> bool:
     return feature is not None and feature != Value("null")
-
-
-def _is_nested(feature: Any) -> bool:
-    """Whether a record's media column holds lists: a clip as a list of frames."""
-    return feature is not None and hasattr(feature, "feature")

@@ -9,15 +9,13 @@ second, paid batch; so a batch carries our name in its metadata, and one that is
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import fcntl
 import json
-import os
 import time
 import uuid
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any
 
 from hound_plugin.errors import JudgeError
@@ -27,6 +25,8 @@ from hound_plugin.judge.openai_client import FILTERS, OpenAIClient, read_complet
 from hound_plugin.judge.prices import estimate_tokens
 from hound_plugin.judge.records import Claim
 from hound_plugin.judge.runner import Limits, Outcome, read_reply
+from hound_plugin.records.files import locked, write_whole
+from hound_plugin.records.jsonl import read_lines
 
 ENDPOINT = "/v1/chat/completions"
 NAME = "hound_batch"
@@ -65,19 +65,9 @@ def run_batches(
         poll: seconds between two looks at a batch.
         say: takes a line on each batch.
     """
-    with _one_at_a_time(ledger, say):
+    waiting = "another run is at the batches of this folder; waiting for it"
+    with locked(f"{ledger.path}.batch.lock", lambda: say(waiting)):
         return asyncio.run(_Batches(client, ledger, limits, most_rows, most_bytes, poll, say).all(tasks))
-
-
-@contextlib.contextmanager
-def _one_at_a_time(ledger: Ledger, say: Callable[[str], None]) -> Iterator[None]:
-    with open(f"{ledger.path}.batch.lock", "w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            say("another run is at the batches of this folder; waiting for it")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
 
 
 class _Batches:
@@ -177,13 +167,7 @@ class _Batches:
 
     async def _submit(self, building: _Building) -> None:
         name = uuid.uuid4().hex
-        path = self.folder / f"{name}.jsonl"
-        part = path.with_suffix(".part")
-        with part.open("wb") as file:
-            file.writelines(building.lines)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
+        write_whole(self.folder / f"{name}.jsonl", b"".join(building.lines))
         note = json.dumps({"rows": building.rows, "cost": building.cost})
         keys = [row[0] for row in building.rows]
         await self._on_disk(self.ledger.batch_event(name, "building", note, claim=keys))
@@ -339,11 +323,7 @@ class _Batches:
     async def _read(self, file: str) -> list[dict[str, Any]]:
         server = self.client.server()
         answer = await self._call(lambda: server.files.content(file))
-        rows = []
-        for line in answer.text.splitlines():
-            with contextlib.suppress(ValueError):  # a broken row counts as unanswered
-                rows.append(json.loads(line))
-        return [row for row in rows if isinstance(row, dict)]
+        return [row.value for row in read_lines(BytesIO(answer.content)) if row.value is not None]  # or unanswered
 
     # --- calls with retries
 

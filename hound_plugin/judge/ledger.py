@@ -12,9 +12,7 @@ The file must lie on a local disk (WAL does not work over a network).
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import queue
 import secrets
 import sqlite3
@@ -26,9 +24,10 @@ from concurrent.futures import Future
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.errors import LedgerError
+from hound_plugin.errors import InUseError, LedgerError
 from hound_plugin.judge.exchange import FINAL, OK
 from hound_plugin.judge.records import KEPT, SCHEMA, TABLES, Claim, Entry, Totals
+from hound_plugin.records.files import hold
 
 BATCH_OWNER = "batch:"
 """Prefix of owners that are no process: requests that lie in a submitted batch."""
@@ -52,8 +51,7 @@ class Ledger:
         self.owner = uuid.uuid4().hex
         try:
             self._owners.mkdir(parents=True, exist_ok=True)
-            self._lock = open(self._owners / self.owner, "w")  # noqa: SIM115 (held as long as the ledger is open)
-            fcntl.flock(self._lock, fcntl.LOCK_EX)
+            self._lock = hold(self._owners / self.owner)  # as long as the ledger is open
             self._setup(protocol)
         except (sqlite3.Error, OSError) as error:
             raise LedgerError(
@@ -285,13 +283,11 @@ class Ledger:
     def _alive(self, owner: str) -> bool:
         if owner.startswith(BATCH_OWNER):
             return True
+        path = self._owners / owner
         try:
-            with open(self._owners / owner) as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                os.unlink(self._owners / owner)  # its process is gone; claims of missing owners count as free
-        except FileNotFoundError:
-            return False
-        except BlockingIOError:
+            if path.exists():
+                hold(path).release(remove=True)  # its process is gone; claims of missing owners count as free
+        except InUseError:
             return True
         return False
 
@@ -305,9 +301,7 @@ class Ledger:
         self._thread.join()
         if hasattr(self, "_reading"):
             self._reading.close()
-        with contextlib.suppress(FileNotFoundError):
-            os.unlink(self._owners / self.owner)
-        self._lock.close()
+        self._lock.release(remove=True)
 
     def __enter__(self) -> Ledger:
         return self

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
-import hashlib
 import io
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from hound_plugin.judge.exchange import Conversation, Task
 from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
+from hound_plugin.records.media_identity import media_digest
+from hound_plugin.records.media_paths import is_image_path
+
+__all__ = ["VisionClient", "frame_parts", "media_digest"]
 
 JPEG_QUALITY = 85
-IMAGE_ENDINGS = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 
 
 class VisionClient(OpenAIClient):
@@ -51,7 +52,7 @@ def frame_parts(media: Any, num_frames: int, size: int) -> list[dict[str, Any]]:
 
     from hound_plugin.media.decode import read_clip
 
-    if isinstance(media, str) and media.lower().endswith(IMAGE_ENDINGS) and os.path.isfile(media):
+    if isinstance(media, str) and is_image_path(media) and os.path.isfile(media):
         media, num_frames = [media], 1
     parts = []
     for frame in read_clip(media, num_frames=num_frames).frames:
@@ -62,18 +63,3 @@ def frame_parts(media: Any, num_frames: int, size: int) -> list[dict[str, Any]]:
         data = base64.b64encode(buffer.getvalue()).decode()
         parts.append({"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}})
     return parts
-
-
-def media_digest(paths: Any) -> str:
-    """Hash of the content of a clip: of the file, of every file of a folder or list."""
-    digest = hashlib.sha256()
-    for item in paths if isinstance(paths, list) else [paths]:
-        path = Path(str(item))
-        files = sorted(path.iterdir()) if path.is_dir() else [path]
-        for file in files:
-            if item is not None and file.is_file():
-                digest.update(f"{file.name}\x00{file.stat().st_size}\x00".encode())
-                with file.open("rb") as data:
-                    for block in iter(lambda data=data: data.read(1 << 20), b""):  # type: ignore[misc]
-                        digest.update(block)
-    return digest.hexdigest()

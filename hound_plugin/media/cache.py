@@ -5,15 +5,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.media.frames import IMAGE_SUFFIXES
+from hound_plugin.records.files import whole_file
+from hound_plugin.records.media_identity import media_identity
 
 _FORMAT = 1  # raise it when the meaning of an entry changes
 
@@ -21,8 +20,9 @@ _FORMAT = 1  # raise it when the meaning of an entry changes
 class FrameCache:
     """Float32 arrays as ``.npy`` files under one folder; safe for many processes on one file system.
 
-    An entry belongs to the absolute path, size and modification time of its media and to every parameter of the
-    processing: what changes is made anew, and the old entry stays until the folder is deleted.
+    An entry belongs to the absolute path, size and modification time of its media (of a folder: to its frames in their
+    order), to the part of a clip that was asked for, and to every parameter of the processing: what changes is made
+    anew, and the old entry stays until the folder is deleted.
 
     Args:
         folder: created if missing.
@@ -44,10 +44,7 @@ class FrameCache:
         Returns:
             64 hexadecimal digits; None for media in memory and for paths that cannot be looked at.
         """
-        try:
-            identity = _identity(video)
-        except OSError:
-            return None
+        identity = media_identity(video)
         if identity is None:
             return None
         text = json.dumps([_FORMAT, identity, params], sort_keys=True)
@@ -74,38 +71,8 @@ class FrameCache:
         Raises:
             OSError: the disk is full or not writable.
         """
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=".tmp")
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                np.save(file, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with contextlib.suppress(OSError):
-                os.unlink(temporary)
-            raise
+        with whole_file(self._path(key), "wb") as file:
+            np.save(file, np.ascontiguousarray(array, dtype=np.float32), allow_pickle=False)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / f"{key}.npy"
-
-
-def _identity(video: Any) -> Any:
-    if isinstance(video, str | Path):
-        path = os.path.abspath(video)
-        if not os.path.isdir(path):
-            return [path, *_stamp(os.stat(path))]
-        with os.scandir(path) as entries:
-            return [
-                path,
-                sorted([e.name, *_stamp(e.stat())] for e in entries if e.name.lower().endswith(IMAGE_SUFFIXES)),
-            ]
-    if isinstance(video, list | tuple) and video and all(isinstance(item, str | Path) for item in video):
-        return [_identity(item) for item in video]
-    return None
-
-
-def _stamp(status: os.stat_result) -> tuple[int, int]:
-    return status.st_size, status.st_mtime_ns

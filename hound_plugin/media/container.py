@@ -11,9 +11,11 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from io import BytesIO
 from typing import Any
 
@@ -47,6 +49,7 @@ class FrameIndex:
         time_base: seconds per unit of ``pts``.
         clean: after each of ``keys`` nothing before it is needed any more (H.264: it is an IDR picture, which it is not
             in open groups of pictures).
+        seconds: when each frame is presented, counted from the first one, ascending.
     """
 
     total: int
@@ -57,6 +60,12 @@ class FrameIndex:
     pixel_format: str
     time_base: float
     clean: bool
+    seconds: list[float]
+
+    @property
+    def duration(self) -> float:
+        """Seconds from the first frame to the end of the last one, which is taken to last as long as the average."""
+        return self.seconds[-1] + 1 / self.fps
 
 
 def describe(source: Source) -> str:
@@ -116,12 +125,21 @@ def build_index(source: Source) -> FrameIndex:
         MediaDecodeError: not readable, or an indexed file is cut short.
         EmptyMediaError: not one frame comes out.
     """
+    return index_by_headers(source) or count_by_decoding(source)
+
+
+def index_by_headers(source: Source) -> FrameIndex | None:
+    """Number the frames without decoding; None where packet headers are not to be trusted.
+
+    Raises:
+        MediaError: as :func:`build_index`.
+    """
     with opened(source) as (container, stream):
         if _INDEXED & set(container.format.name.split(",")):
             stamps = _stamps(container, stream, source)
             if stamps is not None:
                 return _index(stream, *stamps, source)
-    return count_by_decoding(source)
+    return None
 
 
 def count_by_decoding(source: Source) -> FrameIndex:
@@ -239,7 +257,15 @@ def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: So
         rate = (len(pts) - 1) / ((pts[-1] - pts[0]) * base)
     context = stream.codec_context
     rate = rate if rate > 0 else 1.0
-    return FrameIndex(len(pts), rate, pts, keys, context.name, context.pix_fmt or "", base, clean)
+    seconds = _seconds(pts, stream.time_base, rate)
+    return FrameIndex(len(pts), rate, pts, keys, context.name, context.pix_fmt or "", base, clean, seconds)
+
+
+def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:
+    """Times after the first frame; by the frame rate where the time stamps are missing or jump back."""
+    if None in pts or any(after < before for before, after in itertools.pairwise(pts)):
+        return [number / rate for number in range(len(pts))]
+    return [(stamp - pts[0]) * base.numerator / base.denominator for stamp in pts]  # whole numbers: rounded once
 
 
 def _play(container: Any, stream: Any, wanted: set[int]) -> dict[int, np.ndarray]:

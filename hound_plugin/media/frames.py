@@ -13,31 +13,10 @@ from PIL import Image
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaNotFoundError
 from hound_plugin.media.clip import Clip, VideoInfo, check_size
+from hound_plugin.records.frame_order import list_frames
+from hound_plugin.records.media_paths import cut_part, refuse_part
 
-IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 Sampler = Callable[[int], list[int]]
-
-
-def list_frames(folder: str) -> list[str]:
-    """Image files of a folder, sorted as strings (as the original sorts them); hidden and other files are ignored.
-
-    Raises:
-        EmptyMediaError: no image file is in it.
-        MediaDecodeError: the folder may not be listed.
-    """
-    try:
-        names = os.listdir(folder)
-    except OSError as error:
-        raise MediaDecodeError(f"Cannot list the folder of frames {folder}: {error}.", folder) from error
-    kept = sorted(name for name in names if not name.startswith(".") and name.lower().endswith(IMAGE_SUFFIXES))
-    paths = [path for path in (os.path.join(folder, name) for name in kept) if not os.path.isdir(path)]
-    if not paths:
-        raise EmptyMediaError(
-            f"No frame in the folder {folder}: looked for visible files ending in {', '.join(IMAGE_SUFFIXES)} directly "
-            f"in it and found none among {len(names)} entries. Extract the frames again or point to the video file.",
-            folder,
-        )
-    return paths
 
 
 def read_folder(folder: str, sampler: Sampler) -> Clip:
@@ -45,7 +24,7 @@ def read_folder(folder: str, sampler: Sampler) -> Clip:
 
     Raises:
         EmptyMediaError: there is no image in it.
-        MediaDecodeError: a frame is damaged, or frames differ in size.
+        MediaDecodeError: the names do not tell the order, a frame is damaged, or frames differ in size.
     """
     return read_list(list_frames(folder), sampler, folder)
 
@@ -61,6 +40,7 @@ def read_list(items: Sequence[Any], sampler: Sampler, source: str | None = None)
     source = source or f"<list of {len(items)} frames>"
     if not len(items):
         raise EmptyMediaError("Expected a list of frames; got an empty list.")
+    _check_whole(items)
     indices = sampler(len(items))
     opened = {index: _open(items[index], index) for index in sorted(set(indices))}
     first = indices[0]
@@ -99,6 +79,7 @@ def probe_frames(video: Any) -> VideoInfo:
         return VideoInfo("frames", len(array), None, array.shape[2], array.shape[1])
     if not len(video):
         raise EmptyMediaError("Expected a list of frames; got an empty list.")
+    _check_whole(video)
     for item in video:
         if isinstance(item, str | Path) and not os.path.exists(item):
             raise MediaNotFoundError(f"Frame {item} does not exist.", str(item))
@@ -107,7 +88,7 @@ def probe_frames(video: Any) -> VideoInfo:
 
 
 def probe_folder(folder: str) -> VideoInfo:
-    """List a folder and read the header of its first frame (about 0.1 ms, and 1 ms per thousand files).
+    """List a folder and read the header of its first frame (about 0.2 ms, and 10 ms per thousand files).
 
     Raises:
         MediaError: as :func:`read_folder`.
@@ -115,6 +96,13 @@ def probe_folder(folder: str) -> VideoInfo:
     paths = list_frames(folder)
     width, height = _size(paths[0])
     return VideoInfo("folder", len(paths), None, width, height)
+
+
+def _check_whole(items: Sequence[Any]) -> None:
+    """Refuse parts: only a video file has a clock."""
+    for item in items:
+        if isinstance(item, str | Path) and cut_part(str(item))[1]:
+            raise refuse_part(str(item), "a list of frames")
 
 
 def _checked(video: Any) -> np.ndarray:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from hound_plugin.media.memory import MEBIBYTE, BoundedMemory
+from hound_plugin.media.pixel_memory import MEBIBYTE, BoundedMemory
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ADAPTER_STATE = ("active_adapters", "disable_adapters", "merged_adapters", "scaling")

@@ -9,12 +9,12 @@ import torch
 from transformers import AutoConfig, StoppingCriteriaList
 
 from hound_plugin.errors import CheckpointError, HoundError, PlaceholderError, SettingsError
-from hound_plugin.media.memory import MediaMemory
+from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.features import FeatureMemory
 from hound_plugin.model.generation import GREEDY, cut_roles, new_tokens, stop_criteria, stream_text
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-from hound_plugin.processing.processor import LlavaHoundProcessor, is_image_path
+from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import (
     IMAGE_TOKEN,
     PLACEHOLDER,
@@ -22,6 +22,7 @@ from hound_plugin.processing.prompt import (
     Turn,
     encode_conversation,
 )
+from hound_plugin.records.media_paths import is_image_path
 
 History = Sequence[tuple[str, str]]
 CAPTION_QUESTION = (
@@ -90,7 +91,8 @@ class HoundModel:
 
         Args:
             question: the text; a placeholder in it is moved to the front, and none is needed.
-            video: a clip (file, folder of frames, list of frames, array) of the whole conversation, or None.
+            video: a clip (file, part of a file as ``clip.mp4#t=5,10``, folder of frames, list of frames, array) of the
+                whole conversation, or None.
             image: an image, or None. Only one of both.
             history: earlier ``(question, answer)`` pairs of the conversation.
             generation: for ``model.generate``; ``temperature`` below 0.01 means greedy; default 512 new tokens, fewer

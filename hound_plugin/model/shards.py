@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.records.files import publish, rename
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -99,20 +100,16 @@ class CheckpointWriter:
         for file in self.part.iterdir():
             if file.is_file():
                 file.chmod(0o666 & ~umask)  # safetensors makes them readable by their owner alone
-                with file.open("rb") as opened:
-                    os.fsync(opened.fileno())
-        if self.folder.exists():
-            self.folder.rmdir()
-        os.replace(self.part, self.folder)
+        publish(self.part, self.folder)
 
     def _name_shards(self) -> None:
         count = len(self._shards)
         if count == 1:
-            os.replace(self._shard(0), self.part / SAFE_WEIGHTS_NAME)
+            rename(self._shard(0), self.part / SAFE_WEIGHTS_NAME)
             return
         places: dict[str, str] = {}
         for number, names in enumerate(self._shards):
             file = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
-            os.replace(self._shard(number), self.part / file)
+            rename(self._shard(number), self.part / file)
             places.update(dict.fromkeys(names, file))
         self.write_json(SAFE_WEIGHTS_INDEX_NAME, {"metadata": {"total_size": self._total}, "weight_map": places})

@@ -23,7 +23,7 @@ from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFound
 from hound_plugin.media.cache import FrameCache
 from hound_plugin.media.clip import check_size
 from hound_plugin.media.decode import read_clip
-from hound_plugin.media.memory import MediaMemory
+from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.prompt import (
@@ -33,6 +33,7 @@ from hound_plugin.processing.prompt import (
     add_placeholder_tokens,
     expand_prompt,
 )
+from hound_plugin.records.media_paths import is_image_path
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
@@ -141,8 +142,8 @@ class LlavaHoundProcessor(ProcessorMixin):
         """Decode, sample and normalise one clip.
 
         Args:
-            video: path of a file or of a folder of frames, a list of frames (paths or PIL images), a uint8 array
-                ``[T, H, W, 3]``, bytes or a binary stream.
+            video: path of a file, of a part of it (``clip.mp4#t=0.5,1.0``) or of a folder of frames, a list of frames
+                (paths or PIL images), a uint8 array ``[T, H, W, 3]``, bytes or a binary stream.
 
         Returns:
             float32 ``[num_frames, 3, size, size]``.
@@ -353,13 +354,6 @@ def _as_videos(videos: Any) -> list[Any]:
 def _is_boxed(item: Any) -> bool:
     """A clip's path in a list of its own, as transformers' chat templates hand it over."""
     return isinstance(item, list | tuple) and len(item) == 1 and isinstance(item[0], str) and not is_image_path(item[0])
-
-
-def is_image_path(item: Any) -> bool:
-    """Whether an item is a path that ends like an image."""
-    if not isinstance(item, str | os.PathLike):
-        return False
-    return os.path.splitext(os.fspath(item))[1].lower() in {".jpg", ".jpeg", ".png", ".webp", ".bmp"}
 
 
 AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)

@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from hound_plugin.errors import CheckpointError, PlaceholderError
+from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN
 
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
 )
-IMAGE_TOKEN = "<image>"
-VIDEO_TOKEN = "<video>"
 PLACEHOLDER = re.compile("<(?:image|video)>")
 _SHIELD = "\ue000"  # private use: marks a placeholder's name in a question as ordinary text
 # Jinja for `apply_chat_template`; contents may be strings or lists of {"type": "text" | "image" | "video"}.

@@ -8,11 +8,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.errors import DataError
-from hound_plugin.reward.questions import media_files, read_questions
+from hound_plugin.errors import DataError, MediaError
+from hound_plugin.records.files import append_rows
+from hound_plugin.records.frame_order import list_frames
+from hound_plugin.records.jsonl import read_objects
+from hound_plugin.records.media_paths import cut_part, is_image_path
+from hound_plugin.reward.questions import media_files
 from hound_plugin.reward.settings import RewardSettings
-from hound_plugin.reward.stages import EXCLUDED, excluded_ids
-from hound_plugin.reward.storage import Row, append_rows, locked, read_rows
+from hound_plugin.reward.stages import EXCLUDED, excluded_ids, read_run_questions
+from hound_plugin.reward.storage import Row, locked
 
 
 @dataclass(frozen=True)
@@ -45,10 +49,10 @@ class Browser:
         """
         self.folder = Path(settings.folder)
         pair_file = self.folder / "pairs" / f"{settings.pairs.name}.jsonl"
-        self.pairs = list(read_rows(pair_file))
+        self.pairs = list(read_objects(pair_file))
         if not self.pairs:
             raise DataError(f"{pair_file}: there are no pairs to read. Run `hound reward pairs` first.")
-        questions = read_questions(settings.questions, settings.media_dir)
+        questions = read_run_questions(settings.changed(limit=None))
         self.clips = {question.id: media_files(question.paths) for question in questions}
 
     def shown(self, chosen: Filter) -> list[Row]:
@@ -62,12 +66,16 @@ class Browser:
             append_rows(self.folder / EXCLUDED, [{"id": pair, "excluded": excluded, "time": round(time.time())}])
 
     def clip(self, pair: Row) -> tuple[str | None, list[str]]:
-        """A video file to play, or images to show."""
+        """A video file to play (the whole of it, where a part is asked about), or images to show.
+
+        Raises:
+            MediaError: a folder holds no frame, or the names of its frames do not tell their order.
+        """
         files = self.clips.get(pair["question_id"], [])
         if len(files) == 1 and os.path.isdir(files[0]):
-            files = sorted(os.path.join(files[0], name) for name in os.listdir(files[0]))
-        images = [file for file in files if file.lower().endswith((".bmp", ".jpeg", ".jpg", ".png", ".webp"))]
-        return (None, images) if images else (next(iter(files), None), [])
+            files = list_frames(files[0])
+        images = [file for file in files if is_image_path(file)]
+        return (None, images) if images else (next((cut_part(file)[0] for file in files), None), [])
 
     def folders(self) -> list[str]:
         """Folders that the page may read clips from."""
@@ -84,9 +92,13 @@ def make_page(browser: Browser) -> Any:
             return [0, "nothing to show", None, [], "", "", "", ""]
         place = int(place) % len(found)
         pair = found[place]
-        video, images = browser.clip(pair)
+        note = ""
+        try:
+            video, images = browser.clip(pair)
+        except MediaError as error:
+            video, images, note = None, [], f" {error}"
         scores = [f"score {pair[f'{side}_score']}" for side in ("chosen", "rejected")]
-        head = f"{place + 1} of {len(found)}: {pair['id']} ({', '.join(scores)})"
+        head = f"{place + 1} of {len(found)}: {pair['id']} ({', '.join(scores)}){note}"
         return [place, head, video, images, pair["prompt"], pair["chosen"], pair["rejected"], pair["id"]]
 
     def turn(step: int) -> Any:

@@ -15,8 +15,10 @@ from typing import Any, Protocol
 
 from hound_plugin.errors import DataError, LedgerError
 from hound_plugin.judge.exchange import request_key
+from hound_plugin.records.files import append_rows
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.questions import Question, make_seed
-from hound_plugin.reward.storage import Row, append_rows, locked, read_rows
+from hound_plugin.reward.storage import Row, locked
 
 FILE = "candidates.jsonl"
 
@@ -102,7 +104,7 @@ def _held(folder: Path, identity: Mapping[str, Any]) -> dict[str, dict[int, str]
     """Answers that are there: id -> candidate -> text."""
     mark = request_key(identity)[:12]
     held: dict[str, dict[int, str]] = {}
-    for row in read_rows(folder / FILE):
+    for row in read_objects(folder / FILE):
         if row.get("sampler_fingerprint") != mark:
             raise LedgerError(
                 f"{folder / FILE} holds answers of sampler {row.get('sampler')!r} with other settings (fingerprint "
@@ -155,7 +157,7 @@ def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
         DataError: a row without id, candidate or answer.
     """
     found: dict[str, dict[int, Row]] = {}
-    for number, row in enumerate(read_rows(folder / FILE), 1):
+    for number, row in enumerate(read_objects(folder / FILE), 1):
         if not isinstance(row.get("candidate"), int) or not isinstance(row.get("answer"), str) or "id" not in row:
             raise DataError(f"{folder / FILE}, row {number}: expected id, candidate (a number) and answer (a text).")
         found.setdefault(str(row["id"]), {}).setdefault(row["candidate"], row)
@@ -171,7 +173,7 @@ def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Qu
     if not Path(path).is_file():
         raise DataError(f"sample.answers: expected a JSONL file, there is none at {path}.")
     known = {question.id: question for question in questions}
-    for number, row in enumerate(read_rows(path), 1):
+    for number, row in enumerate(read_objects(path, complete=True), 1):
         name, candidate, answer = str(row.get("id")), row.get("candidate"), row.get("answer")
         if name not in known or not isinstance(candidate, int) or not isinstance(answer, str):
             raise DataError(

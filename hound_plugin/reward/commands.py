@@ -147,15 +147,17 @@ def _add_rank(stages: Commands, models: Models) -> None:
 def _rank(arguments: argparse.Namespace, models: Models) -> int:
     import json
 
+    from hound_plugin.records.bad_rows import RowReport
     from hound_plugin.reward.candidates import read_candidates
-    from hound_plugin.reward.questions import read_questions
     from hound_plugin.reward.rank import agreement_with_scores, best_of_n, rank_file
     from hound_plugin.reward.scoring import FILE, latest
+    from hound_plugin.reward.stages import read_run_questions, tell_of_rows
     from hound_plugin.reward.storage import open_folder
 
     settings = _settings(arguments)
     folder = open_folder(settings.folder)
-    questions = read_questions(settings.questions, settings.media_dir, settings.limit)
+    questions = read_run_questions(settings, report := RowReport(settings.questions))
+    tell_of_rows(report, settings, folder, _say)
     held = read_candidates(folder)
     items = [(q, number, row["answer"]) for q in questions for number, row in sorted(held.get(q.id, {}).items())]
     device, dtype = settings.sample.device, settings.sample.dtype

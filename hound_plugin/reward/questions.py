@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.errors import DataError, MediaNotFoundError
-from hound_plugin.reward.storage import Row, read_rows
+from hound_plugin.errors import DataError
+from hound_plugin.records.bad_rows import MAX_SHARE, MISSING, OnBadRows, Place, RowReport
+from hound_plugin.records.consumers import check
+from hound_plugin.records.embedded_media import as_file
+from hound_plugin.records.jsonl import Row, read_rows
+from hound_plugin.records.media_paths import cut_part, find_media, with_part
+from hound_plugin.records.parse import parse, row_id
+from hound_plugin.records.record import Problem, Record
 
 _PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")
-_HUMAN, _GPT = ("human", "user"), ("gpt", "assistant")
 SHOWN = 5
 
 
@@ -54,104 +58,105 @@ class Question:
         return {"caption": self.caption, "question": self.text, "reference": reference, "answer": answer}
 
 
-def read_questions(path: str | Path, media_dir: str | None, limit: int | None = None) -> list[Question]:
+def read_questions(
+    path: str | Path,
+    media_dir: str | None,
+    limit: int | None = None,
+    *,
+    on_bad_rows: OnBadRows = "error",
+    max_bad_rows: float = MAX_SHARE,
+    report: RowReport | None = None,
+) -> list[Question]:
     """Read and check a file of questions.
 
-    A row has ``id``, ``video`` or ``image``, ``prompt`` or ``question`` (or ``conversations``, of which the first
-    question and answer are taken), and where there are any ``caption``, ``reference`` (or ``answer``) and ``source``.
+    A row is what :func:`hound_plugin.records.parse.parse` takes for one question: ``id``, ``video`` or ``image``, the
+    question in any of its shapes, and where there are any ``caption``, ``reference`` (or an answer) and ``source``.
+
+    Args:
+        path: JSONL, or a JSON array.
+        media_dir: folder that the rows' paths begin in.
+        limit: only the first so many questions.
+        on_bad_rows, max_bad_rows: see :mod:`hound_plugin.records.bad_rows`.
+        report: takes what was found, where the caller wants to list it.
 
     Raises:
-        DataError: no file, nothing in it, ids that are missing or twice, or empty questions.
-        MediaNotFoundError: clips that are not there.
+        DataError: no file, nothing in it, or rows that cannot be used.
+        MediaNotFoundError: clips that are not there, and nothing else is wrong.
     """
     if not Path(path).is_file():
         raise DataError(f"questions: expected a JSONL file, there is none at {path}.")
+    report = report if report is not None else RowReport(str(path))
     questions: list[Question] = []
-    problems = Counter[str]()
-    examples: dict[str, list[str]] = {}
-    seen: set[str] = set()
-    for number, row in enumerate(read_rows(path), 1):
+    seen: dict[str, int] = {}
+    for row in read_rows(Path(path)):
         if limit is not None and len(questions) >= limit:
             break
-        problem = _problem(row, seen)
-        if problem:
-            problems[problem] += 1
-            examples.setdefault(problem, []).append(f"row {number} (id {row.get('id')!r})")
-            continue
-        questions.append(_question(row, media_dir))
-    if problems:
-        lines = [f"{problems[what]} with {what}: {_some(examples[what])}" for what in problems]
-        raise DataError(f"{path}: {'; '.join(lines)}. Correct or remove these rows.")
+        report.rows += 1
+        question, problems = _read(row, media_dir, seen, report)
+        if not report.add(Place(str(path), row.number, row_id(row.value)), problems) and question is not None:
+            questions.append(question)
+    if report.bad:
+        how = f"`on_bad_rows: skip` (`hound corpus validate {path} --kind questions` lists them all)"
+        report.settle(on_bad_rows, max_bad_rows, None, how)
     if not questions:
-        raise DataError(f"{path}: expected questions, one JSON object a line; it is empty.")
-    _check_media(questions, media_dir)
+        found = f"none of its {report.rows:,} rows can be used" if report.rows else "it is empty"
+        raise DataError(f"{path}: expected questions, one JSON object a line; {found}.")
     return questions
 
 
-def _problem(row: Row, seen: set[str]) -> str:
-    if not isinstance(row.get("id"), str | int) or row["id"] == "":
-        return "no id"
-    name = str(row["id"])
-    if name in seen:
-        return "an id that is there twice"
-    seen.add(name)
-    if not _asked(row)[0]:
-        return "an empty question"
-    return ""
-
-
-def _asked(row: Row) -> tuple[str, str]:
-    """Question without placeholder, and reference answer."""
-    asked, reference = row.get("prompt", row.get("question")), row.get("reference", row.get("answer"))
-    turns = row.get("conversations")
-    if isinstance(turns, list):
-        said = [(t.get("from", t.get("role")), t.get("value", t.get("content"))) for t in turns if isinstance(t, dict)]
-        asked = asked or next((text for who, text in said if who in _HUMAN), None)
-        reference = reference or next((text for who, text in said if who in _GPT), None)
-    text = _PLACEHOLDER.sub(" ", asked).strip() if isinstance(asked, str) else ""
-    return text, reference.strip() if isinstance(reference, str) else ""
-
-
-def _question(row: Row, media_dir: str | None) -> Question:
-    text, reference = _asked(row)
-    medium = next((name for name in ("video", "image") if row.get(name)), "")
-    media = row.get(medium) if medium else None
-    caption = row.get("caption")
-    return Question(
-        id=str(row["id"]),
-        medium=medium,
+def _read(
+    row: Row, media_dir: str | None, seen: dict[str, int], report: RowReport
+) -> tuple[Question | None, list[Problem]]:
+    if row.value is None:
+        return None, [Problem(row.problem, "", row.reason)]
+    parsed = parse(row.value)
+    record = parsed.record
+    problems = [*parsed.problems, *(check(record, "questions") if record is not None else ())]
+    if record is None or problems:
+        return None, problems
+    report.add_notes(parsed.notes, parsed.unknown)
+    if record.id in seen:
+        return None, [Problem("id twice", "id", f"expected an id of its own, found that of row {seen[record.id]}")]
+    seen[record.id] = row.number
+    media, paths = _media(record, media_dir, problems)
+    asked = _PLACEHOLDER.sub(" ", record.questions[-1]).strip()
+    answers = [turn.text for turn in record.turns if turn.role == "assistant"]
+    question = Question(
+        id=record.id,
+        medium=record.media[0].kind if record.media else "",
         media=media,
-        paths=_find(media, media_dir),
-        text=text,
-        caption=caption.strip() if isinstance(caption, str) else "",
-        reference=reference,
-        source=str(row.get("source") or row.get("kind") or ""),
+        paths=paths,
+        text=asked,
+        caption=record.caption.strip(),
+        reference=(record.reference or (answers[-1] if answers else "")).strip(),
+        source=record.source,
     )
+    return question, problems
 
 
-def _find(media: Any, media_dir: str | None) -> Any:
-    if isinstance(media, list):
-        return [_find(item, media_dir) for item in media]
-    if not isinstance(media, str):
-        return media
-    under = os.path.join(media_dir, media) if media_dir else media
-    return under if os.path.exists(under) or not os.path.exists(media) else media
+def _media(record: Record, media_dir: str | None, problems: list[Problem]) -> tuple[Any, Any]:
+    """A question's clip or image as its row has it, and where it lies: a path or a list of frames."""
+    if not record.media:
+        return None, None
+    (item,) = record.media
+    names = [with_part(item.path, item.start, item.end)] if not item.frames else list(item.frames)
+    if item.bytes is not None:
+        names = [as_file(item)]
+    found = [find_media(name, media_dir) for name in names]
+    if None in found:
+        gone = names[found.index(None)]
+        detail = f"expected it under media_dir {media_dir}, found no {gone}; set `media_dir` to where the paths begin"
+        problems.append(Problem(MISSING, item.kind, detail))
+        return None, None
+    if (item.start is not None or item.end is not None) and os.path.isdir(cut_part(str(found[0]))[0]):
+        detail = "expected a video file beside `start` and `end`, found a folder of frames: it has no clock"
+        problems.append(Problem("part of a clip", "start", detail))
+    return (names, found) if item.frames else (names[0], found[0])
 
 
 def media_files(paths: Any) -> list[str]:
     """All paths of one medium."""
     return [str(item) for item in (paths if isinstance(paths, list) else [paths]) if item is not None]
-
-
-def _check_media(questions: Iterable[Question], media_dir: str | None) -> None:
-    gone = [q for q in questions if not all(os.path.exists(path) for path in media_files(q.paths))]
-    if gone:
-        first = next(path for path in media_files(gone[0].paths) if not os.path.exists(path))
-        raise MediaNotFoundError(
-            f"{len(gone)} questions show clips that are not there: {_some([q.id for q in gone])}; first missing path "
-            f"{first}. Set `media_dir` (now {media_dir}) to the folder that the paths begin in.",
-            first,
-        )
 
 
 def check_fields(questions: Sequence[Question], needed: Iterable[str], who: str) -> None:

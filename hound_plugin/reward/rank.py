@@ -6,15 +6,15 @@ Source: Rafailov et al., 2023 (arXiv 2305.18290), equation 5 without the part th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
 from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.records.files import write_rows
 from hound_plugin.reward.questions import Question
-from hound_plugin.reward.storage import Row, locked, write_whole
+from hound_plugin.reward.storage import Row, locked
 
 FILE = "ranked.jsonl"
 
@@ -125,7 +125,7 @@ def rank_file(
         rewards = implicit_rewards(policy, reference, beta, per_token)
         rows = rank_answers(items, rewards, policy, reference)
         shown = [{**row, "beta": beta, "per_token": per_token, **names} for row in rows]
-        write_whole(folder / FILE, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in shown))
+        write_rows(folder / FILE, shown)
     return rows
 
 

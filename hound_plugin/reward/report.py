@@ -9,7 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.reward.storage import Row, read_rows, write_json, write_whole
+from hound_plugin.records.files import write_json, write_whole
+from hound_plugin.records.jsonl import read_objects
+from hound_plugin.reward.storage import Row
 
 PAIRS_ON_PAGE = 300
 STYLE = (
@@ -35,7 +37,7 @@ def write_report(folder: Path, summary: Mapping[str, Any], stages: Mapping[str, 
         write_whole(target / name, data)
     sections = tables(summary, stages)
     write_whole(target / "report.md", to_markdown(summary, sections, list(plots)))
-    write_whole(target / "report.html", to_html(summary, sections, plots, list(read_rows(pair_file))))
+    write_whole(target / "report.html", to_html(summary, sections, plots, list(read_objects(pair_file))))
     points = {**summary, "length_score": {k: v for k, v in summary["length_score"].items() if k != "points"}}
     write_json(target / "report.json", {**points, "stages": stages})
     return target / "report.html"

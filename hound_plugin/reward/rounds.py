@@ -7,7 +7,6 @@ rounds are left as they are, and a round that was stopped goes on where it stopp
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -18,11 +17,15 @@ from typing import Any
 import yaml
 
 from hound_plugin.errors import DataError, JudgeError, SettingsError
+from hound_plugin.records.bad_rows import RowReport
+from hound_plugin.records.files import write_json, write_rows, write_whole
+from hound_plugin.records.jsonl import read_rows
+from hound_plugin.records.parse import row_id
 from hound_plugin.reward.questions import make_seed
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.settings import RewardSettings
-from hound_plugin.reward.stages import MakeGenerator, open_run
-from hound_plugin.reward.storage import open_folder, read_rows, write_json, write_whole
+from hound_plugin.reward.stages import MakeGenerator, open_run, read_run_questions, tell_of_rows
+from hound_plugin.reward.storage import open_folder
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
 """Keys of the host's recipe that a round sets itself."""
@@ -81,7 +84,7 @@ def _one_round(
     say: Callable[[str], None],
     make_generator: MakeGenerator | None,
 ) -> None:
-    questions = _share(settings, place, number)
+    questions = _share(settings, place, number, say)
     mine = settings.changed(
         folder=str(place),
         questions=str(questions),
@@ -100,17 +103,27 @@ def _one_round(
     train(recipe, place, mine, checkpoint, say)
 
 
-def _share(settings: RewardSettings, place: Path, number: int) -> Path:
-    """The questions of this round: all, or every ``rounds``-th, by a hash of the id."""
+def _share(settings: RewardSettings, place: Path, number: int, say: Callable[[str], None]) -> Path:
+    """The questions of this round: all that can be used, or every ``rounds``-th of them, by a hash of the id.
+
+    The whole file is checked, so that a later round does not stop at what the first could have refused. Rows are
+    written as they were read.
+
+    Raises:
+        DataError, MediaNotFoundError: rows that cannot be used.
+    """
     target = place / "questions.jsonl"
-    rounds = settings.iterate.rounds
-    if not target.is_file():
-        rows = list(read_rows(settings.questions))
-        if settings.iterate.shards:
-            order = sorted(rows, key=lambda row: make_seed("share", settings.seed, row.get("id")))
-            chosen = {id(row) for row in order[number - 1 :: rounds]}
-            rows = [row for row in rows if id(row) in chosen]
-        write_whole(target, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    if target.is_file():
+        return target
+    report = RowReport(settings.questions)
+    read_run_questions(settings.changed(limit=None), report)
+    tell_of_rows(report, settings, Path(settings.folder), say)
+    bad = {entry["row"] for entry in report.entries}
+    rows = {row.number: row.value for row in read_rows(settings.questions) if row.number not in bad}
+    if settings.iterate.shards:
+        order = sorted(rows, key=lambda row: make_seed("share", settings.seed, row_id(rows[row])))
+        rows = {row: rows[row] for row in sorted(order[number - 1 :: settings.iterate.rounds])}
+    write_rows(target, [value for value in rows.values() if value is not None])
     return target
 
 

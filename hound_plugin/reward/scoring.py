@@ -16,9 +16,11 @@ from hound_plugin.errors import DataError
 from hound_plugin.judge.exchange import OK, Client, Task, request_key
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.records import Entry
+from hound_plugin.records.files import append_rows
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.questions import Question
 from hound_plugin.reward.settings import JudgeSettings
-from hound_plugin.reward.storage import Row, append_rows, locked, read_rows
+from hound_plugin.reward.storage import Row, locked
 
 LEDGER = "ledger.sqlite"
 FILE = "scores.jsonl"
@@ -131,7 +133,7 @@ def latest(path: str | Path) -> dict[tuple[str, int], Row]:
         DataError: a row without id or candidate, or a score that is none.
     """
     found: dict[tuple[str, int], Row] = {}
-    for number, row in enumerate(read_rows(path), 1):
+    for number, row in enumerate(read_objects(path), 1):
         score = row.get("score")
         if "id" not in row or not isinstance(row.get("candidate"), int) or "score" not in row:
             raise DataError(f"{path}, row {number}: expected id, candidate and score.")

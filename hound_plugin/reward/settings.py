@@ -157,6 +157,14 @@ class RewardSettings(Settings):
     media_dir: str | None = Field(default=None, description="folder of the clips and images")
     seed: int = Field(default=0, description="of sampling and shuffling")
     limit: int | None = Field(default=None, ge=1, description="only the first so many questions")
+    on_bad_rows: Literal["error", "skip"] = Field(
+        default="error",
+        description="rows that cannot be used: `error` stops; `skip` leaves them out, listed in the folder's "
+        "`bad_rows.jsonl`",
+    )
+    max_bad_rows: float = Field(
+        default=0.01, ge=0, le=1, description="largest share of rows that `on_bad_rows: skip` may leave out"
+    )
     max_cost: float | None = Field(default=None, ge=0, description="the run stops before the folder's cost passes this")
     prices: Prices = Field(default_factory=dict, description="per million tokens, by model; none is built in")
     sample: SampleSettings = SampleSettings()

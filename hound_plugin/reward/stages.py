@@ -14,6 +14,9 @@ from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.openai_client import OpenAIClient
 from hound_plugin.judge.runner import Limits, Outcome, run_tasks
+from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
+from hound_plugin.records.files import write_json, write_rows, write_whole
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.backends import (
     make_judge,
     make_limits,
@@ -37,7 +40,7 @@ from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
 from hound_plugin.reward.questions import Question, check_fields, read_questions
 from hound_plugin.reward.scoring import FILE, LEDGER, Judge, judge_of, latest, make_tasks, write_scores
 from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings
-from hound_plugin.reward.storage import open_folder, read_rows, write_json, write_whole
+from hound_plugin.reward.storage import open_folder
 
 SAMPLER_LEDGER, SAMPLING = "sampler.sqlite", "sample/1"
 EXCLUDED = "excluded.jsonl"
@@ -73,7 +76,8 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
         SettingsError: a folder that cannot be written, no key, a bad protocol.
         LedgerError: a ledger made with another protocol.
     """
-    questions = read_questions(settings.questions, settings.media_dir, settings.limit)
+    report = RowReport(settings.questions)
+    questions = read_run_questions(settings, report)
     check_fields(questions, needed_fields(settings.judge), f"judge.backend {settings.judge.backend}")
     blind = [question.id for question in questions if not question.medium]
     if settings.judge.backend == "vision" and blind:
@@ -89,7 +93,31 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
             f"{error} The same answers can be judged in a new folder: sample.backend=given "
             f"sample.answers={folder / ANSWERS}."
         ) from error
+    tell_of_rows(report, settings, folder, say)
     return Run(settings, folder, questions, say, make_generator)
+
+
+def read_run_questions(settings: RewardSettings, report: RowReport | None = None) -> list[Question]:
+    """The questions of a run, by its settings; errors as :func:`hound_plugin.reward.questions.read_questions`."""
+    return read_questions(
+        settings.questions,
+        settings.media_dir,
+        settings.limit,
+        on_bad_rows=settings.on_bad_rows,
+        max_bad_rows=settings.max_bad_rows,
+        report=report,
+    )
+
+
+def tell_of_rows(report: RowReport, settings: RewardSettings, folder: Path, say: Callable[[str], None]) -> None:
+    """Say what was decided about rows of questions, and list those that are left out in the folder."""
+    for line in report.remarks():
+        say(line)
+    if not report.bad:
+        (folder / LIST).unlink(missing_ok=True)  # of an earlier run
+        return
+    write_whole(folder / LIST, to_lines(report.entries))
+    say(f"warning: {report.settle('skip', settings.max_bad_rows, folder / LIST, '')}")
 
 
 # --- sample
@@ -212,7 +240,7 @@ def digests(run: Run) -> dict[str, str] | None:
     """Hash of each question's clip, where requests show it; computed once."""
     if run.settings.judge.backend != "vision":
         return None
-    from hound_plugin.judge.vision import media_digest
+    from hound_plugin.records.media_identity import media_digest
 
     if run.digests is None:
         run.digests = {question.id: media_digest(question.paths) for question in run.questions}
@@ -266,7 +294,7 @@ def pairs(run: Run) -> PairResult:
         provenance["smoke_test"] = SMOKE_TEST
     rows = [pair_row(pair, provenance) for pair in result.pairs]
     target = run.folder / "pairs"
-    write_whole(target / f"{settings.name}.jsonl", "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_rows(target / f"{settings.name}.jsonl", rows)
     info = _dataset_info(target)
     info[settings.name] = {"file_name": f"{settings.name}.jsonl", "formatting": "hound", "ranking": True}
     write_json(target / "dataset_info.json", info)
@@ -294,5 +322,5 @@ def _dataset_info(target: Path) -> dict[str, Any]:
 
 def excluded_ids(folder: Path) -> frozenset[str]:
     """Ids of pairs that somebody dropped by hand; the last row of an id counts."""
-    state = {str(row["id"]): bool(row.get("excluded", True)) for row in read_rows(folder / EXCLUDED) if "id" in row}
+    state = {str(row["id"]): bool(row.get("excluded", True)) for row in read_objects(folder / EXCLUDED) if "id" in row}
     return frozenset(name for name, out in state.items() if out)

@@ -13,11 +13,12 @@ from typing import Any
 
 from hound_plugin.errors import DataError
 from hound_plugin.judge.lexical import SMOKE_TEST
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.questions import Question
 from hound_plugin.reward.scoring import FILE, latest
 from hound_plugin.reward.statistics import histogram, kappa, spearman
-from hound_plugin.reward.storage import Row, read_rows
+from hound_plugin.reward.storage import Row
 
 SCORES = (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5)
 """Middles of the bins."""
@@ -38,7 +39,7 @@ def summarise(
     scores = {key: row for key, row in latest(folder / FILE).items() if key[0] in known}
     if not scores:
         raise DataError(f"{folder}: there are no scores to report on. Run `hound reward judge` first.")
-    pairs = list(read_rows(pair_file))
+    pairs = list(read_objects(pair_file))
     answers = {(name, number): row for name, rows in candidates.items() for number, row in rows.items()}
     scored = {key: row for key, row in scores.items() if row["score"] is not None and key in answers}
     judges = [row.get("judge", {}) for row in scores.values()]

@@ -109,6 +109,17 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {"id": 1, "video": "c", "chosen": messages("What?", "A."), "rejected": messages("What?", "B.")},
         PAIR,
     ),
+    "pairs after several turns": (
+        {"video": "c", "conversations": turns("A?", "A.", "B?"), "chosen": "A.", "rejected": "B."},
+        {
+            "id": "row-7",
+            "video": "c",
+            "conversations": turns("<video>\nA?", "A.", "B?"),
+            "chosen": "A.",
+            "rejected": "B.",
+        },
+    ),
+    "pairs with a system prompt": ({**PAIR, "system": "Be kind."}, {**PAIR, "system": "Be kind."}),
 }  # fmt: skip
 
 
@@ -118,20 +129,52 @@ def test_shapes(shape: str) -> None:
     found = convert_record(given, 7, CAPTION_PROMPT)
     assert found == expected
     assert check_record(found).problems == []
-    assert convert_record(found, 7, CAPTION_PROMPT) == {key: value for key, value in found.items() if key != "system"}
+    assert convert_record(found, 7, CAPTION_PROMPT) == found
 
 
 @pytest.mark.parametrize(
     ("record", "reason"),
     [
-        ({"id": 1, "video": "c"}, "were expected, found the fields id, video"),
-        ({"video": "c", "question": "What?"}, "were expected"),
-        ({"video": "c", "question": ["What?"], "answer": "A."}, "were expected"),
-        ({"video": "c", "chosen": "A.", "rejected": "B."}, "a question"),
-        ({"video": "c", "prompt": "What?", "chosen": "A."}, "expected in `rejected`, found None"),
-        ({"video": "c", "conversations": turns("A?", "A.", "B?"), "chosen": "A.", "rejected": "B."}, "one question"),
-        ({"video": "c", "conversations": [{"from": "tool", "value": "x"}]}, "turns of human and gpt"),
-        ({"video": "c", "messages": [{"role": "user", "content": [{"type": "audio"}]}]}, "parts of type text"),
+        (
+            {"id": 1, "video": "c"},
+            r"no conversation \(`conversations`\): expected a question with its answer, found none$",
+        ),
+        (
+            {"video": "c", "question": "What?"},
+            r"no answer \(`conversations`\): expected an answer behind the last question, found '<video>\\nWhat\?'$",
+        ),
+        (
+            {"video": "c", "question": ["What?"], "answer": "A."},
+            r"turn \(`question\[0\]`\): expected a message with a role and a text, found 'What\?'$",
+        ),
+        (
+            {"video": "c", "conversations": "What?", "q": "What?", "a": "A."},
+            r"conversation \(`conversations`\): expected a list of messages, found 'What\?'$",
+        ),
+        (
+            {"video": "c", "conversations": [{"from": "system", "value": "Be kind."}], "q": "What?", "a": "A."},
+            r"two questions \(`q`\): expected a question of the conversation, found 'What\?'",
+        ),
+        (
+            {"video": "c", "chosen": "A.", "rejected": "B."},
+            r"no question \(`prompt`\): expected a question before the answers, found none$",
+        ),
+        (
+            {"video": "c", "prompt": "What?", "chosen": "A."},
+            r"no rejected \(`rejected`\): expected two answers to compare, found `chosen` alone$",
+        ),
+        (
+            {"video": "c", "conversations": [{"from": "tool", "value": "x"}]},
+            r"role \(`conversations\[0\]`\): expected a role out of human, user, gpt, .*, found 'tool'$",
+        ),
+        (
+            {"video": "c", "conversations": [*turns("A?", "A."), {"from": "gpt", "value": "B."}]},
+            r"roles \(`conversations`\): expected questions and answers in turn, found user, assistant, assistant$",
+        ),
+        (
+            {"video": "c", "messages": [{"role": "user", "content": [{"type": "audio"}]}]},
+            r"content part \(`messages\[0\].content\[0\]`\): expected a part of type text, .* found {'type': 'audio'}$",
+        ),
     ],
 )
 def test_what_is_none_of_them(record: dict[str, Any], reason: str) -> None:
@@ -139,28 +182,64 @@ def test_what_is_none_of_them(record: dict[str, Any], reason: str) -> None:
         convert_record(record, 1, CAPTION_PROMPT)
 
 
-def test_other_fields_are_dropped_unless_kept() -> None:
-    given = {**PAIR, "chosen_score": 5, "note": "x"}
-    assert convert_record(given, 1, "") == PAIR
-    assert convert_record(given, 1, "", ["chosen_score", "absent"]) == {**PAIR, "chosen_score": 5}
+def test_scores_and_provenance_are_kept_and_other_fields_counted(tmp_path: Path) -> None:
+    given = {**PAIR, "chosen_score": 5, "raw": {"a": [1]}, "judge_model": "m", "seed": None, "note": "x"}
+    kept = {**PAIR, "chosen_score": 5, "raw": {"a": [1]}, "judge_model": "m"}
+    assert convert_record(given, 1, "") == kept
+    assert convert_record(given, 1, "", ["note", "absent"]) == {**kept, "note": "x"}
+    source = tmp_path / "rows.jsonl"
+    source.write_bytes(lines([given, {**given, "note": "y"}, PAIR]))
+    result = convert(source, tmp_path / "out.jsonl")
+    assert result.remarks == [f"{source}: fields that nothing reads, by rows: `note` (2)"]
+    assert convert(source, tmp_path / "kept.jsonl", keep=["note"]).remarks == []
 
 
 def rows_of(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
+def found_in(report: Path) -> list[tuple[Any, ...]]:
+    return [(row["row"], row["id"], row["problem"], row["field"]) for row in rows_of(report)]
+
+
+def test_the_input_is_not_the_list_of_bad_rows(tmp_path: Path) -> None:
+    source = tmp_path / "ours.bad.jsonl"
+    source.write_bytes(lines([SFT]))
+    with pytest.raises(SettingsError, match="is the input, and bad rows would be listed there"):
+        convert(source, tmp_path / "ours.jsonl")
+    assert rows_of(source) == [SFT]
+
+
 def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    source, target = tmp_path / "theirs.json", tmp_path / "ours.jsonl"
+    source, target, bad = tmp_path / "theirs.json", tmp_path / "ours.jsonl", tmp_path / "ours.bad.jsonl"
     good = [{"video": "c", "q": "What?", "a": f"{index}."} for index in range(3)]
     source.write_text(json.dumps([*good, {"id": 9}, "text", {"video": "c", "q": "What?", "a": ""}]))
-    assert cli.main(["corpus", "convert", str(source), str(target)]) == 1
+    skipping = ["corpus", "convert", str(source), str(target), "--on-bad-rows", "skip"]
+    assert cli.main(["corpus", "convert", str(source), str(target)]) == 2
+    said = capsys.readouterr().err
+    assert f"3 of 6 rows of {source} cannot be used:" in said
+    assert "        1  no conversation  row 4, id '9': `conversations`: expected a question with its answer" in said
+    assert f"leave them out with --on-bad-rows skip. All of them are listed in {bad}." in said
+    assert found_in(bad) == [
+        (4, "9", "no conversation", "conversations"),
+        (5, None, "no object", ""),
+        (6, None, "blank answer", "conversations"),
+    ]
+    assert {row["file"] for row in rows_of(bad)} == {str(source)}
+    assert not target.exists(), "nothing is written but the list"
+    assert cli.main(skipping) == 2  # half of the rows are more than 0.01
+    assert "more than the share of 0.01 that may be left out (`max_bad_rows`)" in capsys.readouterr().err
+    assert not target.exists()
+    assert cli.main([*skipping, "--max-bad-rows", "0.5"]) == 0
     assert [row["id"] for row in rows_of(target)] == ["row-1", "row-2", "row-3"]
-    assert [(row["line"], row["id"]) for row in rows_of(tmp_path / "ours.bad.jsonl")] == [(4, 9), (5, None), (6, None)]
-    assert f"{target}: 3 rows" in capsys.readouterr().out
+    assert len(rows_of(bad)) == 3
+    said_all = capsys.readouterr()
+    assert f"{target}: 3 rows" in said_all.out
+    assert f"left out: 3 rows, with reasons in {bad}" in said_all.err
     assert cli.main(["corpus", "convert", str(source), str(target)]) == 2  # it exists
     source.write_text(json.dumps(good))
     assert cli.main(["corpus", "convert", str(source), str(target), "--force"]) == 0
-    assert not (tmp_path / "ours.bad.jsonl").exists()
+    assert not bad.exists(), "the list of an earlier run"
     assert cli.main(["corpus", "convert", str(target), str(target), "--force"]) == 2  # the input
     assert len(rows_of(target)) == 3
     assert cli.main(["corpus", "convert", str(tmp_path / "none"), str(tmp_path / "x.jsonl")]) == 2
@@ -242,13 +321,14 @@ def test_an_interrupted_conversion_leaves_no_half_file(tmp_path: Path, monkeypat
 def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     script = (
         "import sys; from pathlib import Path; from hound_plugin.corpus.convert import convert\n"
-        "convert(Path(sys.argv[1]), Path(sys.argv[1] + '.out'), split=0.1)\n"
+        "convert(Path(sys.argv[1]), Path(sys.argv[1] + '.out'), split=0.1, on_bad_rows='skip', max_bad_rows=1)\n"
         f"print({PEAK})"
     )
     peaks = []
     for count in (500, 20_000):
         path = tmp_path / f"{count}.jsonl"
-        path.write_bytes(lines([conversation(f"v_{index}", index) | {"pad": "x" * 500} for index in range(count)]))
+        rows = [conversation(f"v_{index}", index) | {"pad": "x" * 500} for index in range(count)]
+        path.write_bytes(lines(rows + [{"id": index, "pad": "x" * 500} for index in range(count)]))  # half are bad
         command = [sys.executable, "-c", script, str(path)]
         done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True, timeout=60)
         peaks.append(int(done.stdout))
@@ -272,6 +352,9 @@ def test_only_pairs_can_be_labelled(tmp_path: Path) -> None:
     source = tmp_path / "sft.jsonl"
     row = {"id": "a", "video": "v", "question": "What?", "answer": "a cat"}
     source.write_text(json.dumps(row) + "\n", encoding="utf-8")
-    result = convert(source, tmp_path / "kto.jsonl", labels=True)
-    assert result.bad == 1
-    assert "preference pair" in (tmp_path / "kto.bad.jsonl").read_text()
+    with pytest.raises(DataError, match=r"1 of 1 rows of [^\n]*\n.*expected a preference pair"):
+        convert(source, tmp_path / "kto.jsonl", labels=True)
+    assert found_in(tmp_path / "kto.bad.jsonl") == [(1, "a", "not convertible", "")]
+    assert not (tmp_path / "kto.jsonl").exists()
+    result = convert(source, tmp_path / "kto.jsonl", labels=True, on_bad_rows="skip", max_bad_rows=1)
+    assert (result.bad, rows_of(tmp_path / "kto.jsonl")) == (1, [])

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,12 +129,16 @@ def test_a_partial_file_of_other_content_is_thrown_away(path: str, run: Run, hub
 
 def test_two_runs_at_once(tmp_path: Path) -> None:
     item = Item("owner/name", "a.bin", 5, "0" * 64, tmp_path)
+    item.part.write_bytes(b"123")
+    (tmp_path / ".a.bin.older.part").write_bytes(b"1")
     with (
-        module._alone(item),
+        module._alone(item) as part,
         pytest.raises(DownloadError, match="fetched by another process"),
-        module._alone(item),
+        module._alone(replace(item, digest="1" * 64)),  # of another revision: must not throw the first one's away
     ):
         pass
+    assert part.closed
+    assert [(path.name, path.read_bytes()) for path in tmp_path.iterdir()] == [(item.part.name, b"123")]
 
 
 def test_an_error_of_the_server_is_tried_again(run: Run, hub: Hub, tmp_path: Path) -> None:

@@ -347,14 +347,14 @@ import os, signal, sys
 from pathlib import Path
 from hound_plugin.corpus import archive as archive_module
 from hound_plugin.corpus import extract as module
-count, rename = 0, os.rename
+count, rename = 0, module.rename
 def counted(*names):
     global count
     count += 1
     if count > int(sys.argv[3]):
         os.kill(os.getpid(), signal.SIGKILL)
     rename(*names)
-module.os.rename = counted
+module.rename = counted
 module._extract_one(module.Job(Path(sys.argv[1]), Path(sys.argv[2])))
 """
 

@@ -11,14 +11,13 @@ from typing import Any
 import pytest
 
 from hound_plugin import cli
-from hound_plugin.corpus import rows as rows_module
 from hound_plugin.corpus.records import check_record
 from hound_plugin.corpus.relocate import find_places
-from hound_plugin.corpus.rows import read_rows
 from hound_plugin.corpus.validate import Options, validate
-from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.errors import SettingsError
 from tests.corpus.conftest import PEAK, environment
 from tests.corpus.hub import clips, conversation, frame, lines, preference
+from tests.goldens import ROOT
 
 REPO = Path(__file__).resolve().parents[2]
 Rows = list[dict[str, Any]]
@@ -54,33 +53,45 @@ GOOD: Rows = [
     pair(chosen={"role": "assistant", "content": "A."}, rejected=[{"role": "assistant", "content": "B."}]),
     pair(prompt=[{"role": "user", "content": "<video> What moves?"}]),
     pair(video=None, prompt="What is a clip?"),
+    pair(prompt=7),
+    pair(prompt=None, conversations=turns("<video>\nA?", "A.", "B?")),
+    {"id": 8, "conversations": [{"from": "system", "value": "Be kind."}, *turns("A?", "A.")]},
+    {"id": 9, "video": "clip_a", "conversations": turns("<image> A?", "A.")},
 ]
-BAD: list[tuple[str, dict[str, Any]]] = [
-    ("no conversations", {"id": 0, "video": "clip_a"}),
-    ("no conversations", {"id": 0, "video": "clip_a", "conversations": []}),
-    ("no conversations", {"id": 0, "video": "clip_a", "conversations": "hello"}),
-    ("turn", {"id": 0, "video": "clip_a", "conversations": ["hello"]}),
-    ("turn", {"id": 0, "conversations": [{"from": "human"}, {"from": "gpt", "value": "A."}]}),
-    ("turn", {"id": 0, "conversations": [{"from": ["human"], "value": "A?"}, {"from": "gpt", "value": "A."}]}),
-    ("turn", {"id": 0, "conversations": [{"from": "system", "value": "Be kind."}, *turns("A?", "A.")]}),
-    ("roles", {"id": 0, "conversations": turns("A?")}),
-    ("roles", {"id": 0, "conversations": [*turns("A?", "A."), {"from": "gpt", "value": "B."}]}),
-    ("roles", {"id": 0, "conversations": [{"from": "gpt", "value": "A."}]}),
-    ("empty answer", {"id": 0, "video": "clip_a", "conversations": turns("<video> A?", "")}),
-    ("placeholders", {"id": 0, "video": "clip_a", "conversations": turns("A?", "A.")}),
-    ("placeholders", {"id": 0, "video": "clip_a", "conversations": turns("<image> A?", "A.")}),
-    ("placeholders", {"id": 0, "video": "clip_a", "conversations": turns("<video> A?", "A.", "<video> B?", "B.")}),
-    ("placeholders", {"id": 0, "image": "one.jpg", "conversations": turns("A?", "A.")}),
-    ("placeholders", {"id": 0, "conversations": turns("<image> A?", "A.")}),
-    ("clip and image", {"video": "clip_a", "image": "one.jpg", "conversations": turns("<video> A?", "A.")}),
-    ("no question", pair(prompt=None)),
-    ("no question", pair(prompt=7)),
-    ("no chosen", pair(chosen=None)),
-    ("no chosen", pair(chosen="")),
-    ("no rejected", pair(rejected={"from": "gpt"})),
-    ("no rejected", pair(rejected=[])),
-    ("placeholders", pair(video=["clip_a", "clip_b"])),
-]
+GPT = turns("", "A.")[1]
+Bad = tuple[str, str, dict[str, Any]]
+# name and field of the one problem, row
+BAD: list[Bad] = [
+    ("no conversation", "conversations", {"id": 0, "video": "clip_a"}),
+    ("no conversation", "conversations", {"id": 0, "video": "clip_a", "conversations": []}),
+    ("conversation", "conversations", {"id": 0, "video": "clip_a", "conversations": "hello"}),
+    ("conversation", "messages", {"id": 0, "messages": {"user": "A?"}, "question": "A?", "answer": "A."}),
+    ("turn", "conversations[0]", {"id": 0, "video": "clip_a", "conversations": ["hello"]}),
+    ("turn", "conversations[0]", {"id": 0, "conversations": [{"from": "human"}, {"from": "gpt", "value": "A."}]}),
+    ("turn", "messages[0].role", {"id": 0, "messages": [{"from": "human", "role": "gpt", "value": "A?"}, GPT]}),
+    ("role", "conversations[0]", {"id": 0, "conversations": [{"from": ["human"], "value": "A?"}, GPT]}),
+    ("role", "conversations[1]", {"id": 0, "conversations": [*turns("A?"), {"from": "tool", "value": "A."}]}),
+    ("system", "conversations[2]", {"id": 0, "conversations": [*turns("A?", "A."), {"from": "system", "value": "B."}]}),
+    ("no answer", "conversations", {"id": 0, "conversations": turns("A?")}),
+    ("roles", "conversations", {"id": 0, "conversations": [*turns("A?", "A."), {"from": "gpt", "value": "B."}]}),
+    ("no conversation", "conversations", {"id": 0, "conversations": [{"from": "gpt", "value": "A."}]}),
+    ("blank answer", "conversations", {"id": 0, "video": "clip_a", "conversations": turns("<video> A?", "")}),
+    ("blank answer", "conversations", {"id": 0, "conversations": turns("A?", " \n", "B?", "B.")}),
+    ("placeholders", "conversations", {"id": 0, "video": "clip_a", "conversations": turns("A?", "A.")}),
+    ("placeholders", "conversations", {"video": "clip_a", "conversations": turns("<video>", "A.", "<video> B?", "B.")}),
+    ("placeholders", "conversations", {"id": 0, "image": "one.jpg", "conversations": turns("A?", "A.")}),
+    ("placeholders", "video", {"id": 0, "conversations": turns("<image> A?", "A.")}),
+    ("clip and image", "video", {"video": "clip_a", "image": "one.jpg", "conversations": turns("<video> A?", "A.")}),
+    ("no question", "prompt", pair(prompt=None)),
+    ("question", "prompt", pair(prompt=True)),
+    ("no chosen", "chosen", pair(chosen=None)),
+    ("no rejected", "rejected", pair(rejected=None)),
+    ("blank answer", "chosen", pair(chosen="")),
+    ("turn", "rejected[0]", pair(rejected={"from": "gpt"})),
+    ("answer", "rejected", pair(rejected=[])),
+    ("equal answers", "rejected", pair(rejected="A dog 0.")),
+    ("placeholders", "conversations", pair(video=["clip_a", "clip_b"])),
+]  # fmt: skip
 
 
 @pytest.fixture
@@ -103,33 +114,25 @@ def test_usable_records(media: Path, tmp_path: Path) -> None:
     assert (findings.rows, findings.bad, findings.problems) == (len(GOOD), 0, {})
 
 
-@pytest.mark.parametrize(("name", "record"), BAD, ids=lambda value: value if isinstance(value, str) else "")
-def test_problems_of_records(name: str, record: dict[str, Any]) -> None:
-    assert [problem.name for problem in check_record(record).problems] == [name]
+@pytest.mark.parametrize(("name", "field", "record"), BAD, ids=lambda value: value if isinstance(value, str) else "")
+def test_problems_of_records(name: str, field: str, record: dict[str, Any]) -> None:
+    assert [(problem.name, problem.field) for problem in check_record(record).problems] == [(name, field)]
 
 
-def test_equal_answers_are_a_problem_of_our_own() -> None:
-    assert [problem.name for problem in check_record(pair(rejected="A dog 0.")).problems] == ["equal answers"]
-
-
-def test_the_dataset_format_judges_alike(media: Path) -> None:
-    """Every record above through the host's converter: what it refuses is a problem, what it takes is none."""
+def test_the_dataset_format_finds_the_same(media: Path) -> None:
+    """Both call one parser; each asks it for what its reader needs, and tells all that it says."""
     from llamafactory.data.parser import DatasetAttr
     from llamafactory.hparams import DataArguments
 
-    from hound_plugin.errors import HoundError
     from hound_plugin.host.converter import HoundDatasetConverter
 
     arguments = DataArguments(media_dir=str(media))
-    for record, usable in [*((record, True) for record in GOOD), *((record, False) for _, record in BAD)]:
+    for record in (*GOOD, *(record for _, _, record in BAD)):
         attributes = DatasetAttr("script", dataset_name="x", formatting="hound")
         attributes.ranking = "chosen" in record or "rejected" in record
-        convert = HoundDatasetConverter(dataset_attr=attributes, data_args=arguments)
-        if usable:
-            assert convert(record)["_response"]
-        else:
-            with pytest.raises((HoundError, TypeError)):  # a list as a role is a TypeError there
-                convert(record)
+        aligned, parsed, _ = HoundDatasetConverter(dataset_attr=attributes, data_args=arguments).aligned(record)
+        assert list(parsed.problems) == check_record(record).problems
+        assert bool(aligned["_response"]) != bool(parsed.problems)
 
 
 def run_cli(*arguments: object) -> int:
@@ -139,18 +142,22 @@ def run_cli(*arguments: object) -> int:
 def test_the_table_and_the_bad_rows(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.jsonl"
     missing = conversation("clip_gone", 3)
-    path.write_bytes(lines([conversation("clip_a", 1)]) + b"\n{oops\n[1]\n" + lines([missing, pair(chosen="")]))
+    twice = b'{"id": "a", "video": "clip_a", "video": "clip_b"}\n'
+    path.write_bytes(lines([conversation("clip_a", 1)]) + b"\n{oops\n[1]\n" + lines([missing, pair(chosen="")]) + twice)
     assert run_cli(path, "--media-dir", media) == 1
     out = capsys.readouterr().out
     assert out.splitlines()[0].split() == ["no", "object", "2"]
-    assert out.splitlines()[-1] == "5 rows, 4 with problems"
+    assert out.splitlines()[-1] == "6 rows, 5 with problems"
     report = [json.loads(line) for line in (tmp_path / "rows.bad.jsonl").read_text().splitlines()]
-    assert [(row["line"], row["id"], row["problem"]) for row in report] == [
-        (3, None, "no object"),
-        (4, None, "no object"),
-        (5, "clip_gone_3", "media missing"),
-        (6, "clip_a_0", "no chosen"),
+    assert [(row["row"], row["id"], row["problem"], row["field"]) for row in report] == [
+        (3, None, "no object", ""),
+        (4, None, "no object", ""),
+        (5, "clip_gone_3", "media missing", "video"),
+        (6, "clip_a_0", "blank answer", "chosen"),
+        (7, None, "key twice", ""),
     ]
+    assert {row["file"] for row in report} == {str(path)}
+    assert report[-1]["detail"] == "the key 'video' stands twice in one object; remove one of the two"
     assert run_cli(path, "--media", "none", "--limit", 1) == 0
     assert not (tmp_path / "rows.bad.jsonl").exists() or "1 rows, 0 with" in capsys.readouterr().out
 
@@ -173,32 +180,14 @@ def test_media_are_opened(processes: int, media: Path, tmp_path: Path) -> None:
     report = tmp_path / "bad.jsonl"
     findings = validate(path, Options(str(media), "open", processes=processes, report=report))
     assert findings.problems == {"no frame": 30, "media damaged": 62, "media missing": 30}
-    found = [json.loads(line)["line"] for line in report.read_text().splitlines()]
-    assert found == sorted(found)
+    found = [json.loads(line) for line in report.read_text().splitlines()]
+    numbers = [entry["row"] for entry in found]
+    assert numbers == sorted(numbers)
+    assert len(numbers) == 122
+    assert numbers[:4] == [2, 4, 5, 6]
+    assert [(entry["problem"], entry["field"]) for entry in found[-2:]] == [("media damaged", "image")] * 2
     assert validate(path, Options(str(media), "exists")).problems == {"media missing": 30}
     assert validate(path, Options(str(media), "none")).problems == {}
-
-
-def test_arrays_lists_and_odd_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "rows.json"
-    path.write_text(json.dumps([{"id": 1}, 2, {"id": 3}], indent=1))
-    assert [(row.number, row.value) for row in read_rows(path)] == [(1, {"id": 1}), (2, None), (3, {"id": 3})]
-    path.write_bytes(b"\xef\xbb\xbf" + b'{"id": 1}\r\n\xff\n')
-    assert [row.value for row in read_rows(path)] == [{"id": 1}, None]
-    path.write_text("[1, 2")
-    with pytest.raises(DataError, match="Expected a JSON array"):
-        list(read_rows(path))
-    monkeypatch.setattr(rows_module, "LARGEST_ARRAY", 3)
-    with pytest.raises(DataError, match="jq -c"):
-        list(read_rows(path))
-    path.write_text("")
-    with pytest.raises(DataError, match="it is empty"):
-        list(read_rows(path))
-    with pytest.raises(DataError, match="there is none at"):
-        list(read_rows(tmp_path / "none"))
-    monkeypatch.setattr(rows_module, "LONGEST_LINE", 64)
-    path.write_text('{"id": "' + "x" * 500 + '"}\n{"id": 2}\n')
-    assert [(row.number, row.value) for row in read_rows(path)] == [(1, None), (2, {"id": 2})]
 
 
 def test_paths_are_corrected(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -238,6 +227,35 @@ def test_paths_are_corrected(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     assert run_cli(path, "--media-dir", root, "--fix-paths", "--force", "--drop-bad") == 1
     assert len((tmp_path / "rows.fixed.jsonl").read_text().splitlines()) == 6
     assert run_cli(tmp_path / "rows.fixed.jsonl", "--media-dir", root, "--media", "exists") == 0
+
+
+def test_parts_of_clips(tmp_path: Path) -> None:
+    root = tmp_path / "disk"
+    for name, content in {
+        **clips(["folder"]),
+        "deep/clip.mp4": (ROOT / "media" / "clip_long.mp4").read_bytes(),
+    }.items():
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_bytes(content)
+    (root / "one.jpg").write_bytes(frame(1))
+    names = [
+        "deep/clip.mp4#t=1,2.5",
+        "clip.mp4#t=3",
+        "deep/clip.mp4#t=2,1",
+        "deep/clip.mp4#t=90",
+        "folder#t=1",
+        "gone#t=1",
+    ]
+    rows = [*(conversation(name, index) for index, name in enumerate(names)), conversation("one.jpg#t=1", 9, "image")]
+    path = write(tmp_path / "rows.jsonl", rows)
+    exists = {"part of a clip": 2, "media missing": 2}
+    assert validate(path, Options(str(root), "exists")).problems == exists
+    opened = {"part of a clip": 2, "media missing": 2, "no frame": 1, "media damaged": 1}
+    assert validate(path, Options(str(root), "open")).problems == opened
+    assert run_cli(path, "--media-dir", root, "--fix-paths") == 1
+    fixed = [json.loads(line) for line in (tmp_path / "rows.fixed.jsonl").read_text().splitlines()]
+    assert fixed[1]["video"] == "deep/clip.mp4#t=3"
+    assert [row.get("video") for row in (fixed[0], fixed[5])] == [names[0], names[5]]
 
 
 def test_the_tree_is_walked_once(tmp_path: Path) -> None:

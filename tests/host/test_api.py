@@ -138,8 +138,10 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "mixed").mkdir()
     frames = sorted(evil.glob("*.jpeg"))
     shutil.copy(frames[0], folder / "mixed")
-    (folder / "mixed" / "z.jpeg").symlink_to(frames[0])
+    (folder / "mixed" / "c01_9999.jpeg").symlink_to(frames[0])
     (folder / "nothing").mkdir()
+    shutil.copytree(folder / "frames", folder / "disordered")
+    shutil.copy(WIDE, folder / "disordered" / "cover.jpg")
     return folder
 
 
@@ -223,6 +225,8 @@ def test_a_clip_by_path_bytes_and_address(client: openai.OpenAI, local: ChatMode
         assert ask(client, content("What moves?", part("video", url)), stream=True).strip() == want.strip()
     frames = expected(local, "<video>What moves?", videos=[str(ROOT / "frames" / "clip_long")])
     assert ask(client, content("What moves?", part("video", media / "frames"))) == frames
+    second = expected(local, "<video>What moves?", videos=[f"{LONG}#t=8,9"])
+    assert ask(client, content("What moves?", part("video", media / "clip_long.mp4#t=8,9"))) == second
 
 
 def test_clips_and_images_over_several_turns(client: openai.OpenAI, local: ChatModel, media: Path) -> None:
@@ -272,6 +276,15 @@ BAD = {
     "link": ("video", "link.mp4", "media folder"),
     "linked folder": ("video", "link_folder", "media folder"),
     "linked frame": ("video", "mixed", "media folder"),
+    "disordered folder": ("video", "disordered", "Cannot tell the order of the frames"),
+    "part of a folder": ("video", "frames#t=1,2", "a folder of frames has no clock"),
+    "part of an image": ("image", "img_wide.jpg#t=1,2", "an image has no clock"),
+    "part that is none": ("video", "clip_long.mp4#t=2,1", "START < END"),
+    "part behind the end": ("video", "clip_long.mp4#t=99", "no frame from 99 s on"),
+    "part of an address": ("video", "http://WEB/clip.mp4#t=1,2", "the address of a whole video"),
+    "part beside": ("video", "../allowed-evil/clip.mp4#t=0,1", "media folder"),
+    "part of a link": ("video", "link.mp4#t=0,1", "media folder"),
+    "part of a system file": ("video", "/etc/passwd#t=0,1", "media folder"),
     "system file": ("video", "/etc/passwd", "media folder"),
     "system folder": ("video", "/etc", "media folder"),
     "file address": ("video", "file:///etc/passwd", "Only HTTP"),

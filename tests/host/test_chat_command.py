@@ -266,6 +266,7 @@ def test_media_that_are_written_wrongly_are_no_question(
         ("What of <video:>?", "Expected <video:PATH>"),
         (f"/image {tmp_path / 'pipe.mp4'}", "got a pipe or a device"),
         (f"/video {tmp_path / 'pipe.mp4'}", "got a pipe or a device"),
+        (f"/video {tmp_path / 'pipe.mp4'}#t=1", "got a pipe or a device"),
         (f"/VIDEO {media_path('clip_long')}", "goes with your next question"),
         (f"<Video:{media_path('clip_short')}>", "Ask something about what is attached"),
     ):
@@ -291,6 +292,9 @@ def test_paths_as_people_type_them(conversation: Conversation, tmp_path: Path, m
     for typed in (f"'{clip}'", f'"{clip}"', str(clip), str(clip).replace(" ", "\\ "), "~/my\\ clip.mp4"):
         conversation.take(f"/video {typed}")
     assert conversation.waiting == [("video", str(clip))] * 5
+    for typed in (f"{clip}#t=0.1,0.3", "~/my\\ clip.mp4#t=0.1,0.3"):
+        conversation.take(f"/video {typed}")
+    assert conversation.waiting[5:] == [("video", f"{clip}#t=0.1,0.3")] * 2
 
 
 def test_what_tab_offers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,21 @@ def test_a_list_of_frames_is_one_clip_and_a_list_of_images_are_several(host: Hos
     assert collate([dict(row)])["pixel_values_images"].shape[0] == 2
 
 
+def test_parts_of_one_clip_are_clips_of_their_own(host: Host) -> None:
+    names = ["clip_long.mp4#t=1,2", "clip_long.mp4#t=8,9", "clip_long.mp4#t=1,2"]
+    write_dataset(host.folder / "data", "parts", [video_record(id=str(n), video=name) for n, name in enumerate(names)])
+    dataset = host.load("sft", "parts")
+    collate = SFTDataCollatorWith4DAttentionMask(
+        template=host.template, tokenizer=host.tokenizer, processor=host.processor, compute_dtype=torch.float32
+    )
+    batch = collate([dict(row) for row in dataset])
+    assert batch["video_index"].tolist() == [0, 1, 0]
+    folder = media_folder(host.folder / "media")
+    expected = torch.stack([host.processor.read_video(str(folder / name)) for name in names[:2]])
+    assert torch.equal(batch["pixel_values_videos"], expected)
+    assert not torch.equal(expected[0], expected[1])
+
+
 def test_a_batch_of_pairs_decodes_each_clip_once(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
     write_dataset(host.folder / "data", "pairs", rows("dpo.jsonl")[:4], ranking=True)
     opened: list[str] = []
@@ -248,19 +263,27 @@ def turns(*texts: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize(
     ("record", "error", "message"),
     [
-        (video_record(video="nowhere"), MediaError, r"dataset 'bad.jsonl', row 2, id 'r'.*'nowhere' under media_dir"),
-        (video_record(conversations=None), DataError, r"row 2.*non-empty list `conversations`, found None"),
+        (video_record(video="nowhere"), MediaError, r"(?s)'bad.jsonl'.*row 2, id 'r'.*'nowhere' under media_dir"),
+        (video_record(conversations=None), DataError, r"row 2.*`conversations`: expected a conversation.*found None"),
         (
             video_record(conversations=turns("Q?", "A.")),
             PlaceholderError,
-            r"expected 1 question\(s\) with <video>.*found 0",
+            r"expected <video> in a question.*`hound corpus convert` puts it in, found 'none'",
         ),
         (video_record(conversations=turns("<video>Q", "A", "<video>R", "B")), PlaceholderError, r"found 2"),
-        (video_record(conversations=turns("<video>\nQ?", "")), DataError, "an answer in every turn"),
-        (video_record(conversations=turns("<video>\nQ?")), DataError, "ending with gpt"),
-        (video_record(conversations=[{"from": "system", "value": "x"}]), DataError, '"human" or "gpt"'),
-        (video_record(image="img_wide.jpg"), DataError, "a clip or an image in one record"),
-        ({"id": "r", "conversations": turns("<image>\nQ?", "A")}, PlaceholderError, "0 item"),
+        (
+            video_record(conversations=turns("<video>\nQ?", "")),
+            DataError,
+            "`conversations`: expected a text in every answer, found ''",
+        ),
+        (video_record(conversations=turns("<video>\nQ?")), DataError, "an answer behind the last question"),
+        (
+            video_record(conversations=[{"from": "system", "value": "x"}]),
+            DataError,
+            "expected a conversation, or a question with its answer",
+        ),
+        (video_record(image="img_wide.jpg"), DataError, "clips or images in one row"),
+        ({"id": "r", "conversations": turns("<image>\nQ?", "A")}, PlaceholderError, "1 and no media"),
     ],
 )
 def test_bad_records_are_named(record: dict[str, Any], error: type[Exception], message: str, host: Host) -> None:
@@ -272,7 +295,7 @@ def test_bad_records_are_named(record: dict[str, Any], error: type[Exception], m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"chosen": ""}, "non-empty text in `chosen`"),
+        ({"chosen": ""}, "`chosen`: expected an answer with a text, found ''"),
         ({"rejected": None}, "`rejected`"),
         ({"prompt": None}, "`prompt`"),
     ],
@@ -300,11 +323,16 @@ def test_a_cutoff_that_cuts_the_clip_names_the_needed_value(host: Host) -> None:
         ("text.mp4", b"no video at all", "text.mp4"),
         ("empty.mp4", b"", "empty.mp4"),
         ("stray", None, "stray"),
+        ("clip_short.mp4#t=3,2", None, "START < END"),
+        ("clip_short.mp4#t=60,70", None, "no frame from 60 s to 70 s"),
+        ("clip_long#t=1,2", None, "a folder of frames has no clock"),
     ],
 )
 def test_bad_media_are_found_before_training(name: str, content: bytes | None, message: str, host: Host) -> None:
     target = media_folder(host.folder / "media") / name
-    if content is None:
+    if "#" in name:
+        pass
+    elif content is None:
         target.mkdir()
         (target / "notes.txt").write_text("no image")
     else:

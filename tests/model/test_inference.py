@@ -20,7 +20,8 @@ from transformers import StoppingCriteriaList
 
 import hound_plugin
 from hound_plugin.errors import ContextLengthError, MediaError, SettingsError
-from hound_plugin.media.memory import BoundedMemory
+from hound_plugin.media.decode import read_clip
+from hound_plugin.media.pixel_memory import BoundedMemory
 from hound_plugin.model.generation import RoleStop, cut_roles, filter_roles, new_tokens
 from hound_plugin.model.inference import CAPTION_QUESTION, HoundModel
 from tests.goldens import ROOT, SFT
@@ -119,6 +120,21 @@ def test_a_changed_file_is_read_again(
     Image.new("RGB", Image.open(frame).size).save(frame)
     assert torch.equal(hound.processor.read_video(str(folder)), plain.processor.read_video(str(folder)))
     assert counters[0].calls == 4
+
+
+def test_parts_of_a_clip_are_shown_and_kept_apart(
+    hound: HoundModel, plain: HoundModel, counters: tuple[Counter, Counter], tmp_path: Path
+) -> None:
+    hound.processor.frame_cache = str(tmp_path)
+    parts = [LONG, f"{LONG}#t=1,2", f"{LONG}#t=8", f"{LONG}#t=,0.3"]
+    for _ in range(2):
+        for part in parts:
+            assert hound.chat("What moves?", video=part, **GREEDY) == plain.chat("What moves?", video=part, **GREEDY)
+    assert counters[0].calls == 4
+    assert len(list(tmp_path.rglob("*.npy"))) == 4
+    shown = hound.processor(text="<video>\nWhat moves?", videos=parts[1:2])["pixel_values_videos"][0]
+    frames = read_clip(LONG, num_frames=310).frames[25:50]
+    assert torch.equal(shown, plain.processor.read_video(frames))
 
 
 def test_settings_belong_to_the_key(hound: HoundModel, plain: HoundModel) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hound_plugin.errors import DataError
+from hound_plugin.errors import DataError, MediaDecodeError
 from hound_plugin.reward import stages
 from hound_plugin.reward.browse import Browser, Filter, make_page
 from hound_plugin.reward.run import run_stages
@@ -53,6 +53,14 @@ def test_clips(browser: Browser, tmp_path: Path) -> None:
         (frames / f"{number}.png").write_bytes(b"png")
     browser.clips[pair["question_id"]] = [str(frames)]
     assert browser.clip(pair) == (None, [str(frames / "0.png"), str(frames / "1.png")])
+    (frames / "10.png").write_bytes(b"png")
+    (frames / "2.png").write_bytes(b"png")
+    assert [Path(file).stem for file in browser.clip(pair)[1]] == ["0", "1", "2", "10"]
+    (frames / "cover.png").write_bytes(b"png")
+    with pytest.raises(MediaDecodeError, match="Cannot tell the order"):
+        browser.clip(pair)
+    browser.clips[pair["question_id"]] = [f"{frames}.mp4#t=1,2"]
+    assert browser.clip(pair) == (f"{frames}.mp4", [])
 
 
 def test_the_page(browser: Browser) -> None:

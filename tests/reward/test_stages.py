@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from hound_plugin import cli
-from hound_plugin.errors import DataError, JudgeError, LedgerError
+from hound_plugin.errors import DataError, JudgeError, LedgerError, MediaNotFoundError
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.reward import stages
 from hound_plugin.reward.candidates import add_candidates, answer_seed, read_candidates, sample_candidates
@@ -291,6 +291,15 @@ def test_half_a_surrogate_pair_breaks_nothing(values: dict[str, Any], tmp_path: 
     assert read_candidates(Path(settings.folder))["q0"][0]["answer"] == "It moves ? left."
 
 
+def test_a_file_of_answers_that_was_cut_off_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    """What we write may end in the middle of a row; what is handed to us is not taken in part."""
+    given = tmp_path / "given.jsonl"
+    given.write_text('{"id": "q0", "candidate": 0, "answer": "It moves left."}\n{"id": "q1", "candi')
+    settings = build_settings({**values, "sample": {"backend": "given", "answers": str(given)}})
+    with pytest.raises(DataError, match=r"given\.jsonl, line 2: expected a JSON object"):
+        run_stages(start(settings), ("sample",))
+
+
 def test_added_answers_stay_as_they_are(settings: RewardSettings) -> None:
     run = start(settings)
     from hound_plugin.reward.candidates import Sampled
@@ -332,3 +341,18 @@ def test_max_cost_is_for_the_whole_folder(values: dict[str, Any], server: FaultS
     stages.judge(run)
     assert "max_cost" in run.counts["judge_usage"]["stopped"]
     assert run.counts["sample_usage"]["cost"] + run.counts["judge_usage"]["cost"] <= 5.0
+
+
+def test_questions_about_parts_of_a_clip(settings: RewardSettings) -> None:
+    file = Path(settings.questions)
+    values = rows(file)
+    for number, value in enumerate(values):
+        value["video"] = f"0.mp4#t={number},{number + 1}"
+    write_rows(file, values)
+    run = start(settings)
+    run_stages(run, ("sample", "judge", "pairs"))
+    folder = Path(str(settings.media_dir))
+    assert [q.paths for q in run.questions] == [f"{folder / '0.mp4'}#t={n},{n + 1}" for n in range(8)]
+    write_rows(file, [{**values[0], "video": "gone.mp4#t=1"}])
+    with pytest.raises(MediaNotFoundError, match="1 questions show clips that are not there"):
+        start(settings)

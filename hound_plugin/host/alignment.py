@@ -1,0 +1,184 @@
+"""Rows of the format ``hound`` aligned for the host, with every problem collected before the first step.
+
+The host's ``align_dataset`` maps a converter over the rows. Ours returns the problems of a row beside it, so that they
+can be counted, listed, and settled by one policy (:mod:`hound_plugin.records.bad_rows`) when all rows were seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow.compute as pc
+from datasets import Dataset, Features, IterableDataset, Value
+from llamafactory.extras import logging
+
+from hound_plugin import __version__
+from hound_plugin.errors import HoundError
+from hound_plugin.host.column_checks import check_columns
+from hound_plugin.host.converter import HoundDatasetConverter
+from hound_plugin.host.row_source import FILE, NUMBER
+from hound_plugin.host.settings_state import settings
+from hound_plugin.host.typed import ALIGNED, Encoded
+from hound_plugin.records.bad_rows import LIST, Place, RowReport, to_lines
+from hound_plugin.records.files import write_whole
+from hound_plugin.records.record import Problem
+
+logger = logging.get_logger(__name__)
+
+PROBLEMS, REMARKS = "_hound_problems", "_hound_remarks"
+FEATURES = Features({**ALIGNED, PROBLEMS: Value("string"), REMARKS: Value("string")})
+_FORMAT = 1  # raise it when the aligned form of a row changes
+_STREAMED = 16  # rows of a stream that are looked at together
+_FREE = 10  # bad rows of a stream before their share counts: a stream has no length
+HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
+
+
+class Collecting:
+    """A converter that gives the problems of a row instead of raising them.
+
+    Attributes:
+        converter: the converter.
+        depends_on: what its result depends on besides its own fields; `datasets` finds a kept result by all of them.
+    """
+
+    def __init__(self, converter: HoundDatasetConverter) -> None:
+        self.converter = converter
+        self.depends_on = (__version__, _FORMAT, settings().on_bad_media)
+
+    def __call__(self, example: Mapping[str, Any]) -> dict[str, Any]:
+        aligned, parsed, place = self.converter.aligned(example)
+        problems, remarks = "", ""
+        if parsed.problems:
+            found = [(problem.name, problem.field, problem.detail) for problem in parsed.problems]
+            problems = json.dumps([[place.file, place.row, place.id], found])
+        label = None if parsed.record is None or self.converter.consumer != "labels" else parsed.record.label
+        if parsed.notes or parsed.unknown or label is not None:
+            remarks = json.dumps([[note.text for note in parsed.notes], list(parsed.unknown), label])
+        return {**aligned, PROBLEMS: problems, REMARKS: remarks}
+
+
+class Usable:
+    """The usable rows of a batch of a stream, whose rows are not known beforehand.
+
+    The first bad row stops, or bad rows are left out and logged until there are too many. The host begins a stream
+    several times to look at its first rows: a row that comes again is not counted again.
+    """
+
+    def __init__(self, collecting: Collecting) -> None:
+        self.collecting = collecting
+        self.report = RowReport(f"dataset {collecting.converter.dataset_attr.dataset_name!r}")
+        self._reached: dict[str, int] = {}  # file -> the largest number of a row that was seen
+
+    def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+        names = list(batch)
+        rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
+        used = [aligned for row in rows if self._usable(aligned := self.collecting(row), self._is_new(row))]
+        return {name: [row[name] for row in used] for name in ALIGNED}
+
+    def _is_new(self, row: Mapping[str, Any]) -> bool:
+        if NUMBER not in row:
+            return True
+        new = row[NUMBER] > self._reached.get(row[FILE], 0)
+        self._reached[row[FILE]] = max(row[NUMBER], self._reached.get(row[FILE], 0))
+        return bool(new)
+
+    def _usable(self, aligned: Mapping[str, Any], is_new: bool) -> bool:
+        self.report.rows += is_new
+        if not aligned[PROBLEMS]:
+            return True
+        if not is_new and settings().on_bad_rows == "skip":
+            return False
+        _add(self.report, aligned[PROBLEMS])
+        chosen = settings()
+        if chosen.on_bad_rows == "error" or self.report.bad > max(chosen.max_bad_rows * self.report.rows, _FREE):
+            self.report.settle("error", 0.0, None, HOW_TO_SKIP)
+        logger.warning(f"on_bad_rows: skip: {json.dumps(self.report.entries.pop(), ensure_ascii=False)}")
+        return False
+
+
+class _Collected:
+    """Stands in for a dataset where the host calls ``map`` on it."""
+
+    def __init__(self, dataset: Any, consumer: str | None) -> None:
+        self._dataset = dataset
+        self._consumer = consumer
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._dataset)
+
+    def map(self, function: HoundDatasetConverter, **kwargs: Any) -> Any:
+        if self._consumer == "predictions" and function.consumer == "sft":
+            function.consumer = "predictions"
+        collecting = Collecting(function)
+        if isinstance(self._dataset, IterableDataset):
+            kwargs |= {"batched": True, "batch_size": _STREAMED, "features": ALIGNED}
+            return self._dataset.map(Usable(collecting), **kwargs)
+        return self._dataset.map(Encoded(collecting, "_videos", batched=False), features=FEATURES, **kwargs)
+
+
+def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
+    """The host's ``align_dataset`` for our format; other formats pass through when their columns were checked.
+
+    Raises:
+        DataError: ``dataset_info.json`` names columns that the rows do not have; or rows cannot be used, and
+            ``hound.on_bad_rows`` or ``hound.max_bad_rows`` says to stop.
+    """
+    check_columns(dataset, dataset_attr)
+    if dataset_attr.formatting != "hound":
+        return original(dataset, dataset_attr, data_args, training_args)
+    predicts = training_args.predict_with_generate and not training_args.do_train
+    stand_in: Any = _Collected(dataset, "predictions" if predicts else None)
+    aligned = original(stand_in, dataset_attr, data_args, training_args)
+    if isinstance(aligned, IterableDataset):
+        return aligned
+    return _settled(aligned, f"dataset {dataset_attr.dataset_name!r}", training_args)
+
+
+def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
+    report, labels = RowReport(name, rows=len(aligned)), Counter[bool | None]()
+    problems, remarks = (aligned.data.column(column) for column in (PROBLEMS, REMARKS))
+    for entry in pc.value_counts(remarks).to_pylist():
+        if entry["values"]:
+            notes, unknown, label = json.loads(entry["values"])
+            report.add_notes(notes, unknown, entry["counts"])
+            labels[label] += entry["counts"]
+    good = pc.equal(problems, "")
+    for text in problems.filter(pc.invert(good)).to_pylist():
+        _add(report, text)
+    first = training_args.process_index == 0
+    for remark in report.remarks() if first else ():
+        logger.info_rank0(remark)
+    if labels.keys() - {None} in ({True}, {False}):
+        only = str(labels[True] > 0).lower()
+        logger.warning_rank0(f"{name}: every label is {only}; KTO learns from good and from bad answers.")
+    if report.bad:
+        listed = Path(training_args.output_dir or ".") / LIST
+        if first:
+            write_whole(listed, to_lines(report.entries))
+        chosen = settings()
+        try:
+            logger.warning_rank0(report.settle(chosen.on_bad_rows, chosen.max_bad_rows, listed, HOW_TO_SKIP))
+        except HoundError:
+            if first:
+                _forget(aligned)
+            raise
+        aligned = aligned.select(pc.indices_nonzero(good).to_pylist())
+    return aligned.remove_columns([PROBLEMS, REMARKS])
+
+
+def _forget(aligned: Dataset) -> None:
+    """Remove what was kept of rows with problems: media that are missing now may be there in the next run."""
+    for file in aligned.cache_files:
+        with contextlib.suppress(OSError):
+            os.unlink(file["filename"])
+
+
+def _add(report: RowReport, text: str) -> None:
+    (file, row, identity), found = json.loads(text)
+    report.add(Place(file, row, identity), [Problem(*problem) for problem in found])

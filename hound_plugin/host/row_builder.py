@@ -1,0 +1,49 @@
+"""The builder of `datasets` for rows of text.
+
+It stands alone: `datasets` replaces ``open``, ``Path`` and parts of ``os`` in the module of every builder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow
+from datasets import DatasetInfo, SplitGenerator
+from datasets.packaged_modules.json.json import Json
+
+from hound_plugin.host.row_source import FEATURES, ROW, generate_rows
+
+_BATCH_ROWS, _BATCH_CHARACTERS = 1000, 16 << 20
+
+
+class RowText(Json):
+    """The JSON builder of `datasets` (download, cache, splits, locks) with rows of text instead of typed columns.
+
+    Attributes:
+        names: for each data file, its name as the user knows it; set before the data set is prepared.
+    """
+
+    names: dict[str, str]
+
+    def _info(self) -> DatasetInfo:
+        return DatasetInfo(features=FEATURES)
+
+    def _split_generators(self, dl_manager: Any) -> list[SplitGenerator]:
+        found = []
+        for split, files in self.config.data_files.items():
+            kwargs = {"files": dl_manager.download(list(files)), "names": [self.names[str(file)] for file in files]}
+            found.append(SplitGenerator(name=split, gen_kwargs=kwargs))
+        return found
+
+    def _generate_tables(self, files: list[str], names: list[str]) -> Iterator[tuple[int, pyarrow.Table]]:
+        batch: list[dict[str, Any]] = []
+        characters = key = 0
+        for row in generate_rows(files, names):
+            batch.append(row)
+            characters += len(row[ROW])
+            if len(batch) == _BATCH_ROWS or characters > _BATCH_CHARACTERS:
+                yield key, pyarrow.Table.from_pylist(batch, schema=FEATURES.arrow_schema)
+                batch, characters, key = [], 0, key + 1
+        if batch:
+            yield key, pyarrow.Table.from_pylist(batch, schema=FEATURES.arrow_schema)

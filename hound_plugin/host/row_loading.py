@@ -1,0 +1,186 @@
+"""The host's loader for JSON files of our format, and for those of other formats that it cannot read."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+from datasets import DownloadConfig, DownloadManager, IterableDataset
+from datasets import load_dataset_builder as find_builder
+from datasets.exceptions import DatasetGenerationError
+from datasets.fingerprint import Hasher
+from datasets.packaged_modules.json.json import Json
+
+from hound_plugin.errors import DataError, HoundError
+from hound_plugin.host import settings_state
+from hound_plugin.host.row_builder import RowText
+from hound_plugin.host.row_source import FEATURES, FILE, NUMBER, ROW, generate_rows, read_texts
+from hound_plugin.host.type_clash import explain_failure
+
+FORMATTING, TEMPLATE = "hound", "llava_hound"
+_LAYOUT = 1  # of the cached rows; raise it when they change
+_OTHER_ARCHIVES = (".zip", ".xz", ".bz2", ".zst", ".lz4", ".tar", ".7z")
+
+
+@dataclass(frozen=True)
+class Request:
+    """The data set that the host is loading.
+
+    Attributes:
+        attr: its entry of ``dataset_info.json``, as the host has read it.
+        folder: ``dataset_dir`` if that is a folder.
+    """
+
+    attr: Any
+    folder: str | None
+
+    @property
+    def as_text(self) -> bool:
+        """Whether its rows are read here."""
+        return bool(self.attr.formatting == FORMATTING)
+
+    @property
+    def is_checked(self) -> bool:
+        """Whether its mistakes are explained here; data sets of other templates are none of ours."""
+        return self.as_text or settings_state.template() == TEMPLATE
+
+    def name_of(self, file: str) -> str:
+        """A file's name as ``dataset_info.json`` or the hub's page shows it."""
+        if "@" in file and file.startswith("hf://"):
+            return file.partition("@")[2].partition("/")[2]
+        if self.folder and not os.path.relpath(file, self.folder).startswith(os.pardir):
+            return os.path.relpath(file, self.folder)
+        return file
+
+
+_request: ContextVar[Request | None] = ContextVar("hound_request", default=None)
+
+
+def load_single_dataset(
+    original: Callable[..., Any], dataset_attr: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any
+) -> Any:
+    """The host's ``_load_single_dataset``; what it calls learns which data set is meant."""
+    from llamafactory.data import loader
+
+    folder = data_args.dataset_dir if isinstance(data_args.dataset_dir, str) else None
+    folder = folder if folder and os.path.isdir(folder) else None
+    request = Request(dataset_attr, folder)
+    token = _request.set(request)
+    extensions = loader.FILEEXT2TYPE
+    if request.as_text:
+        loader.FILEEXT2TYPE = {**extensions, "gz": "json"}
+    try:
+        return original(dataset_attr, model_args, data_args, *args, **kwargs)
+    finally:
+        loader.FILEEXT2TYPE = extensions
+        _request.reset(token)
+
+
+def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
+    """The ``load_dataset`` of the host's loader: JSON as rows of text for our format.
+
+    Raises:
+        DataError: a file cannot be read; for other formats with our template, also one whose columns cannot be typed.
+    """
+    request = _request.get()
+    if request is None or not request.is_checked:
+        return original(**options)
+    if isinstance(options.get("data_files"), list):
+        options["data_files"] = sorted(options["data_files"])  # `os.listdir` has no order
+    try:
+        if request.as_text:
+            builder = _json_builder(options)
+            if builder is not None:
+                return _load_rows(builder, request, options)
+        return original(**options)
+    except (DatasetGenerationError, pyarrow.ArrowException, ValueError, TypeError) as error:
+        if isinstance(error.__cause__, HoundError):
+            raise error.__cause__ from None
+        builder = None if request.as_text or isinstance(error, HoundError) else _json_builder(options)
+        explained = builder and _explained(builder, request, options["split"], error)
+        if explained:
+            raise explained from None
+        raise
+
+
+def read_cloud_json(original: Callable[..., Any], path: str) -> list[Any]:
+    """The host's ``read_cloud_json``, with rows of text for our format; it holds them in memory, as the host does."""
+    rows: list[Any] = original(path)
+    request = _request.get()
+    if request is None or not request.as_text:
+        return rows
+    return [{ROW: json.dumps(row), NUMBER: number, FILE: path} for number, row in enumerate(rows, 1)]
+
+
+def _json_builder(options: dict[str, Any]) -> Json | None:
+    """The builder that `datasets` takes for these options, if it reads plain JSON."""
+    names = ("path", "name", "data_dir", "data_files", "cache_dir", "token")
+    builder = find_builder(**{name: options[name] for name in names if name in options})
+    if not isinstance(builder, Json) or builder.config.field is not None or not builder.config.data_files:
+        return None
+    files = [str(file) for files in builder.config.data_files.values() for file in files]
+    return None if any(file.lower().endswith(_OTHER_ARCHIVES) for file in files) else builder
+
+
+def _load_rows(builder: Json, request: Request, options: dict[str, Any]) -> Any:
+    split, cache_dir, token = options["split"], options.get("cache_dir"), options.get("token")
+    if options.get("streaming"):
+        return _stream(builder, request, split, cache_dir, token)
+    files = [str(file) for files in builder.config.data_files.values() for file in files]
+    sizes = [os.path.getsize(file) for file in files if os.path.isfile(file)]
+    names = {file: request.name_of(file) for file in files}
+    rows = RowText(
+        cache_dir=cache_dir,
+        dataset_name=builder.dataset_name,
+        config_name=builder.config.name,
+        hash=Hasher.hash([_LAYOUT, files, sizes, names]),  # the times of change are in the data files' own fingerprint
+        base_path=builder.base_path,
+        token=token,
+        repo_id=builder.repo_id,
+        data_files=builder.config.data_files,
+    )
+    rows.names = names
+    rows.download_and_prepare()
+    if not any(part.num_examples for part in rows.info.splits.values()):
+        raise DataError(f"{', '.join(names.values())}: expected rows, found none. Download or write it again.")
+    return rows.as_dataset(split=split)
+
+
+def _stream(builder: Json, request: Request, split: str, cache_dir: str | None, token: Any) -> IterableDataset:
+    """Rows of a hub data set as they are read: its files are downloaded, and not written once more as a cache."""
+    files = _files(builder, split)
+    kwargs = {"files": _downloaded(builder, files, cache_dir, token), "names": [request.name_of(f) for f in files]}
+    return IterableDataset.from_generator(generate_rows, features=FEATURES, gen_kwargs=kwargs)
+
+
+def _files(builder: Json, split: str) -> list[str]:
+    available = {str(name): [str(file) for file in files] for name, files in builder.config.data_files.items()}
+    if split not in available:
+        raise DataError(
+            f"Expected one of the splits {sorted(available)} to stream, got {split!r}. Correct `split` in "
+            "dataset_info.json, or turn `streaming` off."
+        )
+    return available[split]
+
+
+def _downloaded(builder: Json, files: list[str], cache_dir: str | None, token: Any) -> list[str]:
+    cache = os.path.join(cache_dir, "downloads") if cache_dir else None
+    config = DownloadConfig(cache_dir=cache, token=token)
+    manager = DownloadManager(builder.dataset_name, download_config=config, base_path=builder.base_path)
+    found: list[str] = manager.download(files)
+    return found
+
+
+def _explained(builder: Json, request: Request, split: str, error: Exception) -> DataError | None:
+    """Why `datasets` could not type the columns of a data set of another format; None if that is not what happened."""
+    available = {str(name): [str(file) for file in files] for name, files in builder.config.data_files.items()}
+    files = available.get(str(split).partition("[")[0]) or [file for every in available.values() for file in every]
+    local = _downloaded(builder, files, None, builder.token)
+    named = [(request.name_of(file), Path(path)) for file, path in zip(files, local, strict=True)]
+    return explain_failure(request.attr, named, read_texts, error)

@@ -1,0 +1,141 @@
+"""Rows of JSON files as text: the format ``hound`` reads a data set without guessing the types of its columns.
+
+``load_dataset("json", ...)`` gives every column one type, taken from the first rows; an id that is a number in one row
+and a text in the next is an error there. Here a data set has three columns, whatever its rows hold: the row's JSON
+text, its number in the file and the file's name. :func:`row_of` makes the row of them again.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import shutil
+import tempfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from datasets import Features, Value
+
+from hound_plugin.errors import DataError
+from hound_plugin.records.jsonl import NO_OBJECT, Row, read_rows, read_text
+
+_REASON = "\x00"  # begins a text that says why there is no row; no JSON begins so
+ROW, NUMBER, FILE = "hound_row", "hound_number", "hound_file"
+FEATURES = Features({ROW: Value("large_string"), NUMBER: Value("int64"), FILE: Value("string")})
+
+
+def is_text_row(example: Mapping[str, Any]) -> bool:
+    """Whether :func:`row_of` must read the example's row from text."""
+    return ROW in example
+
+
+class BadTextError(DataError):
+    """A row's text is not a JSON object that can be taken whole.
+
+    Attributes:
+        file, number: where it stands.
+        problem, reason: as :class:`hound_plugin.records.jsonl.Row` has them.
+    """
+
+    def __init__(self, file: str | None, number: int | None, problem: str, reason: str) -> None:
+        super().__init__(f"{file}, row {number}: {reason}. Correct or remove the row.")
+        self.file, self.number, self.problem, self.reason = file, number, problem, reason
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.file, self.number, self.problem, self.reason)
+
+
+def row_of(example: Mapping[str, Any]) -> tuple[dict[str, Any], int | None, str | None]:
+    """The row of a data set's example, its number (from 1) and its file; None where these are unknown.
+
+    A row of typed columns (parquet, csv) comes without the nulls that stand for what it does not have.
+
+    Raises:
+        BadTextError: the row is not a JSON object.
+    """
+    if not is_text_row(example):
+        return {key: _without_nulls(value) for key, value in example.items() if value is not None}, None, None
+    if example[ROW].startswith(_REASON):
+        raise BadTextError(example[FILE], example[NUMBER], NO_OBJECT, example[ROW].removeprefix(_REASON))
+    row = read_text(example[ROW], example[NUMBER])
+    if row.value is None:
+        reason = f"{row.reason}; it begins {example[ROW][:100]!r}"
+        raise BadTextError(example[FILE], example[NUMBER], row.problem, reason)
+    return row.value, example[NUMBER], example[FILE]
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    return [_without_nulls(item) for item in value] if isinstance(value, list) else value
+
+
+def read_texts(path: Path) -> Iterator[tuple[int, str]]:
+    """Number and JSON text of each row of a JSON or JSONL file, also a gzipped one.
+
+    A row that is not a JSON object comes as it stands, for the parser to refuse by its number.
+
+    Raises:
+        DataError: the file is missing, empty, or an array that is damaged or too large.
+    """
+    with _plain(path) as plain:
+        try:
+            yield from _read_plain(plain)
+        except DataError as error:
+            raise DataError(str(error).replace(str(plain), str(path))) from None
+
+
+def _read_plain(path: Path) -> Iterator[tuple[int, str]]:
+    position = 0
+    with path.open("rb") if path.is_file() else nullcontext() as file:
+        for row in read_rows(path):
+            if row.size and file is not None:
+                file.seek(position)
+                yield row.number, _line(row, file.read(row.size if row.value is not None else min(row.size, 1 << 20)))
+                position += row.size
+            elif row.value is not None:
+                yield row.number, json.dumps(row.value)
+            else:  # an element of an array that cannot be taken whole
+                yield row.number, _REASON + row.reason
+
+
+def _line(row: Row, raw: bytes) -> str:
+    text: str | None
+    try:
+        text = raw.removeprefix(b"\xef\xbb\xbf").decode().strip()
+    except UnicodeDecodeError:
+        text = None if row.value is None else json.dumps(row.value)  # JSON of another encoding
+    if text is None or (row.value is None and row.size > len(raw)):
+        return f"{_REASON}{row.reason}: {raw[:200].decode(errors='backslashreplace').strip()}"
+    return text
+
+
+@contextmanager
+def _plain(path: Path) -> Iterator[Path]:
+    """The file itself, or a temporary copy without gzip."""
+    if not path.is_file():
+        yield path  # refused by `read_rows`
+        return
+    with path.open("rb") as file:
+        zipped = file.read(2) == b"\x1f\x8b"
+    if not zipped:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="hound-rows-") as folder:
+        plain = Path(folder, path.stem)
+        try:
+            with gzip.open(path) as file, plain.open("wb") as copy:
+                shutil.copyfileobj(file, copy, 1 << 20)
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise DataError(f"{path} is damaged or incomplete: {error}. Fetch it again.") from error
+        yield plain
+
+
+def generate_rows(files: list[str], names: list[str]) -> Iterator[dict[str, Any]]:
+    """The rows of several files in the columns of ``FEATURES``."""
+    for file, name in zip(files, names, strict=True):
+        for number, text in read_texts(Path(file)):
+            yield {ROW: text, NUMBER: number, FILE: name}

@@ -1,0 +1,91 @@
+"""Processed media kept in memory, so that a second question about a clip does not decode it again."""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from typing import Any
+
+from hound_plugin.records.media_identity import media_identity
+
+MEBIBYTE = 1 << 20
+
+
+class BoundedMemory:
+    """Tensors by key; the least recently used go first when the limit is passed. Safe for many threads.
+
+    Copies and pickles of it are empty, so that the models and processors that hold one can be copied.
+
+    Args:
+        limit: bytes that may be held.
+    """
+
+    def __init__(self, limit: int = 256 * MEBIBYTE) -> None:
+        self.limit = limit
+        self.hits = self.misses = self.held = 0
+        self._items: OrderedDict[Hashable, Any] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Any:
+        """The kept tensor, which must not be changed, or None."""
+        with self._lock:
+            value = self._items.get(key)
+            if value is None:
+                self.misses += 1
+                return None
+            self.hits += 1
+            self._items.move_to_end(key)
+            return value
+
+    def put(self, key: Hashable, value: Any) -> None:
+        """Keep a tensor; one larger than the limit is not kept."""
+        with self._lock:
+            previous = self._items.pop(key, None)
+            self.held -= 0 if previous is None else previous.nbytes
+            if value.nbytes > self.limit:
+                return
+            self._items[key] = value
+            self.held += value.nbytes
+            while self.held > self.limit:
+                self.held -= self._items.popitem(last=False)[1].nbytes
+
+    def clear(self) -> None:
+        """Forget everything."""
+        with self._lock:
+            self._items.clear()
+            self.held = 0
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __reduce__(self) -> tuple[Any, tuple[int]]:
+        return type(self), (self.limit,)
+
+
+class MediaMemory(BoundedMemory):
+    """Pixels of clips and images by their content and by every setting of the processing.
+
+    Files are known by path, size, times of change and inode, bytes and arrays by their SHA-256; other media (PIL
+    images) are read every time.
+    """
+
+    def recall(self, media: Any, settings: Hashable, read: Callable[[Any], Any]) -> Any:
+        """The processed media, read by ``read(media)`` only if it is not known.
+
+        Args:
+            media: as :func:`hound_plugin.media.decode.read_clip` takes it; a stream is read once, to its end.
+            settings: everything but the media on which the result depends.
+            read: gives a tensor.
+        """
+        if hasattr(media, "read"):
+            media = media.read()
+        identity = media_identity(media, in_process=True)
+        if identity is None:
+            return read(media)
+        kept = self.get((identity, settings))
+        if kept is None:
+            kept = read(media)
+            if media_identity(media, in_process=True) == identity:  # else the file was changed while it was read
+                self.put((identity, settings), kept)
+        return kept

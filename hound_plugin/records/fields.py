@@ -1,0 +1,70 @@
+"""Names of fields, as people write them: which mean the same, which have no effect, which are refused."""
+
+from __future__ import annotations
+
+IDS = ("id", "idx", "question_id", "sample_id", "uid", "qid")
+VIDEOS = ("video", "videos", "video_path", "video_name", "clip")
+IMAGES = ("image", "images", "frame", "image_path", "image_file")
+LAST_VIDEOS = ("video_id",)  # a clip only where no other field names one
+SYSTEMS = ("system", "system_prompt")
+CONVERSATIONS = ("conversations", "conversation", "messages")
+QUESTIONS = ("prompt", "question", "query", "instruction", "q")
+ANSWERS = ("answer", "response", "output", "completion", "a")
+MORE_OF_QUESTION = "input"
+HISTORY = "history"
+CHOSEN = ("chosen", "preferred", "chosen_response")
+REJECTED = ("rejected", "dispreferred", "rejected_response")
+REJECTED_MESSAGES = "rejected_messages"
+LABELS = ("label", "kto_tag")
+CAPTIONS = ("caption", "description")
+TEXT = "text"
+REFERENCES = ("reference",)
+OPTIONS = ("options", "choices", "candidates")
+STARTS, ENDS = ("start", "video_start"), ("end", "video_end")
+SOURCES = ("source", "kind", "dataset", "data_source", "origin_dataset")
+
+READ = frozenset(
+    (
+        *IDS, *VIDEOS, *IMAGES, *LAST_VIDEOS, *SYSTEMS, *CONVERSATIONS, *QUESTIONS, *ANSWERS,
+        MORE_OF_QUESTION, HISTORY, *CHOSEN, *REJECTED, REJECTED_MESSAGES, *LABELS, *CAPTIONS, TEXT,
+        *REFERENCES, *OPTIONS, *STARTS, *ENDS, *SOURCES,
+    )
+)  # fmt: skip
+
+REFUSED = {
+    "fps": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
+    "max_frames": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
+    "min_frames": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
+    "nframes": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
+    "audio": "LLaVA-Hound sees frames only; remove it",
+    "audios": "LLaVA-Hound sees frames only; remove it",
+    "tools": "LLaVA-Hound calls no tools; remove it",
+    "tool_calls": "LLaVA-Hound calls no tools; remove it",
+    "functions": "LLaVA-Hound calls no tools; remove it",
+    "function_call": "LLaVA-Hound calls no tools; remove it",
+    "loss": "every answer of a row is learnt; remove it, or split the row",
+    "loss_mask": "every answer of a row is learnt; remove it, or split the row",
+    "weight": "rows and turns count alike; remove it",
+}
+"""Fields that ask for something that is not done, with what to do. Only a value that says something is refused."""
+
+NEUTRAL = frozenset(
+    (
+        "raw", "score", "scores", "reward", "rewards", "margin", "rank", "type", "task", "task_type",
+        "category", "split", "origin_split", "origin_idx", "duration", "length", "width", "height", "size",
+        "resolution", "url", "link", "license", "language", "lang", "date", "timestamp", "created", "author",
+        "annotator", "worker", "version", "model", "judge", "judge_model", "judge_protocol", "judge_endpoint",
+        "protocol", "sampler", "sampler_model", "policy", "temperature", "top_p", "seed", "tokens",
+        "num_tokens", "num_turns", "metadata", "meta", "info", "tags", "topic", "answer_type",
+        "question_type", "ds_name", "image_id", "video_duration", "fingerprint", "sampler_fingerprint",
+        "synthetic", "judges", "k", "candidate",
+    )
+)  # fmt: skip
+"""Provenance and scores: kept where a row is written again, without effect on what is learnt."""
+NEUTRAL_ENDS = ("_score", "_scores", "_candidate", "_model", "_fingerprint", "_source", "_reason", "_judge", "_rating")
+IN_MESSAGES = frozenset(("from", "role", "value", "content", "name", "id", "type"))
+
+
+def is_neutral(name: str) -> bool:
+    """Whether a field is known and has no effect on training."""
+    return name in NEUTRAL or name.endswith(NEUTRAL_ENDS)

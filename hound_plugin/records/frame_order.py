@@ -1,0 +1,116 @@
+"""The order of frames in a folder: every number in a name by its value, so that ``frame_2`` precedes ``frame_10``."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import re
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+
+from hound_plugin.errors import EmptyMediaError, MediaDecodeError
+from hound_plugin.records.media_paths import IMAGE_SUFFIXES
+
+# A single dot between two numbers is a decimal point: `2024.05.01` holds three numbers. `.mp4` stands for itself.
+_NUMBER = re.compile(
+    r"(?<=\.mp)4(?=\.)|(?<!\d)(?:(?<!\d\.)|(?<=\.mp4\.))(?P<decimal>\d+\.\d+)(?!\.?\d)|\d+", re.IGNORECASE
+)
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A file name taken apart.
+
+    Attributes:
+        name: as it is.
+        pattern: which of its numbers are decimals, and the texts around them, file suffix left out; nothing for a name
+            without numbers.
+        key: its numbers; the text itself without numbers.
+    """
+
+    name: str
+    pattern: tuple[str, ...]
+    key: tuple[Decimal, ...] | str
+
+
+def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
+    """File names of one clip's frames in order of time.
+
+    Every run of digits counts by its value, from left to right; ``1.5`` is one number and stands behind ``1.10``.
+    Names without numbers are ordered as text. File suffixes may differ.
+
+    Args:
+        names: without their folder.
+        folder: for the message.
+
+    Raises:
+        MediaDecodeError: the names follow two patterns (``frame_1.jpg``, ``img_2.jpg``), or two of them have the same
+            numbers (``f_1.jpg``, ``f_01.jpg``): then nothing tells their order.
+    """
+    taken = sorted(map(_taken_apart, names), key=lambda one: one.name)
+    kinds = Counter(one.pattern for one in taken)
+    if len(kinds) > 1:
+        (usual, _), (other, _) = kinds.most_common(2)
+        first, second = (next(one.name for one in taken if one.pattern == kind) for kind in (usual, other))
+        raise _refusal(
+            folder,
+            f"names of one pattern, such as frame_1.jpg, frame_2.jpg, got {len(kinds)} patterns, as in {first!r} and "
+            f"{second!r}",
+            "Remove what is no frame of the clip, or rename the frames.",
+        )
+    ordered = sorted(taken, key=lambda one: one.key)
+    for before, after in itertools.pairwise(ordered):
+        if before.key == after.key:
+            raise _refusal(
+                folder,
+                f"one name for each frame, got {before.name!r} and {after.name!r}, which have the same numbers",
+                "Remove one of them, or rename the frames.",
+            )
+    return [one.name for one in ordered]
+
+
+def list_frames(folder: str) -> list[str]:
+    """Paths of the image files of a folder, in the order of :func:`order_frames`; hidden and other files are ignored.
+
+    Raises:
+        EmptyMediaError: no image file is in it.
+        MediaDecodeError: the folder may not be listed, or the names do not tell the order.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            found = list(entries)
+    except OSError as error:
+        raise MediaDecodeError(f"Cannot list the folder of frames {folder}: {error}.", folder) from error
+    kept = [entry.name for entry in found if _is_frame(entry)]
+    if not kept:
+        raise EmptyMediaError(
+            f"No frame in the folder {folder}: looked for visible files ending in {', '.join(IMAGE_SUFFIXES)} directly "
+            f"in it and found none among {len(found)} entries. Extract the frames again or point to the video file.",
+            folder,
+        )
+    return [os.path.join(folder, name) for name in order_frames(kept, folder)]
+
+
+def _is_frame(entry: os.DirEntry[str]) -> bool:
+    if entry.name.startswith(".") or not entry.name.lower().endswith(IMAGE_SUFFIXES):
+        return False
+    # only a link needs another look at the disk
+    return not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False))
+
+
+def _taken_apart(name: str) -> _Name:
+    stem = os.path.splitext(name)[0]
+    found = list(_NUMBER.finditer(stem))
+    if not found:
+        return _Name(name, (), stem)
+    edges = [0, *(edge for match in found for edge in match.span()), len(stem)]
+    texts = tuple(stem[left:right] for left, right in zip(edges[::2], edges[1::2], strict=True))
+    kinds = "".join("." if match["decimal"] else "1" for match in found)
+    return _Name(name, (kinds, *texts), tuple(Decimal(match.group()) for match in found))
+
+
+def _refusal(folder: str | None, expected: str, advice: str) -> MediaDecodeError:
+    where = f"the folder {folder}" if folder else "a folder of frames"
+    return MediaDecodeError(f"Cannot tell the order of the frames in {where}: expected {expected}. {advice}", folder)

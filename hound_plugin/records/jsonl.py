@@ -1,0 +1,264 @@
+"""Rows of a data file, one at a time: JSON lines of any length of file, JSON arrays of modest size.
+
+There is one way of reading a line, and two of taking what it gives: :func:`read_rows` hands out every line and says
+what is wrong with it, :func:`read_objects` wants all of them good.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from hound_plugin.errors import DataError
+from hound_plugin.records.files import PathLike
+
+LONGEST_LINE = 16 << 20
+LARGEST_ARRAY = 1 << 30
+
+NO_OBJECT = "no object"
+KEY_TWICE = "key twice"
+NOT_A_NUMBER = "not a number"
+HALF_A_CHARACTER = "half a character"
+
+_BOM = b"\xef\xbb\xbf"
+_OTHER_FORMATS = {
+    b"\xff\xfe": "UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`",
+    b"\xfe\xff": "UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`",
+    b"\x1f\x8b": "compressed; unpack it with `gunzip`",
+}
+_MAYBE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
+_SPACE = re.compile(r"[ \t\r\n]*")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row.
+
+    Attributes:
+        number: line in JSON lines, place in an array; from 1.
+        value: the object, or None if there is none that can be taken whole.
+        reason: why there is no object.
+        size: bytes that it takes in the file, with the empty lines before it; 0 in an array.
+        problem: the kind of ``reason``: ``NO_OBJECT``, ``KEY_TWICE``, ``NOT_A_NUMBER`` (NaN, infinity, a number too
+            large) or ``HALF_A_CHARACTER``; empty if there is an object.
+        is_torn: the last line, cut off in the middle.
+    """
+
+    number: int
+    value: dict[str, Any] | None
+    reason: str = ""
+    size: int = 0
+    problem: str = ""
+    is_torn: bool = False
+
+
+def read_rows(path: PathLike) -> Iterator[Row]:
+    """Stream a JSON or JSONL file, whatever its name ends in; empty lines are skipped, bad ones have a reason.
+
+    Raises:
+        DataError: the file does not exist, is empty, is not UTF-8 text, or is an array that is damaged or too large to
+            be read whole.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise DataError(f"Expected a file of JSON lines; there is none at {path}. Check the path.")
+    if not path.stat().st_size:
+        raise DataError(f"Expected rows in {path}; it is empty. Download or write it again.")
+    yield from _rows(path, mend=False)
+
+
+def read_objects(path: PathLike, *, complete: bool = False) -> Iterator[dict[str, Any]]:
+    """Objects of a JSON or JSONL file, every one of which must be good; none if there is no file.
+
+    Half a surrogate pair, which could not be written again, becomes ``?`` as it does in what is written.
+
+    Args:
+        path: the file.
+        complete: nobody is writing it; otherwise a last line that is cut off, as by a run that was killed, is left out.
+
+    Raises:
+        DataError: a line is not a JSON object, has a key twice, NaN or a number too large; it is named.
+    """
+    path = Path(path)
+    if not path.exists():
+        return
+    for row in _rows(path, mend=True):
+        if row.value is not None:
+            yield row.value
+        elif complete or not row.is_torn:
+            raise DataError(f"{path}, line {row.number}: expected a JSON object: {row.reason}.")
+
+
+def read_lines(file: BinaryIO, *, mend: bool = False) -> Iterator[Row]:
+    """Rows of an open file of JSON lines; see :func:`read_rows`.
+
+    Args:
+        file: at its beginning.
+        mend: half a surrogate pair becomes ``?`` instead of a reason.
+    """
+    size = 0
+    for number in count(1):
+        line = file.readline(LONGEST_LINE)
+        if not line:
+            return
+        size += len(line)
+        if len(line) == LONGEST_LINE and not line.endswith(b"\n"):
+            while (rest := file.readline(LONGEST_LINE)) and not rest.endswith(b"\n"):
+                size += len(rest)
+            reason = f"a line of more than {_megabytes(LONGEST_LINE)}"
+            yield Row(number, None, reason, size + len(rest), NO_OBJECT, not rest)
+        elif (content := line.removeprefix(_BOM) if number == 1 else line).strip():
+            yield _row(number, content, size, mend)
+        else:
+            continue
+        size = 0
+
+
+def _rows(path: Path, mend: bool) -> Iterator[Row]:
+    with path.open("rb") as file:
+        beginning = file.read(4096)
+        for mark, found in _OTHER_FORMATS.items():
+            if beginning.startswith(mark):
+                raise DataError(f"Expected a file of JSON lines in UTF-8; {path} is {found}.")
+        beginning = beginning.removeprefix(_BOM).lstrip()
+        if beginning.startswith(b"["):
+            yield from _array(path, mend)
+            return
+        if re.match(rb"\{[ \t\r]*\n", beginning):
+            raise DataError(
+                f"Expected one object a line, or an array, in {path}; it is one object over several lines. Write its "
+                "rows out, for example with `jq -c '.data[]'` where they stand under `data`."
+            )
+        file.seek(0)
+        yield from read_lines(file, mend=mend)
+
+
+# --- one row
+
+
+class _RefusedError(ValueError):
+    def __init__(self, problem: str, reason: str) -> None:
+        super().__init__(reason)
+        self.problem = problem
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    value = dict(pairs)
+    if len(value) != len(pairs):
+        seen: set[str] = set()
+        twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
+        raise _RefusedError(KEY_TWICE, f"the key {twice!r:.80} stands twice in one object; remove one of the two")
+    return value
+
+
+def _no_constant(text: str) -> None:
+    raise _RefusedError(NOT_A_NUMBER, f"{text} is not JSON; write a number or null")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if math.isinf(value):
+        raise _RefusedError(NOT_A_NUMBER, f"the number {text:.40} is too large")
+    return value
+
+
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+_LENIENT = json.JSONDecoder(parse_int=str, parse_float=str)  # finds the end of what is refused
+_DAMAGED = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
+
+
+def read_text(text: str, number: int = 1) -> Row:
+    """One row from its JSON text."""
+    return _row(number, text.encode("utf-8", "surrogatepass"), 0, mend=False)
+
+
+def _row(number: int, line: bytes, size: int, mend: bool) -> Row:
+    try:
+        text = line.decode("utf-8")
+        return _checked(number, _DECODER.decode(text), text, size, mend)
+    except _DAMAGED as error:
+        torn = not line.endswith(b"\n") and not isinstance(error, RecursionError)
+        return Row(number, None, f"not valid JSON: {str(error)[:120]}", size, NO_OBJECT, torn)
+    except ValueError as error:
+        return _refused(number, error, size)
+
+
+def _refused(number: int, error: ValueError, size: int) -> Row:
+    if isinstance(error, _RefusedError):
+        return Row(number, None, str(error), size, error.problem)
+    return Row(number, None, "a whole number has more than 4300 digits", size, NOT_A_NUMBER)  # Python's own limit
+
+
+def _checked(number: int, value: Any, text: str, size: int, mend: bool) -> Row:
+    if not isinstance(value, dict):
+        return Row(number, None, f"an object was expected, found {value!r:.80}", size, NO_OBJECT)
+    if _MAYBE_SURROGATE.search(text):
+        again = json.dumps(value, ensure_ascii=False)
+        try:
+            again.encode("utf-8")
+        except UnicodeEncodeError:
+            if not mend:
+                reason = "a text holds half a character (one half of a surrogate pair, \\ud800 to \\udfff); correct it"
+                return Row(number, None, reason, size, HALF_A_CHARACTER)
+            value = json.loads(again.encode("utf-8", "replace"))
+    return Row(number, value, size=size)
+
+
+# --- arrays
+
+
+def _array(path: Path, mend: bool) -> Iterator[Row]:
+    size = path.stat().st_size
+    if size > LARGEST_ARRAY:
+        raise DataError(
+            f"Expected JSON lines in {path}, or an array of at most {_megabytes(LARGEST_ARRAY)}; it has "
+            f"{_megabytes(size)}. Write one object a line, for example with `jq -c '.[]'`."
+        )
+    try:
+        text = path.read_bytes().removeprefix(_BOM).decode("utf-8")
+        yield from _items(text, mend)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"Expected a JSON array in {path}; {error}. The file is damaged; fetch it again.") from error
+
+
+def _items(text: str, mend: bool) -> Iterator[Row]:
+    """The rows of an array, decoded one at a time, so that one that is refused leaves the others as they are."""
+    position = _skip(text, text.index("[") + 1)
+    is_over = text[position : position + 1] == "]"
+    for number in count(1):
+        if is_over:
+            break
+        start = position
+        try:
+            value, position = _DECODER.raw_decode(text, start)
+            row = _checked(number, value, text[start:position], 0, mend)
+        except _DAMAGED:
+            raise
+        except ValueError as error:
+            position = _LENIENT.raw_decode(text, start)[1]
+            row = _refused(number, error, 0)
+        yield row
+        position = _skip(text, position)
+        mark = text[position : position + 1]
+        if mark not in (",", "]"):
+            raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
+        is_over = mark == "]"
+        position = _skip(text, position + 1) if not is_over else position
+    if _skip(text, position + 1) != len(text):
+        raise json.JSONDecodeError("Extra data", text, position + 1)
+
+
+def _skip(text: str, position: int) -> int:
+    found = _SPACE.match(text, position)
+    assert found is not None
+    return found.end()
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:,.1f} MB"

@@ -1,0 +1,113 @@
+"""Is this the same media content as before?"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Hashable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from hound_plugin.errors import MediaError
+from hound_plugin.records.frame_order import list_frames
+from hound_plugin.records.media_paths import cut_part, split_part
+
+_BLOCK = 1 << 20
+
+
+def media_identity(media: Any, in_process: bool = False) -> Hashable | None:
+    """What changes when the content of media changes, without reading files.
+
+    A file is known by its absolute path, size and time of change, a folder by its frames in their order, a list by its
+    paths; a part of a clip by its file, start and end.
+
+    Args:
+        media: as :func:`hound_plugin.media.decode.read_clip` takes it.
+        in_process: for use within one process: files also by their inode and the time of change of that, bytes and
+            arrays by their SHA-256. Else the identity is the same in every process and on every machine that sees the
+            same files at the same paths.
+
+    Returns:
+        Nested tuples of texts and numbers, which JSON can hold; None where it cannot be told: paths that cannot be
+        looked at (who reads them says why), other media in memory, and without ``in_process`` all media in memory.
+    """
+    try:
+        if isinstance(media, str | Path):
+            return _of_path(str(media), in_process)
+        if isinstance(media, list | tuple) and media and all(isinstance(item, str | Path) for item in media):
+            paths = tuple(_of_path(str(item), in_process) for item in media)
+            return ("list", *paths) if in_process else paths
+        return _of_memory(media) if in_process else None
+    except (OSError, ValueError):  # MediaError is one
+        return None
+
+
+def media_digest(paths: Any) -> str:
+    """SHA-256 of the content of a clip, read from its files: the same wherever they lie.
+
+    Args:
+        paths: a file (or a part of it), a folder of frames, or a list of frames. What is not there, or cannot be put in
+            order, counts as nothing.
+    """
+    digest = hashlib.sha256()
+    for item in paths if isinstance(paths, list) else [paths]:
+        if item is None:
+            continue
+        path, part = cut_part(str(item))
+        for file in _files(path):
+            name = os.path.basename(file).encode("utf-8", "surrogateescape")
+            digest.update(b"%s\x00%d\x00" % (name, os.path.getsize(file)))
+            with open(file, "rb") as data:
+                while block := data.read(_BLOCK):
+                    digest.update(block)
+        if part:
+            digest.update(f"\x00{_span(str(item))}".encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
+
+
+def _of_path(text: str, in_process: bool) -> Hashable:
+    bare, start, end = split_part(text)
+    path = os.path.abspath(bare)
+    identity: tuple[Hashable, ...]
+    if os.path.isdir(path):
+        frames = list_frames(path)
+        identity = path, tuple((os.path.basename(frame), *_stamp(frame, in_process)) for frame in frames)
+    else:
+        identity = path, *_stamp(path, in_process)
+    return identity if start is end is None else (identity, "part", start, end)
+
+
+def _stamp(path: str, in_process: bool) -> tuple[int, ...]:
+    status = os.stat(path)
+    if in_process:
+        return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
+    return status.st_size, status.st_mtime_ns
+
+
+def _of_memory(media: Any) -> Hashable | None:
+    if isinstance(media, bytes | bytearray | memoryview):
+        return "bytes", hashlib.sha256(media).hexdigest()
+    if isinstance(media, np.ndarray) and not media.dtype.hasobject:
+        content = np.ascontiguousarray(media)
+        return "array", content.shape, content.dtype.str, hashlib.sha256(content.data).hexdigest()
+    return None
+
+
+def _files(path: str) -> list[str]:
+    """The files that make a clip."""
+    if not os.path.isdir(path):
+        return [path] if os.path.isfile(path) else []
+    try:
+        return [frame for frame in list_frames(path) if os.path.isfile(frame)]
+    except MediaError:  # whoever reads it says why
+        return []
+
+
+def _span(path: str) -> str:
+    """The part that a path names, however it is written."""
+    try:
+        return repr(split_part(path)[1:])
+    except MediaError:
+        return cut_part(path)[1]

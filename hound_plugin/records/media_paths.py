@@ -1,0 +1,130 @@
+"""What a path of media means: suffixes, where it lies, and the part of a clip that it names.
+
+A part is a W3C media fragment with seconds, ``clip.mp4#t=0.5,1.0``; either side may be missing. Where a file of that
+literal name exists, it is that file and no part (https://www.w3.org/TR/media-frags/#naming-time).
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from decimal import Decimal
+from numbers import Real
+from typing import Any
+
+from hound_plugin.errors import DataError, MediaDecodeError, MediaError
+
+IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
+VIDEO_SUFFIXES = (
+    ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp", ".gif",
+)  # fmt: skip
+_MARK = "#t="
+_SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
+
+
+def is_image_path(item: Any) -> bool:
+    """Whether an item is a path that ends like an image; a part behind it does not count."""
+    if not isinstance(item, str | os.PathLike):
+        return False
+    return os.path.splitext(cut_part(os.fsdecode(item))[0])[1].lower() in IMAGE_SUFFIXES
+
+
+def media_exists(path: str) -> bool:
+    """Whether a file or a folder lies at a path; the part that the path may name is not looked at."""
+    return bool(path) and os.path.exists(cut_part(path)[0])
+
+
+def find_media(name: str, media_dir: str | None) -> str | None:
+    """The path of a clip, a folder of frames or an image: under ``media_dir``, or else as it is; None if absent.
+
+    An absolute path is taken as it is, ``..`` is left to the file system, and a part stays with its path.
+    """
+    if not name:
+        return None  # and not the folder itself
+    for candidate in (os.path.join(media_dir, name) if media_dir else name, name):
+        if media_exists(candidate):
+            return candidate
+    return None
+
+
+# --- parts of clips
+
+
+def cut_part(path: str) -> tuple[str, str]:
+    """A path without its part, and the part as it is written (``#t=...``, or empty). The part is not checked."""
+    position = path.rfind(_MARK)
+    if position <= 0 or "#" in path[position + 1 :] or "/" in path[position:] or os.path.exists(path):
+        return path, ""
+    return path[:position], path[position:]
+
+
+def split_part(path: str) -> tuple[str, float | None, float | None]:
+    """The path, and the start and the end of the part that it names, in seconds; None for a side that is missing.
+
+    Raises:
+        MediaError: the part cannot be read, or does not end after it starts.
+    """
+    bare, part = cut_part(path)
+    if not part:
+        return path, None, None
+    begin, _, finish = part[len(_MARK) :].partition(",")
+    start = float(begin) if _SECONDS.fullmatch(begin) else None
+    end = float(finish) if _SECONDS.fullmatch(finish) else None
+    unread = (begin and start is None) or (finish and end is None) or start is end is None
+    if unread or not _is_span(start, end):
+        raise MediaError(
+            f"Expected a part of a clip as #t=START,END in seconds with 0 <= START < END (one of them may be missing), "
+            f"got {part!r} at the end of {bare}. Write for example #t=0.5,1.25; there is no file of the whole name.",
+            path,
+        )
+    return bare, start, end
+
+
+def with_part(path: str, start: float | None, end: float | None) -> str:
+    """The path of a part of a clip.
+
+    Args:
+        path: of the whole clip.
+        start, end: seconds from the first frame; the first frame at ``end`` or later is left out. None: from the
+            beginning, to the end; the path itself if both are.
+
+    Raises:
+        DataError: a number is negative or not finite, the part ends before it starts, or the path names one already.
+    """
+    for value in (start, end):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
+            raise DataError(f"Expected start and end of a part of {path} as numbers of seconds, got {value!r}.")
+    if not _is_span(start, end):
+        raise DataError(
+            f"Expected a part of {path} with 0 <= start < end in seconds, got {start} and {end}. Correct them."
+        )
+    if start is None and end is None:
+        return path
+    if cut_part(path)[1]:
+        raise DataError(f"Expected the path of a whole clip, got {path}, which names a part already. Give only one.")
+    return f"{path}{_MARK}{_written(start)}" + ("" if end is None else f",{_written(end)}")
+
+
+def refuse_part(path: str, what: str) -> MediaDecodeError:
+    """The error for a part of something without a clock.
+
+    Args:
+        path: as it was given, part included.
+        what: ``a folder of frames``, ``a list of frames`` or ``an image``.
+    """
+    return MediaDecodeError(
+        f"Expected no part for {path}: {what} has no clock that says which second a picture belongs to. Remove "
+        f"{cut_part(path)[1]!r} and name the frames themselves, or give the video file.",
+        path,
+    )
+
+
+def _is_span(start: float | None, end: float | None) -> bool:
+    low, high = 0.0 if start is None else start, math.inf if end is None else end
+    return 0 <= low < high and (end is None or math.isfinite(end))
+
+
+def _written(seconds: float | None) -> str:
+    """Without an exponent, and to the last digit."""
+    return "" if seconds is None else format(Decimal(repr(float(seconds))), "f").removesuffix(".0")

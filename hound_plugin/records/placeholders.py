@@ -1,0 +1,11 @@
+"""The texts that stand for a clip and for an image in a question."""
+
+from __future__ import annotations
+
+VIDEO_TOKEN, IMAGE_TOKEN = "<video>", "<image>"
+TOKENS = (VIDEO_TOKEN, IMAGE_TOKEN)
+
+
+def token_of(kind: str) -> str:
+    """The placeholder of a ``video`` or an ``image``."""
+    return VIDEO_TOKEN if kind == "video" else IMAGE_TOKEN

@@ -1,0 +1,63 @@
+"""A record as a row in our own shape: what :func:`hound_plugin.records.parse.parse` reads back as the same record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hound_plugin.errors import DataError
+from hound_plugin.records.media_paths import is_image_path
+from hound_plugin.records.record import Media, Record
+
+ROLES = {"user": "human", "assistant": "gpt"}
+
+
+def to_row(record: Record) -> dict[str, Any]:
+    """``{"id", "video" | "image", "conversations"}``; of pairs ``prompt``, ``chosen`` and ``rejected``.
+
+    Raises:
+        DataError: media as bytes, which JSON cannot hold.
+    """
+    row: dict[str, Any] = {"id": record.id, **_media(record.media)}
+    turns = [{"from": ROLES[turn.role], "value": turn.text} for turn in record.turns]
+    if record.is_pair and len(turns) == 1 and record.turns[0].text:
+        row["prompt"] = record.turns[0].text
+    elif turns:
+        row["conversations"] = turns
+    more = {
+        "chosen": record.chosen,
+        "rejected": record.rejected,
+        "system": record.system or None,
+        "label": record.label if record.label is not None else record.unread_label or None,
+        "caption": record.caption or None,
+        "reference": record.reference or None,
+        "options": list(record.options) or None,
+        "source": record.source or None,
+    }
+    return {**row, **{name: value for name, value in more.items() if value is not None}}
+
+
+def _media(media: tuple[Media, ...]) -> dict[str, Any]:
+    if not media:
+        return {}
+    if any(item.bytes is not None for item in media):
+        raise DataError("media as bytes cannot be written as JSON: extract them to files first")
+    if len(media) > 1:
+        return {media[0].kind: [_item(item) for item in media]}
+    (item,) = media
+    if not item.frames:
+        return {item.kind: item.path, **_part(item)}
+    pictures = all(map(is_image_path, item.frames))
+    return {item.kind: list(item.frames) if pictures else [list(item.frames)]}  # other names would be clips
+
+
+def _item(item: Media) -> Any:
+    if item.frames:
+        return list(item.frames)
+    part = _part(item)
+    looks_like_a_frame = item.kind == "video" and is_image_path(item.path)
+    return {"path": item.path, **part} if part or looks_like_a_frame else item.path
+
+
+def _part(item: Media) -> dict[str, float]:
+    sides = {"start": item.start, "end": item.end}
+    return {name: value for name, value in sides.items() if value is not None}

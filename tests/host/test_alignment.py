@@ -1,0 +1,148 @@
+"""What happens to rows that cannot be used, before a training starts."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pytest
+
+from hound_plugin.errors import DataError, MediaNotFoundError
+from hound_plugin.host import settings_state
+from hound_plugin.settings import HoundSettings
+from tests.host.hosting import write_dataset
+from tests.host.test_pipeline import Host, turns
+
+GOOD = {"video": "clip_short", "conversations": turns("<video>\nWhat moves?", "A ball.")}
+BAD: list[dict[str, Any]] = [
+    {"id": "blank", "video": "clip_short", "conversations": turns("<video>\nQ?", "  ")},
+    {"id": "lone", "video": "clip_short", "conversations": turns("<video>\nQ?")},
+    {"id": "again", "video": "clip_short", "conversations": turns("<video>\nQ?", " \n")},
+    {"id": "fast", "video": {"path": "clip_short", "fps": 4}, "conversations": turns("<video>\nQ?", "A.")},
+]
+
+
+@pytest.fixture
+def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Host:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    return Host(tmp_path)
+
+
+def choose(monkeypatch: pytest.MonkeyPatch, **settings: Any) -> None:
+    build = HoundSettings.build
+    monkeypatch.setattr(HoundSettings, "build", lambda block=None, environment=None: build({**settings}, {}))
+    monkeypatch.setattr(settings_state, "_settings", HoundSettings.build())
+
+
+def write(host: Host, good: int, bad: int = len(BAD), **info: Any) -> None:
+    rows = [{**GOOD, "id": str(number)} for number in range(good)]
+    for number, row in enumerate(BAD[:bad]):
+        rows.insert(2 * number + 1, row)
+    write_dataset(host.folder / "data", "mixed", rows, **info)
+
+
+def listed(host: Host) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (host.folder / "out" / "bad_rows.jsonl").read_text().splitlines()]
+
+
+def test_all_problems_are_in_one_message(host: Host) -> None:
+    write(host, 10)
+    with pytest.raises(DataError) as caught:
+        host.load("sft", "mixed")
+    text = str(caught.value)
+    assert text.startswith("4 of 14 rows of dataset 'mixed.jsonl' cannot be used:\n        2  blank answer")
+    for part in ("row 2, id 'blank'", "no answer", "row 4, id 'lone'", "`video.fps`", "on_bad_rows: skip"):
+        assert part in text
+    assert "'again'" not in text, "one example of a kind"
+    assert [(row["row"], row["id"]) for row in listed(host)] == [(2, "blank"), (4, "lone"), (6, "again"), (8, "fast")]
+    assert {row["problem"] for row in listed(host)} == {"blank answer", "no answer", "not honoured"}
+
+
+def test_skip_leaves_them_out(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(host, 10)
+    choose(monkeypatch, on_bad_rows="skip", max_bad_rows=0.5)
+    assert len(host.load("sft", "mixed")) == 10
+    assert len(listed(host)) == 4
+
+
+def test_too_many_stop_all_the_same(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose(monkeypatch, on_bad_rows="skip")
+    write(host, 150, bad=1)
+    assert len(host.load("sft", "mixed")) == 150
+    write(host, 150, bad=2)
+    with pytest.raises(DataError, match=r"2 of 152 rows .* more than the share of 0\.01"):
+        host.load("sft", "mixed")
+
+
+def test_a_stream_leaves_them_out_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(host, 10)
+    with pytest.raises(DataError, match="blank answer"):
+        list(host.load("sft", "mixed", streaming=True, max_steps=1))
+    choose(monkeypatch, on_bad_rows="skip")
+    assert len(list(host.load("sft", "mixed", streaming=True, max_steps=1))) == 10
+
+
+def test_media_that_came_back_are_found(host: Host) -> None:
+    """A result that was kept with its problems would refuse the rows for ever."""
+    write_dataset(host.folder / "data", "gone", [{**GOOD, "id": "a", "video": "later"}])
+    with pytest.raises(MediaNotFoundError, match="'later' under media_dir"):
+        host.load("sft", "gone")
+    shutil.copytree(Path(host.folder / "media" / "clip_short").resolve(), host.folder / "media" / "later")
+    assert len(host.load("sft", "gone")) == 1
+
+
+def test_decisions_and_unknown_fields_are_said_once(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        {"id": str(n), "video": "clip_short", "conversations": turns("<image>\nQ?", "A."), "colour": "red", "score": n}
+        for n in range(5)
+    ]
+    write_dataset(host.folder / "data", "said", rows)
+    with caplog.at_level("INFO"):
+        host.load("sft", "said")
+    assert caplog.text.count("`<image>` in rows with clips only stands for the clip (5 rows)") == 1
+    assert caplog.text.count("fields that nothing reads, by rows: `colour` (5)") == 1
+    assert "`score`" not in caplog.text
+
+
+def labelled(*labels: Any) -> list[dict[str, Any]]:
+    return [
+        {"id": str(n), "video": "clip_short", "conversations": turns("<video>\nQ?", f"A {n}."), "label": label}
+        for n, label in enumerate(labels)
+    ]
+
+
+def test_labels_as_people_write_them(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    """And without the host's warning, which looks at a batch alone."""
+    write_dataset(host.folder / "data", "kto", labelled(True, 0, "true", "False", 1, "0"))
+    with caplog.at_level("INFO"):
+        rows = host.load("kto", "kto")
+    assert [row["kto_tags"] for row in rows] == [True, False, True, False, True, False]
+    assert "preference type" not in caplog.text
+    assert "every label" not in caplog.text
+
+
+def test_labels_of_one_kind_are_said(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(host.folder / "data", "kto", labelled(True, "1"))
+    with caplog.at_level("INFO"):
+        host.load("kto", "kto")
+    assert "every label is true; KTO learns from good and from bad answers" in caplog.text
+
+
+def test_labels_that_are_none_are_refused(host: Host) -> None:
+    write_dataset(host.folder / "data", "kto", labelled(True, "good", None, 2, False))
+    with pytest.raises(
+        DataError, match=r"(?s)3 of 5 rows.*row 2, id '1': `label`: expected true, false, 1 or 0, found"
+    ) as caught:
+        host.load("kto", "kto")
+    assert re.search(r"no label +row 3, id '2': `label`: expected true or false", str(caught.value))
+
+
+def test_a_bad_answer_in_supervised_training_is_said(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    write_dataset(host.folder / "data", "kto", labelled(True, False))
+    with caplog.at_level("INFO"):
+        assert len(host.load("sft", "kto")) == 2
+    assert "`label: false` has no effect on supervised training, which learns every answer (1 rows)" in caplog.text

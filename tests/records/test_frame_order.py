@@ -1,0 +1,93 @@
+from __future__ import annotations
+
+import random
+from pathlib import Path
+
+import pytest
+
+from hound_plugin.errors import EmptyMediaError, MediaDecodeError
+from hound_plugin.records.frame_order import list_frames, order_frames
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["shot_8.jpg", "shot_9.jpg", "shot_10.jpg", "shot_100.jpg"],
+        ["0.png", "7.png", "12.png"],
+        ["img-2.bmp", "img-11.bmp"],
+        ["c01_0002.jpg", "c01_0010.jpg", "c02_0001.jpg"],
+        ["s02e01_9.png", "s02e01_10.png", "s02e02_1.png", "s10e01_1.png"],
+        ["take (1).webp", "take (2).webp", "take (10).webp"],
+        ["at_0.5.jpg", "at_1.0.jpg", "at_1.25.jpg", "at_1.5.jpg", "at_10.0.jpg"],
+        ["t_1.10.jpg", "t_1.5.jpg"],
+        ["2023.12.9.jpg", "2024.1.9.jpg", "2024.1.10.jpg"],
+        ["clip.mp4.2.jpg", "clip.mp4.10.jpg"],
+        ["clip.mp4.1.25.jpg", "clip.mp4.1.5.jpg"],
+        ["frame.9.jpg", "frame.10.jpg"],
+        ["frame_1.png", "frame_2.jpeg", "frame_3.JPG"],
+        ["begin.jpg", "end.jpg", "middle.jpg"],
+        ["٩.png", "١٠.png"],
+        ["only.png"],
+        [],
+    ],
+)
+def test_numbers_count_by_their_value(names: list[str]) -> None:
+    shuffled = names[:]
+    for seed in range(5):
+        random.Random(seed).shuffle(shuffled)
+        assert order_frames(shuffled) == names
+
+
+@pytest.mark.parametrize(
+    "form", ["f_{:04d}.jpg", "c01_{:06d}.png", "s02e{:03d}_10.jpg", "{:05d}.webp", "at_{:09.3f}.jpg"]
+)
+def test_padded_names_keep_the_order_of_plain_text(form: str) -> None:
+    names = [form.format(number) for number in range(0, 999, 7)]
+    assert order_frames(names[::-1]) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("names", "shown"),
+    [
+        (["shot_1.jpg", "pic_2.jpg"], "'pic_2.jpg' and 'shot_1.jpg'"),
+        (["cover.jpg", "shot_1.jpg", "shot_2.jpg"], "'shot_1.jpg' and 'cover.jpg'"),
+        (["shot_1.jpg", "shot_1_2.jpg"], "'shot_1.jpg' and 'shot_1_2.jpg'"),
+        (["Shot_1.jpg", "shot_2.jpg"], "'Shot_1.jpg' and 'shot_2.jpg'"),
+        (["t_1.jpg", "t_1.5.jpg"], r"'t_1.5.jpg' and 't_1.jpg'"),
+        (["1.5.jpg", "1.5.3.jpg"], r"'1.5.3.jpg' and '1.5.jpg'"),
+    ],
+)
+def test_two_patterns_are_refused(names: list[str], shown: str) -> None:
+    with pytest.raises(MediaDecodeError, match=f"got 2 patterns, as in {shown}. Remove what is no frame"):
+        order_frames(names)
+
+
+@pytest.mark.parametrize(
+    "names",
+    [["f_01.jpg", "f_1.jpg"], ["f_1.jpg", "f_1.png"], ["t_1.10.jpg", "t_1.1.jpg"], ["begin.jpeg", "begin.jpg"]],
+)
+def test_two_names_of_one_moment_are_refused(names: list[str]) -> None:
+    first, second = sorted(names)
+    with pytest.raises(MediaDecodeError, match=f"{first}' and '{second}', which have the same number") as caught:
+        order_frames(names, "/clips/a")
+    assert "the folder /clips/a" in str(caught.value)
+    assert caught.value.path == "/clips/a"
+
+
+def test_a_folder_lists_visible_images_alone(tmp_path: Path) -> None:
+    for name in ("f_10.PNG", "f_9.jpg", ".f_1.jpg", "notes_3.txt", "Thumbs.db"):
+        (tmp_path / name).touch()
+    (tmp_path / "other.png").mkdir()
+    (tmp_path / "link.png").symlink_to(tmp_path / "other.png")
+    assert list_frames(str(tmp_path)) == [str(tmp_path / "f_9.jpg"), str(tmp_path / "f_10.PNG")]
+    (tmp_path / "thumbnail.jpg").touch()
+    with pytest.raises(MediaDecodeError, match=r"'f_10.PNG' and 'thumbnail.jpg'") as caught:
+        list_frames(str(tmp_path))
+    assert caught.value.path == str(tmp_path)
+
+
+def test_a_folder_without_frames(tmp_path: Path) -> None:
+    with pytest.raises(EmptyMediaError, match="No frame in the folder"):
+        list_frames(str(tmp_path))
+    with pytest.raises(MediaDecodeError, match="Cannot list the folder"):
+        list_frames(str(tmp_path / "gone"))

@@ -1,0 +1,92 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hound_plugin.records.media_identity import media_digest, media_identity
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.mp4"
+    path.write_bytes(b"12345")
+    os.utime(path, ns=(7, 7))
+    return path
+
+
+def test_a_file_on_disk_is_its_path_size_and_time(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form is part of the keys of caches that people have."""
+    assert json.dumps(media_identity(clip)) == json.dumps([str(clip), 5, 7])
+    monkeypatch.chdir(clip.parent)
+    assert media_identity("clip.mp4") == media_identity(clip)
+    assert json.dumps(media_identity([clip, clip])) == json.dumps([[str(clip), 5, 7]] * 2)
+
+
+def test_within_a_process_a_replaced_file_is_another(clip: Path) -> None:
+    before, lasting = media_identity(clip, in_process=True), media_identity(clip)
+    copy = clip.with_name("copy.mp4")
+    copy.write_bytes(b"54321")
+    os.utime(copy, ns=(7, 7))
+    copy.rename(clip)
+    assert media_identity(clip) == lasting
+    assert media_identity(clip, in_process=True) != before
+
+
+def test_a_folder_is_its_frames_in_their_order(tmp_path: Path) -> None:
+    for name in ("f_9.png", "f_10.png"):
+        (tmp_path / name).write_text("x")
+        os.utime(tmp_path / name, ns=(7, 7))
+    assert json.dumps(media_identity(tmp_path)) == json.dumps([str(tmp_path), [["f_9.png", 1, 7], ["f_10.png", 1, 7]]])
+    before = media_identity(tmp_path)
+    for stray in ("notes.txt", ".f_1.png"):
+        (tmp_path / stray).write_text("x")
+    assert media_identity(tmp_path) == before
+    (tmp_path / "cover.png").write_text("x")
+    assert media_identity(tmp_path) is None, "who reads it says why"
+
+
+def test_parts_of_a_clip_are_not_the_clip(clip: Path) -> None:
+    for in_process in (False, True):
+        kinds = {media_identity(f"{clip}{part}", in_process) for part in ("", "#t=1", "#t=1,2", "#t=,2", "#t=2")}
+        assert len(kinds) == 5
+        assert None not in kinds
+        assert media_identity(f"{clip}#t=1.0,2", in_process) == media_identity(f"{clip}#t=1,2.00", in_process)
+        assert media_identity(f"{clip}#t=2,1", in_process) is None
+    whole = media_identity(clip)
+    clip.with_name("clip.mp4#t=1,2").write_bytes(b"12345")
+    assert media_identity(f"{clip}#t=1,2") not in {whole, None}
+
+
+def test_media_in_memory_are_known_within_a_process_alone() -> None:
+    zeros = np.zeros((1, 2, 2, 3), np.uint8)
+    kinds = [media_identity(item, in_process=True) for item in (b"123", b"124", zeros, zeros[0], zeros.astype(np.int8))]
+    assert len({*kinds, None}) == 6
+    assert media_identity(bytearray(b"123"), in_process=True) == kinds[0]
+    assert media_identity(zeros[:, ::-1], in_process=True) == kinds[2]
+    for item in (b"123", zeros, [], [zeros], object(), np.array([object()]), "/gone.mp4", "a\0b"):
+        assert media_identity(item) is None
+    assert media_identity(np.array([object()]), in_process=True) is None
+
+
+def test_the_digest_is_of_the_content_and_the_part(clip: Path) -> None:
+    assert media_digest(str(clip)) == hashlib.sha256(b"clip.mp4\x005\x0012345").hexdigest()
+    parts = [media_digest(f"{clip}{part}") for part in ("", "#t=1", "#t=1,2", "#t=2,1")]
+    assert len(set(parts)) == 4
+    assert media_digest(f"{clip}#t=1.0,2") == parts[2]
+    assert media_digest(["/gone.mp4", None]) == hashlib.sha256().hexdigest()
+
+
+def test_the_digest_of_a_folder_follows_its_frames(tmp_path: Path) -> None:
+    for name in ("f_9.png", "f_10.png"):
+        (tmp_path / name).write_text(name)
+    before = media_digest(str(tmp_path))
+    assert before == media_digest([str(tmp_path / "f_9.png"), str(tmp_path / "f_10.png")])
+    (tmp_path / "notes.txt").write_text("x")
+    assert media_digest(str(tmp_path)) == before
+    (tmp_path / "f_9.png").write_text("F_9.png")
+    assert media_digest(str(tmp_path)) != before
