@@ -49,7 +49,7 @@ def check_record(row: Mapping[str, Any], kind: RowKind = "auto") -> Checked:
     if parsed.record is not None:
         checked.problems += check(parsed.record, consumer_of(parsed.record, kind))
         checked.media = [media_path(item, checked.problems) for item in parsed.record.media if item.names]
-        checked.is_video = any(item.kind == "video" for item in parsed.record.media)
+        checked.is_video = any(item.kind == "video" for item in parsed.record.media[:1])
     return checked
 
 

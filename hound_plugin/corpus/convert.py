@@ -25,6 +25,7 @@ from hound_plugin.records.record import Problem, Record, Turn
 from hound_plugin.records.write import to_row
 
 CAPTION_PROMPT = "Describe the video in detail."
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 SIDES = ("train", "heldout")
 
 
@@ -191,7 +192,7 @@ def _with_placeholders(record: Record) -> Record:
             turns[number] = Turn("user", "\n".join([*[token] * kept, bare]))
     if turns and not any(token in turn.text for turn in turns if turn.role == "user"):
         turns[0] = Turn(turns[0].role, "\n".join([*[token] * len(record.media), turns[0].text.strip()]))
-    return replace(record, turns=tuple(turns))
+    return record if turns == list(record.turns) else replace(record, turns=tuple(turns))
 
 
 def single_answers(record: dict[str, Any]) -> list[dict[str, Any]]:
@@ -236,4 +237,4 @@ def _fraction(name: str, seed: int) -> float:
 
 
 def _write(file: TextIO, value: dict[str, Any]) -> None:
-    file.write(json.dumps(value, ensure_ascii=False) + "\n")
+    file.write(_ENCODER.encode(value) + "\n")

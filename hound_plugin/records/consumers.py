@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from hound_plugin.records.placeholders import token_of
+from hound_plugin.records.placeholders import TOKENS, token_of
 from hound_plugin.records.record import Findings, Problem, Record, Turn, Words
 
 ConsumerName = Literal["sft", "pairs", "labels", "predictions", "questions", "captions"]
@@ -136,11 +136,10 @@ def placed(record: Record, consumer: ConsumerName) -> Record:
 def _look_at_placeholders(record: Record, found: Findings) -> None:
     """One placeholder for each clip or image, or one question for each, which may name it several times."""
     wanted = len(record.media)
-    kinds = {item.kind for item in record.media} or {"video", "image"}
-    counts = [sum(text.count(token_of(kind)) for kind in kinds) for text in record.questions]
+    token = token_of(record.media[0].kind) if record.media else "a placeholder"
+    counts = [text.count(token) if wanted else sum(map(text.count, TOKENS)) for text in record.questions]
     if wanted in (sum(counts), sum(count > 0 for count in counts)):
         return
-    token = token_of(record.media[0].kind) if record.media else "a placeholder"
     if not wanted:
         words = Words(f"{sum(counts)} and no media")
         found.problem("placeholders", "video", "a clip or an image for each placeholder", words)

@@ -127,9 +127,10 @@ def row_id(row: Mapping[str, Any] | None) -> str:
 
 
 def _identity(row: Mapping[str, Any], found: Findings) -> str:
-    name = next((name for name in fields.IDS if name in row), None)
-    if name is None:
+    given = [name for name in fields.IDS if name in row]
+    if not given:
         return ""
+    name = given[0]
     text = text_of(row[name])
     if text is None:
         found.problem("id", name, "a text or a number", row[name])
@@ -137,6 +138,8 @@ def _identity(row: Mapping[str, Any], found: Findings) -> str:
 
 
 def _system(row: Mapping[str, Any], conversation: Conversation, found: Findings) -> str:
+    if not conversation.systems and row.keys().isdisjoint(fields.SYSTEMS):
+        return ""
     texts = list(conversation.systems)
     for name in fields.SYSTEMS:
         if name in row and row[name] != "":
@@ -224,7 +227,7 @@ def _look_at_question_beside(row: Mapping[str, Any], conversation: Conversation,
 
 def _add_answer_beside(row: Mapping[str, Any], conversation: Conversation, found: Findings) -> None:
     """An answer in a field of its own belongs behind a last question, or is said in the conversation already."""
-    name = next((name for name in fields.ANSWERS if name in row), None)
+    name = _answer_name(row, found)
     text = None if name is None else text_of(row[name])
     if name is None or any(turn.role == "assistant" and turn.text == text for turn in conversation.turns):
         return
@@ -232,6 +235,13 @@ def _add_answer_beside(row: Mapping[str, Any], conversation: Conversation, found
         conversation.turns.append(Turn("assistant", text))
     else:
         found.problem("two answers", name, "an answer of the conversation, or none beside it", row[name])
+
+
+def _answer_name(row: Mapping[str, Any], found: Findings) -> str | None:
+    given = [name for name in fields.ANSWERS if name in row]
+    if any(row[name] != row[given[0]] for name in given[1:]):
+        found.problem("two answers", given[1], f"the same as in `{given[0]}`", row[given[1]])
+    return given[0] if given else None
 
 
 def _bare(text: str) -> str:
@@ -275,7 +285,7 @@ def _from_texts(row: Mapping[str, Any], found: Findings) -> Conversation:
 
 
 def _add_answer(row: Mapping[str, Any], options: Mapping[str, str], to: Conversation, found: Findings) -> None:
-    name = next((name for name in fields.ANSWERS if name in row), None)
+    name = _answer_name(row, found)
     if name is None or _first_name(row, _ANSWERS_OF_PAIRS):
         return  # beside a pair an answer is the reference
     value = row[name]
@@ -331,11 +341,12 @@ def _own_placeholders(turns: tuple[Turn, ...], media: tuple[Media, ...], found: 
 def _look_at_record(record: Record, found: Findings) -> None:
     if any(item.start is not None or item.end is not None for item in record.media):
         found.note(PART)
+    blank = False
     for number, turn in enumerate(record.turns):
-        expected = "user" if number % 2 == 0 else "assistant"
-        if turn.role != expected:
+        if turn.role != ("assistant" if number % 2 else "user"):
             roles = [turn.role for turn in record.turns]
             found.problem("roles", "conversations", "questions and answers in turn", Words(", ".join(roles)))
             return
-    if any(turn.role == "assistant" and not turn.text.strip() for turn in record.turns):
+        blank = blank or (number % 2 == 1 and not turn.text.strip())
+    if blank:
         found.problem("blank answer", "conversations", "a text in every answer", "")

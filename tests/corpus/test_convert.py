@@ -70,6 +70,11 @@ SHAPES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         {**SFT, "system": "Be kind."},
     ),
     "question and answer": ({"question_id": 1, "video_name": "c", "question": "What?", "answer": "A."}, SFT),
+    "the same answer twice": ({"id": 1, "video": "c", "question": "What?", "answer": "A.", "output": "A."}, SFT),
+    "an answer behind the question": (
+        {"id": 1, "video": "c", "messages": messages("<video>\nWhat?"), "answer": "A."},
+        SFT,
+    ),
     "q and a": ({"id": 1, "video": "c", "q": "What?", "a": "A."}, SFT),
     "instruction": (
         {"id": 1, "video": "c", "instruction": "What?", "input": "Be short.", "output": "A."},
@@ -150,6 +155,14 @@ def test_shapes(shape: str) -> None:
         (
             {"video": "c", "conversations": "What?", "q": "What?", "a": "A."},
             r"conversation \(`conversations`\): expected a list of messages, found 'What\?'$",
+        ),
+        (
+            {"video": "c", "question": "What?", "answer": "A.", "output": "B."},
+            r"two answers \(`output`\): expected the same as in `answer`, found 'B\.'$",
+        ),
+        (
+            {"video": "c", "conversations": turns("What?", "A."), "response": "B."},
+            r"two answers \(`response`\): expected an answer of the conversation, or none beside it, found 'B\.'$",
         ),
         (
             {"video": "c", "conversations": [{"from": "system", "value": "Be kind."}], "q": "What?", "a": "A."},

@@ -390,6 +390,7 @@ def test_elements_of_an_array_that_are_no_objects_are_named(host: Host) -> None:
         ("mine.jsonl.gz", gzip.compress(bytes(range(256)) * 9)[:100] + b"x" * 99, "mine.jsonl.gz is damaged"),
         ("mine.jsonl.gz", gzip.compress(b"\n"), "mine.jsonl.gz: expected rows, found none"),
     ],
+    ids=range(7),
 )
 def test_files_without_rows_are_named(name: str, content: bytes, message: str, host: Host) -> None:
     write(host, content, name)

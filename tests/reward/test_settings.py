@@ -77,15 +77,23 @@ def _change(path: Path, number: int, **fields: Any) -> None:
     write_rows(path, found)
 
 
+TWO = [{"role": ("user", "assistant")[n % 2], "content": f"<video>{n}" if n % 2 == 0 else "A."} for n in range(4)]
+
+
 @pytest.mark.parametrize(
     ("fields", "judge", "error", "match"),
     [
-        ({"id": "q1"}, {}, DataError, r"1 with an id that is there twice: row 4 \(id 'q1'\)"),
-        ({"id": ""}, {}, DataError, "1 with no id: row 4"),
-        ({"prompt": "<video>\n "}, {}, DataError, "1 with an empty question: row 4"),
-        ({"prompt": None}, {}, DataError, "1 with an empty question"),
-        ({"video": "gone.mp4"}, {}, MediaNotFoundError, "clips that are not there: q3"),
-        ({"video": ["0.mp4", "gone.png"]}, {}, MediaNotFoundError, "gone.png"),
+        ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected an id of its own, found that of"),
+        ({"id": ""}, {}, DataError, "no id +row 4: `id`: expected an id, by which answers .* found none"),
+        ({"prompt": "<video>\n "}, {}, DataError, "blank question +row 4, id 'q3': `prompt`: expected a question with"),
+        ({"prompt": None}, {}, DataError, "no question +row 4, id 'q3': `prompt`: expected a question, found none"),
+        ({"prompt": ["What?"]}, {}, DataError, r"turn +row 4, id 'q3': `prompt\[0\]`: expected a message"),
+        ({"video": "gone.mp4"}, {}, MediaNotFoundError, "media missing +row 4, id 'q3': `video`: .*found no gone.mp4"),
+        ({"video": ["0.jpg", "gone.png"]}, {}, MediaNotFoundError, "row 4, id 'q3': `video`: .*found no 0.jpg"),
+        ({"video": ["0.mp4", "1.mp4"]}, {}, DataError, "several media +row 4, id 'q3': `video`: expected one clip"),
+        ({"prompt": None, "conversations": TWO}, {}, DataError, "several questions +row 4, id 'q3': `conversations`: "),
+        ({"system": "Be kind."}, {}, DataError, "system +row 4, id 'q3': `system`: expected no system prompt"),
+        ({"start": 2, "end": 1}, {}, DataError, "part of a clip +row 4, id 'q3': `start`: expected `start` before"),
         ({"reference": ""}, {}, DataError, "1 of 8 questions have no `reference`"),
         ({"caption": " "}, {"backend": "openai", "model": "m", "base_url": "http://127.0.0.1:9/v1"}, DataError,
          "1 of 8 questions have no `caption`, which judge.backend openai reads: q3"),
@@ -93,8 +101,9 @@ def _change(path: Path, number: int, **fields: Any) -> None:
 )  # fmt: skip
 def test_bad_questions(values: dict[str, Any], fields: Any, judge: Any, error: type[HoundError], match: str) -> None:
     _change(Path(values["questions"]), 3, **fields)
-    with pytest.raises(error, match=match):
+    with pytest.raises(error, match=match) as caught:
         open_run(build_settings({**values, "judge": judge}), print)
+    assert type(caught.value) is error
     assert not Path(values["folder"]).exists(), "nothing is written before the checks"
 
 

@@ -354,5 +354,5 @@ def test_questions_about_parts_of_a_clip(settings: RewardSettings) -> None:
     folder = Path(str(settings.media_dir))
     assert [q.paths for q in run.questions] == [f"{folder / '0.mp4'}#t={n},{n + 1}" for n in range(8)]
     write_rows(file, [{**values[0], "video": "gone.mp4#t=1"}])
-    with pytest.raises(MediaNotFoundError, match="1 questions show clips that are not there"):
+    with pytest.raises(MediaNotFoundError, match=r"1 of 1 rows of .*\n +1  media missing  row 1, id 'q0': `video`: "):
         start(settings)
