@@ -56,7 +56,7 @@ class Host:
         self.template = get_template_and_fix_tokenizer(tokens["tokenizer"], data)
         self.tokenizer, self.processor = tokens["tokenizer"], tokens["processor"]
         module = get_dataset(self.template, model, data, training, stage="rm" if stage == "dpo" else stage, **tokens)
-        return module["train_dataset"]
+        return module["train_dataset" if "train_dataset" in module else "eval_dataset"]
 
     def unexpand(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
         """Runs of placeholder ids as the original's single ones, and the labels at the places that are left."""
