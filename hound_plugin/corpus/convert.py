@@ -16,7 +16,7 @@ from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.bad_rows import MAX_SHARE, OnBadRows, Place, RowReport
 from hound_plugin.records.consumers import check
 from hound_plugin.records.fields import LABELS, LAST_VIDEOS, is_neutral
-from hound_plugin.records.files import whole_file, write_whole
+from hound_plugin.records.files import whole_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.media_paths import cut_part
 from hound_plugin.records.parse import parse, row_id

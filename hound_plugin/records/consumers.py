@@ -32,7 +32,7 @@ class Consumer:
 
 def _no_pair(record: Record, found: Findings) -> None:
     if record.is_pair:
-        found.problem("a pair", "chosen", "a conversation (a data set of pairs has `ranking: true`)", "two answers")
+        found.problem("a pair", "chosen", "a conversation (or `ranking: true` for the dataset)", Words("two answers"))
 
 
 def _conversation(record: Record, found: Findings) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.media_paths import cut_part, is_image_path
-from hound_plugin.records.record import Findings, Media, MediaKind, shown
+from hound_plugin.records.record import Findings, Media, MediaKind, Words, shown
 
 _PATHS = ("path", "url", "video", "image", "video_url", "image_url", "file")
 _PARTS = (*fields.STARTS, *fields.ENDS)
@@ -23,7 +23,7 @@ def read_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
     images = _of_kind(row, fields.IMAGES, "image", found)
     if videos and images:
         names = f"{shown(videos[0].names, 60)} and {shown(images[0].names, 60)}"
-        found.problem("clip and image", "video", "clips or images in one row", names)
+        found.problem("clip and image", "video", "clips or images in one row", Words(names))
     return videos or images
 
 
@@ -75,7 +75,7 @@ def _clip_of_frames(value: Sequence[Any], where: str, found: Findings) -> Media 
     for item in value:
         frame = _item(item, "image", where, found)
         if frame is not None and frame.bytes is not None:
-            found.problem("media field", where, "frames as paths", "bytes")
+            found.problem("media field", where, "frames as paths", Words("bytes"))
         frames.append(frame)
     if any(frame is None or frame.bytes is not None for frame in frames):
         return None
@@ -105,7 +105,7 @@ def item_of_mapping(value: Mapping[str, Any], kind: MediaKind, where: str, found
     if read is None:
         return None
     if content is not None and read.frames:
-        found.problem("media field", where, "a list of frames or `bytes`", "both")
+        found.problem("media field", where, "a list of frames or `bytes`", Words("both"))
     (with_part,) = with_parts((replace(read, bytes=content),), given, found, f"{where}.")
     return with_part
 
@@ -157,9 +157,11 @@ def with_parts(media: tuple[Media, ...], row: Mapping[str, Any], found: Findings
         found.problem("part of a clip", where, "one clip beside it (or `start` and `end` inside each)", len(media))
     elif media[0].kind == "image" or media[0].frames:
         what = "an image" if media[0].kind == "image" else "a list of frames"
-        found.problem("part of a clip", where, "a video file: there is no clock", what)
+        found.problem("part of a clip", where, "a video file: there is no clock", Words(what))
     elif media[0].start is not None or media[0].end is not None or cut_part(media[0].path)[1]:
-        found.problem("part of a clip", where, "one place that says it", f"another part in {shown(media[0].path)}")
+        found.problem(
+            "part of a clip", where, "one place that says it", Words(f"another part in {shown(media[0].path)}")
+        )
     elif (start or 0.0) >= (math.inf if end is None else end):
         found.problem("part of a clip", where, "`start` before `end`, in seconds", (start, end))
     else:

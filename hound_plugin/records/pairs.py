@@ -8,7 +8,10 @@ from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.messages import Conversation, read_messages, text_of
-from hound_plugin.records.record import Findings, Media, Turn
+from hound_plugin.records.record import Findings, Media, Turn, Words
+
+_REJECTED = (*fields.REJECTED, fields.REJECTED_MESSAGES)
+_FIELDS = frozenset((*fields.CHOSEN, *_REJECTED))
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ def read_pair(row: Mapping[str, Any], base: Conversation, found: Findings) -> Pa
     elif turns and turns[-1].role == "assistant":  # ms-swift
         turns = turns[:-1]
     else:
-        found.problem("no chosen", "chosen", "two answers to compare", f"`{rejected_name}` alone")
+        found.problem("no chosen", "chosen", "two answers to compare", Words(f"`{rejected_name}` alone"))
     if rejected_name:
         rejected = _whole(row[rejected_name], rejected_name, turns, base, found)
     if len(found.problems) == before:

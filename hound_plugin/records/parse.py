@@ -137,7 +137,6 @@ def _identity(row: Mapping[str, Any], found: Findings) -> str:
     name = _first_name(row, fields.IDS)
     if row.get(name, "") == "":
         return ""
-    name = given[0]
     text = text_of(row[name])
     if text is None:
         found.problem("id", name, "a text or a number", row[name])
@@ -250,11 +249,12 @@ def _bare(text: str) -> str:
 
 
 def _caption(row: Mapping[str, Any], found: Findings) -> str:
-    value = _first(row, _CAPTIONS)
+    names = (*fields.CAPTIONS, fields.TEXT)
+    value = _first(row, names)
     if value is None:
         return ""
     if not isinstance(value, str):
-        found.problem("caption", _first_name(row, _CAPTIONS), "a text", value)
+        found.problem("caption", _first_name(row, names), "a text", value)
         return ""
     return value
 
@@ -373,4 +373,4 @@ def _look_at_record(record: Record, found: Findings) -> None:
             return
         blank = blank or (number % 2 == 1 and not turn.text.strip())
     if blank:
-        found.problem("blank answer", "conversations", "a text in every answer", "")
+        found.problem("blank answer", "conversations", "a text in every answer", Words(""))

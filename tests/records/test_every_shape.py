@@ -245,8 +245,8 @@ def test_validate_says_who_can_read_which_row(consumer: str, tmp_path: Path) -> 
         found[entry["id"]].add(entry["problem"])
     assert found == {name(cell): verdict(cell, consumer) for cell in CELLS}
     assert findings.bad == sum(map(bool, found.values()))
-    ids = f"rows.jsonl: fields that nothing reads, by rows: `idx` ({len(MEDIA)})"
-    assert [remark for remark in findings.remarks if "nothing reads" in remark] == [ids]
+    ids = f"fields that nothing reads, by rows: `idx` ({len(MEDIA)})"
+    assert [remark for remark in findings.remarks if "nothing reads" in remark] == [f"{file}: {ids}"]
 
 
 def test_the_table_is_large_and_every_shape_has_a_reader() -> None:
