@@ -42,9 +42,9 @@ def _media(media: tuple[Media, ...]) -> dict[str, Any]:
     if any(item.bytes is not None for item in media):
         raise DataError("media as bytes cannot be written as JSON: extract them to files first")
     if len(media) > 1:
-        pictures = [item for item in media if item.kind == "video" and is_image_path(item.path) and not _part(item)]
-        if len(like_frames) == len(media):
-            raise DataError("clips whose names end like like_frames cannot be told from the frames of one: rename them")
+        as_frames = [item for item in media if item.kind == "video" and is_image_path(item.path) and not _part(item)]
+        if len(as_frames) == len(media):
+            raise DataError("clips whose names end like pictures cannot be told from the frames of one: rename them")
         return {media[0].kind: [_item(item) for item in media]}
     (item,) = media
     if not item.frames:
