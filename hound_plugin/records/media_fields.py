@@ -18,12 +18,17 @@ _PART_KEYS = frozenset((*_PATHS, "bytes", "type", *fields.STARTS, *fields.ENDS))
 
 def read_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
     """The clips or the images that a row's fields name, without ``start`` and ``end`` of the row."""
-    videos = _of_kind(row, fields.VIDEOS, "video", found) or _of_kind(row, fields.LAST_VIDEOS, "video", found)
+    videos = _of_kind(row, fields.VIDEOS, "video", found)
     images = _of_kind(row, fields.IMAGES, "image", found)
     if videos and images:
         names = f"{shown(videos[0].names, 60)} and {shown(images[0].names, 60)}"
         found.problem("clip and image", "video", "clips or images in one row", names)
     return videos or images
+
+
+def read_last_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
+    """The clip of a row in which nothing else names media: its id."""
+    return _of_kind(row, fields.LAST_VIDEOS, "video", found)
 
 
 def _of_kind(row: Mapping[str, Any], names: tuple[str, ...], kind: MediaKind, found: Findings) -> tuple[Media, ...]:

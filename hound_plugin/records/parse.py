@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 from hound_plugin.records import fields
-from hound_plugin.records.media_fields import read_media, with_parts
+from hound_plugin.records.media_fields import read_last_media, read_media, with_parts
 from hound_plugin.records.messages import Conversation, read_history, read_messages, text_of
 from hound_plugin.records.options import answer_with_text, look_at_options, read_options, with_options
 from hound_plugin.records.pairs import Pair, read_pair
@@ -51,7 +51,8 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     conversation = _conversation(row, options, found)
     pair = _with_choices(read_pair(row, conversation, found), options, found)
     look_at_options(options, pair.turns, _first_name(row, fields.OPTIONS), found)
-    media = with_parts(_with_inline(media, conversation.inline, found), row, found)
+    media = _with_inline(media, conversation.inline, found) or read_last_media(row, found)
+    media = with_parts(media, row, found)
     turns = _without_greeting(pair.turns, found)
     turns = _own_placeholders(turns, media, found)
     label, unread_label = _label(row)

@@ -76,6 +76,9 @@ MEDIA: dict[str, Medium] = {
     ),
     "image": Medium("image", {"image": "img_wide.jpg"}, ("img_wide.jpg",), (part("image", "img_wide.jpg"),)),
     "images": Medium("image", {"images": ["img_tall.png"]}, ("img_tall.png",), (url("image", "img_tall.png"),)),
+    "an image and the id of its clip": Medium(
+        "image", {"image": "img_wide.jpg", "video_id": "clip_long"}, ("img_wide.jpg",)
+    ),
     "frame": Medium("image", {"frame": FRAMES[1]}, (FRAMES[1],)),
     "an image as an object": Medium("image", {"images": [{"path": "img_tall.png", "bytes": None}]}, ("img_tall.png",)),
     "two images": Medium(
@@ -201,6 +204,13 @@ SFT: dict[str, Shape] = {
         },
         ("Where is it?", "On the hill."),
         fits=has_some,
+    ),
+    "content parts and the id of a clip": Shape(
+        lambda m: {
+            "video_id": "V12", "messages": [{"role": "user", "content": content(m, "Is it full?")}, *answer("No.")]
+        },
+        ("Is it full?", "No."),
+        fits=is_inline,
     ),
     "parts that say again what a field says": Shape(
         lambda m: {
