@@ -114,14 +114,14 @@ def _plain(path: Path) -> Iterator[Path]:
     if not zipped:
         yield path
         return
-    with tempfile.NamedTemporaryFile(prefix="hound-rows-") as plain:
+    with tempfile.TemporaryDirectory(prefix="hound-rows-") as folder:
+        plain = Path(folder, "rows")
         try:
-            with gzip.open(path) as file:
-                shutil.copyfileobj(file, plain, 1 << 20)
+            with gzip.open(path) as file, plain.open("wb") as target:
+                shutil.copyfileobj(file, target, 1 << 20)
         except (EOFError, gzip.BadGzipFile) as error:
             raise DataError(f"{path} is damaged or incomplete: {error}. Fetch it again.") from error
-        plain.flush()
-        yield Path(plain.name)
+        yield plain
 
 
 def generate_rows(files: list[str], names: list[str]) -> Iterator[dict[str, Any]]:

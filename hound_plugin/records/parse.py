@@ -68,7 +68,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         caption=caption,
         reference=_reference(row, pair.is_pair, found),
         options=tuple(options.values()),
-        source=str(_first(row, fields.SOURCES) or ""),
+        source=_source(row, found),
     )
     _look_at_record(record, found)
     unknown = tuple(dict.fromkeys(found.unknown))
@@ -172,6 +172,13 @@ def _reference(row: Mapping[str, Any], is_pair: bool, found: Findings) -> str:
     return text or ""
 
 
+def _source(row: Mapping[str, Any], found: Findings) -> str:
+    value = _first(row, fields.SOURCES)
+    if value is not None and text_of(value) is None:
+        found.unknown.append(_first_name(row, fields.SOURCES))
+    return text_of(value) or ""
+
+
 def _options(row: Mapping[str, Any], found: Findings) -> dict[str, str]:
     value = _first(row, fields.OPTIONS)
     return {} if value is None else read_options(value, _first_name(row, fields.OPTIONS), found)
@@ -201,12 +208,15 @@ def _look_at_question_beside(row: Mapping[str, Any], conversation: Conversation,
     """A question or an answer beside a conversation must be one of its turns: both cannot be honoured."""
     said = {_bare(turn.text) for turn in conversation.turns}
     for name in fields.QUESTIONS:
-        if isinstance(row.get(name), str) and row[name].strip() and _bare(row[name]) not in said:
+        if isinstance(row.get(name), list | tuple | None):
+            continue  # a list is a conversation
+        text = text_of(row[name])
+        if text is None or (text.strip() and _bare(text) not in said):
             found.problem("two questions", name, "a question of the conversation", row[name])
     if row.get(fields.HISTORY) not in (None, "", []):
         found.problem("history", fields.HISTORY, "earlier turns in the conversation itself", row[fields.HISTORY])
     more = row.get(fields.MORE_OF_QUESTION)
-    if isinstance(more, str) and more.strip():
+    if more not in (None, [], {}) and not (isinstance(more, str) and not more.strip()):
         found.problem("input", fields.MORE_OF_QUESTION, "it in a turn of the conversation", more)
     if not any(name in row for name in fields.CHOSEN):  # beside a pair an answer is the reference
         _add_answer_beside(row, conversation, found)
