@@ -68,7 +68,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         caption=caption,
         reference=_reference(row, pair.is_pair, found),
         options=tuple(options.values()),
-        source=str(_first(row, fields.SOURCES) or ""),
+        source=_source(row, found),
     )
     _look_at_record(record, found)
     unknown = tuple(dict.fromkeys(found.unknown)) if found.unknown else ()
@@ -183,6 +183,13 @@ def _reference(row: Mapping[str, Any], is_pair: bool, found: Findings) -> str:
     return text or ""
 
 
+def _source(row: Mapping[str, Any], found: Findings) -> str:
+    value = _first(row, fields.SOURCES)
+    if value is not None and text_of(value) is None:
+        found.unknown.append(_first_name(row, fields.SOURCES))
+    return text_of(value) or ""
+
+
 def _options(row: Mapping[str, Any], found: Findings) -> dict[str, str]:
     value = _first(row, fields.OPTIONS)
     return {} if value is None else read_options(value, _first_name(row, fields.OPTIONS), found)
@@ -213,14 +220,15 @@ def _look_at_question_beside(row: Mapping[str, Any], conversation: Conversation,
     if found.problems and not conversation.turns:
         return  # nothing to compare with: it cannot be read, and says so
     for name in fields.QUESTIONS:
-        if not isinstance(row.get(name), str) or not row[name].strip():
-            continue
-        if _bare(row[name]) not in {_bare(turn.text) for turn in conversation.turns}:
+        if isinstance(row.get(name), list | tuple | None):
+            continue  # a list is a conversation
+        text = text_of(row[name])
+        if text is None or (text.strip() and _bare(text) not in {_bare(turn.text) for turn in conversation.turns}):
             found.problem("two questions", name, "a question of the conversation", row[name])
     if row.get(fields.HISTORY) not in (None, "", []):
         found.problem("history", fields.HISTORY, "earlier turns in the conversation itself", row[fields.HISTORY])
     more = row.get(fields.MORE_OF_QUESTION)
-    if isinstance(more, str) and more.strip():
+    if more not in (None, [], {}) and not (isinstance(more, str) and not more.strip()):
         found.problem("input", fields.MORE_OF_QUESTION, "it in a turn of the conversation", more)
     if not any(name in row for name in fields.CHOSEN):  # beside a pair an answer is the reference
         _add_answer_beside(row, conversation, found)
@@ -228,7 +236,7 @@ def _look_at_question_beside(row: Mapping[str, Any], conversation: Conversation,
 
 def _add_answer_beside(row: Mapping[str, Any], conversation: Conversation, found: Findings) -> None:
     """An answer in a field of its own belongs behind a last question, or is said in the conversation already."""
-    name = _answer_name(row, found)
+    name = _answer_name(row)
     text = None if name is None else text_of(row[name])
     if name is None or any(turn.role == "assistant" and turn.text == text for turn in conversation.turns):
         return
@@ -238,11 +246,10 @@ def _add_answer_beside(row: Mapping[str, Any], conversation: Conversation, found
         found.problem("two answers", name, "an answer of the conversation, or none beside it", row[name])
 
 
-def _answer_name(row: Mapping[str, Any], found: Findings) -> str | None:
+def _answer_name(row: Mapping[str, Any]) -> str | None:
+    """The field of the answer: the first that says something, or that is there."""
     given = [name for name in fields.ANSWERS if name in row]
-    if any(row[name] != row[given[0]] for name in given[1:]):
-        found.problem("two answers", given[1], f"the same as in `{given[0]}`", row[given[1]])
-    return given[0] if given else None
+    return next((name for name in given if row[name] != ""), given[0] if given else None)
 
 
 def _bare(text: str) -> str:
@@ -374,4 +381,4 @@ def _look_at_record(record: Record, found: Findings) -> None:
             return
         blank = blank or (number % 2 == 1 and not turn.text.strip())
     if blank:
-        found.problem("blank answer", "conversations", "a text in every answer", Words(""))
+        found.problem("blank answer", "conversations", "a text in every answer", Words("none"))

@@ -498,6 +498,8 @@ def row_of(cell: Cell) -> Row:
 def verdict(cell: Cell, consumer: str) -> set[str]:
     """Names of the problems that a cell's row must have for a consumer; empty where it must be taken."""
     shape, medium = SHAPES[cell[0]], MEDIA[cell[1]]
+    if consumer == "captions":
+        return set() if len(medium.items) == 1 else {"media"}
     if consumer == "pairs":
         return set() if shape.is_pair else {"no pair"}
     if consumer == "questions":
