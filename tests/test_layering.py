@@ -161,3 +161,58 @@ def test_that_check_can_fail(tmp_path: Path) -> None:
     done = _import_without_torch(tmp_path, _modules(tmp_path, "judge"))
     assert done.returncode != 0
     assert "must not be" in done.stderr
+
+
+# --- circles
+
+
+def import_graph(root: Path) -> dict[str, set[str]]:
+    """Module -> modules of the package that it imports, at any place."""
+    files = {_module_name(root, file): file for file in (root / PACKAGE).rglob("*.py")}
+    graph: dict[str, set[str]] = {}
+    for name, file in files.items():
+        package = name if file.name == "__init__.py" else name.rpartition(".")[0]
+        imported = {full for _, full in _imports(ast.parse(file.read_text(encoding="utf-8")), package)}
+        imported |= {full.rpartition(".")[0] for full in imported}  # `from module import name`
+        graph[name] = {other for other in imported if other in files and other != name}
+    return graph
+
+
+def _module_name(root: Path, file: Path) -> str:
+    return ".".join(file.relative_to(root).with_suffix("").parts).removesuffix(".__init__")
+
+
+def circles(graph: dict[str, set[str]]) -> list[set[str]]:
+    """Groups of modules of which each imports each other one, in one step or several."""
+    reached = {name: _reachable(graph, name) for name in graph}
+    groups = {frozenset(other for other in reached[name] if name in reached[other]) for name in graph}
+    return [set(group) for group in groups if len(group) > 1]
+
+
+def _reachable(graph: dict[str, set[str]], start: str) -> set[str]:
+    found: set[str] = set()
+    waiting = [start]
+    while waiting:
+        for other in graph[waiting.pop()] - found:
+            found.add(other)
+            waiting.append(other)
+    return found
+
+
+def test_there_is_no_circle_in_the_host_layer_or_below_records() -> None:
+    layers = (f"{PACKAGE}.host", f"{PACKAGE}.records", f"{PACKAGE}.validation", f"{PACKAGE}.settings")
+    found = [
+        group
+        for group in circles(import_graph(REPO))
+        if any(_matches(name, layer) for name in group for layer in layers)
+    ]
+    assert found == []
+
+
+def test_a_circle_is_seen(tmp_path: Path) -> None:
+    _tree(tmp_path, "host/one.py", "from hound_plugin.host.two import f")
+    (tmp_path / PACKAGE / "host" / "two.py").write_text("def f():\n    from . import three\n")
+    (tmp_path / PACKAGE / "host" / "three.py").write_text("import hound_plugin.host.one\n")
+    (tmp_path / PACKAGE / "host" / "__init__.py").write_text("")
+    names = {f"{PACKAGE}.host.{name}" for name in ("one", "two", "three")}
+    assert circles(import_graph(tmp_path)) == [names]

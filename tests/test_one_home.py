@@ -47,10 +47,25 @@ def publishes(node: ast.AST) -> bool:
     )
 
 
+def defines(node: ast.AST, name: str) -> bool:
+    """Whether a function of this name is written here."""
+    return isinstance(node, ast.FunctionDef) and node.name == name
+
+
+def names_placeholder(node: ast.AST) -> bool:
+    """Whether a name stands for the text of a placeholder, alone or in a tuple of them."""
+    if not isinstance(node, ast.Assign | ast.AnnAssign) or node.value is None:
+        return False
+    values = node.value.elts if isinstance(node.value, ast.Tuple | ast.List) else [node.value]
+    return any(isinstance(value, ast.Constant) and value.value in ("<video>", "<image>") for value in values)
+
+
 CONCEPTS: dict[str, tuple[Predicate, str]] = {
     "publishing a file under its final name": (publishes, "records/files.py"),
     "waiting until a file is on the disk": (lambda node: is_called(node, "os", "fsync"), "records/files.py"),
     "locks between processes": (lambda node: is_imported(node, "fcntl", "filelock", "portalocker"), "records/files.py"),
+    "where a clip or an image lies": (lambda node: defines(node, "find_media"), "records/media_paths.py"),
+    "the texts of placeholders": (names_placeholder, "records/placeholders.py"),
 }
 
 
@@ -75,7 +90,7 @@ def test_a_concept_has_one_home(concept: str) -> None:
     assert home in places, f"{concept}: nothing of it in {home} any more; name its new home"
 
 
-PUBLISHING, SYNCING, LOCKING = CONCEPTS
+PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS = CONCEPTS
 # concept -> lines that are its code, lines that only look like it
 EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     PUBLISHING: (
@@ -106,6 +121,22 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     LOCKING: (
         ["import fcntl", "def lock():\n    import fcntl as f", "from filelock import FileLock", "import filelock"],
         ["import threading\nthreading.Lock()", "from hound_plugin.records.files import locked", "from . import fcntl"],
+    ),
+    FINDING: (
+        ["def find_media(name, media_dir):\n    return name", "class A:\n    def find_media(self): pass"],
+        [
+            "from hound_plugin.records.media_paths import find_media",
+            "path = find_media(name, None)",
+            "def find(): pass",
+        ],
+    ),
+    PLACEHOLDERS: (
+        ['VIDEO = "<video>"', 'TOKENS = ("<image>", "<video>")', 'IMAGE: str = "<image>"'],
+        [
+            "from hound_plugin.records.placeholders import VIDEO_TOKEN",
+            'PATTERN = "<image>|<video>"',
+            'text: str\ncount("<video>")',
+        ],
     ),
 }
 

@@ -15,7 +15,7 @@ from hound_plugin.corpus.checking import media_of
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.bad_rows import MAX_SHARE, OnBadRows, Place, RowReport
 from hound_plugin.records.consumers import check
-from hound_plugin.records.fields import is_neutral
+from hound_plugin.records.fields import LABELS, LAST_VIDEOS, is_neutral
 from hound_plugin.records.files import whole_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.media_paths import cut_part
@@ -173,9 +173,18 @@ def convert_record(
         raise BadRowError(problems)
     if report is not None:
         report.add_notes(parsed.notes, [name for name in parsed.unknown if name not in keep])
-    known = {name: value for name, value in row.items() if is_neutral(name) and value is not None}
+    known = {name: value for name, value in row.items() if value is not None and _is_kept(name, value, record)}
     others = {name: row[name] for name in keep if name in row}
     return {**known, **others, **to_row(record)}
+
+
+def _is_kept(name: str, value: Any, record: Record) -> bool:
+    """Scores and provenance; a label that is none for KTO; the id of a clip that another field names."""
+    if name in LABELS:
+        return record.label is None
+    if name in LAST_VIDEOS:
+        return bool(record.media) and all(value not in item.names for item in record.media)
+    return is_neutral(name)
 
 
 def _with_placeholders(record: Record) -> Record:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from functools import lru_cache
@@ -50,8 +51,11 @@ def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Dept
 def _part(path: str, is_video: bool, item: str | list[str]) -> Problem | None:
     """What is wrong with the part that a path of a clip or image names."""
     try:
-        if split_part(path)[0] != path and not (is_video and isinstance(item, str)):
+        bare = split_part(path)[0]
+        if bare != path and not (is_video and isinstance(item, str)):
             raise refuse_part(path, "an image" if isinstance(item, str) else "a list of frames")
+        if bare != path and os.path.isdir(bare):
+            raise refuse_part(path, "a folder of frames")
     except MediaError as error:
         return Problem("part of a clip", "start", str(error)[:300])
     return None

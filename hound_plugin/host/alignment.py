@@ -24,7 +24,7 @@ from hound_plugin.host.column_checks import check_columns
 from hound_plugin.host.converter import HoundDatasetConverter
 from hound_plugin.host.row_source import FILE, NUMBER
 from hound_plugin.host.settings_state import settings
-from hound_plugin.host.typed import ALIGNED, Encoded
+from hound_plugin.host.typed import ALIGNED, Encoded, undecoded
 from hound_plugin.records.bad_rows import LIST, Place, RowReport, to_lines
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.record import Problem
@@ -129,6 +129,7 @@ def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_ar
         DataError: ``dataset_info.json`` names columns that the rows do not have; or rows cannot be used, and
             ``hound.on_bad_rows`` or ``hound.max_bad_rows`` says to stop.
     """
+    dataset = undecoded(dataset) if dataset_attr.formatting == "hound" else dataset
     check_columns(dataset, dataset_attr)
     if dataset_attr.formatting != "hound":
         return original(dataset, dataset_attr, data_args, training_args)

@@ -21,7 +21,7 @@ from hound_plugin.records.bad_rows import MISSING, Place, error_of
 from hound_plugin.records.consumers import ConsumerName, check, placed
 from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.media_paths import find_media, with_part
-from hound_plugin.records.parse import parse
+from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Media, Note, Parsed, Problem, Record
 
@@ -87,7 +87,7 @@ class HoundDatasetConverter(DatasetConverter):
         parsed = parse(self._renamed(row))
         record = parsed.record
         problems = list(parsed.problems)
-        place = Place(place.file, place.row, record.id if record else str(row.get("id") or ""))
+        place = Place(place.file, place.row, record.id if record else row_id(row))
         if record is not None:
             problems += check(record, self.consumer)
         media = self._found(record, problems) if record is not None else []

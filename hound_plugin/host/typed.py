@@ -11,7 +11,8 @@ from __future__ import annotations
 import json
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from copy import copy
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
 import pyarrow
@@ -59,6 +60,25 @@ ALIGNED = Features(
         "_audios": Sequence(Value("string")),
     }
 )
+
+
+def undecoded(dataset: Any) -> Any:
+    """A data set whose images and clips stay paths and bytes; they are opened when a batch is made."""
+    features = {name: _undecoded(feature) for name, feature in (dataset.features or {}).items()}
+    for name, feature in features.items():
+        if feature != dataset.features[name]:
+            dataset = dataset.cast_column(name, feature)
+    return dataset
+
+
+def _undecoded(feature: Any) -> Any:
+    if isinstance(feature, dict):
+        return {name: _undecoded(item) for name, item in feature.items()}
+    if hasattr(feature, "feature"):  # a list
+        changed = copy(feature)
+        changed.feature = _undecoded(feature.feature)
+        return changed
+    return replace(feature, decode=False) if getattr(feature, "decode", None) is True else feature
 
 
 class Encoded:

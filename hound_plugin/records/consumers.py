@@ -30,9 +30,14 @@ class Consumer:
     places: bool = False
 
 
+def _no_pair(record: Record, found: Findings) -> None:
+    if record.is_pair:
+        found.problem("a pair", "chosen", "a conversation (or `ranking: true` for the dataset)", Words("two answers"))
+
+
 def _conversation(record: Record, found: Findings) -> None:
     if record.is_pair:
-        found.problem("a pair", "chosen", "a conversation (or `ranking: true` for the data set)", Words("two answers"))
+        _no_pair(record, found)
     elif not record.turns:
         _no_turns(record, found)
     elif record.turns[-1].role != "assistant":
@@ -100,7 +105,7 @@ _ALL = (
     Consumer("sft", "conversations that end with an answer", (_conversation,)),
     Consumer("pairs", "two answers to one conversation", (_pair, _question_has_text), places=True),
     Consumer("labels", "conversations whose last answer is labelled good or bad", (_conversation, _label)),
-    Consumer("predictions", "conversations; a last answer is for comparison", (_question,)),
+    Consumer("predictions", "conversations; a last answer is for comparison", (_no_pair, _question)),
     Consumer(
         "questions",
         "one question with an id; caption and reference for the judge",

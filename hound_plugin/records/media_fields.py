@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hound_plugin.records import fields
-from hound_plugin.records.media_paths import is_image_path
+from hound_plugin.records.media_paths import cut_part, is_image_path
 from hound_plugin.records.record import Findings, Media, MediaKind, Words, shown
 
 _PATHS = ("path", "url", "video", "image", "video_url", "image_url", "file")
@@ -17,13 +18,18 @@ _PART_KEYS = frozenset((*_PATHS, "bytes", "type", *_PARTS))
 
 
 def read_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
-    """The clips or the images that a row's fields name; ``start`` and ``end`` of the row are applied."""
-    videos = _of_kind(row, fields.VIDEOS, "video", found) or _of_kind(row, fields.LAST_VIDEOS, "video", found)
+    """The clips or the images that a row's fields name, without ``start`` and ``end`` of the row."""
+    videos = _of_kind(row, fields.VIDEOS, "video", found)
     images = _of_kind(row, fields.IMAGES, "image", found)
     if videos and images:
         names = f"{shown(videos[0].names, 60)} and {shown(images[0].names, 60)}"
         found.problem("clip and image", "video", "clips or images in one row", Words(names))
-    return with_parts(videos or images, row, found)
+    return videos or images
+
+
+def read_last_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
+    """The clip of a row in which nothing else names media: its id."""
+    return _of_kind(row, fields.LAST_VIDEOS, "video", found)
 
 
 def _of_kind(row: Mapping[str, Any], names: tuple[str, ...], kind: MediaKind, found: Findings) -> tuple[Media, ...]:
@@ -43,8 +49,8 @@ def items_of(value: Any, kind: MediaKind, where: str, found: Findings) -> tuple[
     if not isinstance(value, list | tuple):
         one = _item(value, kind, where, found)
         return () if one is None else (one,)
-    if kind == "video" and value and all(isinstance(item, str) and is_image_path(item) for item in value):
-        return (Media("video", frames=tuple(value)),)
+    if kind == "video" and value and all(is_image_path(_path(item)) for item in value):
+        value = [value]  # the frames of one clip
     read = (_item(item, kind, where, found) for item in value)
     return tuple(item for item in read if item is not None)
 
@@ -54,46 +60,93 @@ def _item(value: Any, kind: MediaKind, where: str, found: Findings) -> Media | N
         value = os.fspath(value)
     if isinstance(value, str) and value.strip() and "\n" not in value:
         return Media(kind, value)
-    if isinstance(value, list | tuple) and kind == "video" and value and all(_is_path(item) for item in value):
-        return Media(kind, frames=tuple(_path(item) for item in value))
+    if isinstance(value, list | tuple) and kind == "video" and value and all(_path(item) for item in value):
+        return _clip_of_frames(value, where, found)
     if isinstance(value, Mapping):
         return item_of_mapping(value, kind, where, found)
     found.problem("media field", where, "a path, a list of paths, or an object with `path`", value)
     return None
 
 
-def _is_path(item: Any) -> bool:
-    return isinstance(_path(item), str) and bool(_path(item))
+def _path(item: Any) -> str:
+    """The path of a text or of ``{"path"}``; empty for anything else."""
+    path = item.get("path") if isinstance(item, Mapping) else item
+    path = os.fspath(path) if isinstance(path, os.PathLike) else path
+    return path if isinstance(path, str) else ""
 
 
-def _path(item: Any) -> Any:
-    return item.get("path") if isinstance(item, Mapping) and item.get("bytes") is None else item
+def _clip_of_frames(value: Sequence[Any], where: str, found: Findings) -> Media | None:
+    frames = []
+    for item in value:
+        frame = _item(item, "image", where, found)
+        if frame is not None and frame.bytes is not None:
+            found.problem("media field", where, "frames as paths", Words("bytes"))
+        frames.append(frame)
+    if any(frame is None or frame.bytes is not None for frame in frames):
+        return None
+    return Media("video", frames=tuple(frame.path for frame in frames if frame is not None))
 
 
 def item_of_mapping(value: Mapping[str, Any], kind: MediaKind, where: str, found: Findings) -> Media | None:
-    """``{"path", "bytes"}`` as `datasets` gives media, and ``{"video" | "image" | "url": path, "start", "end"}``."""
-    for name in value:
-        if value[name] in (None, "", False) or name in _PART_KEYS:
-            continue
-        if name in fields.REFUSED:
-            found.problem("not honoured", f"{where}.{name}", f"no `{name}`: {fields.REFUSED[name]}", value[name])
-        else:
-            found.unknown.append(f"{where}.{name}")
-    content = value.get("bytes")
+    """``{"path", "bytes"}`` as `datasets` gives media, and ``{"video" | "image" | "url": path, "start", "end"}``.
+
+    A path may be an object itself, ``{"video_url": {"url": path}}``; what stands in it counts as if beside it.
+    """
+    given = _flat(value, where, found)
+    if not look_at_keys(given, kind, where, found):
+        return None
+    paths = [given[name] for name in _PATHS if name in given]
+    content = given.get("bytes")
     if content is not None and not isinstance(content, bytes):
         found.problem("media field", f"{where}.bytes", "bytes", content)
         return None
-    paths = [value[name] for name in _PATHS if value.get(name) is not None]
-    path = paths[0].get("url", paths[0].get("path")) if paths and isinstance(paths[0], Mapping) else (paths or [""])[0]
-    if isinstance(path, list | tuple) and path and all(isinstance(item, str) for item in path) and kind == "video":
-        read = Media(kind, frames=tuple(path))
-    elif isinstance(path, str) and (path or content is not None):
-        read = Media(kind, path, bytes=content)
-    else:
+    if any(path != paths[0] for path in paths[1:]):
+        found.problem("media twice", where, "one path", paths)
+        return None
+    if not paths and content is None:
         found.problem("media field", where, "an object with `path`, `url` or `bytes`", value)
         return None
-    (with_part,) = with_parts((read,), value, found, f"{where}.")
+    read = _item(paths[0], kind, where, found) if paths else Media(kind)
+    if read is None:
+        return None
+    if content is not None and read.frames:
+        found.problem("media field", where, "a list of frames or `bytes`", Words("both"))
+    (with_part,) = with_parts((replace(read, bytes=content),), given, found, f"{where}.")
     return with_part
+
+
+def names_media(value: Mapping[str, Any]) -> bool:
+    """Whether an object has a path, bytes, or a part of a clip."""
+    return any(name != "type" for name in _PART_KEYS & value.keys())
+
+
+def _flat(value: Mapping[str, Any], where: str, found: Findings) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, item in value.items():
+        inner = _flat(item, where, found) if name in _PATHS and isinstance(item, Mapping) else {name: item}
+        for key, given in inner.items():
+            if given in (None, ""):
+                continue
+            if key in flat and flat[key] != given:
+                found.problem("media twice", f"{where}.{key}", f"one `{key}`", [flat[key], given])
+            flat.setdefault(key, given)
+    return flat
+
+
+def look_at_keys(given: Mapping[str, Any], kind: MediaKind, where: str, found: Findings) -> bool:
+    """Note unknown and refused keys of an object that names media; whether all of them speak of this kind."""
+    is_whole = True
+    other = "image" if kind == "video" else "video"
+    for name, value in given.items():
+        if (name == "type" and isinstance(value, str) and other in value) or name in (other, f"{other}_url"):
+            article = {"video": "a clip", "image": "an image"}
+            found.problem("clip and image", f"{where}.{name}", f"what names {article[kind]}", value)
+            is_whole = False
+        elif name in fields.REFUSED and value is not False:
+            found.problem("not honoured", f"{where}.{name}", f"no `{name}`: {fields.REFUSED[name]}", value)
+        elif name not in _PART_KEYS and name not in fields.REFUSED and value is not False:
+            found.unknown_at(where, name)
+    return is_whole
 
 
 def with_parts(media: tuple[Media, ...], row: Mapping[str, Any], found: Findings, at: str = "") -> tuple[Media, ...]:
@@ -110,12 +163,14 @@ def with_parts(media: tuple[Media, ...], row: Mapping[str, Any], found: Findings
     elif media[0].kind == "image" or media[0].frames:
         what = "an image" if media[0].kind == "image" else "a list of frames"
         found.problem("part of a clip", where, "a video file: there is no clock", Words(what))
-    elif media[0].start is not None or media[0].end is not None:
-        found.problem("part of a clip", where, "one place that says it", Words("one in the row and one in its clip"))
+    elif media[0].start is not None or media[0].end is not None or cut_part(media[0].path)[1]:
+        found.problem(
+            "part of a clip", where, "one place that says it", Words(f"another part in {shown(media[0].path)}")
+        )
     elif (start or 0.0) >= (math.inf if end is None else end):
         found.problem("part of a clip", where, "`start` before `end`, in seconds", (start, end))
     else:
-        return (Media("video", media[0].path, bytes=media[0].bytes, start=start, end=end),)
+        return (replace(media[0], start=start, end=end),)
     return media
 
 

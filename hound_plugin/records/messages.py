@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any, Literal
 
 from hound_plugin.records import fields
-from hound_plugin.records.media_fields import item_of_mapping
+from hound_plugin.records.media_fields import item_of_mapping, look_at_keys, names_media
 from hound_plugin.records.placeholders import token_of
-from hound_plugin.records.record import Findings, Media, Turn, shown
+from hound_plugin.records.record import Findings, Media, Turn
 
 Speaker = Literal["user", "assistant", "system"]
 ROLES: dict[str, Speaker] = {
@@ -41,7 +42,7 @@ def text_of(value: Any) -> str | None:
     """A text; a number as it is written. None for anything else."""
     if isinstance(value, str):
         return value
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else None
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None
 
 
 def read_messages(value: Any, where: str, found: Findings) -> Conversation:
@@ -64,10 +65,14 @@ def _read_message(item: Mapping[str, Any], at: str, conversation: Conversation, 
     if role is None:
         found.problem("role", at, f"a role out of {', '.join(ROLES)}", named)
         return
-    content = item["content"] if item.get("value") is None and "content" in item else item.get("value")
+    content = item.get("value") if item.get("value") is not None else item.get("content")
+    before = len(conversation.inline)
     text = _content(content, at, conversation, found)
     if text is None:
         return
+    if role != "user" and len(conversation.inline) > before:
+        paths = [item.path for item in conversation.inline[before:]]
+        found.problem("content part", at, "media in questions only", paths)
     if role == "system":
         if conversation.turns:
             found.problem("system", at, "a system prompt before the first turn only", text)
@@ -82,10 +87,12 @@ def _check_keys(item: Mapping[str, Any], at: str, found: Findings) -> None:
     for name, value in item.items():
         if name in fields.IN_MESSAGES or value in (None, "", [], {}):
             continue
-        if name in fields.REFUSED and not (name in ("loss", "weight") and value in (True, 1)):
+        if name in (*fields.VIDEOS, *fields.IMAGES):
+            found.problem("media field", f"{at}.{name}", "media in content parts, or in fields of the row", value)
+        elif name in fields.REFUSED and not (name in ("loss", "weight") and value in (True, 1)):
             found.problem("not honoured", f"{at}.{name}", f"no `{name}`: {fields.REFUSED[name]}", value)
         elif not fields.is_neutral(name) and name not in fields.REFUSED:
-            found.unknown.append(f"{at.partition('[')[0]}[].{name}")
+            found.unknown_at(at, name)
     for first, second in (("from", "role"), ("value", "content")):
         if item.get(first) is not None and item.get(second) is not None and item[first] != item[second]:
             found.problem("turn", f"{at}.{second}", f"the same as `{first}`", item[second])
@@ -108,23 +115,36 @@ def _part(part: Any, at: str, conversation: Conversation, found: Findings) -> st
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if kind in _TEXT_PARTS and isinstance(part.get("text"), str):
+    if (kind is None or kind in _TEXT_PARTS) and isinstance(part, Mapping) and isinstance(part.get("text"), str):
+        _look_at_text_part(part, at, found)
         return str(part["text"])
     match = _MEDIA_PART.fullmatch(kind) if isinstance(kind, str) else None
-    if match is None and isinstance(part, Mapping) and kind is None:  # {"video": path}, {"text": text}
-        if isinstance(part.get("text"), str):
-            return str(part["text"])
+    if match is None and isinstance(part, Mapping) and kind is None:  # {"video": path}
         match = next((_MEDIA_PART.fullmatch(name) for name in part if _MEDIA_PART.fullmatch(name)), None)
     if match is None:
         found.problem("content part", at, "a part of type text, video, video_url, image or image_url", part)
         return None
     medium: Any = match[1]
     without = {name: value for name, value in part.items() if name != "type" and value is not None}
-    if without:  # a part without a path stands for the row's next clip
+    if not names_media(without):  # it stands for the row's next clip
+        look_at_keys(without, medium, at, found)
+    else:
         item = item_of_mapping(without, medium, at, found)
         if item is not None:
             conversation.inline.append(item)
     return token_of(medium)
+
+
+def _look_at_text_part(part: Mapping[str, Any], at: str, found: Findings) -> None:
+    for name, value in part.items():
+        if name in ("type", "text") or value in (None, "", [], {}) or fields.is_neutral(name):
+            continue
+        if _MEDIA_PART.fullmatch(name):
+            found.problem("content part", f"{at}.{name}", "a text and media in parts of their own", value)
+        elif name in fields.REFUSED:
+            found.problem("not honoured", f"{at}.{name}", f"no `{name}`: {fields.REFUSED[name]}", value)
+        else:
+            found.unknown_at(at, name)
 
 
 def read_history(value: Any, where: str, found: Findings) -> list[Turn]:
@@ -142,54 +162,3 @@ def read_history(value: Any, where: str, found: Findings) -> list[Turn]:
             continue
         turns += [Turn("user", str(texts[0])), Turn("assistant", str(texts[1]))]
     return turns
-
-
-def read_options(value: Any, where: str, found: Findings) -> dict[str, str]:
-    """Choices of a question by their letters: ``["a ball", ...]``, ``["A. a ball", ...]`` or ``{"A": "a ball"}``."""
-    if isinstance(value, Mapping):
-        pairs: Sequence[tuple[Any, Any]] = [(key, item) for key, item in value.items() if item is not None]
-    elif isinstance(value, list | tuple):
-        pairs = [(chr(ord("A") + number), item) for number, item in enumerate(value)]
-    else:
-        pairs = []
-    texts = {str(key): text_of(item) for key, item in pairs}
-    if not 2 <= len(texts) <= 26 or any(text is None or not text.strip() for text in texts.values()):
-        found.problem("options", where, "two or more choices, each a text", value)
-        return {}
-    options = {}
-    for key, text in texts.items():
-        letter = re.match(rf"\s*\(?{re.escape(key)}\s*[.):]\s*", str(text))
-        options[key] = str(text)[letter.end() :] if letter else str(text)
-    return options
-
-
-def with_options(question: str, options: Mapping[str, str]) -> str:
-    """A question that shows its choices, one a line; one that shows all of them already stays as it is."""
-    if all(text in question for text in options.values()):
-        return question
-    return "\n".join([question.rstrip(), *(f"{key}. {text}" for key, text in options.items())])
-
-
-def answer_with_text(answer: Any, options: Mapping[str, str], where: str, found: Findings) -> str | None:
-    """The chosen option as ``A. a ball``: from its letter, its number from 0, or its text.
-
-    An answer that is more than a choice (a sentence) stays as it is.
-    """
-    text = text_of(answer)
-    if isinstance(answer, int) and not isinstance(answer, bool) and str(answer) not in options:
-        if not 0 <= answer < len(options):
-            found.problem("options", where, f"a number from 0 to {len(options) - 1}", answer)
-            return None
-        key = list(options)[answer]
-        return f"{key}. {options[key]}"
-    if text is None:
-        found.problem("answer", where, "a text", answer)
-        return None
-    bare = text.strip().strip("().: ")
-    for key, option in options.items():
-        if bare.casefold() in (key.casefold(), option.strip().casefold()):
-            return f"{key}. {option}"
-    if len(bare) <= 2 or shown(bare) == "''":
-        found.problem("options", where, f"one of {', '.join(options)}", answer)
-        return None
-    return text

@@ -8,7 +8,7 @@ from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.messages import Conversation, read_messages, text_of
-from hound_plugin.records.record import Findings, Turn, Words
+from hound_plugin.records.record import Findings, Media, Turn, Words
 
 _REJECTED = (*fields.REJECTED, fields.REJECTED_MESSAGES)
 _FIELDS = frozenset((*fields.CHOSEN, *_REJECTED))
@@ -24,12 +24,22 @@ class Pair:
     is_pair: bool = False
 
 
+@dataclass(frozen=True)
+class _Side:
+    """The conversation that ends with one of the answers, and what stands in it beside its turns."""
+
+    turns: list[Turn]
+    systems: list[str]
+    inline: list[Media]
+
+
 def read_pair(row: Mapping[str, Any], base: Conversation, found: Findings) -> Pair:
     """The pair of a row, from answers as texts, messages or whole conversations.
 
     Args:
         row: the row.
-        base: its conversation; ms-swift's ends with the chosen answer.
+        base: its conversation; ms-swift's ends with the chosen answer. Gets the system prompt and the media that only
+            the answers' conversations name.
         found: takes the problems: answers that differ in turns, end with the user, are equal or blank.
     """
     if row.keys().isdisjoint(_FIELDS):
@@ -41,19 +51,22 @@ def read_pair(row: Mapping[str, Any], base: Conversation, found: Findings) -> Pa
     if not rejected_name:
         found.problem("no rejected", "rejected", "two answers to compare", Words("`chosen` alone"))
     turns = list(base.turns)
+    chosen = rejected = _Side(turns, base.systems, base.inline)
     if chosen_name:
         chosen = _whole(row[chosen_name], chosen_name, turns, base, found)
     elif turns and turns[-1].role == "assistant":  # ms-swift
-        chosen, turns = turns, turns[:-1]
+        turns = turns[:-1]
     else:
         found.problem("no chosen", "chosen", "two answers to compare", Words(f"`{rejected_name}` alone"))
-        chosen = []
-    rejected = _whole(row[rejected_name], rejected_name, turns, base, found) if rejected_name else []
+    if rejected_name:
+        rejected = _whole(row[rejected_name], rejected_name, turns, base, found)
     if len(found.problems) == before:
-        _look_at_answers(chosen, rejected, chosen_name or "messages", rejected_name, found)
+        _look_at_sides(chosen, rejected, rejected_name, found)
+        _look_at_answers(chosen.turns, rejected.turns, chosen_name or "messages", rejected_name, found)
     if len(found.problems) > before:
         return Pair(tuple(turns), "", "", is_pair=True)
-    return Pair(tuple(chosen[:-1]), chosen[-1].text, rejected[-1].text, is_pair=True)
+    base.systems, base.inline = [*base.systems, *chosen.systems], chosen.inline
+    return Pair(tuple(chosen.turns[:-1]), chosen.turns[-1].text, rejected.turns[-1].text, is_pair=True)
 
 
 def _look_for_two_fields(row: Mapping[str, Any], found: Findings) -> None:
@@ -63,30 +76,35 @@ def _look_for_two_fields(row: Mapping[str, Any], found: Findings) -> None:
             found.problem("answer twice", given[1], f"the same as in `{given[0]}`", row[given[1]])
 
 
-def _whole(value: Any, name: str, turns: list[Turn], base: Conversation, found: Findings) -> list[Turn]:
+def _whole(value: Any, name: str, turns: list[Turn], base: Conversation, found: Findings) -> _Side:
     """The conversation that ends with this answer."""
+    nothing = _Side([], base.systems, base.inline)
     if isinstance(value, list | tuple) and value and all(text_of(item) is not None for item in value):
         if len(value) > 1:
             found.problem("several answers", name, "one answer; write a row for each pair", value)
-            return []
+            return nothing
         value = value[0]
     text = text_of(value)
     if text is not None:
-        return [*turns, Turn("assistant", text)]
+        return _Side([*turns, Turn("assistant", text)], base.systems, base.inline)
     if isinstance(value, Mapping) and value.get("from", value.get("role")) is None:
         value = {**value, "role": "assistant"}
     if not isinstance(value, Mapping | list | tuple) or not value:
         found.problem("answer", name, "a text, a message or a list of messages", value)
-        return []
+        return nothing
     said = read_messages(value, name, found)
-    if said.inline:
-        paths = [item.path for item in said.inline]
-        found.problem("answer", name, "media in the conversation before the answers", paths)
-    if said.systems and said.systems != base.systems:
-        base.systems.extend(text for text in said.systems if text not in base.systems)
+    systems = said.systems or base.systems
     if said.turns and said.turns[0].role == "user" and turns and said.turns[: len(turns)] == turns:
-        return said.turns  # the whole conversation again
-    return [*turns, *said.turns]
+        return _Side(said.turns, systems, said.inline or base.inline)  # the whole conversation again
+    return _Side([*turns, *said.turns], systems, [*base.inline, *said.inline])
+
+
+def _look_at_sides(chosen: _Side, rejected: _Side, name: str, found: Findings) -> None:
+    if chosen.systems != rejected.systems:
+        found.problem("turns differ", name, "two answers under one system prompt", [chosen.systems, rejected.systems])
+    if chosen.inline != rejected.inline:
+        paths = [[item.path for item in side.inline] for side in (chosen, rejected)]
+        found.problem("turns differ", name, "two answers to the same clip or image", paths)
 
 
 def _look_at_answers(chosen: list[Turn], rejected: list[Turn], one: str, other: str, found: Findings) -> None:

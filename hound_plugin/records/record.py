@@ -6,6 +6,7 @@ A :class:`Record` holds texts as they were written. Placeholders are those of it
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -135,6 +136,10 @@ class Findings:
     def problem(self, name: str, where: str, expected: str, found: object) -> None:
         """Add a problem in the form ``expected ..., found ...``."""
         self.problems.append(Problem(name, where, f"expected {expected}, found {shown(found)}"))
+
+    def unknown_at(self, where: str, name: str) -> None:
+        """Add a field of an object inside the row that nobody knows; the same in every turn."""
+        self.unknown.append(f"{re.sub(r'[0-9]+(?=])', '', where)}.{name}")
 
     def note(self, text: str) -> None:
         """Add a note."""

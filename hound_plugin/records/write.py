@@ -15,7 +15,7 @@ def to_row(record: Record) -> dict[str, Any]:
     """``{"id", "video" | "image", "conversations"}``; of pairs ``prompt``, ``chosen`` and ``rejected``.
 
     Raises:
-        DataError: media as bytes, which JSON cannot hold.
+        DataError: media as bytes, which JSON cannot hold; or several clips that a reader would take for frames.
     """
     row: dict[str, Any] = {"id": record.id, **_media(record.media)}
     turns = [{"from": ROLES[turn.role], "value": turn.text} for turn in record.turns]
@@ -42,6 +42,9 @@ def _media(media: tuple[Media, ...]) -> dict[str, Any]:
     if any(item.bytes is not None for item in media):
         raise DataError("media as bytes cannot be written as JSON: extract them to files first")
     if len(media) > 1:
+        as_frames = [item for item in media if item.kind == "video" and is_image_path(item.path) and not _part(item)]
+        if len(as_frames) == len(media):
+            raise DataError("clips whose names end like pictures cannot be told from the frames of one: rename them")
         return {media[0].kind: [_item(item) for item in media]}
     (item,) = media
     if not item.frames:
@@ -54,8 +57,7 @@ def _item(item: Media) -> Any:
     if item.frames:
         return list(item.frames)
     part = _part(item)
-    looks_like_a_frame = item.kind == "video" and is_image_path(item.path)
-    return {"path": item.path, **part} if part or looks_like_a_frame else item.path
+    return {"path": item.path, **part} if part else item.path
 
 
 def _part(item: Media) -> dict[str, float]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,10 +16,11 @@ from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.media_paths import cut_part, find_media, with_part
 from hound_plugin.records.parse import parse, row_id
+from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
 
-_PLACEHOLDER = re.compile(r"\s*<(?:video|image)>\s*")
 SHOWN = 5
+OF_A_PAIR = "of a pair the question is read, and not its two answers"
 
 
 @dataclass(frozen=True)
@@ -114,19 +114,21 @@ def _read(
     problems = [*parsed.problems, *(check(record, "questions") if record is not None else ())]
     if record is None or problems:
         return None, problems
-    report.add_notes(parsed.notes, parsed.unknown)
+    report.add_notes([*parsed.notes, *([OF_A_PAIR] if record.is_pair else [])], parsed.unknown)
     if record.id in seen:
         return None, [Problem("id twice", "id", f"expected an id of its own, found that of row {seen[record.id]}")]
     seen[record.id] = row.number
     media, paths = _media(record, media_dir, problems)
-    asked = _PLACEHOLDER.sub(" ", record.questions[-1]).strip()
+    asked = record.questions[-1]
+    for token in {token_of(item.kind) for item in record.media}:
+        asked = asked.replace(token, "")  # as in training
     answers = [turn.text for turn in record.turns if turn.role == "assistant"]
     question = Question(
         id=record.id,
         medium=record.media[0].kind if record.media else "",
         media=media,
         paths=paths,
-        text=asked,
+        text=asked.strip(),
         caption=record.caption.strip(),
         reference=(record.reference or (answers[-1] if answers else "")).strip(),
         source=record.source,
@@ -139,9 +141,12 @@ def _media(record: Record, media_dir: str | None, problems: list[Problem]) -> tu
     if not record.media:
         return None, None
     (item,) = record.media
-    names = [with_part(item.path, item.start, item.end)] if not item.frames else list(item.frames)
-    if item.bytes is not None:
-        names = [as_file(item)]
+    names = list(item.frames)
+    try:
+        names = names or [with_part(as_file(item) if item.bytes is not None else item.path, item.start, item.end)]
+    except DataError as error:
+        problems.append(Problem("part of a clip", "start", str(error)))
+        return None, None
     found = [find_media(name, media_dir) for name in names]
     if None in found:
         gone = names[found.index(None)]

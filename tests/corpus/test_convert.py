@@ -158,7 +158,7 @@ def test_shapes(shape: str) -> None:
         ),
         (
             {"video": "c", "question": "What?", "answer": "A.", "output": "B."},
-            r"two answers \(`output`\): expected the same as in `answer`, found 'B\.'$",
+            r"field twice \(`output`\): expected the same as in `answer`, found 'B\.'$",
         ),
         (
             {"video": "c", "conversations": turns("What?", "A."), "response": "B."},

@@ -248,9 +248,9 @@ def test_parts_of_clips(tmp_path: Path) -> None:
     ]
     rows = [*(conversation(name, index) for index, name in enumerate(names)), conversation("one.jpg#t=1", 9, "image")]
     path = write(tmp_path / "rows.jsonl", rows)
-    exists = {"part of a clip": 2, "media missing": 2}
+    exists = {"part of a clip": 3, "media missing": 2}  # backwards, of a folder, of an image
     assert validate(path, Options(str(root), "exists")).problems == exists
-    opened = {"part of a clip": 2, "media missing": 2, "no frame": 1, "media damaged": 1}
+    opened = {"part of a clip": 3, "media missing": 2, "no frame": 1}
     assert validate(path, Options(str(root), "open")).problems == opened
     assert run_cli(path, "--media-dir", root, "--fix-paths") == 1
     fixed = [json.loads(line) for line in (tmp_path / "rows.fixed.jsonl").read_text().splitlines()]

@@ -56,7 +56,7 @@ class Host:
         self.template = get_template_and_fix_tokenizer(tokens["tokenizer"], data)
         self.tokenizer, self.processor = tokens["tokenizer"], tokens["processor"]
         module = get_dataset(self.template, model, data, training, stage="rm" if stage == "dpo" else stage, **tokens)
-        return module["train_dataset"]
+        return module["train_dataset" if "train_dataset" in module else "eval_dataset"]
 
     def unexpand(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
         """Runs of placeholder ids as the original's single ones, and the labels at the places that are left."""
@@ -264,23 +264,23 @@ def turns(*texts: str) -> list[dict[str, str]]:
     ("record", "error", "message"),
     [
         (video_record(video="nowhere"), MediaError, r"(?s)'bad.jsonl'.*row 2, id 'r'.*'nowhere' under media_dir"),
-        (video_record(conversations=None), DataError, r"row 2.*`conversations`: expected a conversation.*found None"),
+        (video_record(conversations=None), DataError, r"row 2.*`conversations`: expected a question with its answer, found none"),
         (
             video_record(conversations=turns("Q?", "A.")),
             PlaceholderError,
-            r"expected <video> in a question.*`hound corpus convert` puts it in, found 'none'",
+            r"expected <video> in a question.*`hound corpus convert` puts it in, found none",
         ),
         (video_record(conversations=turns("<video>Q", "A", "<video>R", "B")), PlaceholderError, r"found 2"),
         (
             video_record(conversations=turns("<video>\nQ?", "")),
             DataError,
-            "`conversations`: expected a text in every answer, found ''",
+            "`conversations`: expected a text in every answer",
         ),
         (video_record(conversations=turns("<video>\nQ?")), DataError, "an answer behind the last question"),
         (
             video_record(conversations=[{"from": "system", "value": "x"}]),
             DataError,
-            "expected a conversation, or a question with its answer",
+            "expected a question with its answer",
         ),
         (video_record(image="img_wide.jpg"), DataError, "clips or images in one row"),
         ({"id": "r", "conversations": turns("<image>\nQ?", "A")}, PlaceholderError, "1 and no media"),

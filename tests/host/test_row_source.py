@@ -341,7 +341,7 @@ def test_a_hub_data_set_is_read_as_text(changes: Row, host: Host, monkeypatch: p
         hub.files["me/mine"] = files
         (host.folder / "hub").rename(host.folder / "old")
         with pytest.raises(
-            DataError, match=r"'me/mine', train-2.jsonl, row 4, id '7': .conversations.: expected a conversation"
+            DataError, match=r"'me/mine', train-2.jsonl, row 4, id '7': .conversations.: expected a list of messages"
         ):
             list(host.load("sft", "mine", **changes))
 
@@ -407,7 +407,7 @@ def test_texts_are_those_of_the_file(tmp_path: Path) -> None:
     found = list(read_texts(file))
     assert found[:3] == [(1, '{"a": 1.50, "a": "\\ud800"}'), (3, "{}"), (4, "no")]
     assert found[3][0] == 5
-    assert found[3][1].startswith("a line of more than 16.8 MB")
+    assert found[3][1].startswith("\x00a line of more than 16.8 MB")
     assert len(found[3][1]) < 300
     assert found[4:] == [(6, '{"b": 2}')]
 

@@ -26,7 +26,6 @@ MEDIA: dict[str, tuple[Media, ...]] = {
     "pictures without endings": (Media("video", frames=("b/1", "b/2")),),
     "a clip named like a picture": (Media("video", "b.jpg"),),
     "two clips": (Media("video", "a.mp4"), Media("video", "b.mp4")),
-    "two clips named like pictures": (Media("video", "a.jpg"), Media("video", "b.jpg")),
     "two parts": (Media("video", "a.mp4", start=1.0), Media("video", "a.mp4", start=2.0, end=3.0)),
     "two lists": (Media("video", frames=("1.jpg", "2.jpg")), Media("video", frames=("3", "4"))),
     "a list and a clip": (Media("video", frames=("1.jpg", "2.jpg")), Media("video", "b.mp4")),
@@ -97,3 +96,8 @@ def test_our_own_shape() -> None:
 def test_bytes_cannot_be_written() -> None:
     with pytest.raises(DataError, match="media as bytes cannot be written as JSON: extract them to files first"):
         to_row(Record("1", (Media("image", "a.png", bytes=b"x"),)))
+
+
+def test_clips_that_would_be_read_as_frames_cannot_be_written() -> None:
+    with pytest.raises(DataError, match="cannot be told from the frames of one: rename them"):
+        to_row(Record("1", (Media("video", "a.jpg"), Media("video", "b.jpg"))))
