@@ -102,7 +102,10 @@ class HoundDatasetConverter(DatasetConverter):
         for setting, (default, field) in _COLUMNS.items():
             name = getattr(self.dataset_attr, setting, None)
             if name and name != default and name != field and name in row:
-                row = {field: row[name], **{key: value for key, value in row.items() if key not in (name, field)}}
+                others = {key: value for key, value in row.items() if key not in (name, field)}
+                if row.get(field) is not None:  # nobody reads it then: counted as such
+                    others[f"{field} beside {name}"] = row[field]
+                row = {field: row[name], **others}
         return row
 
     def _row(self, record: Record, media: list[str | list[str]]) -> dict[str, Any]:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 IDS = ("id", "idx", "question_id", "sample_id", "uid", "qid")
 VIDEOS = ("video", "videos", "video_path", "video_name", "clip")
 IMAGES = ("image", "images", "frame", "image_path", "image_file")
@@ -68,3 +71,16 @@ IN_MESSAGES = frozenset(("from", "role", "value", "content", "name", "id", "type
 def is_neutral(name: str) -> bool:
     """Whether a field is known and has no effect on training."""
     return name in NEUTRAL or name.endswith(NEUTRAL_ENDS)
+
+
+def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
+    """What the first filled field of these names holds; None where there is none."""
+    name = first_name(row, names)
+    return row[name] if name else None
+
+
+def first_name(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
+    """The first of these fields that says something; empty where there is none."""
+    if row.keys().isdisjoint(names):
+        return ""
+    return next((name for name in names if row.get(name) not in (None, "", [], {})), "")

@@ -15,9 +15,10 @@ from dataclasses import replace
 from typing import Any
 
 from hound_plugin.records import fields
+from hound_plugin.records.conversation import read_conversation
 from hound_plugin.records.media_fields import read_last_media, read_media, with_parts
-from hound_plugin.records.messages import Conversation, read_history, read_messages, text_of
-from hound_plugin.records.options import answer_with_text, look_at_options, read_options, with_options
+from hound_plugin.records.messages import Conversation, text_of
+from hound_plugin.records.options import answer_with_text, look_at_options, read_options
 from hound_plugin.records.pairs import Pair, read_pair
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN, token_of
 from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, Words, shown
@@ -48,9 +49,9 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     _look_at_names(row, found)
     media = read_media(row, found)
     options, caption = _options(row, found), _caption(row, found)
-    conversation = _conversation(row, options, found)
+    conversation = read_conversation(row, options, found)
     pair = _with_choices(read_pair(row, conversation, found), options, found)
-    look_at_options(options, pair.turns, _first_name(row, fields.OPTIONS), found)
+    look_at_options(options, pair.turns, fields.first_name(row, fields.OPTIONS), found)
     media = _with_inline(media, conversation.inline, found) or read_last_media(row, found)
     media = with_parts(media, row, found)
     turns = _without_greeting(pair.turns, found)
@@ -79,18 +80,6 @@ def parse(row: Mapping[str, Any]) -> Parsed:
 
 def _without_nulls(row: Mapping[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in row.items() if value is not None}
-
-
-def _first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """What the first filled field of these names holds; None where there is none."""
-    name = _first_name(row, names)
-    return row[name] if name else None
-
-
-def _first_name(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    if row.keys().isdisjoint(names):
-        return ""
-    return next((name for name in names if row.get(name) not in (None, "", [], {})), "")
 
 
 def _unpacked(row: dict[str, Any], found: Findings) -> dict[str, Any]:
@@ -135,7 +124,7 @@ def row_id(row: Mapping[str, Any] | None) -> str:
 
 
 def _identity(row: Mapping[str, Any], found: Findings) -> str:
-    name = _first_name(row, fields.IDS)
+    name = fields.first_name(row, fields.IDS)
     if row.get(name, "") == "":
         return ""
     text = text_of(row[name])
@@ -174,147 +163,36 @@ def _label(row: Mapping[str, Any]) -> tuple[bool | None, str]:
 def _reference(row: Mapping[str, Any], is_pair: bool, found: Findings) -> str:
     compared = any(row.get(name) is not None for name in fields.CHOSEN)
     names = (*fields.REFERENCES, *(fields.ANSWERS if is_pair and compared else ()))
-    value = _first(row, names)
+    value = fields.first(row, names)
     if value is None:
         return ""
     text = text_of(value)
     if text is None:
-        found.problem("reference", _first_name(row, names), "a text", value)
+        found.problem("reference", fields.first_name(row, names), "a text", value)
     return text or ""
 
 
 def _source(row: Mapping[str, Any], found: Findings) -> str:
-    value = _first(row, fields.SOURCES)
+    value = fields.first(row, fields.SOURCES)
     if value is not None and text_of(value) is None:
-        found.unknown.append(_first_name(row, fields.SOURCES))
+        found.unknown.append(fields.first_name(row, fields.SOURCES))
     return text_of(value) or ""
 
 
 def _options(row: Mapping[str, Any], found: Findings) -> dict[str, str]:
-    value = _first(row, fields.OPTIONS)
-    return {} if value is None else read_options(value, _first_name(row, fields.OPTIONS), found)
-
-
-# --- conversations
-
-
-def _conversation(row: Mapping[str, Any], options: Mapping[str, str], found: Findings) -> Conversation:
-    """The row's turns, from messages or from a question with its answer."""
-    lists = [name for name in (*fields.CONVERSATIONS, *fields.QUESTIONS) if isinstance(row.get(name), list | tuple)]
-    lists = [name for name in lists if len(row[name])]
-    for name in fields.CONVERSATIONS:
-        if name not in lists and row.get(name) not in (None, "", [], {}):
-            found.problem("conversation", name, "a list of messages", row[name])
-    if not lists:
-        return _from_texts(row, options, found)
-    conversation = read_messages(row[lists[0]], lists[0], found)
-    for name in lists[1:]:
-        if row[name] != row[lists[0]]:
-            found.problem("two conversations", name, f"the same as in `{lists[0]}`", row[name])
-    _look_at_question_beside(row, conversation, found)
-    return conversation
-
-
-def _look_at_question_beside(row: Mapping[str, Any], conversation: Conversation, found: Findings) -> None:
-    """A question or an answer beside a conversation must be one of its turns: both cannot be honoured."""
-    if found.problems and not conversation.turns:
-        return  # nothing to compare with: it cannot be read, and says so
-    for name in fields.QUESTIONS:
-        if isinstance(row.get(name), list | tuple | None):
-            continue  # a list is a conversation
-        text = text_of(row[name])
-        if text is None or (text.strip() and _bare(text) not in {_bare(turn.text) for turn in conversation.turns}):
-            found.problem("two questions", name, "a question of the conversation", row[name])
-    if row.get(fields.HISTORY) not in (None, "", []):
-        found.problem("history", fields.HISTORY, "earlier turns in the conversation itself", row[fields.HISTORY])
-    more = row.get(fields.MORE_OF_QUESTION)
-    if more not in (None, [], {}) and not (isinstance(more, str) and not more.strip()):
-        found.problem("input", fields.MORE_OF_QUESTION, "it in a turn of the conversation", more)
-    if not any(name in row for name in fields.CHOSEN):  # beside a pair an answer is the reference
-        _add_answer_beside(row, conversation, found)
-
-
-def _add_answer_beside(row: Mapping[str, Any], conversation: Conversation, found: Findings) -> None:
-    """An answer in a field of its own belongs behind a last question, or is said in the conversation already."""
-    name = _answer_name(row)
-    text = None if name is None else text_of(row[name])
-    if name is None or any(turn.role == "assistant" and turn.text == text for turn in conversation.turns):
-        return
-    if text is not None and conversation.turns and conversation.turns[-1].role == "user":
-        conversation.turns.append(Turn("assistant", text))
-    else:
-        found.problem("two answers", name, "an answer of the conversation, or none beside it", row[name])
-
-
-def _answer_name(row: Mapping[str, Any]) -> str | None:
-    """The field of the answer: the first that says something, or that is there."""
-    given = [name for name in fields.ANSWERS if name in row]
-    return next((name for name in given if row[name] != ""), given[0] if given else None)
-
-
-def _bare(text: str) -> str:
-    return text.replace(VIDEO_TOKEN, "").replace(IMAGE_TOKEN, "").strip()
+    value = fields.first(row, fields.OPTIONS)
+    return {} if value is None else read_options(value, fields.first_name(row, fields.OPTIONS), found)
 
 
 def _caption(row: Mapping[str, Any], found: Findings) -> str:
     names = (*fields.CAPTIONS, fields.TEXT)
-    value = _first(row, names)
+    value = fields.first(row, names)
     if value is None:
         return ""
     if not isinstance(value, str):
-        found.problem("caption", _first_name(row, names), "a text", value)
+        found.problem("caption", fields.first_name(row, names), "a text", value)
         return ""
     return value
-
-
-def _from_texts(row: Mapping[str, Any], options: Mapping[str, str], found: Findings) -> Conversation:
-    conversation = Conversation()
-    if row.get(fields.HISTORY) not in (None, "", []):
-        conversation.turns += read_history(row[fields.HISTORY], fields.HISTORY, found)
-    asked = [name for name in fields.QUESTIONS if row.get(name) not in (None, "")]
-    if not asked:
-        _look_at_answer_alone(row, found)
-        return conversation
-    texts = {name: text_of(row[name]) for name in asked}
-    if None in texts.values():
-        found.problem("question", asked[0], "a text, or a list of messages", row[asked[0]])
-        return conversation
-    if len({_bare(str(text)) for text in texts.values()}) > 1:
-        found.problem("two questions", asked[1], f"the same as in `{asked[0]}`", row[asked[1]])
-    question = str(texts[asked[0]])
-    more = row.get(fields.MORE_OF_QUESTION)
-    if more not in (None, ""):
-        if isinstance(more, str):
-            question = f"{question}\n{more}" if more.strip() else question
-        else:
-            found.problem("input", fields.MORE_OF_QUESTION, "a text", more)
-    conversation.turns.append(Turn("user", with_options(question, options) if options else question))
-    _add_answer(row, options, conversation, found)
-    return conversation
-
-
-def _look_at_answer_alone(row: Mapping[str, Any], found: Findings) -> None:
-    is_pair = any(name in row for name in (*fields.CHOSEN, *fields.REJECTED, fields.REJECTED_MESSAGES))
-    for name in (fields.MORE_OF_QUESTION, *(() if is_pair else fields.ANSWERS)):
-        if row.get(name) not in (None, "", []):
-            found.problem("no question", name, f"a question ({', '.join(fields.QUESTIONS)}) beside it", row[name])
-
-
-def _add_answer(row: Mapping[str, Any], options: Mapping[str, str], to: Conversation, found: Findings) -> None:
-    name = next((name for name in fields.ANSWERS if name in row), None)
-    if name is None or any(field in row for field in fields.CHOSEN):
-        return  # beside a pair an answer is the reference
-    value = row[name]
-    if isinstance(value, list | tuple) and len(value) == 1:
-        value = value[0]
-    if isinstance(value, Mapping):
-        to.turns += read_messages(value, name, found).turns
-        return
-    text = answer_with_text(value, options, name, found) if options else text_of(value)
-    if text is not None:
-        to.turns.append(Turn("assistant", text))
-    elif not options:
-        found.problem("answer", name, "one text", value)
 
 
 # --- media and placeholders

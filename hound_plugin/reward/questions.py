@@ -20,6 +20,7 @@ from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
 
 SHOWN = 5
+TWO_REFERENCES = "an answer beside a `reference` is not used"
 OF_A_PAIR = "of a pair the question is read, and not its two answers"
 
 
@@ -114,7 +115,10 @@ def _read(
     problems = [*parsed.problems, *(check(record, "questions") if record is not None else ())]
     if record is None or problems:
         return None, problems
-    report.add_notes([*parsed.notes, *([OF_A_PAIR] if record.is_pair else [])], parsed.unknown)
+    answers = [turn.text.strip() for turn in record.turns if turn.role == "assistant"]
+    unused = record.reference and answers and record.reference.strip() != answers[-1]
+    notes = [*([OF_A_PAIR] if record.is_pair else []), *([TWO_REFERENCES] if unused else [])]
+    report.add_notes([*parsed.notes, *notes], parsed.unknown)
     if record.id in seen:
         return None, [Problem("id twice", "id", f"expected an id of its own, found that of row {seen[record.id]}")]
     seen[record.id] = row.number
@@ -122,7 +126,6 @@ def _read(
     asked = record.questions[-1]
     for token in {token_of(item.kind) for item in record.media}:
         asked = asked.replace(token, "")  # as in training
-    answers = [turn.text for turn in record.turns if turn.role == "assistant"]
     question = Question(
         id=record.id,
         medium=record.media[0].kind if record.media else "",

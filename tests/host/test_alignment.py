@@ -146,3 +146,12 @@ def test_a_bad_answer_in_supervised_training_is_said(host: Host, caplog: pytest.
     with caplog.at_level("INFO"):
         assert len(host.load("sft", "kto")) == 2
     assert "`label: false` has no effect on supervised training, which learns every answer (1 rows)" in caplog.text
+
+
+def test_a_field_that_columns_puts_aside_is_counted(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    row = {"id": "1", "clip_name": "clip_short", "videos": ["clip_long"], "conversations": turns("<video>\nQ?", "A.")}
+    write_dataset(host.folder / "data", "named", [row], columns={"videos": "clip_name"})
+    with caplog.at_level("INFO"):
+        (read,) = host.load("sft", "named")
+    assert [Path(path).name for path in read["videos"]] == ["clip_short"]
+    assert "`videos beside clip_name` (1)" in caplog.text

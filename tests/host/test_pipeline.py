@@ -264,11 +264,11 @@ def turns(*texts: str) -> list[dict[str, str]]:
     ("record", "error", "message"),
     [
         (video_record(video="nowhere"), MediaError, r"(?s)'bad.jsonl'.*row 2, id 'r'.*'nowhere' under media_dir"),
-        (video_record(conversations=None), DataError, r"row 2.*`conversations`: expected a question with its answer, found none"),
+        (video_record(conversations=None), DataError, r"row 2.*`conversations`: expected a question with its answer"),
         (
             video_record(conversations=turns("Q?", "A.")),
             PlaceholderError,
-            r"expected <video> in a question.*`hound corpus convert` puts it in, found none",
+            r"expected <video> in a question.*`hound corpus convert` puts it in",
         ),
         (video_record(conversations=turns("<video>Q", "A", "<video>R", "B")), PlaceholderError, r"found 2"),
         (

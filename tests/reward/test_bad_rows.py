@@ -208,3 +208,17 @@ def test_ranking_says_what_is_left_out(
     recipe.write_text(json.dumps({**values, **SKIP}))
     assert cli.main(["reward", "rank", str(recipe), "--policy", "none", "--reference", "none"]) != 0  # no such model
     assert "warning: 4 of 12 rows of" in capsys.readouterr().err
+
+
+def test_an_answer_beside_a_reference_is_said(questions_file: Path) -> None:
+    from hound_plugin.records.bad_rows import RowReport
+    from hound_plugin.reward.questions import TWO_REFERENCES
+
+    values = rows(questions_file)
+    values[2]["answer"] = "Another one."
+    values[5]["answer"] = values[5]["reference"]
+    write_rows(questions_file, values)
+    report = RowReport("questions")
+    read = read_questions(questions_file, str(questions_file.parent / "clips"), report=report)
+    assert read[2].reference == values[2]["reference"]
+    assert report.notes[TWO_REFERENCES] == 1
