@@ -25,7 +25,7 @@ from hound_plugin.host.converter import HoundDatasetConverter
 from hound_plugin.host.row_source import FILE, NUMBER
 from hound_plugin.host.settings_state import settings
 from hound_plugin.host.typed import ALIGNED, Encoded, undecoded
-from hound_plugin.records.bad_rows import LIST, Place, RowReport, to_lines
+from hound_plugin.records.bad_rows import LIST, Place, RowReport, error_of, to_lines
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.record import Problem
 
@@ -36,6 +36,8 @@ FEATURES = Features({**ALIGNED, PROBLEMS: Value("string"), REMARKS: Value("strin
 _FORMAT = 1  # raise it when the aligned form of a row changes
 _STREAMED = 16  # rows of a stream that are looked at together
 _FREE = 10  # bad rows of a stream before their share counts: a stream has no length
+_run: list[Any] = []  # the arguments of the training whose data sets are read
+_found: list[tuple[RowReport, Dataset]] = []  # data sets of the run with bad rows
 HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
 
 
@@ -125,9 +127,10 @@ class _Collected:
 def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
     """The host's ``align_dataset`` for our format; other formats pass through when their columns were checked.
 
+    Rows that cannot be used are taken out; :func:`settle` says what becomes of the run when all data sets were read.
+
     Raises:
-        DataError: ``dataset_info.json`` names columns that the rows do not have; or rows cannot be used, and
-            ``hound.on_bad_rows`` or ``hound.max_bad_rows`` says to stop.
+        DataError: ``dataset_info.json`` names columns that the rows do not have; or a stream has a bad row.
     """
     dataset = undecoded(dataset) if dataset_attr.formatting == "hound" else dataset
     check_columns(dataset, dataset_attr)
@@ -138,10 +141,10 @@ def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_ar
     aligned = original(stand_in, dataset_attr, data_args, training_args)
     if isinstance(aligned, IterableDataset):
         return aligned
-    return _settled(aligned, f"dataset {dataset_attr.dataset_name!r}", training_args)
+    return _usable(aligned, f"dataset {dataset_attr.dataset_name!r}", training_args)
 
 
-def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
+def _usable(aligned: Dataset, name: str, training_args: Any) -> Dataset:
     report, labels = RowReport(name, rows=len(aligned)), Counter[bool | None]()
     problems, remarks = (aligned.data.column(column) for column in (PROBLEMS, REMARKS))
     for entry in pc.value_counts(remarks).to_pylist():
@@ -159,18 +162,51 @@ def _settled(aligned: Dataset, name: str, training_args: Any) -> Dataset:
         only = str(labels[True] > 0).lower()
         logger.warning_rank0(f"{name}: every label is {only}; KTO learns from good and from bad answers.")
     if report.bad:
-        listed = Path(training_args.output_dir or ".") / LIST
-        if first:
-            write_whole(listed, to_lines(report.entries))
-        chosen = settings()
-        try:
-            logger.warning_rank0(report.settle(chosen.on_bad_rows, chosen.max_bad_rows, listed, HOW_TO_SKIP))
-        except HoundError:
-            if first:
-                _forget(aligned)
-            raise
+        _found.append((report, aligned))
         aligned = aligned.select(pc.indices_nonzero(good).to_pylist())
     return aligned.remove_columns([PROBLEMS, REMARKS])
+
+
+def begin(training_args: Any) -> None:
+    """Forget what earlier data sets of this process had; called before a run's data sets are read."""
+    _found.clear()
+    _run[:] = [training_args]
+
+
+def settle(training_args: Any) -> None:
+    """Stop, or say what was left out, for all data sets of a run at once; and list their bad rows.
+
+    Raises:
+        DataError: rows cannot be used, and ``hound.on_bad_rows`` or ``hound.max_bad_rows`` says to stop.
+    """
+    first = training_args.process_index == 0
+    listed = Path(training_args.output_dir or ".") / LIST
+    reports = list(_found)
+    _found.clear()
+    if first and reports:
+        write_whole(listed, to_lines([entry for report, _ in reports for entry in report.entries]))
+    elif first:
+        listed.unlink(missing_ok=True)  # of an earlier run with other data
+    chosen, errors = settings(), []
+    for report, aligned in reports:
+        try:
+            logger.warning_rank0(report.settle(chosen.on_bad_rows, chosen.max_bad_rows, listed, HOW_TO_SKIP))
+        except HoundError as error:
+            errors.append(error)
+            if first:
+                _forget(aligned)
+    if len(errors) == 1:
+        raise errors[0]
+    if errors:
+        names = [name for report, _ in reports for name in report.counts]
+        raise error_of(names)("\n\n".join(map(str, errors)))
+
+
+def settled_split(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The host's ``split_dataset``, which runs when all data sets were read and none is tokenised."""
+    if _run:
+        settle(_run[0])
+    return original(*args, **kwargs)
 
 
 def _forget(aligned: Dataset) -> None:

@@ -16,7 +16,7 @@ from llamafactory.extras import logging
 from tqdm import tqdm
 
 from hound_plugin.errors import DataError, MediaDecodeError, MediaError, SettingsError
-from hound_plugin.host import settings_state
+from hound_plugin.host import alignment, settings_state
 from hound_plugin.host.settings_state import settings
 from hound_plugin.media.decode import probe
 from hound_plugin.processing.processor import open_image
@@ -109,8 +109,14 @@ def checked_dataset(
     workers = training_args.dataloader_num_workers
     if _is_ours(template) and data_args.streaming and not workers:
         training_args.dataloader_num_workers = 1  # the host splits a stream into that many shards: none holds no row
+    alignment.begin(training_args)
     try:
         module = original(template, model_args, data_args, training_args, *args, **kwargs)
+    except DataError:
+        raise
+    except Exception:
+        alignment.settle(training_args)  # the host may have failed for want of rows that were taken out
+        raise
     finally:
         training_args.dataloader_num_workers = workers
     if not _is_ours(template):

@@ -257,6 +257,7 @@ def patch_data_loader(module: Any) -> None:
         _wrap(getattr(module, name), "_encode_data_example", checks.checked_encoding)
     _wrap(module, "get_dataset", checks.checked_dataset)
     _wrap(module, "align_dataset", alignment.align)
+    _wrap(module, "split_dataset", alignment.settled_split)
     _wrap(module, "_get_preprocessed_dataset", typed.typed_tokenisation)
 
 

@@ -155,3 +155,26 @@ def test_a_field_that_columns_puts_aside_is_counted(host: Host, caplog: pytest.L
         (read,) = host.load("sft", "named")
     assert [Path(path).name for path in read["videos"]] == ["clip_short"]
     assert "`videos beside clip_name` (1)" in caplog.text
+
+
+def test_all_data_sets_of_a_run_are_in_one_message_and_one_list(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = [{**GOOD, "id": str(number)} for number in range(4)]
+    write_dataset(host.folder / "data", "one", [*good, BAD[0]])
+    write_dataset(host.folder / "data", "two", [BAD[1], *good, BAD[3]])
+    write_dataset(host.folder / "data", "all_bad", [BAD[2]])
+    with pytest.raises(DataError) as caught:
+        host.load("sft", "one,two", eval_dataset="all_bad")
+    for part in (
+        "1 of 5 rows of dataset 'one.jsonl'",
+        "2 of 6 rows of dataset 'two.jsonl'",
+        "1 of 1 rows of dataset 'all_bad",
+    ):
+        assert part in str(caught.value)
+    assert [row["id"] for row in listed(host)] == ["blank", "lone", "fast", "again"]
+    choose(monkeypatch, on_bad_rows="skip", max_bad_rows=0.5)
+    assert len(host.load("sft", "one,two")) == 8
+    assert [row["id"] for row in listed(host)] == ["blank", "lone", "fast"]
+    write_dataset(host.folder / "data", "two", good)
+    write_dataset(host.folder / "data", "one", good)
+    assert len(host.load("sft", "one,two")) == 8
+    assert not (host.folder / "out" / "bad_rows.jsonl").exists(), "the list of an earlier run"
