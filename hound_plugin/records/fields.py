@@ -51,6 +51,9 @@ REFUSED = {
 }
 """Fields that ask for something that is not done, with what to do. Only a value that says something is refused."""
 
+OF_A_FILE = frozenset(("fps", "nframes"))
+"""Beside a clip these tell of the file, and nothing reads them; inside a clip they ask for frames, and are refused."""
+
 NEUTRAL = frozenset(
     (
         "raw", "score", "scores", "reward", "rewards", "margin", "rank", "type", "task", "task_type",

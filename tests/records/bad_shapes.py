@@ -149,7 +149,7 @@ SHOWN: dict[str, Bad] = {
         shown(url("video", "clip_long", max_frames=16)), "not honoured", "messages[0].content[0].max_frames"
     ),
     "fps in an object": Bad({**QA, "video": {"path": "clip_long", "fps": 1.0}}, "not honoured", "video.fps"),
-    "fps in a row": talked({**QA, "fps": 4}, "not honoured", "fps"),
+    "max_frames in a row": talked({**QA, "max_frames": 4}, "not honoured", "max_frames"),
     "an image said to be a clip": Bad(
         {**QA, "video": {"type": "image", "path": "img_wide.jpg"}}, "clip and image", "video.type"
     ),
