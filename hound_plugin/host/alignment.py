@@ -9,23 +9,25 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pyarrow.compute as pc
-from datasets import Dataset, Features, IterableDataset, Value
+from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from llamafactory.extras import logging
 
 from hound_plugin import __version__
-from hound_plugin.errors import HoundError
+from hound_plugin.errors import DataError, HoundError
 from hound_plugin.host.column_checks import check_columns
 from hound_plugin.host.converter import HoundDatasetConverter
 from hound_plugin.host.row_source import FILE, NUMBER
 from hound_plugin.host.settings_state import settings
 from hound_plugin.host.typed import ALIGNED, Encoded, undecoded
-from hound_plugin.records.bad_rows import LIST, Place, RowReport, error_of, to_lines
+from hound_plugin.records.bad_rows import LIST, MISSING, Place, RowReport, error_of, to_lines
+from hound_plugin.records.fields import LABELS
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.record import Problem
 
@@ -69,39 +71,52 @@ class Usable:
     """The usable rows of a batch of a stream, whose rows are not known beforehand.
 
     The first bad row stops, or bad rows are left out and logged until there are too many. The host begins a stream
-    several times to look at its first rows: a row that comes again is not counted again.
+    several times to look at its first rows, and shuffles its parts: a row that comes again is not counted again.
     """
 
     def __init__(self, collecting: Collecting) -> None:
         self.collecting = collecting
         self.report = RowReport(f"dataset {collecting.converter.dataset_attr.dataset_name!r}")
         self._reached: dict[str, int] = {}  # file -> the largest number of a row that was seen
+        self._bad: set[tuple[str, int]] = set()
+        self._said: set[str] = set()
 
     def __call__(self, batch: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
         names = list(batch)
         rows = [dict(zip(names, values, strict=True)) for values in zip(*batch.values(), strict=True)]
-        used = [aligned for row in rows if self._usable(aligned := self.collecting(row), self._is_new(row))]
+        used = [aligned for row in rows if self._usable(aligned := self.collecting(row), row)]
         return {name: [row[name] for row in used] for name in ALIGNED}
 
-    def _is_new(self, row: Mapping[str, Any]) -> bool:
-        if NUMBER not in row:
-            return True
-        new = row[NUMBER] > self._reached.get(row[FILE], 0)
-        self._reached[row[FILE]] = max(row[NUMBER], self._reached.get(row[FILE], 0))
-        return bool(new)
-
-    def _usable(self, aligned: Mapping[str, Any], is_new: bool) -> bool:
-        self.report.rows += is_new
+    def _usable(self, aligned: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        place = (row[FILE], row[NUMBER]) if NUMBER in row else None
+        if place is None:
+            self.report.rows += 1
+        else:
+            self._reached[place[0]] = max(place[1], self._reached.get(place[0], 0))
+            self.report.rows = sum(self._reached.values())
+        self._say(aligned[REMARKS])
         if not aligned[PROBLEMS]:
             return True
-        if not is_new and settings().on_bad_rows == "skip":
-            return False
-        _add(self.report, aligned[PROBLEMS])
         chosen = settings()
+        if place is None or place not in self._bad:
+            _add(self.report, aligned[PROBLEMS])
+            if place is not None:
+                self._bad.add(place)
+            if chosen.on_bad_rows == "skip":
+                logger.warning(f"on_bad_rows: skip: {json.dumps(self.report.entries[-1], ensure_ascii=False)}")
+                self.report.entries.clear()
         if chosen.on_bad_rows == "error" or self.report.bad > max(chosen.max_bad_rows * self.report.rows, _FREE):
             self.report.settle("error", 0.0, None, HOW_TO_SKIP)
-        logger.warning(f"on_bad_rows: skip: {json.dumps(self.report.entries.pop(), ensure_ascii=False)}")
         return False
+
+    def _say(self, remarks: str) -> None:
+        if not remarks or remarks in self._said:
+            return
+        self._said.add(remarks)
+        report = RowReport(self.report.what)
+        report.add_notes(*json.loads(remarks)[:2])
+        for line in report.remarks():
+            logger.warning(line.replace(" (1 rows)", "").replace("` (1)", "`"))
 
 
 class _Collected:
@@ -134,11 +149,16 @@ def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_ar
     """
     dataset = undecoded(dataset) if dataset_attr.formatting == "hound" else dataset
     check_columns(dataset, dataset_attr)
+    if dataset_attr.formatting == "hound":
+        _check_label(dataset, dataset_attr)
     if dataset_attr.formatting != "hound":
         return original(dataset, dataset_attr, data_args, training_args)
     predicts = training_args.predict_with_generate and not training_args.do_train
     stand_in: Any = _Collected(dataset, "predictions" if predicts else None)
     aligned = original(stand_in, dataset_attr, data_args, training_args)
+    if isinstance(aligned, Dataset) and _is_outdated(aligned):
+        _forget(aligned)
+        aligned = original(stand_in, dataset_attr, data_args, training_args)
     if isinstance(aligned, IterableDataset):
         return aligned
     return _usable(aligned, f"dataset {dataset_attr.dataset_name!r}", training_args)
@@ -157,7 +177,7 @@ def _usable(aligned: Dataset, name: str, training_args: Any) -> Dataset:
         _add(report, text)
     first = training_args.process_index == 0
     for remark in report.remarks() if first else ():
-        logger.info_rank0(remark)
+        logger.warning_rank0(remark)  # information of loggers outside the host's own is not shown
     if labels.keys() - {None} in ({True}, {False}):
         only = str(labels[True] > 0).lower()
         logger.warning_rank0(f"{name}: every label is {only}; KTO learns from good and from bad answers.")
@@ -167,10 +187,30 @@ def _usable(aligned: Dataset, name: str, training_args: Any) -> Dataset:
     return aligned.remove_columns([PROBLEMS, REMARKS])
 
 
+def _check_label(dataset: Any, attr: Any) -> None:
+    """Labels with names of their own: 0 may stand for `good`."""
+    for name in (attr.kto_tag, *LABELS):
+        feature = (dataset.features or {}).get(name)
+        if isinstance(feature, ClassLabel):
+            raise DataError(
+                f"dataset {attr.dataset_name!r}: expected true and false in `{name}`, found numbers that stand for "
+                f"{', '.join(map(repr, feature.names))}. Write true for the good answers and false for the bad ones."
+            )
+
+
 def begin(training_args: Any) -> None:
     """Forget what earlier data sets of this process had; called before a run's data sets are read."""
     _found.clear()
-    _run[:] = [training_args]
+    _run[:] = [training_args, time.time()]
+
+
+def _is_outdated(aligned: Dataset) -> bool:
+    """Whether a result that an earlier run kept says of media that they are missing: they may be there now."""
+    kept = [os.path.getmtime(file["filename"]) for file in aligned.cache_files]
+    if not _run or not kept or min(kept) >= _run[1]:
+        return False
+    problems = aligned.data.column(PROBLEMS)
+    return bool(pc.any(pc.match_substring(problems, f'"{MISSING}"')).as_py())
 
 
 def settle(training_args: Any) -> None:
@@ -190,7 +230,10 @@ def settle(training_args: Any) -> None:
     chosen, errors = settings(), []
     for report, aligned in reports:
         try:
-            logger.warning_rank0(report.settle(chosen.on_bad_rows, chosen.max_bad_rows, listed, HOW_TO_SKIP))
+            said = report.settle(chosen.on_bad_rows, chosen.max_bad_rows, listed, HOW_TO_SKIP)
+            if report.bad == report.rows:
+                raise error_of(report.counts)(f"No row is left: {said}")
+            logger.warning_rank0(said)
         except HoundError as error:
             errors.append(error)
             if first:

@@ -172,7 +172,7 @@ def _checked_media(dataset: Any, name: str) -> Any:
     names = sorted(media)
     if settings().check_media == "sample" and len(names) > SAMPLE:
         names = random.Random(0).sample(names, SAMPLE)
-        logger.info_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media of {name} are checked.")
+        logger.warning_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media of {name} are checked.")
     bad = _on_first_rank(lambda: {path: problem for path, problem in _problems(names, media) if problem is not None})
     if not bad:
         return dataset

@@ -13,14 +13,14 @@ from typing import Any
 
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
 
-from hound_plugin.errors import DataError
+from hound_plugin.errors import DataError, MediaError
 from hound_plugin.host.row_source import BadTextError, row_of
 from hound_plugin.host.settings_state import settings, stage
 from hound_plugin.processing.prompt import normalise_question
 from hound_plugin.records.bad_rows import MISSING, Place, error_of
 from hound_plugin.records.consumers import ConsumerName, check, placed
 from hound_plugin.records.embedded_media import as_file
-from hound_plugin.records.media_paths import find_media, with_part
+from hound_plugin.records.media_paths import find_media, split_part, with_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Media, Note, Parsed, Problem, Record
@@ -142,15 +142,16 @@ class HoundDatasetConverter(DatasetConverter):
         return items
 
     def _part(self, item: Media, path: str, problems: list[Problem]) -> str:
-        if item.start is None and item.end is None:
-            return path
         try:
-            if os.path.isdir(path):
+            bare, start, end = split_part(path)
+            if item.start is item.end is start is end is None:
+                return path
+            if os.path.isdir(bare):
                 raise DataError(
                     "expected a video file beside `start` and `end`, found a folder of frames: it has no clock"
                 )
             return with_part(path, item.start, item.end)
-        except DataError as error:
+        except (DataError, MediaError) as error:
             problems.append(Problem("part of a clip", "start", str(error)))
             return path
 

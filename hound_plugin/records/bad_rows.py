@@ -127,7 +127,7 @@ class RowReport:
         if policy == "error":
             todo = f"Correct or remove them, or leave them out with {how_to_skip}.{place}"
             raise error_of(self.counts)(f"{of}:\n{self.table()}\n{todo}")
-        if self.bad > max_share * self.rows:
+        if self.bad > max_share * self.rows + 1e-9:
             raise DataError(
                 f"{of}, which is more than the share of {max_share:g} that may be left out (`max_bad_rows`):\n"
                 f"{self.table()}\nCorrect them, or raise `max_bad_rows`.{place}"

@@ -60,8 +60,17 @@ def _add_answer_beside(row: Mapping[str, Any], conversation: Conversation, found
     text = None if name is None else text_of(row[name])
     if name is None or any(turn.role == "assistant" and turn.text == text for turn in conversation.turns):
         return
-    if text is not None and conversation.turns and conversation.turns[-1].role == "user":
+    asked = bool(conversation.turns) and conversation.turns[-1].role == "user"
+    if text is not None and asked:
         conversation.turns.append(Turn("assistant", text))
+    elif (
+        asked and isinstance(row[name], Mapping | list | tuple) and row[name]
+    ):  # trl: prompt and completion as messages
+        said = read_messages(row[name], name, found)
+        conversation.turns += said.turns
+        conversation.inline += said.inline
+        if said.systems:
+            found.problem("system", name, "a system prompt before the first turn only", said.systems)
     else:
         found.problem("two answers", name, "an answer of the conversation, or none beside it", row[name])
 

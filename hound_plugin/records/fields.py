@@ -8,6 +8,8 @@ from typing import Any
 IDS = ("id", "idx", "question_id", "sample_id", "uid", "qid")
 VIDEOS = ("video", "videos", "video_path", "video_name", "clip")
 IMAGES = ("image", "images", "frame", "image_path", "image_file")
+NAMES_OF_MEDIA = frozenset(("video_path", "video_name", "clip", "image_path", "image_file"))
+"""Beside a field that holds the media these may be their name: a part of the path, without folder or ending."""
 LAST_VIDEOS = ("video_id",)  # a clip only where no other field names one
 SYSTEMS = ("system", "system_prompt")
 CONVERSATIONS = ("conversations", "conversation", "messages")
@@ -23,7 +25,8 @@ CAPTIONS = ("caption", "description")
 TEXT = "text"
 REFERENCES = ("reference",)
 OPTIONS = ("options", "choices", "candidates")
-STARTS, ENDS = ("start", "video_start"), ("end", "video_end")
+STARTS = ("start", "video_start", "start_time", "start_sec")
+ENDS = ("end", "video_end", "end_time", "end_sec")
 SOURCES = ("source", "kind", "dataset", "data_source", "origin_dataset")
 
 READ = frozenset(
@@ -45,14 +48,21 @@ REFUSED = {
     "tool_calls": "LLaVA-Hound calls no tools; remove it",
     "functions": "LLaVA-Hound calls no tools; remove it",
     "function_call": "LLaVA-Hound calls no tools; remove it",
+    "start_frame": "a part of a clip is given in seconds, by `start` and `end`",
+    "end_frame": "a part of a clip is given in seconds, by `start` and `end`",
+    "frame_indices": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
+    "rejected_images": "both answers of a pair are about the same images; remove it",
+    "rejected_videos": "both answers of a pair are about the same clips; remove it",
+    "train": "every answer of a row is learnt; remove it, or split the row",
+    "train_on_turn": "every answer of a row is learnt; remove it, or split the row",
     "loss": "every answer of a row is learnt; remove it, or split the row",
     "loss_mask": "every answer of a row is learnt; remove it, or split the row",
     "weight": "rows and turns count alike; remove it",
 }
 """Fields that ask for something that is not done, with what to do. Only a value that says something is refused."""
 
-OF_A_FILE = frozenset(("fps", "nframes"))
-"""Beside a clip these tell of the file, and nothing reads them; inside a clip they ask for frames, and are refused."""
+INSIDE_ONLY = frozenset(("fps", "nframes", "train", "train_on_turn"))
+"""In a row these tell of the file or the split, and nothing reads them; in a clip or a turn they ask for something."""
 
 NEUTRAL = frozenset(
     (

@@ -39,9 +39,18 @@ def _of_kind(row: Mapping[str, Any], names: tuple[str, ...], kind: MediaKind, fo
     if not given:
         return ()
     read = [items_of(value, kind, name, found) for name, value in given]
-    if any(other != read[0] for other in read[1:]):
-        found.problem("media twice", given[1][0], f"the same media as in `{given[0][0]}`", given[1][1])
+    for (name, value), other in zip(given[1:], read[1:], strict=True):
+        if other != read[0] and not (name in fields.NAMES_OF_MEDIA and _is_name_of(other, read[0])):
+            found.problem("media twice", name, f"the same media as in `{given[0][0]}`", value)
     return read[0]
+
+
+def _is_name_of(named: tuple[Media, ...], media: tuple[Media, ...]) -> bool:
+    """Whether one path is the name of one clip or image: of bytes any, of a path the same last part."""
+    if len(named) != 1 or len(media) != 1 or named[0].frames or media[0].frames:
+        return False
+    one, other = (os.path.basename(item.path.rstrip("/")) for item in (named[0], media[0]))
+    return media[0].bytes is not None or one == other or one == os.path.splitext(other)[0]
 
 
 def items_of(value: Any, kind: MediaKind, where: str, found: Findings) -> tuple[Media, ...]:
@@ -180,7 +189,7 @@ def _seconds(row: Mapping[str, Any], names: tuple[str, ...], at: str, found: Fin
     for name, value in given:
         try:
             number = math.nan if isinstance(value, bool) else float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not 0 <= number < math.inf:
             found.problem("part of a clip", at + name, "seconds of at least 0", value)

@@ -20,6 +20,7 @@ ROLES: dict[str, Speaker] = {
 }  # fmt: skip
 _MEDIA_PART = re.compile(r"(?:input_)?(video|image)(?:_url)?")
 _OBJECTS = (dict, Mapping)  # a dict is found at once
+_LEARNT = ("loss", "weight", "train", "train_on_turn")  # true and 1 ask for what is done anyway
 _TEXT_PARTS = ("text", "input_text", "output_text")
 
 
@@ -42,7 +43,13 @@ def text_of(value: Any) -> str | None:
     """A text; a number as it is written. None for anything else."""
     if isinstance(value, str):
         return value
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) and isfinite(value) else None
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, int | float)
+        or (isinstance(value, float) and not isfinite(value))
+    ):
+        return None
+    return str(value)
 
 
 def read_messages(value: Any, where: str, found: Findings) -> Conversation:
@@ -89,7 +96,7 @@ def _check_keys(item: Mapping[str, Any], at: str, found: Findings) -> None:
             continue
         if name in (*fields.VIDEOS, *fields.IMAGES):
             found.problem("media field", f"{at}.{name}", "media in content parts, or in fields of the row", value)
-        elif name in fields.REFUSED and not (name in ("loss", "weight") and value in (True, 1)):
+        elif name in fields.REFUSED and not (name in _LEARNT and value in (True, 1)):
             found.problem("not honoured", f"{at}.{name}", f"no `{name}`: {fields.REFUSED[name]}", value)
         elif not fields.is_neutral(name) and name not in fields.REFUSED:
             found.unknown_at(at, name)

@@ -51,6 +51,8 @@ def read_pair(row: Mapping[str, Any], base: Conversation, found: Findings) -> Pa
     if not rejected_name:
         found.problem("no rejected", "rejected", "two answers to compare", Words("`chosen` alone"))
     turns = list(base.turns)
+    if chosen_name and turns and turns[-1].role == "assistant" and _turns_of(row[chosen_name]) == turns:
+        turns = turns[:-1]  # the conversation with the chosen answer, once more beside it
     chosen = rejected = _Side(turns, base.systems, base.inline)
     if chosen_name:
         chosen = _whole(row[chosen_name], chosen_name, turns, base, found)
@@ -67,6 +69,10 @@ def read_pair(row: Mapping[str, Any], base: Conversation, found: Findings) -> Pa
         return Pair(tuple(turns), "", "", is_pair=True)
     base.systems, base.inline = [*base.systems, *chosen.systems], chosen.inline
     return Pair(tuple(chosen.turns[:-1]), chosen.turns[-1].text, rejected.turns[-1].text, is_pair=True)
+
+
+def _turns_of(value: Any) -> list[Turn]:
+    return read_messages(value, "", Findings()).turns if isinstance(value, list | tuple) else []
 
 
 def _look_for_two_fields(row: Mapping[str, Any], found: Findings) -> None:

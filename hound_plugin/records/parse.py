@@ -105,7 +105,7 @@ def _look_at_names(row: Mapping[str, Any], found: Findings) -> None:
     for name, value in row.items():
         if name in fields.READ or fields.is_neutral(name) or value in ("", [], {}):
             continue
-        if name in fields.REFUSED and name not in fields.OF_A_FILE:
+        if name in fields.REFUSED and name not in fields.INSIDE_ONLY:
             found.problem("not honoured", name, f"no `{name}`: {fields.REFUSED[name]}", value)
         else:
             found.unknown.append(name)

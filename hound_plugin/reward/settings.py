@@ -221,7 +221,10 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RewardSett
             block = block.setdefault(part, {})
             if not isinstance(block, dict):
                 raise SettingsError(f"{name}: {part} is not a block.")
-        block[last] = yaml.safe_load(text)
+        try:
+            block[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{override!r}: expected a value in YAML: {error}") from error
     return build_settings(values)
 
 

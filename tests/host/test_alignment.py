@@ -101,8 +101,7 @@ def test_decisions_and_unknown_fields_are_said_once(host: Host, caplog: pytest.L
         for n in range(5)
     ]
     write_dataset(host.folder / "data", "said", rows)
-    with caplog.at_level("INFO"):
-        host.load("sft", "said")
+    host.load("sft", "said")  # at the level that users have
     assert caplog.text.count("`<image>` in rows with clips only stands for the clip (5 rows)") == 1
     assert caplog.text.count("fields that nothing reads, by rows: `colour` (5)") == 1
     assert "`score`" not in caplog.text
@@ -178,3 +177,75 @@ def test_all_data_sets_of_a_run_are_in_one_message_and_one_list(host: Host, monk
     write_dataset(host.folder / "data", "one", good)
     assert len(host.load("sft", "one,two")) == 8
     assert not (host.folder / "out" / "bad_rows.jsonl").exists(), "the list of an earlier run"
+
+
+def test_a_stream_in_any_order_counts_its_bad_rows(
+    host: Host, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Loader workers get the parts of a file in an order of their own."""
+    from hound_plugin.host.alignment import Collecting, Usable
+    from hound_plugin.host.converter import HoundDatasetConverter
+    from hound_plugin.host.row_source import FILE, NUMBER, ROW
+
+    rows = [{**GOOD, "id": str(n), "colour": "red"} for n in range(40)]
+    rows[3:6] = BAD[:3]
+    write_dataset(host.folder / "data", "order", rows)
+    choose(monkeypatch, on_bad_rows="skip", max_bad_rows=0.5)
+    host.load("sft", "order")
+    attr = type("Attr", (), {"ranking": False, "kto_tag": None, "dataset_name": "order", "formatting": "hound"})()
+    usable = Usable(
+        Collecting(HoundDatasetConverter(attr, type("Args", (), {"media_dir": str(host.folder / "media")})()))
+    )
+    order = [*range(20, 40), *range(20), *range(10)]  # the second part first, and the beginning once more
+    kept = 0
+    caplog.clear()
+    for start in range(0, len(order), 8):
+        part = order[start : start + 8]
+        batch = {ROW: [json.dumps(rows[n]) for n in part], NUMBER: [n + 1 for n in part], FILE: ["f"] * len(part)}
+        kept += len(usable(batch)["_prompt"])
+    assert kept == len(order) - 6
+    assert usable.report.bad == 3
+    assert caplog.text.count("on_bad_rows: skip:") == 3
+    assert caplog.text.count("fields that nothing reads, by rows: `colour`") == 1
+
+
+def test_media_that_came_back_are_found_after_skipping_too(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose(monkeypatch, on_bad_rows="skip", max_bad_rows=0.6)
+    rows = [{**GOOD, "id": "a"}, {**GOOD, "id": "b", "video": "later"}]
+    write_dataset(host.folder / "data", "gone", rows)
+    assert len(host.load("sft", "gone", overwrite_cache=False)) == 1
+    shutil.copytree(Path(host.folder / "media" / "clip_short").resolve(), host.folder / "media" / "later")
+    assert len(host.load("sft", "gone", overwrite_cache=False)) == 2
+    assert not (host.folder / "out" / "bad_rows.jsonl").exists()
+
+
+def test_a_part_that_cannot_be_read_is_a_bad_row(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = [
+        {**GOOD, "id": "a"},
+        {**GOOD, "id": "b", "video": "clip_long.mp4#t=2,1"},
+        {**GOOD, "id": "c", "video": "clip_short#t=1"},
+    ]
+    write_dataset(host.folder / "data", "parts", rows)
+    with pytest.raises(DataError, match=r"(?s)2 of 3 rows.*part of a clip"):
+        host.load("sft", "parts")
+
+
+def test_no_row_is_left(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:
+    choose(monkeypatch, on_bad_rows="skip", max_bad_rows=1)
+    write_dataset(host.folder / "data", "none", [BAD[0]])
+    with pytest.raises(DataError, match=r"No row is left: 1 of 1 rows of dataset 'none.jsonl'"):
+        host.load("sft", "none")
+
+
+def test_labels_with_names_are_refused(host: Host) -> None:
+    rows = labelled(0, 1)
+    features = datasets.Dataset.from_list(rows).features
+    features["label"] = datasets.ClassLabel(names=["good", "bad"])
+    (host.folder / "data").mkdir(parents=True, exist_ok=True)
+    datasets.Dataset.from_list(rows, features=features).to_parquet(host.folder / "data" / "kto.parquet")
+    info = {"kto": {"file_name": "kto.parquet", "formatting": "hound"}}
+    (host.folder / "data" / "dataset_info.json").write_text(json.dumps(info))
+    with pytest.raises(
+        DataError, match=r"expected true and false in `label`, found numbers that stand for 'good', 'bad'"
+    ):
+        host.load("kto", "kto")

@@ -52,7 +52,7 @@ def test_a_key_that_nobody_knows_is_counted_wherever_it_stands() -> None:
 def test_a_key_that_cannot_be_honoured_is_refused_wherever_it_stands(key: str) -> None:
     for cell, path in INSIDE:
         found = parse(changed(row_of(cell), path, **{key: 2}))
-        if not path and key in fields.OF_A_FILE:  # beside a clip it is the file's own rate
+        if not path and key in fields.INSIDE_ONLY:  # beside a clip it is the file's own rate
             assert key in found.unknown
             continue
         assert [p for p in found.problems if p.name == "not honoured" and p.field.endswith(key)], (cell, path)
