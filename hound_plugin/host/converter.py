@@ -142,9 +142,12 @@ class HoundDatasetConverter(DatasetConverter):
         return items
 
     def _part(self, item: Media, path: str, problems: list[Problem]) -> str:
+        in_row = item.start is not None or item.end is not None
+        if not in_row and settings().on_bad_media == "skip":
+            return path  # a part that its path names is looked at with all media
         try:
             bare, start, end = split_part(path)
-            if item.start is item.end is start is end is None:
+            if not in_row and start is end is None:
                 return path
             if os.path.isdir(bare):
                 raise DataError(
