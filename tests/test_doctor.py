@@ -236,7 +236,7 @@ def test_a_hanging_probe_ends() -> None:
 
 
 def test_version_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, version in (("transformers", "5.6.0"), ("torch", "2.15.0"), ("trl", "0.30.0")):
+    for name, version in (("transformers", "5.6.0"), ("torch", "2.15.0"), ("torchaudio", "2.11.1"), ("trl", "0.30.0")):
         info = tmp_path / f"{name}-{version}.dist-info"
         info.mkdir()
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
@@ -245,6 +245,7 @@ def test_version_metadata(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert checks["transformers"].status == "fail"
     assert "broken" in checks["transformers"].found
     assert "torchaudio" in checks["torch"].found
+    assert "torch 2.11" in checks["torchaudio"].found
     assert checks["trl"].status == "fail"
     assert checks["trl"].fix.startswith('pip install "trl')
     assert checks["datasets"].status == "ok"

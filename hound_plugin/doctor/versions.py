@@ -31,6 +31,7 @@ PACKAGES: tuple[str, ...] = (
 # (package, specifier, what happens there)
 KNOWN_BAD: tuple[tuple[str, str, str], ...] = (
     ("transformers", "==5.6.0", "transformers 5.6.0 is broken with the host"),
+    ("torchaudio", ">2.11.0", "torchaudio 2.11.1 and later do not load beside torch 2.11, and the host imports it"),
     ("torch", ">=2.12", "torch 2.12 and later have no matching torchaudio, which the host imports at start"),
     ("torch", "<2.6", "torch before 2.6 can run code while it loads a .bin checkpoint (CVE-2025-32434)"),
 )
