@@ -18,6 +18,7 @@
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
     ├── InUseError             another process holds the lock of a file or a folder
     ├── JudgeError             a judge or sampling server cannot go on: bad key, unknown model, quota, budget
+    ├── TrainingError          a training cannot go on: its loss or gradients are not finite
     ├── CheckpointError        a checkpoint is of another architecture, incomplete or not readable
     └── EnvironmentMismatchError   a package is missing or outside the supported versions
 
@@ -100,6 +101,10 @@ class InUseError(HoundError, BlockingIOError):
 
 class JudgeError(HoundError, RuntimeError):
     """A judge or a sampling server cannot go on: bad key, unknown model, quota, budget."""
+
+
+class TrainingError(HoundError, ArithmeticError):
+    """A training cannot go on: its loss or gradients are not finite."""
 
 
 class CheckpointError(HoundError, ValueError):

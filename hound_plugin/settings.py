@@ -59,6 +59,10 @@ class HoundSettings(Settings):
         description="rows that cannot be used, listed in `bad_rows.jsonl` of the output folder: `error` stops; `skip` "
         "leaves them out",
     )
+    on_cut_answers: Annotated[Literal["warn", "error"], SWITCH] = Field(
+        default="warn",
+        description="answers whose end `cutoff_len` cuts off: `warn` counts them; `error` stops",
+    )
     max_bad_rows: Annotated[float, NUMBER] = Field(
         default=0.01, ge=0, le=1, description="largest share of rows that `on_bad_rows: skip` may leave out"
     )
@@ -70,6 +74,12 @@ class HoundSettings(Settings):
         ge=0.1,
         description="time after which decoding one clip is killed",
         json_schema_extra={"unit": "seconds"},
+    )
+    max_skipped_steps: Annotated[int, NUMBER] = Field(
+        default=0,
+        ge=0,
+        description="steps in a row that are left out when their loss or gradients are not finite; one more stops the "
+        "training",
     )
     prefix_sharing: Reserved = RESERVED
     reference_log_probs: Reserved = RESERVED

@@ -43,6 +43,8 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.hparams.parser",
     "llamafactory.model.model_utils.visual",
     "llamafactory.model.loader",
+    "llamafactory.train.sft.trainer",
+    "llamafactory.train.dpo.trainer",
     "llamafactory.train.kto.trainer",
     "llamafactory.webui.common",
     "llamafactory.webui.chatter",

@@ -16,7 +16,7 @@ from llamafactory.extras import logging
 from tqdm import tqdm
 
 from hound_plugin.errors import DataError, MediaDecodeError, MediaError, SettingsError
-from hound_plugin.host import alignment, settings_state
+from hound_plugin.host import alignment, sequence_length, settings_state
 from hound_plugin.host.settings_state import settings
 from hound_plugin.media.decode import probe
 from hound_plugin.processing.processor import open_image
@@ -50,6 +50,7 @@ def checked_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwar
     Raises:
         DataError: visual tokens were cut (the message names the ``cutoff_len`` that is needed), or nothing is left
             to learn.
+        SettingsError: the row has more tokens than the language model has positions.
     """
     result = original(self, *args, **kwargs)
     if not _is_ours(self.template):
@@ -62,23 +63,41 @@ def checked_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwar
     cut = any(sum(token in visual for token in ids) != expected for ids in sequences[0::2])
     masked = any(all(label == -100 for label in labels) for labels in sequences[1::2])
     generating = type(self).__name__ == "UnsupervisedDatasetProcessor"  # its labels are for scoring and may be empty
+    full = sequences
+    if cut or masked or max(map(len, sequences)) >= self.data_args.cutoff_len:
+        full = _uncut(original, self, args, kwargs)
     if cut or (masked and not generating):
-        _explain(original, self, args, kwargs, cut)
+        _explain(self, full, kwargs, "visual tokens" if cut else "the whole answer")
+    pairs = zip(sequences[0::2], full[0::2], strict=True)
+    if not all(short == (whole if generating else whole[: len(short)]) for short, whole in pairs):
+        _explain(self, full, kwargs, "the conversation")
+    if max(map(len, full)) > max(map(len, sequences)):
+        sequence_length.note_cut(self, max(map(len, full)))
+    sequence_length.check_positions(self.processor, max(map(len, sequences)), _named(kwargs))
+    if self.data_args.train_on_prompt:  # no model says a placeholder
+        for ids, labels in zip(sequences[0::2], sequences[1::2], strict=True):
+            labels[:] = [-100 if token in visual else label for token, label in zip(ids, labels, strict=True)]
     return result
 
 
-def _explain(original: Callable[..., Any], self: Any, args: Any, kwargs: Any, cut: bool) -> None:
-    limit = self.data_args.cutoff_len
+def _named(kwargs: Any) -> str:
+    media = [item if isinstance(item, str) else "" for item in (kwargs.get("videos") or kwargs.get("images") or [])]
+    return f"{media[0]!r}" if media else repr((kwargs.get("prompt") or [{}])[-1].get("content", ""))[:200]
+
+
+def _uncut(original: Callable[..., Any], self: Any, args: Any, kwargs: Any) -> list[list[int]]:
     unlimited = copy.copy(self)
     unlimited.data_args = copy.copy(self.data_args)
     unlimited.data_args.cutoff_len = _UNLIMITED
-    full = [ids for ids in original(unlimited, *args, **kwargs) if isinstance(ids, list)]
-    needed = max(len(ids) for ids in full[0::2])
-    media = [item if isinstance(item, str) else "" for item in (kwargs.get("videos") or kwargs.get("images") or [])]
-    where = f"{media[0]!r}" if media else repr((kwargs.get("prompt") or [{}])[-1].get("content", ""))[:200]
+    return [ids for ids in original(unlimited, *args, **kwargs) if isinstance(ids, list)]
+
+
+def _explain(self: Any, full: list[list[int]], kwargs: Any, what: str) -> None:
+    limit = sequence_length.as_written(self.data_args, self.data_args.cutoff_len)
+    needed = sequence_length.as_written(self.data_args, max(len(ids) for ids in full[0::2]), enough=True)
+    where = _named(kwargs)
     if needed <= limit:
         raise DataError(f"Expected something to learn in the row of {where}, but its answer is empty. Remove the row.")
-    what = "visual tokens" if cut else "the whole answer"
     raise DataError(
         f"`cutoff_len: {limit}` cuts {what} of the row of {where}, which has {needed} tokens. Set `cutoff_len` to at "
         f"least {needed}: one clip takes {self.processor.tokens_per_video} tokens."
@@ -138,10 +157,14 @@ def _check_packing(data_args: Any) -> None:
     """Packing must keep rows apart, and the host's padding must fit its position ids."""
     if data_args.packing and not data_args.neat_packing:
         raise SettingsError(
-            "`packing: true` lets the rows of a pack attend to one another: an answer would see other rows' clips. Use "
-            "`neat_packing: true`, which keeps them apart and gives the losses of single rows."
+            "`packing: true` lets the rows of a pack attend to one another: an answer would see other rows' clips. "
+            + (
+                "Set `packing: false`; the host turns packing on by itself in `stage: pt`."
+                if settings_state.stage() == "pt"
+                else "Use `neat_packing: true`, which keeps them apart and gives the losses of single rows."
+            )
         )
-    multiple, length = 8, data_args.cutoff_len + 1  # of the host's collator; its parser has taken one token off
+    multiple, length = sequence_length.PACKED_MULTIPLE, sequence_length.as_written(data_args, data_args.cutoff_len)
     if data_args.neat_packing and length % multiple:
         raise SettingsError(
             f"Expected a `cutoff_len` that is a multiple of {multiple} with `neat_packing`, because the host pads to "
@@ -158,6 +181,11 @@ def _check_tokens(dataset: Any, processor: Any) -> None:
     expected = len(row.get("videos") or []) * processor.tokens_per_video
     expected += len(row.get("images") or []) * processor.tokens_per_image
     found = sum(token in (processor.image_token_id, processor.video_token_id) for token in ids)
+    if found and settings_state.stage() == "pt":
+        raise DataError(
+            "`stage: pt` trains on text alone, and the first row has a clip or an image. Use `stage: sft`, as "
+            "examples/yaml/hound_pretrain.yaml does."
+        )
     if found != expected:
         raise DataError(
             f"Expected {expected} visual tokens in the first row of the tokenised data set, found {found}: it was made "

@@ -79,9 +79,37 @@ def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, all
     from llamafactory.hparams.parser import read_args
 
     args = settings_state.take_settings(read_args(args))
-    parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
+    try:
+        parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
+    except ValueError as error:
+        _explain_precision(args, error)
+        raise
     settings_state.remember_arguments(parsed)
+    if settings_state.template() == NAME:
+        _check_parsed(parsed)
     return parsed
+
+
+def _explain_precision(args: Any, error: ValueError) -> None:
+    """transformers refuses bf16 without a GPU and names neither the key nor the field of the web UI."""
+    ours = NAME in (args.values() if isinstance(args, dict) else args)
+    if ours and "bf16/gpu" in str(error):
+        raise SettingsError(
+            "`bf16: true` needs a GPU that computes in bfloat16, and torch finds none here. Set `bf16: false`; in the "
+            "web UI choose fp32 as *Compute type*."
+        ) from error
+
+
+def _check_parsed(parsed: Any) -> None:
+    from llamafactory.hparams.parser import get_last_checkpoint
+
+    from hound_plugin.host.option_checks import check_options
+    from hound_plugin.host.resume import settle_resume
+
+    check_options(parsed)
+    training = next((part for part in parsed if getattr(part, "do_train", False)), None)
+    if training is not None:
+        settle_resume(inspect.unwrap(get_last_checkpoint), training)
 
 
 # --- llamafactory.model.loader
@@ -98,6 +126,9 @@ def patch_model_loader(module: Any) -> None:
 
 
 def _patch_processor(original: Callable[..., Any], processor: Any, tokenizer: Any, model_args: Any) -> None:
+    from transformers import AutoConfig
+
+    from hound_plugin.model.generation import context_length
     from hound_plugin.processing.processor import LlavaHoundProcessor
     from hound_plugin.processing.prompt import add_placeholder_tokens
 
@@ -116,6 +147,8 @@ def _patch_processor(original: Callable[..., Any], processor: Any, tokenizer: An
     processor.decode_timeout = chosen.decode_timeout
     processor.frame_cache = chosen.frame_cache
     processor.on_bad_media = chosen.on_bad_media
+    place = {"cache_dir": model_args.cache_dir, "revision": model_args.model_revision, "token": model_args.hf_hub_token}
+    processor.context_length = context_length(AutoConfig.from_pretrained(model_args.model_name_or_path, **place))
     ids = add_placeholder_tokens(tokenizer, processor.vocab_size)
     processor.image_token_id, processor.video_token_id = ids
     tokenizer._hound_plugin = True  # so that the template can be checked, see patch_template
@@ -139,9 +172,15 @@ def _init_adapter(
         _check_fsdp(finetuning_args)
         model.model.set_towers_trainable(not finetuning_args.freeze_vision_tower)
         composite = model.model
+        from hound_plugin.host import trainable_parts
+
+        new = model_args.adapter_name_or_path is None or finetuning_args.create_new_adapter
+        if finetuning_args.finetuning_type == "lora" and new:
+            trainable_parts.settle_targets(model, finetuning_args)
         adapted = original(config, model, model_args, finetuning_args, is_trainable)
         for tower in (composite.image_tower, composite.video_tower):  # adapters may sit on blocks that never run
             tower.freeze_unused(config.mm_vision_select_layer)
+        trainable_parts.check_trainable(adapted, finetuning_args)
         return adapted
     return original(config, model, model_args, finetuning_args, is_trainable)
 
@@ -238,7 +277,7 @@ def patch_data_loader(module: Any) -> None:
     reads rows without guessing the types of their columns, validates truncation of placeholders (LlamaFactory#9146,
     #7696) and media, and gives ``Dataset.map`` the features of its columns.
     """
-    from hound_plugin.host import alignment, checks, row_loading, typed
+    from hound_plugin.host import alignment, checks, row_loading, sequence_length, typed
 
     _wrap(module, "_load_single_dataset", row_loading.load_single_dataset)
     _wrap(module, "load_dataset", row_loading.load_dataset)
@@ -255,10 +294,14 @@ def patch_data_loader(module: Any) -> None:
         "UnsupervisedDatasetProcessor",
     ):
         _wrap(getattr(module, name), "_encode_data_example", checks.checked_encoding)
+        _wrap(getattr(module, name), "preprocess_dataset", sequence_length.counted)
+    for name in ("supervised", "pairwise", "feedback", "unsupervised"):
+        _wrap(import_module(f"llamafactory.data.processor.{name}"), "infer_seqlen", sequence_length.keep_prompt)
+    _wrap(module.PackedSupervisedDatasetProcessor, "preprocess_dataset", sequence_length.counted)
     _wrap(module, "get_dataset", checks.checked_dataset)
     _wrap(module, "align_dataset", alignment.align)
     _wrap(module, "split_dataset", alignment.settled_split)
-    _wrap(module, "_get_preprocessed_dataset", typed.typed_tokenisation)
+    _wrap(module, "_get_preprocessed_dataset", sequence_length.tokenised)
 
 
 # --- llamafactory.data.collator
@@ -295,25 +338,42 @@ def _collate_preferences(original: Callable[..., Any], self: Any, features: list
     return original(self, drop_bad_rows(features, self.processor) if _skips(self) else features)
 
 
-# --- llamafactory.train.kto.trainer
+# --- llamafactory.train: sft, dpo and kto trainers
 
 
-def patch_kto(module: Any) -> None:
-    """Hand our pixel values to the model; the host's KTO trainer passes a fixed list of other models' inputs.
+def patch_trainers(module: Any) -> None:
+    """Losses by their name, media for every model that is run, and no step whose loss or gradients are not finite.
 
-    Removable when ``CustomKTOTrainer.forward`` passes all inputs on.
+    * trl 0.24 takes the loss as an argument of ``dpo_loss``, "sigmoid" by default; the host's trainer, written for a
+      trl that kept it as an attribute, does not pass it.
+    * The KTO trainer passes a fixed list of other models' inputs, the ASFT loss none but text.
+    * transformers logs a loss that is not finite as 0 and goes on.
+
+    See :mod:`hound_plugin.host.preference_loss` and :mod:`hound_plugin.host.finite_steps`. Removable when
+    ``CustomDPOTrainer`` passes ``loss_type``, both trainers pass all inputs on, and the trainer stops by itself.
     """
-    _wrap(module.CustomKTOTrainer, "forward", _kto_forward)
+    for name, method, ours in (
+        ("CustomDPOTrainer", "dpo_loss", "preference_loss.named_loss"),
+        ("CustomKTOTrainer", "forward", "preference_loss.forward_with_media"),
+        ("CustomSeq2SeqTrainer", "compute_loss", "preference_loss.loss_with_media"),
+    ):
+        if hasattr(module, name):
+            trainer = getattr(module, name)
+            _wrap(trainer, method, _for_our_template(*ours.split(".")))
+            _wrap(trainer, "training_step", _for_our_template("finite_steps", "watched_step"))
+            _wrap(trainer, "_get_grad_norm", _for_our_template("finite_steps", "watched_norm"))
+            _wrap(trainer, "_save_checkpoint", _for_our_template("resume", "signed_checkpoint"))
 
 
-_MEDIA_INPUTS = ("pixel_values_images", "pixel_values_videos", "image_index", "video_index")
+def _for_our_template(module: str, name: str) -> Callable[..., Any]:
+    """A function of ours around a method, for runs with our template."""
 
+    def around(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        if settings_state.template() != NAME:
+            return original(*args, **kwargs)
+        return getattr(import_module(f"hound_plugin.host.{module}"), name)(original, *args, **kwargs)
 
-def _kto_forward(original: Callable[..., Any], self: Any, model: Any, batch: dict[str, Any], prefix: str = "") -> Any:
-    media = {name: batch[name] for name in _MEDIA_INPUTS if name in batch}
-    if not media:
-        return original(self, model, batch, prefix)
-    return original(self, functools.partial(model, **media), batch, prefix)
+    return around
 
 
 # --- llamafactory.webui: common, chatter, engine, components.export

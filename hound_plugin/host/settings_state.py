@@ -14,6 +14,9 @@ from hound_plugin.settings import HoundSettings
 _settings = HoundSettings()
 _template: str | None = None
 _stage: str | None = None
+_run: dict[str, Any] = {}
+# What makes a run another one, so that its checkpoints are not gone on from.
+_RUN_KEYS = ("model_name_or_path", "adapter_name_or_path", "stage", "finetuning_type", "dataset", "ref_model")
 
 
 def settings() -> HoundSettings:
@@ -43,10 +46,16 @@ def stage() -> str | None:
     return _stage
 
 
+def run() -> dict[str, Any]:
+    """Model, data sets, stage and method of the last training arguments that the host parsed, and our frames."""
+    return {**_run, "num_frames": _settings.num_frames, "frame_sampling": _settings.frame_sampling}
+
+
 def remember_arguments(parsed: Iterable[Any]) -> None:
-    """Remember what the host parsed as ``template`` and ``stage``."""
-    global _template, _stage
+    """Remember what the host parsed as ``template`` and ``stage``, and which run it is."""
+    global _template, _stage, _run
     parts = list(parsed)
+    _run = {key: getattr(part, key) for key in _RUN_KEYS for part in parts if hasattr(part, key)}
     _template = next((part.template for part in parts if hasattr(part, "template")), None)
     _stage = next((part.stage for part in parts if hasattr(part, "stage")), None)
 

@@ -121,6 +121,12 @@ class LlavaHoundConfig(PreTrainedConfig):
     """
 
     model_type = "llava_hound"
+    keys_to_ignore_at_inference: ClassVar[list[str]] = [  # what the trainer need not gather while it evaluates
+        "last_hidden_state",
+        "past_key_values",
+        "hidden_states",
+        "attentions",
+    ]
     sub_configs: ClassVar[dict[str, Any]] = {
         "text_config": AutoConfig,
         "image_tower_config": LlavaHoundTowerConfig,

@@ -24,8 +24,13 @@ _WINDOW = 16  # tokens; a role's name in characters is shorter
 
 
 def context_length(config: Any) -> int:
-    """Tokens that the model was made for, question and answer together."""
-    return int(config.get_text_config().max_position_embeddings)
+    """Tokens that the model was made for, question and answer together; a scaled rotary embedding takes more."""
+    text = config.get_text_config()
+    limit: int = text.max_position_embeddings
+    rope = getattr(text, "rope_parameters", None) or {}
+    if rope.get("rope_type", "default") != "default" and rope.get("factor"):
+        limit = max(limit, int(rope.get("original_max_position_embeddings", limit) * rope["factor"]))
+    return limit
 
 
 def new_tokens(config: Any, prompt: int, wanted: int | None = None, at_least: int = 1) -> int:

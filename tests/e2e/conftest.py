@@ -17,8 +17,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """See :func:`data_sets`."""
+    return data_sets(tmp_path_factory.mktemp("e2e"))
+
+
+def data_sets(folder: Path) -> Path:
     """The recorded rows as data sets of the host, with their media."""
-    folder = tmp_path_factory.mktemp("e2e")
     media_folder(folder / "media")
     data = folder / "data"
     write_dataset(data, "sft", rows("sft.jsonl"))
@@ -57,7 +61,7 @@ def recipe_for(work: Path) -> Any:
             "finetuning_type": "full",
             "freeze_vision_tower": True,
             "freeze_multi_modal_projector": stage != "sft",
-            "dataset": {"sft": "sft", "dpo": "dpo", "kto": "kto"}[stage],
+            "dataset": {"pt": "sft"}.get(stage, stage),
             "dataset_dir": str(work / "data"),
             "media_dir": str(work / "media"),
             "template": "llava_hound",

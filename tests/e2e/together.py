@@ -35,8 +35,7 @@ class Outcome:
 
 def train_together(work: Path, runs: Mapping[str, dict[str, Any]], **how: Any) -> dict[str, Outcome]:
     """Train each of ``runs``, the host's arguments by name; ``how`` as in :func:`run_together`."""
-    names = {name: Path(values["output_dir"]).name for name, values in runs.items()}
-    files = {name: write_yaml(work / f"{names[name]}.yaml", values) for name, values in runs.items()}
+    files = {name: write_yaml(work / f"run-{number}.yaml", runs[name]) for number, name in enumerate(runs)}
     return run_together(
         work, {name: [str(files[name]), f"output_dir={runs[name]['output_dir']}"] for name in runs}, **how
     )

@@ -1,0 +1,125 @@
+"""Stop a training whose loss or gradients are not finite; the host logs 0, ends with success and saves the model.
+
+The loss of every micro-batch is looked at (on all ranks together, so that all of them stop), and the norm of the
+gradients before each step. With ``max_skipped_steps`` above 0 that many steps in a row are left out instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers.utils import logging
+
+from hound_plugin.errors import SettingsError, TrainingError
+from hound_plugin.host.settings_state import settings
+
+logger = logging.get_logger(__name__)
+
+_SHOWN = 200  # characters of a row
+
+
+class _StepWatch:
+    """What was seen of the step under way, and how many steps in a row were left out."""
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+        self.problem: str | None = None
+        self.rows: list[str] = []
+        self.skipped = 0
+        self.limit = settings().max_skipped_steps
+        if self.limit and trainer.is_deepspeed_enabled:
+            raise SettingsError(
+                f"hound.max_skipped_steps: expected 0 with DeepSpeed, whose engine takes the step itself; got "
+                f"{self.limit}. Remove it, or train with DDP or FSDP2."
+            )
+
+    def saw_loss(self, loss: torch.Tensor, rows: Callable[[], list[str]]) -> None:
+        """Look at the loss of a micro-batch, on this rank and on the others."""
+        bad = torch.logical_not(torch.isfinite(loss.detach()).all()).float().reshape(1)
+        here = bool(bad)
+        if torch.distributed.is_available() and torch.distributed.is_initialized():
+            torch.distributed.all_reduce(bad, op=torch.distributed.ReduceOp.MAX)
+        if here:
+            self.rows = rows()
+        if bool(bad) and self.problem is None:
+            self.problem = f"the loss is {loss.item()}" if here else "the loss of another process is not finite"
+        if self.problem is not None and not self.limit:
+            self._stop()
+
+    def saw_norm(self, norm: float) -> None:
+        """Look at the norm of a step's gradients, which all ranks share."""
+        if self.problem is None and not math.isfinite(norm):
+            self.problem = f"the gradients have the norm {norm}"
+        if self.problem is None:
+            self.skipped = 0
+            return
+        self.skipped += 1
+        if self.skipped > self.limit:
+            self._stop()
+        step = self.trainer.state.global_step + 1
+        logger.warning(f"Step {step} is left out ({self.skipped} in a row): {self.problem}.{self._named()}")
+        self.trainer.model.zero_grad(set_to_none=True)  # without gradients an optimiser changes nothing
+        self.problem, self.rows = None, []
+
+    def _named(self) -> str:
+        return f" Rows of the batch: {'; '.join(self.rows)}." if self.rows else ""
+
+    def _stop(self) -> None:
+        step = self.trainer.state.global_step + 1
+        after = f" after {self.skipped - 1} steps in a row that were left out" if self.skipped > 1 else ""
+        raise TrainingError(
+            f"Training stops at step {step}{after}: {self.problem}.{self._named()} Nothing was saved of this step; "
+            f"checkpoints in {self.trainer.args.output_dir} stay as they are. Check that the starting weights are "
+            "finite, lower `learning_rate`, set `max_grad_norm: 1.0`, use bf16 or fp32 instead of fp16, or let "
+            "`hound.max_skipped_steps` leave such steps out."
+        )
+
+
+def watched_step(original: Callable[..., Any], self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    """``Trainer.training_step``, whose loss is looked at; no step is taken beyond the last one.
+
+    Raises:
+        SettingsError: the checkpoint that the training goes on from has all of its steps.
+        TrainingError: the loss is not finite.
+    """
+    if self.state.global_step >= self.state.max_steps:
+        raise SettingsError(
+            f"The training in {self.args.output_dir} is complete: its checkpoint is at step {self.state.global_step}, "
+            f"and this run has {self.state.max_steps}. Raise `max_steps` or `num_train_epochs`, choose another "
+            "`output_dir`, or set `overwrite_output_dir: true`."
+        )
+    loss = original(self, model, inputs, *args, **kwargs)
+    _watch(self).saw_loss(loss, lambda: _describe(self, inputs))
+    return loss
+
+
+def watched_norm(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``Trainer._get_grad_norm``, called once before each step, whose result is looked at."""
+    norm = original(self, *args, **kwargs)
+    if norm is not None:
+        _watch(self).saw_norm(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
+    return norm
+
+
+def _watch(trainer: Any) -> _StepWatch:
+    watch = getattr(trainer, "_hound_finite_steps", None)
+    if watch is None:
+        watch = trainer._hound_finite_steps = _StepWatch(trainer)
+    return watch
+
+
+def _describe(trainer: Any, inputs: dict[str, Any]) -> list[str]:
+    """The rows of a batch as text, placeholders left out."""
+    ids = inputs.get("input_ids")
+    tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
+    if ids is None or tokenizer is None:
+        return []
+    size = trainer.model.config.get_text_config().vocab_size
+    rows = []
+    for row in ids.tolist():
+        text = tokenizer.decode([token for token in row if 0 <= token < size], skip_special_tokens=True)
+        rows.append(repr(text.strip()[-_SHOWN:]))
+    return rows

@@ -1,0 +1,220 @@
+"""Options of the host with this model: what each must do, or how it is refused; the runs are in ``test_options``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from tests.goldens import DPO, SFT
+
+TOWERS = frozenset({"image_tower", "video_tower"})
+PROJECTOR = frozenset({"projector"})
+LANGUAGE = frozenset({"language_model"})
+
+
+@dataclass(frozen=True)
+class Option:
+    """One setting of the host, beside those of ``recipe_for``.
+
+    Attributes:
+        stage: sft, dpo, kto, pt or rm.
+        values: what is set.
+        refused: a regular expression for the error's message; None: the training runs.
+        first_loss: of the first step.
+        trained: parts of the model whose weights change; None: not looked at.
+        says: a regular expression for what is printed.
+        long: only in ``make test-long``.
+    """
+
+    stage: str
+    values: dict[str, Any]
+    refused: str | None = None
+    first_loss: float | None = None
+    trained: frozenset[str] | None = None
+    says: str | None = None
+    long: bool = False
+
+
+LORA = {"finetuning_type": "lora", "lora_target": "all", "lora_rank": 4}
+QUANTISED = {**LORA, "quantization_bit": 4}
+MOVED = {"model_name_or_path": str(DPO), "ref_model": str(SFT), "per_device_train_batch_size": 1, "learning_rate": 0.0}
+PLAIN_LOSS = 9.580476
+
+OPTIONS: dict[str, Option] = {
+    # --- preference losses
+    "pref_loss: sigmoid": Option("dpo", {"pref_beta": 0.1}, first_loss=0.693147, trained=LANGUAGE),
+    "pref_loss: hinge": Option("dpo", {"pref_loss": "hinge"}, first_loss=1.0, trained=LANGUAGE),
+    "pref_loss: ipo": Option("dpo", {"pref_loss": "ipo", "pref_beta": 0.1}, first_loss=25.0, trained=LANGUAGE),
+    "pref_loss: ipo, LoRA": Option("dpo", {**LORA, "pref_loss": "ipo", "pref_beta": 0.5}, first_loss=1.0),
+    "pref_loss: hinge, moved": Option("dpo", {**MOVED, "pref_loss": "hinge", "pref_beta": 0.1}),
+    "pref_loss: ipo, moved": Option("dpo", {**MOVED, "pref_loss": "ipo", "pref_beta": 0.1}),
+    "pref_loss: orpo": Option("dpo", {"pref_loss": "orpo"}, trained=LANGUAGE, long=True),
+    "pref_loss: simpo": Option("dpo", {"pref_loss": "simpo"}, trained=LANGUAGE, long=True),
+    "pref_loss: kto_pair": Option("dpo", {"pref_loss": "kto_pair"}, refused=r"got 'kto_pair'.*stage: kto"),
+    "pref_bco_weight": Option("dpo", {"pref_bco_weight": 1.0}, first_loss=1.039721, long=True),
+    "kto": Option("kto", {}, first_loss=0.5, trained=LANGUAGE, long=True),
+    # --- the reference
+    "ref_model_adapters alone": Option(
+        "dpo", {"ref_model_adapters": "x"}, refused=r"no effect without `ref_model`. Set `ref_model`"
+    ),
+    "adapter continued in dpo": Option(
+        "dpo", {**LORA, "adapter_name_or_path": "saves/sft"}, refused=r"create_new_adapter: true.*`ref_model: "
+    ),
+    "adapter continued in kto": Option(
+        "kto", {**LORA, "adapter_name_or_path": "saves/sft"}, refused=r"in `stage: kto`, and the reference would be"
+    ),
+    # --- what is trained
+    "full": Option("sft", {}, first_loss=PLAIN_LOSS, trained=LANGUAGE | PROJECTOR),
+    "full, projector frozen": Option("sft", {"freeze_multi_modal_projector": True}, trained=LANGUAGE),
+    "full, towers": Option("sft", {"freeze_vision_tower": False}, trained=TOWERS | LANGUAGE | PROJECTOR),
+    "full, projector alone": Option("sft", {"freeze_language_model": True}, trained=PROJECTOR),
+    "everything frozen": Option(
+        "sft",
+        {"freeze_language_model": True, "freeze_multi_modal_projector": True},
+        refused=r"every parameter is frozen by `freeze_language_model: true` and .*Set one of them to false",
+    ),
+    "lora, projector": Option("sft", LORA, first_loss=PLAIN_LOSS, trained=LANGUAGE | PROJECTOR),
+    "lora, projector frozen": Option("sft", {**LORA, "freeze_multi_modal_projector": True}, trained=LANGUAGE),
+    "lora, towers": Option("sft", {**LORA, "freeze_vision_tower": False}, trained=TOWERS | LANGUAGE | PROJECTOR),
+    "lora_target: q_proj,v_proj": Option(
+        "sft", {**LORA, "lora_target": "q_proj,v_proj", "freeze_multi_modal_projector": True}, trained=LANGUAGE
+    ),
+    "lora_target: multi_modal_projector": Option(
+        "sft", {**LORA, "lora_target": "multi_modal_projector"}, first_loss=PLAIN_LOSS, trained=PROJECTOR
+    ),
+    "lora_target: misspelt": Option(
+        "sft", {**LORA, "lora_target": "q_porj"}, refused=r"got 'q_porj', which is not one of them.*q_proj"
+    ),
+    "lora_target: a frozen part": Option(
+        "sft",
+        {**LORA, "lora_target": "fc1"},
+        refused=r"`lora_target: fc1` leaves no layer to adapt: all are frozen by `freeze_vision_tower: true`",
+    ),
+    "lora, nothing left": Option(
+        "sft",
+        {**LORA, "freeze_language_model": True},
+        refused=r"to train the projector alone, set `finetuning_type: full`",
+    ),
+    "freeze": Option("sft", {"finetuning_type": "freeze", "freeze_trainable_layers": 1}, trained=LANGUAGE | PROJECTOR),
+    "freeze, towers": Option(
+        "sft",
+        {"finetuning_type": "freeze", "freeze_trainable_layers": 1, "freeze_vision_tower": False},
+        refused=r"blocks of the towers that have the numbers of the language model's",
+    ),
+    "qlora": Option("sft", QUANTISED, long=True),
+    "dora": Option("sft", {**LORA, "use_dora": True}, first_loss=PLAIN_LOSS, long=True),
+    "dora, 4 bits": Option("sft", {**QUANTISED, "use_dora": True}, refused=r"`use_dora` cannot be trained .*: 4`"),
+    "rslora": Option("sft", {**LORA, "use_rslora": True}, first_loss=PLAIN_LOSS, long=True),
+    "pissa": Option("sft", {**LORA, "pissa_init": True}, long=True),
+    "loraplus": Option("sft", {**LORA, "loraplus_lr_ratio": 16.0}, first_loss=PLAIN_LOSS, long=True),
+    "oft": Option("sft", {"finetuning_type": "oft"}, refused=r"neither go on from its adapter nor merge it"),
+    "use_badam": Option("sft", {"use_badam": True}, refused=r"`use_badam` .*the frozen towers' too"),
+    "use_adam_mini": Option("sft", {"use_adam_mini": True}, refused=r"`use_adam_mini` reads the number of heads"),
+    # --- keys of other models' media
+    **{
+        f"{key}: {value}": Option("sft", {key: value}, refused=rf"Expected `{key}` to be left at .*{advice}")
+        for key, value, advice in (
+            ("video_maxlen", 16, r"hound\.num_frames"),
+            ("video_fps", 1.0, r"hound\.frame_sampling"),
+            ("image_max_pixels", 262144, "remove the key"),
+            ("image_min_pixels", 256, "remove the key"),
+            ("video_max_pixels", 16384, "remove the key"),
+            ("video_min_pixels", 64, "remove the key"),
+            ("crop_to_patches", True, "remove the key"),
+            ("image_do_pan_and_scan", True, "remove the key"),
+            ("use_audio_in_video", True, "hears nothing"),
+            ("audio_sampling_rate", 8000, "hears nothing"),
+        )
+    },
+    "the host's own defaults": Option(
+        "sft",
+        {"video_maxlen": 128, "video_fps": 2.0, "image_max_pixels": 589824, "video_max_pixels": 65536},
+        first_loss=PLAIN_LOSS,
+    ),
+    # --- lengths
+    "cutoff_len: within the clip": Option(
+        "sft", {"cutoff_len": 400}, refused=r"`cutoff_len: 400` cuts visual tokens .* at least 493"
+    ),
+    "cutoff_len: answers": Option(
+        "sft", {"cutoff_len": 490}, says=r"cuts the end of a conversation in 3 of 12 rows.*`cutoff_len: 580` cuts none"
+    ),
+    "cutoff_len: answers, two processes": Option(
+        "dpo",
+        {"cutoff_len": 490, "preprocessing_num_workers": 2},
+        says=r"in 1 of 12 rows.*`cutoff_len: 572` cuts none",
+        long=True,
+    ),
+    "cutoff_len: answers, packed": Option(
+        "sft",
+        {"cutoff_len": 488, "neat_packing": True},
+        says=r"in 3 of 12 rows.*`cutoff_len: 584` cuts none",
+        long=True,
+    ),
+    "cutoff_len: answers, streamed": Option(
+        "sft", {"cutoff_len": 490, "streaming": True}, says=r"these need up to 580 tokens", long=True
+    ),
+    "on_cut_answers: error": Option(
+        "sft",
+        {"cutoff_len": 520, "hound": {"on_cut_answers": "error"}},
+        refused=r"in 1 of 12 rows.*on_cut_answers: warn",
+    ),
+    "num_frames beyond the context": Option(
+        "sft",
+        {"cutoff_len": 16000, "hound": {"num_frames": 128}},
+        refused=r"at most 4096 tokens.*has 6373.*128 frames x 49 tokens = 6272",
+    ),
+    "rope_scaling": Option("sft", {"rope_scaling": "linear"}, refused=r"`rope_scaling: linear` has no effect"),
+    # --- the vocabulary
+    "add_tokens": Option("sft", {"add_tokens": "<a>,<b>"}, refused=r"`add_tokens` would give the model rows"),
+    "add_special_tokens": Option("dpo", {"add_special_tokens": "<a>"}, refused=r"`add_special_tokens` would give"),
+    "resize_vocab": Option("sft", {"resize_vocab": True}, refused=r"`resize_vocab` would give"),
+    # --- losses of sft
+    "train_on_prompt": Option("sft", {"train_on_prompt": True}, first_loss=9.894368),
+    "train_on_prompt, dft": Option("sft", {"train_on_prompt": True, "use_dft_loss": True}),
+    "train_on_prompt, eaft": Option("sft", {"train_on_prompt": True, "use_eaft_loss": True}, long=True),
+    "use_dft_loss": Option("sft", {"use_dft_loss": True}, long=True),
+    "use_asft_loss": Option("sft", {"use_asft_loss": True}, trained=LANGUAGE | PROJECTOR),
+    "use_asft_loss, lora": Option("sft", {**LORA, "use_asft_loss": True}, refused=r"Set `ref_model`"),
+    "neftune": Option("sft", {"neftune_noise_alpha": 5}, trained=LANGUAGE | PROJECTOR, long=True),
+    "compute_accuracy": Option(
+        "sft", {"compute_accuracy": True, "do_eval": True, "eval_dataset": "sft"}, says=r"eval_accuracy"
+    ),
+    # --- order and mixture of rows
+    "group_by_length, sft": Option(
+        "sft", {"train_sampling_strategy": "group_by_length", "disable_shuffling": False}, long=True
+    ),
+    "group_by_length, dpo": Option(
+        "dpo", {"train_sampling_strategy": "group_by_length"}, refused=r"needs one sequence a row, and `stage: dpo`"
+    ),
+    "interleave_once": Option(
+        "sft", {"mix_strategy": "interleave_once", "dataset": "sft,kto"}, refused=r"interleave_under or interleave_over"
+    ),
+    # --- stages
+    "pt with clips": Option("pt", {"packing": False}, refused=r"`stage: pt` trains on text alone.*`stage: sft`"),
+    "pt packed": Option("pt", {}, refused=r"Set `packing: false`; the host turns packing on"),
+    "packing": Option("sft", {"packing": True}, refused=r"Use `neat_packing: true`"),
+    "rm": Option("rm", {"dataset": "dpo"}, long=True),
+    # --- steps that are not finite
+    "learning_rate: 1e10": Option(
+        "sft",
+        {"learning_rate": 1e10, "max_steps": 4},
+        refused=r"stops at step 2: the loss is nan. Rows of the batch: .*USER",
+    ),
+    "learning_rate: 1e10, dpo": Option("dpo", {"learning_rate": 1e10, "max_steps": 4}, refused=r"stops at step 2"),
+    "max_skipped_steps": Option(
+        "sft",
+        {"learning_rate": 1e10, "max_steps": 4, "hound": {"max_skipped_steps": 1}},
+        refused=r"stops at step 3 after 1 steps in a row that were left out",
+    ),
+    # --- where models lie
+    "model_name_or_path: no folder": Option(
+        "sft", {"model_name_or_path": "/nowhere/model"}, refused=r"/nowhere/model` is not a folder of this machine"
+    ),
+    "model_name_or_path: looks like a hub id": Option(
+        "sft", {"model_name_or_path": "tests/model_x"}, refused=r"is not a folder of this machine"
+    ),
+    "bf16 without a GPU": Option("sft", {"bf16": True}, refused=r"`bf16: true` needs a GPU.*\*Compute type\*"),
+    "export_legacy_format": Option(
+        "sft", {"export_legacy_format": True}, refused=r"`export_legacy_format: true` has no"
+    ),
+}

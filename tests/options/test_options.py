@@ -1,0 +1,101 @@
+"""Every option of the table, run by the host in one process on the recorded checkpoint."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from hound_plugin.model.convert import to_ours
+from tests.e2e.conftest import data_sets, recipe_for
+from tests.e2e.together import Outcome, train_together
+from tests.goldens import SFT
+from tests.options.table import OPTIONS, Option
+
+pytestmark = pytest.mark.e2e
+NO_GPU = "bf16 without a GPU"
+
+
+@pytest.fixture(scope="module")
+def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return data_sets(tmp_path_factory.mktemp("options"))
+
+
+def run_all(work: Path, long: bool) -> dict[str, Outcome]:
+    recipe = recipe_for(work)
+    chosen = {name: option for name, option in OPTIONS.items() if option.long == long}
+    folders = {name: re.sub(r"\W+", "_", name) for name in chosen}
+    return train_together(
+        work,
+        {name: recipe(o.stage, folders[name], **{"max_steps": 2, **o.values}) for name, o in chosen.items()},
+    )
+
+
+@pytest.fixture(scope="module")
+def quick(work: Path) -> dict[str, Outcome]:
+    return run_all(work, long=False)
+
+
+@pytest.fixture(scope="module")
+def slow(work: Path) -> dict[str, Outcome]:
+    return run_all(work, long=True)
+
+
+def check(option: Option, outcome: Outcome) -> None:
+    if option.refused is not None:
+        assert outcome.failed
+        assert re.search(option.refused, outcome.output, re.DOTALL), outcome.output[-3000:]
+        assert "hound_plugin.errors." in outcome.output
+        return
+    losses = outcome.losses
+    assert all(loss == loss and loss != 0 for loss in losses)
+    if option.first_loss is not None:
+        assert losses[0] == pytest.approx(option.first_loss, abs=2e-5)
+    if option.says is not None:
+        assert re.search(option.says, outcome.output), outcome.output[-3000:]
+    if option.trained is not None:
+        assert changed_parts(outcome.folder) == option.trained
+
+
+def changed_parts(folder: Path) -> frozenset[str]:
+    """Parts of the model that differ from the start, or that an adapter changes."""
+    if (folder / "adapter_model.safetensors").exists():
+        weights = load_file(folder / "adapter_model.safetensors")
+        changed = [key for key, value in weights.items() if "lora_A" not in key and value.abs().max() > 0]
+    else:
+        weights = load_file(folder / "model.safetensors")
+        before = load_file(SFT / "model.safetensors")
+        names = to_ours(list(before))
+        start = {names.get(key, key): value for key, value in before.items()}
+        changed = [key for key, value in weights.items() if key in start and not torch.equal(value, start[key])]
+    parts = {"image_tower": "image_tower", "video_tower": "video_tower", "multi_modal_projector": "projector"}
+    return frozenset(next((part for name, part in parts.items() if name in key), "language_model") for key in changed)
+
+
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if not option.long])
+def test_option(name: str, quick: dict[str, Outcome]) -> None:
+    if name == NO_GPU and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    check(OPTIONS[name], quick[name])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", [name for name, option in OPTIONS.items() if option.long])
+def test_slow_option(name: str, slow: dict[str, Outcome]) -> None:
+    check(OPTIONS[name], slow[name])
+
+
+@pytest.mark.parametrize(("loss", "formula"), [("hinge", "hinge"), ("ipo", "ipo")])
+def test_a_loss_follows_its_formula_where_margins_are_not_zero(
+    loss: str, formula: str, quick: dict[str, Outcome]
+) -> None:
+    """The trainer logs ``beta * margin`` of each row (batch 1, no learning)."""
+    beta = 0.1
+    for row in quick[f"pref_loss: {loss}, moved"].steps:
+        margin = row["rewards/margins"]
+        assert abs(margin) > 1e-4
+        expected = max(0.0, 1 - margin) if formula == "hinge" else (margin / beta - 1 / (2 * beta)) ** 2
+        assert row["loss"] == pytest.approx(expected, rel=1e-4)
