@@ -45,6 +45,7 @@ _HOME = {
     "MediaNotFoundError": "hound_plugin.errors",
     "PlaceholderError": "hound_plugin.errors",
     "SettingsError": "hound_plugin.errors",
+    "TrainingError": "hound_plugin.errors",
     "load": "hound_plugin.model.inference",
 }
 __all__ = ["__version__", *sorted(_HOME)]
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from hound_plugin.errors import MediaNotFoundError as MediaNotFoundError
     from hound_plugin.errors import PlaceholderError as PlaceholderError
     from hound_plugin.errors import SettingsError as SettingsError
+    from hound_plugin.errors import TrainingError as TrainingError
     from hound_plugin.model.configuration import LlavaHoundConfig as LlavaHoundConfig
     from hound_plugin.model.inference import HoundModel as HoundModel
     from hound_plugin.model.inference import load as load

@@ -228,10 +228,10 @@ TRAINABLE = {
         {"language_model", "lm_head", "multi_modal_projector", "image_tower", "video_tower"},
     ),
     "projector only": ({"freeze_language_model": True}, {"multi_modal_projector"}),
-    "lora": ({"finetuning_type": "lora", "lora_target": "all"}, {"language_model"}),
+    "lora": ({"finetuning_type": "lora", "lora_target": "all"}, {"language_model", "multi_modal_projector"}),
     "lora towers": (
         {"finetuning_type": "lora", "lora_target": "all", "freeze_vision_tower": False},
-        {"language_model", "image_tower", "video_tower"},
+        {"language_model", "multi_modal_projector", "image_tower", "video_tower"},
     ),
 }
 

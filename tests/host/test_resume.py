@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from llamafactory.hparams import get_train_args
 
+from hound_plugin.errors import SettingsError
 from tests.goldens import SFT
 
 WHOLE, CUT = '{"global_step": 2}', '{"global_step": 2, "log_hist'
 
 
-def resumed(folder: Path, template: str = "llava_hound") -> str | None:
-    arguments = {"model_name_or_path": str(SFT), "template": template, "stage": "sft", "do_train": True}
+def resumed(folder: Path, template: str = "llava_hound", **changes: object) -> str | None:
+    arguments = {**changes, "model_name_or_path": str(SFT), "template": template, "stage": "sft", "do_train": True}
     parsed = get_train_args({**arguments, "dataset": "sft", "output_dir": str(folder), "report_to": "none"})
     return parsed[2].resume_from_checkpoint
 
@@ -53,3 +55,49 @@ def test_a_passed_checkpoint_is_named(tmp_path: Path, caplog: pytest.LogCaptureF
 
 def test_other_models_keep_the_hosts_choice(tmp_path: Path) -> None:
     assert resumed(checkpoints(tmp_path, {2: WHOLE, 4: None}), "vicuna") == str(tmp_path / "checkpoint-4")
+
+
+def signed(checkpoint: Path, **changes: object) -> None:
+    run = {
+        "model_name_or_path": str(SFT), "adapter_name_or_path": None, "stage": "sft", "finetuning_type": "lora",
+        "dataset": ["sft"], "ref_model": None, "num_frames": None, "frame_sampling": "uniform",
+    }  # fmt: skip
+    (checkpoint / "hound_run.json").write_text(json.dumps({**run, **changes}))
+
+
+def test_a_checkpoint_of_this_run_is_gone_on_from(tmp_path: Path) -> None:
+    folder = checkpoints(tmp_path, {2: WHOLE})
+    signed(folder / "checkpoint-2")
+    assert resumed(folder) == str(folder / "checkpoint-2")
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"stage": "dpo"}, "stage: 'dpo' there, 'sft' now"),
+        ({"dataset": ["sft", "more"]}, r"dataset: \['sft', 'more'\] there"),
+        ({"model_name_or_path": "another"}, "model_name_or_path: 'another' there"),
+        ({"finetuning_type": "full"}, "finetuning_type"),
+        ({"num_frames": 16}, "num_frames: 16 there, None now"),
+    ],
+)
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
+    folder = checkpoints(tmp_path, {2: WHOLE, 4: WHOLE})
+    signed(folder / "checkpoint-2")
+    signed(folder / "checkpoint-4", **changes)
+    with pytest.raises(SettingsError, match=named) as caught:
+        resumed(folder)
+    assert "resume_from_checkpoint: " + str(folder / "checkpoint-4") in str(caught.value)
+    assert resumed(folder, resume_from_checkpoint=str(folder / "checkpoint-4")) == str(folder / "checkpoint-4")
+
+
+@pytest.mark.parametrize("true", [True, "true", "True"])
+def test_true_goes_on_from_the_last_complete_one(tmp_path: Path, true: object) -> None:
+    folder = checkpoints(tmp_path, {2: WHOLE, 4: None})
+    assert resumed(folder, resume_from_checkpoint=true) == str(folder / "checkpoint-2")
+
+
+@pytest.mark.parametrize("states", [{}, {2: CUT}])
+def test_true_without_a_complete_one_is_refused(tmp_path: Path, states: dict[int, str | None]) -> None:
+    with pytest.raises(SettingsError, match="Expected a complete checkpoint in output_dir"):
+        resumed(checkpoints(tmp_path, states), resume_from_checkpoint=True)

@@ -1,0 +1,79 @@
+"""Adapters and folders of models, as a recipe names them; the other options are in ``tests/options``."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from llamafactory.hparams import get_infer_args, get_train_args
+
+from hound_plugin.errors import SettingsError
+from tests.goldens import DPO, SFT
+
+
+def parse(model: Path | str, adapter: Path | None = None, **changes: Any) -> None:
+    values = {"model_name_or_path": str(model), "template": "llava_hound", **changes}
+    get_infer_args({**values, "adapter_name_or_path": str(adapter)} if adapter else values)
+
+
+@pytest.fixture
+def adapter(tmp_path: Path) -> Path:
+    folder = tmp_path / "adapter"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": str(SFT), "peft_type": "LORA"}))
+    return folder
+
+
+def test_an_adapter_on_its_base(adapter: Path) -> None:
+    parse(SFT, adapter)
+
+
+def test_an_adapter_on_a_copy_of_its_base(adapter: Path, tmp_path: Path) -> None:
+    parse(shutil.copytree(SFT, tmp_path / "moved"), adapter)
+
+
+def test_an_adapter_on_another_model(adapter: Path) -> None:
+    with pytest.raises(SettingsError, match=f"was trained on {SFT}, .*whose weights differ"):
+        parse(DPO, adapter)
+
+
+def test_an_adapter_whose_base_is_not_here(adapter: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "owner/other"}))
+    with caplog.at_level("WARNING"):
+        parse(SFT, adapter)
+    assert "was trained on owner/other" in caplog.text
+
+
+def test_an_adapter_as_the_model(adapter: Path) -> None:
+    with pytest.raises(SettingsError, match=f"holds an adapter alone. Set `adapter_name_or_path: {adapter}`.*{SFT}"):
+        parse(adapter)
+
+
+def test_a_folder_without_a_model(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no model")
+    with pytest.raises(SettingsError, match=r"has no config\.json: notes\.txt"):
+        parse(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["./model", "~/model", "saves/a/b", "/no/model", "tests/absent"])
+def test_a_path_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(Path(__file__).parents[2])
+    with pytest.raises(SettingsError, match="is not a folder of this machine"):
+        parse(name)
+
+
+def test_other_models_are_the_hosts_business(adapter: Path) -> None:
+    parse(DPO, adapter, template="vicuna", video_maxlen=16)
+
+
+def test_packages_that_scores_need(monkeypatch: pytest.MonkeyPatch) -> None:
+    from importlib import util
+
+    real = util.find_spec
+    monkeypatch.setattr(util, "find_spec", lambda name: None if name in ("jieba", "nltk") else real(name))
+    values = {"model_name_or_path": str(SFT), "template": "llava_hound", "stage": "sft", "output_dir": "unused"}
+    with pytest.raises(SettingsError, match="pip install jieba nltk"):
+        get_train_args({**values, "predict_with_generate": True, "do_predict": True, "eval_dataset": "sft"})
