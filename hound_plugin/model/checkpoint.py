@@ -22,6 +22,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file, logging
 
 from hound_plugin.errors import CheckpointError
+from hound_plugin.model.completeness import check_complete, check_inside, expected_shapes, found_shapes
 from hound_plugin.model.configuration import tower_location
 from hound_plugin.model.convert import IGNORED, is_original, to_ours
 
@@ -48,22 +49,36 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
     if state_dict is not None or not files:
         yield state_dict
         return
+    place = str(load_config.pretrained_model_name_or_path)
+    if os.path.isdir(place):
+        check_inside(files, place)
     with contextlib.ExitStack() as stack:
         tensors = read_tensors(files, stack)
         if not is_original(list(tensors)):
+            _check_ours(model, tensors, load_config)
             stack.close()
             yield None
             return
         ours = {new: tensors[old] for old, new in to_ours(list(tensors)).items()}
-        folder = str(load_config.pretrained_model_name_or_path)
         hub = {key: value for key, value in (load_config.download_kwargs or {}).items() if key not in _NOT_FOR_TOWERS}
-        ours.update(_towers(model.config, ours, folder if os.path.isdir(folder) else None, hub, stack))
+        ours.update(_towers(model.config, ours, place if os.path.isdir(place) else None, hub, stack))
         if not hasattr(model, "lm_head"):
             ours = {key.removeprefix("model."): value for key, value in ours.items() if key != "lm_head.weight"}
-        _check_complete(model, ours, load_config.pretrained_model_name_or_path)
+        check_complete(expected_shapes(model), found_shapes(ours), place)
         if is_deepspeed_zero3_enabled():  # scattering wants tensors
             ours = {key: value if torch.is_tensor(value) else value[...] for key, value in ours.items()}
         yield ours
+
+
+def _check_ours(model: Any, tensors: dict[str, Any], load_config: Any) -> None:
+    """A checkpoint in our layout, of the composite or of the base model, for either of them."""
+    found, expected = found_shapes(tensors), expected_shapes(model)
+    if not hasattr(model, "lm_head"):
+        found = {name.removeprefix("model."): shape for name, shape in found.items()}
+    elif not any(name.startswith("model.") for name in found):
+        found = {name if name.startswith("lm_head.") else f"model.{name}": shape for name, shape in found.items()}
+    quantised = load_config.hf_quantizer is not None and load_config.hf_quantizer.pre_quantized
+    check_complete(expected, found, load_config.pretrained_model_name_or_path, names_only=quantised)
 
 
 _NOT_FOR_TOWERS = ("revision", "commit_hash", "subfolder")
@@ -197,16 +212,3 @@ def merge_lora(tensors: dict[str, Any], alpha: float, rank: int) -> dict[str, An
         delta = (pair["B"].float() @ pair["A"].float()) * (alpha / rank)
         merged[f"{name}.weight"] = (base.float() + delta).to(base.dtype)
     return merged
-
-
-def _check_complete(model: Any, ours: dict[str, Any], name: Any) -> None:
-    expected = {key for key in model.state_dict() if not IGNORED.search(key)}
-    if getattr(model.config, "tie_word_embeddings", False):
-        expected.discard("lm_head.weight")
-    missing, unexpected = sorted(expected - set(ours)), sorted(set(ours) - expected)
-    if missing or unexpected:
-        raise CheckpointError(
-            f"The checkpoint {name} does not fit its config.json: {len(missing)} keys are missing "
-            f"({', '.join(missing[:10])}), {len(unexpected)} are unexpected ({', '.join(unexpected[:10])}). "
-            "Are all of its files there, and is it of this architecture?"
-        )

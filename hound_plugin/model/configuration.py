@@ -9,8 +9,10 @@ Source of every field: arXiv 2404.01258 and the configuration files of the relea
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +20,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
-from hound_plugin.errors import CheckpointError
+from hound_plugin.errors import CheckpointError, HoundError
 
 IMAGE_TOWER = "LanguageBind/LanguageBind_Image"
 VIDEO_TOWER = "LanguageBind/LanguageBind_Video_merge"
@@ -100,6 +102,32 @@ class LlavaHoundTowerConfig(PreTrainedConfig):
         return cls(**known)
 
 
+_LARGEST = {  # far beyond any model; refused before modules are made
+    "num_hidden_layers": 1024, "hidden_size": 1 << 17, "intermediate_size": 1 << 20, "num_attention_heads": 4096,
+    "num_key_value_heads": 4096, "vocab_size": 1 << 24, "num_channels": 64, "image_size": 1 << 14,
+    "patch_size": 1 << 14, "num_frames": 1 << 12, "max_position_embeddings": 1 << 28,
+}  # fmt: skip
+
+
+def _check_sizes(part: str, config: Any) -> None:
+    """Refuse sizes that no model has.
+
+    Raises:
+        CheckpointError: a size is no whole number, below 1 or beyond all reason, or does not fit another one.
+    """
+    for name, largest in _LARGEST.items():
+        value = getattr(config, name, None)
+        if value is not None and (type(value) is not int or not 1 <= value <= largest):
+            raise CheckpointError(
+                f"Expected {name} of the {part} as a whole number from 1 to {largest}, found {value!r}. The "
+                "config.json is damaged or of another architecture."
+            )
+    for whole, piece in (("hidden_size", "num_attention_heads"), ("image_size", "patch_size")):
+        size, unit = getattr(config, whole, None), getattr(config, piece, None)
+        if size and unit and size % unit and not (piece == "num_attention_heads" and getattr(config, "head_dim", None)):
+            raise CheckpointError(f"Expected {whole} of the {part} as a multiple of {piece}, found {size} and {unit}.")
+
+
 _TOWER_FIELDS = frozenset(LlavaHoundTowerConfig.__annotations__)
 
 
@@ -153,9 +181,17 @@ class LlavaHoundConfig(PreTrainedConfig):
             self.text_config = CONFIG_MAPPING["llama"](tie_word_embeddings=False)
         elif isinstance(self.text_config, dict):
             values = dict(self.text_config)
-            self.text_config = CONFIG_MAPPING[values.pop("model_type", "llama")](**values)
+            try:
+                self.text_config = CONFIG_MAPPING[values.pop("model_type", "llama")](**values)
+            except Exception as error:  # whatever the language model's own checks raise
+                raise CheckpointError(
+                    f"Expected a text_config that describes a language model ({type(error).__name__}: {error}). The "
+                    "config.json is damaged or of another architecture."
+                ) from error
         self.image_tower_config = _tower(self.image_tower_config)
         self.video_tower_config = _tower(self.video_tower_config, add_time_attn=True, num_frames=8)
+        for part in ("text_config", "image_tower_config", "video_tower_config"):
+            _check_sizes(part, getattr(self, part))
         if self.image_token_id < 0:
             self.image_token_id = self.text_config.vocab_size
         if self.video_token_id < 0:
@@ -188,7 +224,10 @@ class LlavaHoundConfig(PreTrainedConfig):
     @classmethod
     def get_config_dict(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> tuple[dict[str, Any], Any]:
         """As transformers', remembering the folder, to which a relative tower path in the file refers."""
-        config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+        with damage_named(pretrained_model_name_or_path, "config.json"):
+            config_dict, unused = super().get_config_dict(pretrained_model_name_or_path, **kwargs)
+            if not isinstance(config_dict, dict):
+                raise TypeError(f"expected a JSON object, found a {type(config_dict).__name__}")
         if config_dict.get("model_type") in (ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE):
             hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None and key != "revision"}
             folder = str(pretrained_model_name_or_path) if os.path.isdir(pretrained_model_name_or_path) else None
@@ -219,6 +258,28 @@ def _tower(value: dict | PreTrainedConfig | None, **defaults: Any) -> LlavaHound
         return LlavaHoundTowerConfig(**defaults)
     values = value if isinstance(value, dict) else value.to_dict()
     return LlavaHoundTowerConfig(**{k: v for k, v in values.items() if k != "model_type"})
+
+
+@contextlib.contextmanager
+def damage_named(name: Any, what: str) -> Iterator[None]:
+    """Turn what a library raises over a damaged file into an error that names checkpoint and file.
+
+    Raises:
+        CheckpointError: anything but a file that is absent (``OSError``) or an error of ours was raised inside.
+    """
+    try:
+        yield
+    except HoundError:
+        raise
+    except OSError as error:
+        if not isinstance(error.__context__, ValueError):  # transformers' word for JSON that cannot be read
+            raise
+        raise CheckpointError(f"{error} It is damaged; copy or download it again.") from error
+    except Exception as error:  # tokenizers raises plain exceptions, transformers whatever its code ran into
+        raise CheckpointError(
+            f"The {what} of the checkpoint {name} cannot be read ({type(error).__name__}: {error}). It is damaged, or "
+            "of another architecture; copy or download it again."
+        ) from error
 
 
 def tower_location(name: str, folder: str | None) -> str:

@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, load_bin, read_tensors, read_tower
+from hound_plugin.model.completeness import check_complete, check_inside, expected_shapes, found_shapes
 from hound_plugin.model.configuration import (
     ORIGINAL_KEYS,
     ORIGINAL_MODEL_TYPE,
@@ -30,6 +31,7 @@ from hound_plugin.model.configuration import (
     LlavaHoundConfig,
 )
 from hound_plugin.model.convert import is_original, to_original, to_ours
+from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.model.shards import CheckpointWriter, parse_size
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
@@ -99,6 +101,7 @@ def convert(
         )
     job = _ToOurs(config, folder, files, towers) if to == "hf" else _ToOriginal(config, folder, files, tokenizer)
     report = job.plan()
+    check_complete(_expected(config), job.shapes(), source)
     if dry_run:
         return report
     with CheckpointWriter(Path(target), parse_size(shard_size)) as writer:
@@ -107,6 +110,11 @@ def convert(
         job.write_files(writer, report)
     report.written = Path(target)
     return report
+
+
+def _expected(config: LlavaHoundConfig) -> dict[str, tuple[int, ...]]:
+    with torch.device("meta"):
+        return expected_shapes(LlavaHoundForConditionalGeneration(config))
 
 
 # --- reading
@@ -135,7 +143,13 @@ def check_architecture(folder: Path) -> None:
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"Expected config.json in {folder}, found none. Is the download complete?")
-    found = json.loads(file.read_text(encoding="utf-8")).get("model_type")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"Expected JSON in {file}: {error}. It is damaged; download it again.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"Expected a JSON object in {file}, found a {type(values).__name__}. Download it again.")
+    found = values.get("model_type")
     known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
     if found not in known:
         raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
@@ -150,7 +164,8 @@ def weight_files(folder: Path) -> list[Path]:
     for single in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{single}.index.json"
         if index.is_file():
-            names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+            names = _indexed(index)
+            check_inside([folder / name for name in names], folder)
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
                 raise CheckpointError(
@@ -165,6 +180,18 @@ def weight_files(folder: Path) -> list[Path]:
     )
 
 
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names."""
+    try:
+        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({os.fspath(name) for name in weights.values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"Expected an index of weights with a `weight_map` from tensors to files in {index}; it cannot be read "
+            f"({error!r}). It is damaged; download it again."
+        ) from error
+
+
 def key_names(files: list[Path]) -> list[str]:
     """Names of all tensors, in file order."""
     names: list[str] = []
@@ -172,6 +199,15 @@ def key_names(files: list[Path]) -> list[str]:
         with contextlib.ExitStack() as stack:
             names += read_tensors([str(file)], stack)
     return names
+
+
+def _shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with contextlib.ExitStack() as stack:
+            shapes |= found_shapes(read_tensors([str(file)], stack))
+    return shapes
 
 
 def _tensors(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
@@ -238,6 +274,18 @@ class _ToOurs:
             name = getattr(self.config, f"mm_{tower}")
             report.towers[tower] = f"{name} ({file})" if file else "the checkpoint's own copy"
         return report
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What will be written."""
+        shapes = {self.names[name]: shape for name, shape in _shapes(self.files).items() if name in self.names}
+        for tower, file in self.towers.items():
+            if file is not None:
+                prefix = f"model.{tower}."
+                with contextlib.ExitStack() as stack:
+                    held = found_shapes(read_tower(file, getattr(self.config, f"{tower}_config"), stack))
+                shapes = {name: shape for name, shape in shapes.items() if not name.startswith(prefix)}
+                shapes |= {prefix + name: shape for name, shape in held.items()}
+        return shapes
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         return self._order(names_only=False)
@@ -314,6 +362,10 @@ class _ToOriginal:
                 "(`--tokenizer`), such as the original checkpoint's."
             )
         return report
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What the source holds."""
+        return _shapes(self.files)
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
         for name, tensor in _tensors(self.files):

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, StoppingCriteriaList
 
-from hound_plugin.errors import CheckpointError, HoundError, PlaceholderError, SettingsError
+from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError
 from hound_plugin.media.pixel_memory import MediaMemory
-from hound_plugin.model.configuration import LlavaHoundConfig
+from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
 from hound_plugin.model.features import FeatureMemory
 from hound_plugin.model.generation import GREEDY, cut_roles, new_tokens, stop_criteria, stream_text
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
@@ -52,10 +52,9 @@ def load(
     """
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        config = AutoConfig.from_pretrained(model)
-    except (OSError, ValueError) as error:
-        if isinstance(error, HoundError):
-            raise
+        with damage_named(model, "config.json"):
+            config = AutoConfig.from_pretrained(model)
+    except OSError as error:
         raise CheckpointError(f"Expected a checkpoint folder or a hub id, got {model!r}: {error}") from error
     if not isinstance(config, LlavaHoundConfig):
         raise CheckpointError(f"Expected a LLaVA-Hound checkpoint in {model}, found model_type {config.model_type!r}.")

@@ -24,7 +24,7 @@ from hound_plugin.media.cache import FrameCache
 from hound_plugin.media.clip import check_size
 from hound_plugin.media.decode import read_clip
 from hound_plugin.media.pixel_memory import MediaMemory
-from hound_plugin.model.configuration import LlavaHoundConfig
+from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.prompt import (
     CHAT_TEMPLATE,
@@ -103,16 +103,18 @@ class LlavaHoundProcessor(ProcessorMixin):
         """Load from a checkpoint of either layout; what the processor's own file lacks comes from the config.
 
         Raises:
-            CheckpointError: the checkpoint is of another architecture.
+            CheckpointError: the checkpoint is of another architecture, or its configuration or tokenizer is damaged.
         """
         hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
-        config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
+        with damage_named(pretrained_model_name_or_path, "config.json"):
+            config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         if not isinstance(config, LlavaHoundConfig):
             raise CheckpointError(
                 f"Expected a LLaVA-Hound checkpoint in {pretrained_model_name_or_path}, found model_type "
                 f"{config.model_type!r}."
             )
-        tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, padding_side="right", **hub)
+        with damage_named(pretrained_model_name_or_path, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, padding_side="right", **hub)
         path = cached_file(
             pretrained_model_name_or_path, PROCESSOR_NAME, **hub, _raise_exceptions_for_missing_entries=False,
             _raise_exceptions_for_connection_errors=False,

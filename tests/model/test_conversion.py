@@ -278,20 +278,29 @@ def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
 
 
 def test_memory_stays_near_one_shard(tmp_path: Path) -> None:
-    """A checkpoint of 8 shards of 64 MiB; peak memory of the child grows by less than three shards."""
-    source = copy_of(SFT, tmp_path / "big")
+    """A checkpoint of 10 shards of 48 or 64 MiB; peak memory of the child grows by less than three shards."""
+    source, layers, wide = copy_of(SFT, tmp_path / "big"), 8, 2**16
+    small = tensors(SFT)
     (source / "model.safetensors").unlink()
     config = json.loads((source / "config.json").read_text())
-    config["vocab_size"] = 2**18  # an embedding of 64 MiB; the head and six layers of the same size
+    config.update(vocab_size=2**18, num_hidden_layers=layers, intermediate_size=wide)
     (source / "config.json").write_text(json.dumps(config))
-    held = {name: torch.zeros(2**18, 64) for name in ("model.embed_tokens.weight", "lm_head.weight")}
-    held.update({f"model.layers.{n}.mlp.up_proj.weight": torch.zeros(2**24) for n in range(6)})
+    shards = [{name: torch.zeros(2**18, 64)} for name in ("model.embed_tokens.weight", "lm_head.weight")]
+    for layer in range(layers):
+        prefix = f"model.layers.{layer}."
+        block = {name.replace("model.layers.0.", prefix): t for name, t in small.items() if ".layers.0." in name}
+        block = {name: t for name, t in block.items() if name.startswith(prefix)}
+        block.update({f"{prefix}mlp.{name}.weight": torch.zeros(wide, 64) for name in ("gate_proj", "up_proj")})
+        shards.append({**block, f"{prefix}mlp.down_proj.weight": torch.zeros(64, wide)})
+    rest = {name: t for name, t in small.items() if not re.match(r"model\.(layers|embed_tokens)\.|lm_head", name)}
     index: dict[str, Any] = {"metadata": {}, "weight_map": {}}
-    for number, (name, tensor) in enumerate(held.items()):
-        save_file({name: tensor}, source / f"model-{number}.safetensors", {"format": "pt"})
-        index["weight_map"][name] = f"model-{number}.safetensors"
+    for number, held in enumerate([*shards, rest]):
+        save_file(
+            {name: t.contiguous() for name, t in held.items()}, source / f"{number}.safetensors", {"format": "pt"}
+        )
+        index["weight_map"].update(dict.fromkeys(held, f"{number}.safetensors"))
     (source / "model.safetensors.index.json").write_text(json.dumps(index))
-    total = sum(t.numel() * 4 for t in held.values())
+    total = sum(t.numel() * 4 for held in shards for t in held.values())
     script = (
         "import resource, sys\n"
         "from hound_plugin.model.conversion import convert\n"
@@ -305,7 +314,7 @@ def test_memory_stays_near_one_shard(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr[-3000:]
     grew = int(re.search(r"GREW (\d+)", done.stdout).group(1)) * 1024  # type: ignore[union-attr]
-    assert total == 8 * 64 * 2**20
+    assert total > 8 * 64 * 2**20
     assert grew < 3 * 64 * 2**20, f"peak memory grew by {grew / 2**20:.0f} MiB for {total / 2**20:.0f} MiB of weights"
 
 

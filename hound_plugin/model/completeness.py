@@ -1,0 +1,82 @@
+"""Is a checkpoint whole: every tensor there, of the shape that its configuration says, and none beside them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hound_plugin.errors import CheckpointError
+from hound_plugin.model.convert import IGNORED
+
+_SHOWN = 10
+
+
+def expected_shapes(model: Any) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that belong to a model, which may lie on the meta device.
+
+    Args:
+        model: the composite, with or without its head.
+    """
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items() if not IGNORED.search(name)}
+    text = model.config.text_config
+    if getattr(model.config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False):
+        shapes.pop("lm_head.weight", None)
+    return shapes
+
+
+def found_shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of tensors, or of lazy slices of safetensors files, without reading them."""
+    return {
+        name: tuple(value.get_shape() if hasattr(value, "get_shape") else value.shape)
+        for name, value in tensors.items()
+        if not IGNORED.search(name)
+    }
+
+
+def check_complete(
+    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], name: Any, names_only: bool = False
+) -> None:
+    """Compare what a checkpoint holds with what its configuration asks for.
+
+    Args:
+        expected, found: shapes by our names.
+        name: of the checkpoint, for the message.
+        names_only: a quantised checkpoint holds other shapes, and tensors beside these.
+
+    Raises:
+        CheckpointError: keys are missing, unexpected, or of another shape; the first ten of each are listed.
+    """
+    missing = sorted(expected.keys() - found.keys())
+    unexpected = [] if names_only else sorted(found.keys() - expected.keys() - {"lm_head.weight"})
+    shaped = [] if names_only else sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    if missing or unexpected or shaped:
+        shapes = [f"{key} {list(found[key])} instead of {list(expected[key])}" for key in shaped[:_SHOWN]]
+        problems = [
+            f"{len(missing)} keys are missing ({_listed(missing)})" if missing else "",
+            f"{len(unexpected)} are unexpected ({_listed(unexpected)})" if unexpected else "",
+            f"{len(shaped)} have another shape ({_listed(shapes)})" if shaped else "",
+        ]
+        raise CheckpointError(
+            f"The checkpoint {name} does not fit its config.json: {', '.join(filter(None, problems))}. Are all of its "
+            "files there, and is it of this architecture?"
+        )
+
+
+def check_inside(files: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> None:
+    """Refuse files of weights outside the checkpoint's folder, to which an index may point.
+
+    Raises:
+        CheckpointError: names the file.
+    """
+    for file in files:
+        relative = os.path.relpath(os.path.abspath(file), os.path.abspath(folder))
+        if relative.split(os.sep)[0] == os.pardir:
+            raise CheckpointError(
+                f"Expected the files of the checkpoint {folder} within its folder, but its index names {relative}. It "
+                "is damaged, or not what it claims to be; download it again."
+            )
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_SHOWN]) + (f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
