@@ -41,7 +41,7 @@ def checkpoint():
     from safetensors import safe_open
     from transformers import AutoConfig
     from hound_plugin.model.configuration import LlavaHoundConfig
-    from hound_plugin.model.conversion import weight_files
+    from hound_plugin.model.checkpoint_files import weight_files
     from hound_plugin.processing.processor import LlavaHoundProcessor
     name = facts["model"]
     config = AutoConfig.from_pretrained(name)

@@ -15,8 +15,9 @@ from transformers import AutoConfig, AutoTokenizer
 
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, read_tensors, read_tower
+from hound_plugin.model.checkpoint_files import fetch, weight_files
 from hound_plugin.model.configuration import IMAGE_TOWER, VIDEO_TOWER, LlavaHoundConfig, read_tower_config
-from hound_plugin.model.conversion import fetch, weight_files
+from hound_plugin.model.conversion import keep_tokenizer
 from hound_plugin.model.convert import IGNORED
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.shards import CheckpointWriter, parse_size
@@ -88,6 +89,7 @@ def assemble(
         config.save_pretrained(writer.part)
         tokenizer = AutoTokenizer.from_pretrained(folder)
         LlavaHoundProcessor.from_config(config, tokenizer).save_pretrained(writer.part)
+        keep_tokenizer(folder, writer.part)
     return Path(target)
 
 

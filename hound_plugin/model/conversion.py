@@ -8,7 +8,6 @@ taken where the checkpoint's copy is exactly their rounding; the way back rounds
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -17,17 +16,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub import snapshot_download
 from tqdm import tqdm
 from transformers import AutoTokenizer
 
 from hound_plugin.errors import CheckpointError, SettingsError
-from hound_plugin.model.checkpoint import find_tower, load_bin, read_tensors, read_tower
-from hound_plugin.model.completeness import check_complete, check_inside, expected_shapes, found_shapes
+from hound_plugin.model.checkpoint import find_tower, read_tower
+from hound_plugin.model.checkpoint_files import (
+    check_architecture,
+    fetch,
+    key_names,
+    stored_shapes,
+    stored_tensors,
+    weight_files,
+)
+from hound_plugin.model.completeness import check_complete, expected_shapes, found_shapes
 from hound_plugin.model.configuration import (
     ORIGINAL_KEYS,
     ORIGINAL_MODEL_TYPE,
-    VIDEO_LLAVA_MODEL_TYPE,
     LlavaHoundConfig,
 )
 from hound_plugin.model.convert import is_original, to_original, to_ours
@@ -36,7 +41,6 @@ from hound_plugin.model.shards import CheckpointWriter, parse_size
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
 TOWERS = ("image_tower", "video_tower")
-_WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _KEPT = "original_tokenizer"  # where our layout keeps the original's tokenizer files for the way back
 
@@ -117,110 +121,13 @@ def _expected(config: LlavaHoundConfig) -> dict[str, tuple[int, ...]]:
         return expected_shapes(LlavaHoundForConditionalGeneration(config))
 
 
-# --- reading
-
-
-def fetch(name: str) -> Path:
-    """The local copy of a hub repository's weights, configuration and tokenizer.
-
-    Raises:
-        CheckpointError: there is no such folder, and no such repository can be reached.
-    """
-    try:
-        return Path(snapshot_download(name, allow_patterns=list(_WEIGHT_PATTERNS)))
-    except (OSError, ValueError) as error:
-        raise CheckpointError(
-            f"Expected a checkpoint folder or a hub id, but there is no folder {name!r} and the hub gives none: {error}"
-        ) from error
-
-
-def check_architecture(folder: Path) -> None:
-    """Refuse a checkpoint of another architecture.
-
-    Raises:
-        CheckpointError: it has no config.json, or the config is of another model.
-    """
-    file = folder / "config.json"
-    if not file.is_file():
-        raise CheckpointError(f"Expected config.json in {folder}, found none. Is the download complete?")
-    try:
-        values = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"Expected JSON in {file}: {error}. It is damaged; download it again.") from error
-    if not isinstance(values, dict):
-        raise CheckpointError(f"Expected a JSON object in {file}, found a {type(values).__name__}. Download it again.")
-    found = values.get("model_type")
-    known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
-    if found not in known:
-        raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
-
-
-def weight_files(folder: Path) -> list[Path]:
-    """The checkpoint's weight files in order: safetensors before .bin, an index before single files.
-
-    Raises:
-        CheckpointError: there are none, or the index names files that are missing.
-    """
-    for single in ("model.safetensors", "pytorch_model.bin"):
-        index = folder / f"{single}.index.json"
-        if index.is_file():
-            names = _indexed(index)
-            check_inside([folder / name for name in names], folder)
-            missing = [name for name in names if not (folder / name).is_file()]
-            if missing:
-                raise CheckpointError(
-                    f"{index} names {len(missing)} file(s) that are missing: {', '.join(missing[:5])}."
-                )
-            return [folder / name for name in names]
-        if (folder / single).is_file():
-            return [folder / single]
-    raise CheckpointError(
-        f"Expected model.safetensors or pytorch_model.bin (or their index) in {folder}, found neither. "
-        "Is the download complete?"
-    )
-
-
-def _indexed(index: Path) -> list[str]:
-    """The files that an index names."""
-    try:
-        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({os.fspath(name) for name in weights.values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointError(
-            f"Expected an index of weights with a `weight_map` from tensors to files in {index}; it cannot be read "
-            f"({error!r}). It is damaged; download it again."
-        ) from error
-
-
-def key_names(files: list[Path]) -> list[str]:
-    """Names of all tensors, in file order."""
-    names: list[str] = []
-    for file in files:
-        with contextlib.ExitStack() as stack:
-            names += read_tensors([str(file)], stack)
-    return names
-
-
-def _shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        with contextlib.ExitStack() as stack:
-            shapes |= found_shapes(read_tensors([str(file)], stack))
-    return shapes
-
-
-def _tensors(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors one after the other; at most one file is open, and memory-mapped."""
-    for file in files:
-        if file.suffix == ".bin":
-            held = load_bin(file)
-            for name in list(held):
-                yield name, held.pop(name)
-            continue
-        with contextlib.ExitStack() as stack:
-            for name, value in read_tensors([str(file)], stack).items():
-                yield name, value[...]
+def keep_tokenizer(source: Path, target: Path) -> None:
+    """Copy the files of the original's tokenizer into a checkpoint in our layout, for the way back."""
+    kept = target / _KEPT
+    kept.mkdir()
+    for name in _TOKENIZER_FILES:
+        if (source / name).is_file():
+            shutil.copyfile(source / name, kept / name)
 
 
 # --- the two directions
@@ -256,7 +163,7 @@ class _ToOurs:
         with contextlib.ExitStack() as stack:
             whole = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
             prefix = f"model.{tower}."
-            for name, tensor in _tensors(self.files):
+            for name, tensor in stored_tensors(self.files):
                 ours = self.names.get(name, "")
                 if not ours.startswith(prefix):
                     continue
@@ -277,7 +184,7 @@ class _ToOurs:
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """What will be written."""
-        shapes = {self.names[name]: shape for name, shape in _shapes(self.files).items() if name in self.names}
+        shapes = {self.names[name]: shape for name, shape in stored_shapes(self.files).items() if name in self.names}
         for tower, file in self.towers.items():
             if file is not None:
                 prefix = f"model.{tower}."
@@ -292,7 +199,7 @@ class _ToOurs:
 
     def _order(self, names_only: bool) -> Iterator[tuple[str, str, Any]]:
         taken = {f"model.{tower}." for tower, file in self.towers.items() if file}
-        source = ((name, None) for name in self.names) if names_only else _tensors(self.files)
+        source = ((name, None) for name in self.names) if names_only else stored_tensors(self.files)
         for name, tensor in source:
             ours = self.names.get(name)
             if ours is not None and not any(ours.startswith(prefix) for prefix in taken):
@@ -312,18 +219,14 @@ class _ToOurs:
         self.config.save_pretrained(writer.part)
         tokenizer = AutoTokenizer.from_pretrained(self.folder)
         LlavaHoundProcessor.from_config(self.config, tokenizer).save_pretrained(writer.part)
-        kept = writer.part / _KEPT
-        kept.mkdir()
-        for name in _TOKENIZER_FILES:
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, kept / name)
+        keep_tokenizer(self.folder, writer.part)
         if (self.folder / "generation_config.json").is_file():
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
 
     def _tower_dtypes(self) -> dict[str, str | None]:
         """How the original held its towers, for the way back: a dtype's name, or None if it did not."""
         found: dict[str, str | None] = dict.fromkeys(TOWERS)
-        for name, tensor in _tensors(self.files):
+        for name, tensor in stored_tensors(self.files):
             for tower in TOWERS:
                 if self.names.get(name, "").startswith(f"model.{tower}."):
                     found[tower] = str(tensor.dtype).removeprefix("torch.")
@@ -358,27 +261,41 @@ class _ToOriginal:
             report.towers[tower] = "in the checkpoint" if inside else "left out, as in the original checkpoint"
         if self.tokenizer is None:
             report.warnings.append(
-                "The source has no tokenizer.model, which the original code needs; name a folder that has it "
-                "(`--tokenizer`), such as the original checkpoint's."
+                "The source has no tokenizer.model, which the original code needs; tokenizer.json is copied. Name a "
+                "folder that has the file (`--tokenizer`), such as the original checkpoint's."
+            )
+        if self._unnamed():
+            report.warnings.append(
+                f"The source names no repository for its {' and '.join(self._unnamed())}: the checkpoint holds their "
+                "weights, and config.json names folders beside it that hold their configurations."
             )
         return report
 
+    def _unnamed(self) -> list[str]:
+        """Towers of a model that was assembled or made here, which come from no repository."""
+        return [tower for tower in TOWERS if not getattr(self.config, f"mm_{tower}")]
+
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """What the source holds."""
-        return _shapes(self.files)
+        return stored_shapes(self.files)
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
-        for name, tensor in _tensors(self.files):
+        for name, tensor in stored_tensors(self.files):
             written, dtype = self._dtype(name)
             if name in self.names and written:
                 yield name, self.names[name], tensor if dtype is None else tensor.to(dtype)
 
     def write_files(self, writer: CheckpointWriter, report: Report) -> None:
-        writer.write_json("config.json", original_config(self.config))
-        if self.tokenizer is not None:
-            for name in _TOKENIZER_FILES:
-                if (self.tokenizer / name).is_file():
-                    shutil.copyfile(self.tokenizer / name, writer.part / name)
+        values = original_config(self.config)
+        for tower in self._unnamed():
+            values[f"mm_{tower}"] = tower
+            (writer.part / tower).mkdir()
+            getattr(self.config, f"{tower}_config").save_pretrained(writer.part / tower)
+        writer.write_json("config.json", values)
+        place = self.tokenizer or self.folder
+        for name in _TOKENIZER_FILES if self.tokenizer else ("tokenizer.json", *_TOKENIZER_FILES):
+            if (place / name).is_file():
+                shutil.copyfile(place / name, writer.part / name)
         if (self.folder / "generation_config.json").is_file():
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
 

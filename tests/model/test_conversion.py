@@ -16,10 +16,13 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText, AutoTokenizer
 
 from hound_plugin.cli import main
+from hound_plugin.demo.model import write_model
+from hound_plugin.demo.tokenizer import write_tokenizer
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.assemble import assemble
 from hound_plugin.model.checkpoint import find_tower, merge_lora, read_tower
-from hound_plugin.model.conversion import convert, key_names, weight_files
+from hound_plugin.model.checkpoint_files import key_names, weight_files
+from hound_plugin.model.conversion import convert
 from hound_plugin.model.convert import to_original, to_ours
 from hound_plugin.model.shards import parse_size
 from hound_plugin.processing.processor import LlavaHoundProcessor
@@ -361,3 +364,25 @@ def test_a_fresh_projector_and_bad_parts(vicuna: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="Expected the tower 'no/where'"):
         assemble(str(vicuna), tmp_path / "y", image_tower="no/where", progress=False)
     assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize("kind", ["made", "assembled"])
+def test_a_model_of_no_repository_goes_to_the_original_layout_and_back(kind: str, vicuna: Path, tmp_path: Path) -> None:
+    """The demo's model names no towers and has no tokenizer.model."""
+    source = tmp_path / "source"
+    if kind == "made":
+        write_model(write_tokenizer(tmp_path / "tokenizer"), source)
+        (source / "tokenizer.model").unlink(missing_ok=True)
+    else:
+        assemble(str(vicuna), source, progress=False)
+    report = convert(str(source), tmp_path / "original", to="original", progress=False)
+    assert any("names no repository" in warning for warning in report.warnings) == (kind == "made")
+    assert any("has no tokenizer.model" in warning for warning in report.warnings) == (kind == "made")
+    convert(str(tmp_path / "original"), tmp_path / "back", progress=False)
+    before, after = tensors(source), tensors(tmp_path / "back")
+    assert before.keys() == after.keys()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    texts = ["What moves? <video>", "</s> [INST] \u00e9\u4e2d"]
+    folders = (source, tmp_path / "original")
+    tokens = [LlavaHoundProcessor.from_pretrained(folder).tokenizer(texts).input_ids for folder in folders]
+    assert tokens[0] == tokens[1]

@@ -1,0 +1,122 @@
+"""The files of a checkpoint: where they are, what they hold, one open at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from huggingface_hub import snapshot_download
+
+from hound_plugin.errors import CheckpointError
+from hound_plugin.model.checkpoint import load_bin, read_tensors
+from hound_plugin.model.completeness import check_inside, found_shapes
+from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE, LlavaHoundConfig
+
+_WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
+
+
+def fetch(name: str) -> Path:
+    """The local copy of a hub repository's weights, configuration and tokenizer.
+
+    Raises:
+        CheckpointError: there is no such folder, and no such repository can be reached.
+    """
+    try:
+        return Path(snapshot_download(name, allow_patterns=list(_WEIGHT_PATTERNS)))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(
+            f"Expected a checkpoint folder or a hub id, but there is no folder {name!r} and the hub gives none: {error}"
+        ) from error
+
+
+def check_architecture(folder: Path) -> None:
+    """Refuse a checkpoint of another architecture.
+
+    Raises:
+        CheckpointError: it has no config.json, or the config is of another model.
+    """
+    file = folder / "config.json"
+    if not file.is_file():
+        raise CheckpointError(f"Expected config.json in {folder}, found none. Is the download complete?")
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise CheckpointError(f"Expected JSON in {file}: {error}. It is damaged; download it again.") from error
+    if not isinstance(values, dict):
+        raise CheckpointError(f"Expected a JSON object in {file}, found a {type(values).__name__}. Download it again.")
+    found = values.get("model_type")
+    known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
+    if found not in known:
+        raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The checkpoint's weight files in order: safetensors before .bin, an index before single files.
+
+    Raises:
+        CheckpointError: there are none, or the index names files that are missing.
+    """
+    for single in ("model.safetensors", "pytorch_model.bin"):
+        index = folder / f"{single}.index.json"
+        if index.is_file():
+            names = _indexed(index)
+            check_inside([folder / name for name in names], folder)
+            missing = [name for name in names if not (folder / name).is_file()]
+            if missing:
+                raise CheckpointError(
+                    f"{index} names {len(missing)} file(s) that are missing: {', '.join(missing[:5])}."
+                )
+            return [folder / name for name in names]
+        if (folder / single).is_file():
+            return [folder / single]
+    raise CheckpointError(
+        f"Expected model.safetensors or pytorch_model.bin (or their index) in {folder}, found neither. "
+        "Is the download complete?"
+    )
+
+
+def _indexed(index: Path) -> list[str]:
+    """The files that an index names."""
+    try:
+        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+        return sorted({os.fspath(name) for name in weights.values()})
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            f"Expected an index of weights with a `weight_map` from tensors to files in {index}; it cannot be read "
+            f"({error!r}). It is damaged; download it again."
+        ) from error
+
+
+def key_names(files: list[Path]) -> list[str]:
+    """Names of all tensors, in file order."""
+    names: list[str] = []
+    for file in files:
+        with contextlib.ExitStack() as stack:
+            names += read_tensors([str(file)], stack)
+    return names
+
+
+def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors."""
+    shapes: dict[str, tuple[int, ...]] = {}
+    for file in files:
+        with contextlib.ExitStack() as stack:
+            shapes |= found_shapes(read_tensors([str(file)], stack))
+    return shapes
+
+
+def stored_tensors(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors one after the other; at most one file is open, and memory-mapped."""
+    for file in files:
+        if file.suffix == ".bin":
+            held = load_bin(file)
+            for name in list(held):
+                yield name, held.pop(name)
+            continue
+        with contextlib.ExitStack() as stack:
+            for name, value in read_tensors([str(file)], stack).items():
+                yield name, value[...]
