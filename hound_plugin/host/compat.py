@@ -68,6 +68,10 @@ def patch_parser(module: Any) -> None:
     _wrap(module, "_parse_args", _parse_args)
     _wrap(module, "get_last_checkpoint", _last_checkpoint)
 
+    from hound_plugin.host.error_display import show_messages_alone
+
+    show_messages_alone()
+
 
 def _last_checkpoint(original: Callable[..., Any], folder: str) -> Any:
     from hound_plugin.host.resume import last_complete

@@ -276,3 +276,9 @@ def test_a_checkpoint_of_another_architecture_is_named(work: Path, recipe: Any, 
     result = cli(work, "train", str(path), check=False)
     assert result.returncode != 0
     assert "mm_image_tower and mm_video_tower are missing" in result.stdout
+    assert "SettingsError: `template: llava_hound`" in result.stdout
+    assert "Traceback" not in result.stdout
+    path = write_yaml(work / "other-debug.yaml", recipe("sft", "other", video_fps=1.0))
+    result = cli(work, "train", str(path), check=False, HOUND_DEBUG="1")
+    assert "Traceback" in result.stdout
+    assert "SettingsError: Expected `video_fps`" in result.stdout
