@@ -20,7 +20,8 @@ def pick(
     """One token for each row of ``logits`` ``[N, vocabulary]``: ``[N]``, int64.
 
     One uniform number per row and step is taken from the row's own generator, on the CPU, and looked up in the
-    cumulated probabilities; so GPU and CPU draw alike.
+    probabilities as they are cumulated in the order of token ids. So GPU and CPU draw alike, and tokens of nearly the
+    same probability, whose order depends on rounding, do not change places.
 
     Args:
         logits: float32.
@@ -32,17 +33,17 @@ def pick(
     uniform = torch.stack([torch.rand((), generator=draw) for draw in draws]).to(logits.device)
     if temperature == 0:
         return logits.argmax(-1)
-    probabilities, order = (logits / temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
+    probabilities = (logits / temperature).softmax(-1, dtype=torch.float64)
+    ordered, order = probabilities.sort(stable=True, dim=-1, descending=True)
     if top_k:  # the share that `top_p` speaks of is one of these
-        probabilities = probabilities[:, :top_k] / probabilities[:, :top_k].sum(-1, keepdim=True)
-    before = probabilities.cumsum(-1) - probabilities
-    is_kept = before < top_p
+        ordered = ordered[:, :top_k] / ordered[:, :top_k].sum(-1, keepdim=True)
+    is_kept = ordered.cumsum(-1) - ordered < top_p
     is_kept[:, 0] = True
-    kept = probabilities * is_kept
+    kept = torch.zeros_like(probabilities).scatter(1, order[:, : is_kept.shape[1]], is_kept.double()) * probabilities
     summed = kept.cumsum(-1)
-    place = torch.searchsorted(summed, (uniform * summed[:, -1])[:, None], right=True).squeeze(1)
-    last = kept.count_nonzero(-1) - 1
-    return order.gather(1, place.minimum(last)[:, None]).squeeze(1)
+    place = torch.searchsorted(summed, uniform[:, None] * summed[:, -1:], right=True).squeeze(1)
+    last = kept.shape[1] - 1 - (kept > 0).int().flip(-1).argmax(-1)
+    return place.minimum(last)
 
 
 def row_generators(seed: int | None, rows: int) -> list[torch.Generator]:
