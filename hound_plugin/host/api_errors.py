@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from llamafactory.extras import logging
 from starlette.exceptions import HTTPException
 
-from hound_plugin.errors import ContextLengthError, DataError, MediaError, SettingsError
+from hound_plugin.errors import ContextLengthError, DataError, MediaError, PlaceholderError, SettingsError
 
 logger = logging.get_logger(__name__)
 _ABOUT_THE_REQUEST = (MediaError, DataError, SettingsError)
@@ -35,10 +35,9 @@ def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
         text = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in problems)
         return 400, error_body(400, text, ".".join(place) or None)
     if isinstance(error, _ABOUT_THE_REQUEST):
-        param = error.key if isinstance(error, SettingsError) else None
-        code = None
-        if isinstance(error, ContextLengthError):
-            param, code = "messages", "context_length_exceeded"
+        code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
+        about_messages = isinstance(error, MediaError | PlaceholderError | ContextLengthError)
+        param = error.key if isinstance(error, SettingsError) else "messages" if about_messages else None
         return 400, error_body(400, " ".join(str(error).split()), param, code)
     logger.error("".join(traceback.format_exception(error)))
     return 500, error_body(500, f"The server failed ({type(error).__name__}); its log says why.")

@@ -72,7 +72,7 @@ def test_a_greedy_recipe_does_not_keep_requests_from_sampling(
     """Six answers at temperature 1 are six different ones, the same six when they are sampled anew, and no warning."""
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     asked = [
-        {"id": f"q{n}", "video": "clip_short.mp4", "prompt": f"<video>\n{text}"}
+        {"id": f"q{n}", "video": "clip_short.mp4", "prompt": f"<video>\n{text}", "reference": "A dog."}
         for n, text in enumerate(["What moves?", "Why?"])
     ]
     values = {
