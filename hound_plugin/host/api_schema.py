@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.model.answer_stream import Decoding
-from hound_plugin.model.generation import GREEDY
+from hound_plugin.model.generation import GREEDY, wants_sampling
 from hound_plugin.records.jsonl import read_text
 from hound_plugin.validation import Settings
 
@@ -180,12 +180,7 @@ class ChatRequest(Settings):
             )
         if self.top_logprobs and not self.logprobs:
             raise SettingsError("top_logprobs: expected `logprobs: true` beside it; got none.", "top_logprobs")
-        if self.do_sample is False and self.temperature is not None and self.temperature >= GREEDY:
-            raise SettingsError(
-                f"do_sample: expected true beside temperature {self.temperature}, which means sampling; got false. "
-                "Leave one of them out.",
-                "do_sample",
-            )
+        wants_sampling(self.temperature, self.do_sample)
         return self
 
     @property
@@ -282,11 +277,9 @@ def decoding_of(request: ChatRequest, recipe: Mapping[str, Any], vocab_size: int
 def sampling_of(request: ChatRequest, recipe: Mapping[str, Any]) -> tuple[float, float, int]:
     """Temperature (0: greedy), top_p and top_k (0: all) of a request."""
     recipe_samples = bool(recipe.get("do_sample")) and (recipe.get("temperature") or 0) >= GREEDY
-    temperature, samples = request.temperature, request.do_sample
-    if temperature is not None:
-        samples = temperature >= GREEDY
-    elif samples is None:
-        narrows = request.top_p is not None or (request.top_k or 0) > 0
+    temperature, samples = request.temperature, wants_sampling(request.temperature, request.do_sample)
+    if samples is None:
+        narrows = (request.top_p is not None and request.top_p < 1) or (request.top_k or 0) > 0
         samples = recipe_samples or narrows or (request.n or 1) > 1
     if not samples:
         return 0.0, 1.0, 0

@@ -28,7 +28,7 @@ MAX_BYTES = 512 << 20
 MAX_REDIRECTS = 5
 MAX_SECONDS = 120.0
 # subtypes of media types, as clients write them for the files that are read here
-_SUBTYPES = {
+SUBTYPES = {
     "image": ("png", "jpg", "jpeg", "gif", "bmp", "webp"),
     "video": (
         "mp4", "webm", "quicktime", "mov", "x-matroska", "matroska", "mkv", "x-msvideo", "msvideo", "avi", "gif",
@@ -37,7 +37,7 @@ _SUBTYPES = {
 }  # fmt: skip
 _DATA = {
     kind: re.compile(
-        rf"data:{family}/(?:{'|'.join(_SUBTYPES[kind])})(?:;[\w.+-]+=[^;,]*)*;base64,(.+)", re.DOTALL | re.IGNORECASE
+        rf"data:{family}/(?:{'|'.join(SUBTYPES[kind])})(?:;[\w.+-]+=[^;,]*)*;base64,(.+)", re.DOTALL | re.IGNORECASE
     )
     for kind, family in (("image", "image"), ("video", "(?:video|image(?=/gif))"))
 }
@@ -89,7 +89,7 @@ def _decoded(url: str, kind: str) -> bytes:
     match = _DATA[kind].fullmatch(url)
     if match is None:
         raise MediaDecodeError(
-            f"Expected a {kind} as data:{kind}/FORMAT;base64,... with FORMAT one of {', '.join(_SUBTYPES[kind])}, got "
+            f"Expected a {kind} as data:{kind}/FORMAT;base64,... with FORMAT one of {', '.join(SUBTYPES[kind])}, got "
             f"{url[:40]!r}. Convert it, or name its format."
         )
     try:

@@ -23,6 +23,29 @@ _LATER_ROLE, _PERHAPS_LATER = re.compile(rf"\s+(?:{_NAMES})"), re.compile(rf"\s+
 _WINDOW = 16  # tokens; a role's name in characters is shorter
 
 
+def wants_sampling(temperature: float | None, do_sample: bool | None = None) -> bool | None:
+    """Whether who asks wants an answer to be sampled; None if neither argument is given.
+
+    A temperature means sampling, whatever is usual where it is asked; below :data:`GREEDY` the most probable token.
+
+    Raises:
+        SettingsError: a negative temperature, or one that ``do_sample`` contradicts.
+    """
+    if temperature is None:
+        return do_sample
+    if not temperature >= 0:
+        raise SettingsError(f"temperature: expected 0 or more, got {temperature}.", "temperature")
+    if temperature < GREEDY:
+        return False
+    if do_sample is False:
+        raise SettingsError(
+            f"do_sample: expected true beside temperature {temperature}, which means sampling; got false. Leave one of "
+            "them out.",
+            "do_sample",
+        )
+    return True
+
+
 def context_length(config: Any) -> int:
     """Tokens that the model was made for, question and answer together."""
     return int(config.get_text_config().max_position_embeddings)

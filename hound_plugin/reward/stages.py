@@ -162,8 +162,8 @@ def _what_to_check(settings: SampleSettings) -> str:
     if settings.backend == "model":
         return f"Check sample.temperature ({settings.temperature}) and sample.top_p ({settings.top_p}): raise them."
     return (
-        f"Check that the server samples: sample.temperature is {settings.temperature}, and each answer has a seed of its "
-        "own. A server may ignore both, or decode greedily by its own settings (`do_sample: false`)."
+        f"Check that the server samples: sample.temperature is {settings.temperature}, and each answer has a seed of "
+        "its own. A server may ignore both, or decode greedily by its own settings (`do_sample: false`)."
     )
 
 
