@@ -48,8 +48,8 @@ null is the same as leaving a parameter out. The recipe decides what a request d
 {honoured}
 
 A temperature above 0 means sampling, also where the recipe says `do_sample: false`. Without a temperature, `do_sample:
-true`, `top_p` below 1, `top_k` above 0 and `n` above 1 do so too. What such a request leaves out comes from the recipe if the recipe
-samples, and has OpenAI's defaults (temperature 1, top_p 1) if it is greedy.
+true`, `top_p` below 1, `top_k` above 0 and `n` above 1 do so too. What such a request leaves out comes from the recipe
+if the recipe samples, and has OpenAI's defaults (temperature 1, top_p 1) if it is greedy.
 
 `presence_penalty` and `frequency_penalty` are OpenAI's: they are taken off the scores of tokens that the answer holds.
 `repetition_penalty` is the one of transformers. Draws do not depend on what else the server does: the same request with
@@ -77,9 +77,9 @@ Any other value is a 400.
   `assistant` in turn, a `user` at the end. `tool` and `function` are refused.
 - `content`: a text, or a list of parts; an assistant's may be null beside a `refusal`, which is what it said then.
 - Parts of text: `text` (also `input_text`, `output_text`).
-- Media, in messages of the user: `video_url` and `image_url` (also `video`, `image`, `input_video`, `input_image`), with
-  the address as text or as `{{"url": ...}}`. A `video` may be a list of frames. `detail` may be auto, low or high: the
-  model sees all alike.
+- Media, in messages of the user: `video_url` and `image_url` (also `video`, `image`, `input_video`, `input_image`),
+  with the address as text or as `{{"url": ...}}`. A `video` may be a list of frames. `detail` may be auto, low or high:
+  the model sees all alike.
 - `name`: one for each role; several would tell participants apart, which the prompt cannot.
 - Audio, files, tool calls and keys that are not named here are refused.
 
