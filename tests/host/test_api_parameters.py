@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 import urllib.error
 import urllib.request
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,11 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import uvicorn
+from llamafactory.api.app import create_app
+from llamafactory.chat import ChatModel
 
+from hound_plugin.host import api
 from tests.host.api_server import ask, content, part
 
 QUESTION: Any = [{"role": "user", "content": "What moves?"}]
@@ -291,3 +297,95 @@ def test_a_reader_who_leaves_a_stream_frees_its_place(client: openai.OpenAI) -> 
     done = threading.Event()
     threading.Thread(target=lambda: (ask(client, "And now?", max_tokens=2), done.set()), daemon=True).start()
     assert done.wait(20)
+
+
+# --- a server in this process, where the model can be made to fail
+
+
+@pytest.fixture
+def inside(local: ChatModel, monkeypatch: pytest.MonkeyPatch) -> Iterator[openai.OpenAI]:
+    """The same application over the same HTTP, in a thread of this process."""
+    monkeypatch.delenv("API_KEY", raising=False)
+    server = uvicorn.Server(uvicorn.Config(create_app(local), host="127.0.0.1", port=0, log_level="critical"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.02)
+    port = server.servers[0].sockets[0].getsockname()[1]
+    yield openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="none", max_retries=0, timeout=30)
+    server.should_exit = True
+    thread.join(10)
+
+
+def fail_at(local: ChatModel, step: int) -> Any:
+    """Let the model fail at its ``step``-th token, as a GPU that runs out of memory does."""
+    steps: list[int] = []
+
+    def failing(*args: Any) -> None:
+        steps.append(1)
+        if len(steps) == step:
+            raise RuntimeError("out of memory at /secret/path")
+
+    return local.engine.model.lm_head.register_forward_pre_hook(failing)
+
+
+def test_a_fault_of_the_server(inside: openai.OpenAI, local: ChatModel) -> None:
+    """Before the first piece it is a 500, streamed or not; later a stream ends with it. The next one is answered."""
+    for stream in (False, True):
+        hook = fail_at(local, 1)
+        with pytest.raises(openai.InternalServerError) as caught:
+            ask(inside, "What moves?", stream=stream)
+        hook.remove()
+        assert caught.value.body["message"] == "The server failed (RuntimeError); its log says why."  # type: ignore[index]
+        assert caught.value.type == "server_error"
+    hook = fail_at(local, 6)
+    with pytest.raises(openai.InternalServerError):
+        ask(inside, "What moves?")
+    hook.remove()
+    hook = fail_at(local, 6)
+    pieces = []
+    with pytest.raises(openai.APIError, match=r"The server failed \(RuntimeError\)"):
+        pieces.extend(chunk.choices[0].delta.content for chunk in create(inside, stream=True))
+    hook.remove()
+    want = ask(inside, "What moves?")
+    assert want.startswith("".join(pieces))
+    assert pieces
+    assert ask(inside, "What moves?", stream=True) == want
+
+
+def test_a_recipe_with_beams(inside: openai.OpenAI, local: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(local.engine.generating_args, "num_beams", 3)
+    want = ask(inside, "What moves?")
+    assert want.replace(" .", ".") == local.chat(QUESTION)[0].response_text  # the host's `chat` removes such spaces
+    assert ask(inside, "What moves?", stream=True) == want
+    assert ask(inside, "What moves?", stop=want[2:4]) == want[: want.index(want[2:4])]
+    with pytest.raises(openai.BadRequestError, match="searches with 3 beams"):
+        ask(inside, "What moves?", temperature=1.0)
+
+
+def test_a_recipe_that_samples_is_kept_where_a_request_says_nothing(
+    inside: openai.OpenAI, local: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    greedy = ask(inside, "What moves?")
+    for name, value in {"do_sample": True, "temperature": 1.0, "top_p": 1.0, "repetition_penalty": 1.0}.items():
+        monkeypatch.setitem(local.engine.generating_args, name, value)
+    assert len({ask(inside, "What moves?") for _ in range(4)}) > 1
+    assert ask(inside, "What moves?", temperature=0) == greedy
+    monkeypatch.setitem(local.engine.generating_args, "top_p", 1e-9)
+    assert ask(inside, "What moves?", temperature=1.5) == greedy
+    assert len({ask(inside, "What moves?", top_p=1) for _ in range(4)}) > 1
+
+
+def test_the_log_holds_requests_without_their_clips(
+    inside: openai.OpenAI, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(api.logger, "info_rank0", said.append, raising=False)
+    monkeypatch.setenv("API_VERBOSE", "1")
+    data = "data:image/bmp;base64," + "A" * 5000
+    with pytest.raises(openai.BadRequestError):
+        ask(inside, content("What moves?", part("image", data)), temperature=0.5)
+    (line,) = said
+    assert '"temperature": 0.5' in line
+    assert f"({len(data)} characters)" in line
+    assert "A" * 300 not in line
