@@ -237,7 +237,7 @@ class _Answer:
 
     def _tell(self, text: str) -> None:
         self._told += len(text)
-        done = [token for _, end, token in self._waiting if end <= self._told]
+        done = [token for start, end, token in self._waiting if start < self._told and end <= self._told]
         self._waiting = self._waiting[len(done) :]
         self._send(text, done)
 

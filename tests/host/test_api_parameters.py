@@ -288,15 +288,13 @@ def test_a_stream_is_server_sent_events(client: openai.OpenAI) -> None:
 
 
 def test_a_reader_who_leaves_a_stream_frees_its_place(client: openai.OpenAI) -> None:
-    """Both places of the server, for answers that would take minutes."""
-    for _ in range(3):
-        for _ in range(2):
-            stream = create(client, stream=True, max_tokens=3900, n=2, temperature=1.0)
-            next(iter(stream))
-            stream.close()
-    done = threading.Event()
-    threading.Thread(target=lambda: (ask(client, "And now?", max_tokens=2), done.set()), daemon=True).start()
-    assert done.wait(20)
+    """Both places of the server, for answers that take half a minute."""
+    impatient = client.with_options(timeout=15)
+    for _ in range(4):
+        stream = create(impatient, stream=True, max_tokens=3900, n=4, temperature=1.0)
+        next(iter(stream))
+        stream.close()
+    assert ask(impatient, "And now?", max_tokens=2)
 
 
 # --- a server in this process, where the model can be made to fail
@@ -374,6 +372,16 @@ def test_a_recipe_that_samples_is_kept_where_a_request_says_nothing(
     monkeypatch.setitem(local.engine.generating_args, "top_p", 1e-9)
     assert ask(inside, "What moves?", temperature=1.5) == greedy
     assert len({ask(inside, "What moves?", top_p=1) for _ in range(4)}) > 1
+
+
+def test_the_penalty_of_a_recipe_counts_once(
+    inside: openai.OpenAI, local: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = ask(inside, "What moves?", max_tokens=24)
+    given = ask(inside, "What moves?", max_tokens=24, extra_body={"repetition_penalty": 1.8})
+    monkeypatch.setitem(local.engine.generating_args, "repetition_penalty", 1.8)
+    assert ask(inside, "What moves?", max_tokens=24) == given != plain
+    assert ask(inside, "What moves?", max_tokens=24, extra_body={"repetition_penalty": 1.0}) == plain
 
 
 def test_the_log_holds_requests_without_their_clips(

@@ -124,8 +124,8 @@ def test_penalties_are_openais() -> None:
     """https://platform.openai.com/docs/guides/text-generation: mu - c * frequency - (c > 0) * presence."""
     scores = torch.tensor([[1.0, 2.0, 3.0, 4.0], [0.5, 0.5, 0.5, 0.5]])
     ids = torch.tensor([[3, 3, 1, 1, 2], [3, 3, 0, 0, 0]])  # two tokens of the question
-    changed = AnswerPenalties(2, presence=0.5, frequency=-0.25, bias={3: 100.0, 0: -1.0})(ids, scores)
-    expected = [[0.0, 2 + 0.5 - 0.5, 3 + 0.25 - 0.5, 104.0], [0.5 + 0.75 - 0.5 - 1, 0.5, 0.5, 100.5]]
+    changed = AnswerPenalties(2, presence=0.5, frequency=-0.3, bias={3: 100.0, 0: -1.0})(ids, scores)
+    expected = [[0.0, 2 + 0.6 - 0.5, 3 + 0.3 - 0.5, 104.0], [0.5 + 0.9 - 0.5 - 1, 0.5, 0.5, 100.5]]
     assert torch.allclose(changed, torch.tensor(expected))
     assert torch.equal(scores[0], torch.tensor([1.0, 2.0, 3.0, 4.0]))
 
@@ -223,6 +223,16 @@ def test_a_stop_string_may_begin_in_one_token_and_end_in_another(hound: HoundMod
     assert told.ends[0].finish == "stop"
     assert told.ends[0].tokens < 12
     assert b"".join(item.token for item in told.tokens[0]).decode().startswith(told.texts[0])
+
+
+def test_half_a_character_may_be_where_an_answer_ends(hound: HoundModel) -> None:
+    """Bytes 0xE6, again and again, are no character: they are shown at the end, and may be what it is stopped at."""
+    byte = hound.processor.tokenizer.convert_tokens_to_ids("<0xE6>")
+    told = Told(hound, longest=2, logit_bias={byte: 100.0}, top_log_probs=0)
+    assert set(told.texts[0]) == {"\ufffd"}
+    assert [item.token for item in told.tokens[0]] == [b"\xe6"] * 2
+    stopped = Told(hound, longest=2, logit_bias={byte: 100.0}, top_log_probs=0, stop=("\ufffd",))
+    assert (stopped.texts, stopped.tokens, stopped.ends[0].finish) == ([""], [[]], "stop")
 
 
 def test_the_model_does_not_end_an_answer_too_early(hound: HoundModel) -> None:
