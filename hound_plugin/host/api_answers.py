@@ -69,14 +69,20 @@ async def answer_events(engine: Any, ready: PreparedRequest, gone: threading.Eve
         tell(None)
 
     await engine.semaphore.acquire()
-    loop.run_in_executor(None, work).add_done_callback(lambda _: engine.semaphore.release())
+    generation = loop.run_in_executor(None, work)
+    is_over = False
     try:
         while (event := await events.get()) is not None:
             if isinstance(event, BaseException):
                 raise event
             yield event
+        is_over = True
     finally:
         gone.set()
+        if is_over:
+            engine.semaphore.release()
+        else:
+            generation.add_done_callback(lambda _: engine.semaphore.release())
 
 
 @torch.inference_mode()
