@@ -22,12 +22,13 @@ from urllib.parse import quote
 
 import openai
 import pytest
+from fastapi import HTTPException
 from llamafactory.chat import ChatModel
 from PIL import Image
 
 from hound_plugin.errors import MediaNotFoundError
 from hound_plugin.host.engine import asker_gone
-from hound_plugin.host.sources import fetch, is_inside, is_public
+from hound_plugin.host.sources import fetch, is_inside, is_public, open_source
 from tests.goldens import ROOT
 from tests.host.api_server import LONG, SHORT, WIDE, ask, content, part
 from tests.media.clips import encode
@@ -387,3 +388,16 @@ def test_what_is_inside_and_what_is_public(tmp_path: Path) -> None:
     private += ["::7f00:1", "64:ff9b:1::7f00:1", "::ffff:0:7f00:1", "fec0::1", "3fff::1", "5f00::1", "192.88.99.1"]
     assert [address for address in public if not is_public(address)] == []
     assert [address for address in private if is_public(address)] == []
+
+
+def test_paths_are_refused_where_the_host_takes_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``ALLOW_LOCAL_FILES=0`` holds for every way to write a path."""
+    shutil.copy(LONG, tmp_path / "clip.mp4")
+    monkeypatch.setattr("llamafactory.api.common.SAFE_MEDIA_PATH", str(tmp_path))
+    for url in (f"{tmp_path}/clip.mp4", f"file://{tmp_path}/clip.mp4", f"FILE://localhost{tmp_path}/clip.mp4#t=0,1"):
+        assert open_source(url, "video") == str(tmp_path / "clip.mp4") + url.partition(".mp4")[2]
+        with monkeypatch.context() as patch:
+            patch.setattr("llamafactory.api.common.ALLOW_LOCAL_FILES", False)
+            with pytest.raises(HTTPException) as caught:
+                open_source(url, "video")
+            assert caught.value.status_code == 403
