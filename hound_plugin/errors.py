@@ -34,7 +34,17 @@ class HoundError(Exception):
 
 
 class SettingsError(HoundError, ValueError):
-    """A setting has an unknown name or a value outside its range."""
+    """A setting has an unknown name or a value outside its range.
+
+    ``key`` holds the name of the setting, of the first of several, where it is known.
+    """
+
+    def __init__(self, message: str, key: str | None = None) -> None:
+        super().__init__(message)
+        self.key = key
+
+    def __reduce__(self) -> tuple[object, tuple[str, str | None]]:  # survives the trip from a worker
+        return type(self), (str(self), self.key)
 
 
 class MediaError(HoundError, ValueError):

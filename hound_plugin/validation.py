@@ -62,8 +62,9 @@ class Settings(BaseModel):
         try:
             super().__init__(**values)
         except ValidationError as error:
-            lines = [line for problem in error.errors(include_url=False) for line in _lines(type(self), problem)]
-            raise SettingsError("\n".join(dict.fromkeys(lines))) from None
+            problems = error.errors(include_url=False)
+            lines = [line for problem in problems for line in _lines(type(self), problem)]
+            raise SettingsError("\n".join(dict.fromkeys(lines)), _key(problems[0])) from None
 
     def changed(self, **changes: Any) -> Self:
         """A checked copy with other values; blocks as mappings or models."""
@@ -97,7 +98,8 @@ def build(model: type[Model], values: Any, where: str = "") -> Model:
     try:
         return model(**{str(key): value for key, value in values.items()})
     except SettingsError as error:
-        raise SettingsError("\n".join(where + line for line in str(error).splitlines())) from None
+        key = None if error.key is None else where + error.key
+        raise SettingsError("\n".join(where + line for line in str(error).splitlines()), key) from None
 
 
 def keys_of(model: type[Settings]) -> dict[str, FieldInfo]:
@@ -159,6 +161,15 @@ def _range(field: FieldInfo) -> str:
     words = {"ge": "at least", "le": "at most"}
     text = " and ".join(f"{words[name]} {value:,}".replace(",", "_") for name, value in limits.items())
     return f" of {text}" if text else ""
+
+
+def _key(problem: ErrorDetails) -> str | None:
+    """The name of the setting that a problem of pydantic's is about."""
+    path = [str(part) for part in problem["loc"] if part != "[key]"]
+    inner = problem.get("ctx", {}).get("error")
+    if isinstance(inner, SettingsError) and inner.key is not None:
+        path.append(inner.key)
+    return ".".join(path) or None
 
 
 def _lines(model: type[Settings], problem: ErrorDetails) -> list[str]:

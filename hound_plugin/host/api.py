@@ -1,81 +1,100 @@
-"""``llamafactory-cli api`` for our template: media are read and the conversation is checked before an answer begins.
+"""``llamafactory-cli api`` for our template: OpenAI's chat completions, of which nothing is silently left out.
 
-So a bad request is a 400 with its reason, for streamed answers too, and the server's event loop never waits for a
-download or a decoder. An answer ends when its client is gone, so that one who gave up and asks again does not wait for
-what he no longer wants. The patches are listed in :mod:`hound_plugin.host.compat`.
+A request is checked and its media are read before its answer begins, so that a bad one is a 400 with its reason, for
+streamed answers too, and the server's event loop never waits for a download or a decoder. An answer ends when its
+client is gone, so that one who gave up and asks again does not wait for what he no longer wants. The patches are listed
+in :mod:`hound_plugin.host.compat`; what is honoured, in :mod:`hound_plugin.host.api_schema`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from fastapi import HTTPException, Request
+from fastapi import Request
 from fastapi.responses import JSONResponse
-from llamafactory.api.protocol import ChatCompletionRequest, ChatCompletionResponse, ChatMessage
-from pydantic import PrivateAttr
+from llamafactory.extras import logging
+from llamafactory.extras.misc import is_env_enabled
+from sse_starlette import EventSourceResponse
 
-from hound_plugin.errors import DataError, MediaError, SettingsError
-from hound_plugin.host.engine import asker_gone, is_ours, prepare, shielded
-from hound_plugin.host.sources import open_source
-from hound_plugin.model.generation import GREEDY
-from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
+from hound_plugin.host import api_errors
+from hound_plugin.host.api_answers import Begun, Completion, PreparedRequest, answer_events, chunks
+from hound_plugin.host.api_messages import read_conversation
+from hound_plugin.host.api_schema import ChatRequest, decoding_of, read_request
+from hound_plugin.host.engine import is_ours, prepare
+from hound_plugin.model.answer_stream import Event
 
+logger = logging.get_logger(__name__)
 PATH = "/v1/chat/completions"
-_TOKENS = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN}
 _READERS = 4  # requests whose media are read at a time; they wait in memory for the engine
 _LOOK = 0.25  # seconds between two looks at a connection
-_BAD_REQUEST = (MediaError, DataError, SettingsError)
-
-
-class PreparedRequest(ChatCompletionRequest):
-    """A request whose messages and media are ready for the engine."""
-
-    _prepared: Any = PrivateAttr(default=None)
-
-
-def process_request(original: Callable[..., Any], request: Any) -> Any:
-    """``llamafactory.api.chat._process_request``: what was prepared, or the host's own."""
-    return request._prepared if isinstance(request, PreparedRequest) else original(request)
+_SHOWN = 200  # characters of a text in the log; `data:` URIs are longer
 
 
 def create_app(original: Callable[..., Any], chat_model: Any) -> Any:
-    """``llamafactory.api.app.create_app``: put our check in front of the host's chat route."""
+    """``llamafactory.api.app.create_app``: our chat route in place of the host's, and OpenAI's form for errors."""
     app = original(chat_model)
     engine = chat_model.engine
-    if not is_ours(getattr(engine, "template", None)) or not engine.can_generate:
+    if not is_ours(getattr(engine, "template", None)):
+        return app
+    api_errors.use_for_all_routes(app)
+    if not engine.can_generate:
         return app
     route = next(route for route in app.router.routes if getattr(route, "path", None) == PATH)
     app.router.routes.remove(route)
     reading = asyncio.Semaphore(_READERS)
 
-    async def create_chat_completion(request: ChatCompletionRequest, connection: Request) -> Any:
+    async def create_chat_completion(connection: Request) -> Any:
         try:
-            async with reading:
-                ready = await asyncio.to_thread(prepared, request, engine)
-            async with _while_connected(connection):
-                return await route.endpoint(ready)
-        except _BAD_REQUEST as error:
-            return refusal(400, " ".join(str(error).split()))
-        except HTTPException as error:
-            return refusal(error.status_code, str(error.detail))
+            body = await connection.body()
+            async with _while_connected(connection) as gone:
+                async with reading:
+                    request, ready = await asyncio.to_thread(prepared, body, engine)
+                return await _response(request, answer_events(engine, ready, gone))
+        except Exception as error:
+            return api_errors.refusal(error)
 
+    schema = {"content": {"application/json": {"schema": ChatRequest.model_json_schema()}}, "required": True}
     app.add_api_route(
         PATH,
         create_chat_completion,
         methods=["POST"],
-        response_model=ChatCompletionResponse,
         dependencies=route.dependencies,
+        openapi_extra={"requestBody": schema},
     )
     return app
 
 
+async def _response(request: ChatRequest, events: AsyncIterator[Begun | Event]) -> Any:
+    """The whole answer, or a stream that begins with its first piece: what fails before that is no stream."""
+    tells, n = bool(request.logprobs), request.n or 1
+    if not request.stream:
+        completion = Completion(request.model, n)
+        async for event in events:
+            completion.take(event)
+        return JSONResponse(completion.whole(tells))
+    first = [event for event in [await anext(events, None), await anext(events, None)] if event is not None]
+
+    async def all_events() -> AsyncIterator[Begun | Event]:
+        try:
+            for event in first:
+                yield event
+            async for event in events:
+                yield event
+        finally:
+            await events.aclose()  # type: ignore[attr-defined]
+
+    stream = chunks(all_events(), request.model, n, tells, request.counts_tokens)
+    return EventSourceResponse(stream, media_type="text/event-stream", sep="\n")
+
+
 @asynccontextmanager
-async def _while_connected(connection: Request) -> AsyncIterator[None]:
-    """Tell the engine when the client hangs up; a streamed answer, which begins later, ends with its reader anyway."""
+async def _while_connected(connection: Request) -> AsyncIterator[threading.Event]:
+    """An event that is set when the client hangs up; a streamed answer, once it begins, ends with its reader anyway."""
     gone = threading.Event()
 
     async def watch() -> None:
@@ -83,99 +102,39 @@ async def _while_connected(connection: Request) -> AsyncIterator[None]:
             await asyncio.sleep(_LOOK)
         gone.set()
 
-    asker_gone.set(gone)  # in the context of this request alone
     watcher = asyncio.create_task(watch())
     try:
-        yield
+        yield gone
     finally:
         watcher.cancel()
 
 
-def refusal(status: int, reason: str) -> JSONResponse:
-    """An error as FastAPI writes it (``detail``) and as OpenAI's clients show it (``error.message``)."""
-    error = {"message": reason, "type": "invalid_request_error", "param": None, "code": None}
-    return JSONResponse({"detail": reason, "error": error}, status)
-
-
-def prepared(request: ChatCompletionRequest, engine: Any) -> PreparedRequest:
-    """Read a request's media and check that it can be answered.
+def prepared(body: bytes, engine: Any) -> tuple[ChatRequest, PreparedRequest]:
+    """Read a request with its media, and check that it can be answered.
 
     Raises:
         HoundError: it cannot; the message says why.
-        HTTPException: the host refuses it.
+        HTTPException: the host refuses a medium.
     """
-    from llamafactory.api.chat import _process_request
-
-    if request.tools:
-        raise DataError("Expected no tools: LLaVA-Hound calls none. Leave `tools` out.")
-    _check_text("model", request.model)
-    request = _checked_numbers(request)
-    media: dict[str, list[Any]] = {"image": [], "video": []}
-    messages = [
-        message.model_copy(update={"content": _text(message, media)}, deep=True) for message in request.messages
-    ]
-    plain = request.model_copy(update={"messages": messages})
-    texts, system, tools, *_ = _process_request(plain)
-    ready = prepare(engine, texts, system, tools, media["image"] or None, media["video"] or None)
-    result = PreparedRequest.model_construct(**{**plain.__dict__})
-    result._prepared = (ready[0], ready[1], tools, ready[2], ready[3], None)
-    return result
+    request = read_request(body)
+    if is_env_enabled("API_VERBOSE", "1"):
+        shown = _shown(request.model_dump(exclude_unset=True))
+        logger.info_rank0(f"==== request ====\n{json.dumps(shown, indent=2, ensure_ascii=False)}")
+    decoding = decoding_of(request, engine.generating_args, engine.model.config.get_text_config().vocab_size)
+    conversation = read_conversation(request.messages)
+    media = conversation.opened()
+    messages, system, images, videos = prepare(
+        engine, conversation.messages, conversation.system, None, media["image"] or None, media["video"] or None
+    )
+    return request, PreparedRequest(messages, system, images, videos, decoding, request.longest)
 
 
-def _checked_numbers(request: ChatCompletionRequest) -> ChatCompletionRequest:
-    """Refuse what transformers would refuse in the midst of an answer, and give OpenAI's defaults their meaning.
-
-    A temperature below 0.01 is greedy, as in the original. The host takes ``presence_penalty`` for transformers'
-    repetition penalty, where 1 is none; OpenAI's default of 0 means none too.
-    """
-    for name, value, fits, expected in (
-        ("max_tokens", request.max_tokens, lambda x: x >= 1, "at least 1"),
-        ("temperature", request.temperature, lambda x: 0 <= x <= 100, "0 to 100"),
-        ("top_p", request.top_p, lambda x: 0 < x <= 1, "above 0 and at most 1"),
-        ("presence_penalty", request.presence_penalty, lambda x: x == 0 or 0.1 <= x <= 10, "0, or 0.1 to 10"),
-        ("n", request.n, lambda x: 1 <= x <= (1 if request.stream else 128), "1 (streamed) or 1 to 128"),
-    ):
-        if value is not None and not fits(value):
-            raise SettingsError(f"{name}: expected {expected}, got {value!r}.")
-    changes: dict[str, Any] = {}
-    if request.temperature is not None and request.temperature < GREEDY:
-        changes["temperature"] = 0.0
-    if request.presence_penalty == 0:
-        changes["presence_penalty"] = None
-    return request.model_copy(update=changes)
-
-
-def _check_text(name: str, text: str | None) -> None:
-    try:
-        (text or "").encode()
-    except UnicodeEncodeError as error:
-        raise DataError(f"{name}: expected text that can be written as UTF-8, got half of a surrogate pair.") from error
-
-
-def _text(message: ChatMessage, media: dict[str, list[Any]]) -> str:
-    """A message's text with a placeholder for each of its media, which are opened and appended to ``media``."""
-    asks = str(message.role) == "user"
-    if message.content is None:
-        if asks:
-            raise DataError("Expected text or media in a user's message, got no content.")
-        return ""
-    if isinstance(message.content, str):
-        _check_text("content", message.content)
-        return shielded(message.content) if asks else message.content
-    text = ""
-    for part in message.content:
-        if part.type == "text":
-            _check_text("text", part.text)
-            text += shielded(part.text or "") if asks else part.text or ""
-            continue
-        kind = part.type.removesuffix("_url")
-        url = getattr(part, part.type, None)
-        if kind not in _TOKENS:
-            raise DataError("Expected no audio: LLaVA-Hound sees frames only.")
-        if not asks:
-            raise DataError(f"Expected media in messages of the user only, found {part.type} in one of {message.role}.")
-        if url is None or not url.url:
-            raise DataError(f"Expected {part.type} to hold a url, as {{'{part.type}': {{'url': ...}}}}.")
-        media[kind].append(open_source(url.url, kind))
-        text += _TOKENS[kind]
-    return text
+def _shown(value: Any) -> Any:
+    """A value for the log, with long texts cut."""
+    if isinstance(value, dict):
+        return {name: _shown(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_shown(item) for item in value]
+    if isinstance(value, str) and len(value) > _SHOWN:
+        return f"{value[:_SHOWN]}... ({len(value)} characters)"
+    return value

@@ -400,13 +400,16 @@ def patch_web_common(module: Any) -> None:
 def patch_web_chat(module: Any) -> None:
     """Show on the page why a model does not load or a clip is refused; the host shows "Error" and forgets the reason.
 
-    See :mod:`hound_plugin.host.web`. Seen with gradio 5.50. Removable when the pages show errors and a failed question
-    does not stay in the conversation.
+    And sample as the recipe says until a slider is moved; the host hands the sliders' first values to every question,
+    which change a sampling recipe and mean nothing to a greedy one, moved or not. See :mod:`hound_plugin.host.web`.
+    Seen with gradio 5.50. Removable when the pages show errors, a failed question does not stay in the conversation,
+    and the sliders begin where the recipe is.
     """
     from hound_plugin.host.web import answered, told
 
     _replace(module.WebChatModel, "load_model", told)
     _replace(module.WebChatModel, "stream", answered)
+    _wrap(module.WebChatModel, "stream_chat", _later("web", "stream_chat"))
 
 
 def patch_web_engine(module: Any) -> None:
@@ -485,18 +488,12 @@ def patch_chat_model(module: Any) -> None:
 # --- llamafactory.api
 
 
-def patch_api_chat(module: Any) -> None:
-    """Take media that :mod:`hound_plugin.host.api` has read and checked.
-
-    The host reads them on its event loop, cannot read ``data:`` clips (their stream is read twice), follows redirects
-    to private addresses, and takes /allowed-evil for a part of /allowed. Removable when it does none of that.
-    """
-    _wrap(module, "_process_request", _later("api", "process_request"))
-
-
 def patch_api_app(module: Any) -> None:
-    """Check a request before its answer begins; in the host a bad one is a 500, or breaks off a streamed answer.
+    """Answer chat completions ourselves; the host drops or misreads most of a request's parameters.
 
-    Removable when ``create_chat_completion`` reads media before it begins to answer, and reports what is wrong.
+    It ignores a temperature where the recipe is greedy, ``stop``, ``seed``, ``logprobs`` and ``max_completion_tokens``,
+    takes ``presence_penalty`` for a repetition penalty, answers bad media with a 500 or in the midst of a stream,
+    cannot read ``data:`` clips, follows redirects to private addresses, takes /allowed-evil for a part of /allowed, and
+    has errors without OpenAI's ``message``. See :mod:`hound_plugin.host.api`. Removable when it does none of that.
     """
     _wrap(module, "create_app", _later("api", "create_app"))

@@ -19,7 +19,7 @@ from hound_plugin.errors import ContextLengthError
 from hound_plugin.host.mm_plugin import LlavaHoundPlugin
 from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.features import FeatureMemory
-from hound_plugin.model.generation import Cancelled, cut_roles, new_tokens, stop_criteria, stream_text
+from hound_plugin.model.generation import Cancelled, cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
 from hound_plugin.model.modeling import LlavaHoundModel
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, shield
 
@@ -125,9 +125,14 @@ def process_args(
     audios: Any = None,
     input_kwargs: Any = None,
 ) -> tuple[dict[str, Any], int]:
-    """``HuggingfaceEngine._process_args``: checked media, and an answer that stays within the context."""
+    """``HuggingfaceEngine._process_args``: checked media, and an answer that stays within the context.
+
+    A temperature means sampling, whatever the recipe says.
+    """
     input_kwargs = {} if input_kwargs is None else input_kwargs
     if is_ours(template):
+        # the host would leave a temperature without effect where the recipe is greedy
+        input_kwargs["do_sample"] = wants_sampling(input_kwargs.get("temperature"), input_kwargs.get("do_sample"))
         parts = _Parts(model, tokenizer, processor, template)
         messages, system, images, videos = prepare(parts, messages, system, tools, images, videos, audios)
     arguments, prompt = original(

@@ -129,7 +129,6 @@ _ACTIONS: dict[str, Callable[[Any], None]] = {
     "deepspeed.runtime.zero.partition_parameters": _patch("patch_zero3"),
     "llamafactory.chat.hf_engine": _patch("patch_engine"),
     "llamafactory.chat.chat_model": _patch("patch_chat_model"),
-    "llamafactory.api.chat": _patch("patch_api_chat"),
     "llamafactory.api.app": _patch("patch_api_app"),
 }
 HOOKED_MODULES = tuple(_ACTIONS)

@@ -1,4 +1,4 @@
-"""Where the media of an API request may come from: the allowed folder, ``data:`` URIs, public http addresses.
+"""Where the media of an API request may come from: the allowed folder (as path or ``file://``), ``data:``, public http.
 
 The host's own checks are asked first. Beyond them: a folder beside the allowed one whose name begins alike is outside;
 every frame of a folder must itself lie inside; a redirect is checked like the address that led to it; and the
@@ -17,7 +17,7 @@ import socket
 import stat
 import time
 from typing import Any
-from urllib.parse import urljoin
+from urllib.parse import unquote, urljoin, urlsplit
 
 from hound_plugin import __version__
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
@@ -27,11 +27,19 @@ from hound_plugin.records.media_paths import refuse_part, split_part, with_part
 MAX_BYTES = 512 << 20
 MAX_REDIRECTS = 5
 MAX_SECONDS = 120.0
-# the kinds that the host takes, and no others
-_FORMATS = {"image": ("png", "jpg", "jpeg", "gif", "bmp"), "video": ("mp4", "mkv", "avi", "mov")}
+# subtypes of media types, as clients write them for the files that are read here
+SUBTYPES = {
+    "image": ("png", "jpg", "jpeg", "gif", "bmp", "webp"),
+    "video": (
+        "mp4", "webm", "quicktime", "mov", "x-matroska", "matroska", "mkv", "x-msvideo", "msvideo", "avi", "gif",
+        "x-m4v", "m4v", "mpeg", "mpg", "mp2t", "3gpp", "x-flv", "x-ms-wmv",
+    ),
+}  # fmt: skip
 _DATA = {
-    kind: re.compile(rf"data:{kind}/(?:{'|'.join(formats)});base64,(.+)", re.DOTALL)
-    for kind, formats in _FORMATS.items()
+    kind: re.compile(
+        rf"data:{family}/(?:{'|'.join(SUBTYPES[kind])})(?:;[\w.+-]+=[^;,]*)*;base64,(.+)", re.DOTALL | re.IGNORECASE
+    )
+    for kind, family in (("image", "image"), ("video", "(?:video|image(?=/gif))"))
 }
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # Python's `is_global` is not enough: some of these count as global in some versions; 168.63.129.16 is Azure's own.
@@ -54,15 +62,18 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
     """What the processor can read: a real path, the frames of a folder, or bytes.
 
     Args:
-        url: of an ``image_url`` or a ``video_url``.
+        url: of an ``image_url`` or a ``video_url``: a path, ``file://``, ``data:`` or http(s).
         kind: "image" or "video".
 
     Raises:
         MediaError: it may not be read, cannot be had, or is empty.
         fastapi.HTTPException: the host's own check refuses it.
     """
-    if url.startswith("data:"):
+    scheme = url[:8].lower()
+    if scheme.startswith("data:"):
         return _decoded(url, kind)
+    if scheme.startswith("file:"):
+        return local_media(_path_of(url), kind)
     if _SCHEME.match(url):
         if url.partition("#")[2].startswith("t="):
             raise MediaDecodeError(
@@ -78,7 +89,7 @@ def _decoded(url: str, kind: str) -> bytes:
     match = _DATA[kind].fullmatch(url)
     if match is None:
         raise MediaDecodeError(
-            f"Expected a {kind} as data:{kind}/FORMAT;base64,... with FORMAT one of {', '.join(_FORMATS[kind])}, got "
+            f"Expected a {kind} as data:{kind}/FORMAT;base64,... with FORMAT one of {', '.join(SUBTYPES[kind])}, got "
             f"{url[:40]!r}. Convert it, or name its format."
         )
     try:
@@ -94,6 +105,25 @@ def is_inside(path: str, folder: str) -> bool:
     """Whether ``path``, all links followed, lies in ``folder`` or is the folder."""
     real, root = os.path.realpath(path), os.path.realpath(folder)
     return os.path.commonpath([real, root]) == root
+
+
+def _path_of(url: str) -> str:
+    """The path in a ``file://`` address of this machine; a part of a clip (``#t=``) stays with it.
+
+    Raises:
+        MediaDecodeError: it names another machine, has a query, or is not absolute.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise MediaDecodeError(f"Expected file:///ABSOLUTE/PATH, got {url[:200]!r}: {error}.", url) from error
+    if parts.netloc.lower() not in ("", "localhost") or not parts.path.startswith("/") or parts.query:
+        raise MediaDecodeError(
+            f"Expected file:///ABSOLUTE/PATH (or file://localhost/...) of this server, got {url[:200]!r}. Write ?, # "
+            "and % in names as %3F, %23 and %25.",
+            url,
+        )
+    return unquote(parts.path) + (f"#{parts.fragment}" if parts.fragment else "")
 
 
 def local_media(path: str, kind: str) -> str | list[str]:

@@ -66,6 +66,18 @@ def answered(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[A
     return wrapped
 
 
+def stream_chat(original: Callable[..., Iterator[str]], self: Any, *args: Any, **kwargs: Any) -> Iterator[str]:
+    """``WebChatModel.stream_chat``: as the recipe says, until the user moves the slider of temperature or of top-p.
+
+    Then the answer is sampled (a temperature means that), with both as the page shows them.
+    """
+    if is_ours(self.engine.template):
+        sliders = {name: self.manager.get_elem_by_id(f"infer.{name}").value for name in ("temperature", "top_p")}
+        if all(kwargs.get(name) in (None, first) for name, first in sliders.items()):
+            kwargs = {name: value for name, value in kwargs.items() if name not in sliders}
+    return original(self, *args, **kwargs)
+
+
 def labelled(original: Callable[..., Iterator[Any]]) -> Callable[..., Iterator[Any]]:
     """Wrap ``Engine.resume``, which a page runs when it is opened: `webchat` gets its labels at once.
 

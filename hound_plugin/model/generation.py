@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,29 @@ _BEGUN = "|".join(sorted({name[:end] for name in _ROLES for end in range(1, len(
 _ROLE, _PERHAPS = re.compile(rf"(?:^|\s+)(?:{_NAMES})"), re.compile(rf"(?:\s+|^)(?:{_BEGUN})?$")
 _LATER_ROLE, _PERHAPS_LATER = re.compile(rf"\s+(?:{_NAMES})"), re.compile(rf"\s+(?:{_BEGUN})?$")
 _WINDOW = 16  # tokens; a role's name in characters is shorter
+
+
+def wants_sampling(temperature: float | None, do_sample: bool | None = None) -> bool | None:
+    """Whether who asks wants an answer to be sampled; None if neither argument is given.
+
+    A temperature means sampling, whatever is usual where it is asked; below :data:`GREEDY` the most probable token.
+
+    Raises:
+        SettingsError: a negative temperature, or one that ``do_sample`` contradicts.
+    """
+    if temperature is None:
+        return do_sample
+    if not temperature >= 0:
+        raise SettingsError(f"temperature: expected 0 or more, got {temperature}.", "temperature")
+    if temperature < GREEDY:
+        return False
+    if do_sample is False:
+        raise SettingsError(
+            f"do_sample: expected true beside temperature {temperature}, which means sampling; got false. Leave one of "
+            "them out.",
+            "do_sample",
+        )
+    return True
 
 
 def context_length(config: Any) -> int:
@@ -64,23 +87,75 @@ def cut_roles(text: str) -> str:
     return text if found is None else text[: found.start()]
 
 
+class AnswerText:
+    """The text of one answer while it grows: what may be shown of it, and where it ends.
+
+    It ends before a role's name, and before the first of the given strings to be complete. What may become either is
+    held back, so the result does not depend on how the text is cut into pieces.
+
+    Args:
+        stops: strings that end the answer; none of them is empty.
+
+    Attributes:
+        has_ended: a role's name or one of ``stops`` was found; what follows is no part of the answer.
+    """
+
+    def __init__(self, stops: Sequence[str] = ()) -> None:
+        self.has_ended = False
+        self._stops = tuple(stops)
+        self._held, self._role, self._perhaps = "", _ROLE, _PERHAPS
+
+    def push(self, piece: str) -> str:
+        """Take the next piece; gives what can be shown now, which may be nothing."""
+        if self.has_ended:
+            return ""
+        self._held += piece
+        found = self._end()
+        self.has_ended = found is not None
+        end = self._settled() if found is None else found
+        text, self._held = self._held[:end], "" if self.has_ended else self._held[end:]
+        if text:
+            self._role, self._perhaps = _LATER_ROLE, _PERHAPS_LATER
+        return text
+
+    def rest(self) -> str:
+        """What was held back, now that nothing follows."""
+        text, self._held = self._held, ""
+        return text
+
+    def _end(self) -> int | None:
+        """Where the answer ends: the start of what is complete first."""
+        role = self._role.search(self._held)
+        found = [] if role is None else [(role.end(), role.start())]
+        for stop in self._stops:
+            start = self._held.find(stop)
+            if start >= 0:
+                found.append((start + len(stop), start))
+        return min(found)[1] if found else None
+
+    def _settled(self) -> int:
+        """How much of what is held can no longer become a role's name or one of the strings."""
+        waits = self._perhaps.search(self._held)
+        places = [len(self._held) if waits is None else waits.start()]
+        for stop in self._stops:
+            longest = min(len(stop) - 1, len(self._held))
+            begun = next((size for size in range(longest, 0, -1) if self._held.endswith(stop[:size])), 0)
+            places.append(len(self._held) - begun)
+        return min(places)
+
+
 def filter_roles(pieces: Iterable[str]) -> Iterator[str]:
     """:func:`cut_roles` for an answer that comes in pieces; holds back what may become a role's name."""
-    held, role, perhaps = "", _ROLE, _PERHAPS
+    answer = AnswerText()
     for piece in pieces:
-        held += piece
-        found = role.search(held)
-        if found is not None:
-            if found.start():
-                yield held[: found.start()]
+        text = answer.push(piece)
+        if text:
+            yield text
+        if answer.has_ended:
             return
-        waits = perhaps.search(held)
-        end = len(held) if waits is None else waits.start()
-        if end:
-            yield held[:end]
-            held, role, perhaps = held[end:], _LATER_ROLE, _PERHAPS_LATER
-    if held:
-        yield held
+    rest = answer.rest()
+    if rest:
+        yield rest
 
 
 class RoleStop(StoppingCriteria):

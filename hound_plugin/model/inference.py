@@ -12,7 +12,7 @@ from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError
 from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
 from hound_plugin.model.features import FeatureMemory
-from hound_plugin.model.generation import GREEDY, cut_roles, new_tokens, stop_criteria, stream_text
+from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import (
@@ -270,15 +270,11 @@ class HoundModel:
     def _generation(self, given: dict[str, Any], prompt: int | None = None) -> dict[str, Any]:
         """Arguments for ``model.generate``, with the limits that a prompt of so many tokens sets."""
         chosen = {"max_new_tokens": NEW_TOKENS, **given}
-        temperature = chosen.get("temperature")
-        if temperature is not None and not temperature >= 0:
-            raise SettingsError(f"temperature: expected 0 or more, got {temperature}.")
-        if temperature is not None and temperature < GREEDY:
-            chosen.pop("temperature")
+        samples = wants_sampling(chosen.get("temperature"), chosen.get("do_sample"))
+        if samples is False and chosen.pop("temperature", None) is not None:
             chosen.pop("top_p", None)
-            chosen["do_sample"] = False
-        elif temperature is not None:
-            chosen.setdefault("do_sample", True)
+        if samples is not None:
+            chosen["do_sample"] = samples
         tokenizer = self.processor.tokenizer
         chosen.setdefault("pad_token_id", tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0)
         chosen.setdefault("eos_token_id", tokenizer.eos_token_id)

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hound_plugin.model.inference import HoundModel
+from hound_plugin.model.token_choice import pick
 from hound_plugin.processing.prompt import Turn, encode_conversation
 
 
@@ -88,24 +89,6 @@ def _continue(
         output = hound.model(input_ids=chosen[:, None], attention_mask=mask, past_key_values=cache, use_cache=True)
         logits = output.logits[:, -1]
     return rows
-
-
-def pick(logits: torch.Tensor, draws: Sequence[torch.Generator], temperature: float, top_p: float) -> torch.Tensor:
-    """One token for each row of ``logits`` ``[N, vocabulary]``: ``[N]``, int64.
-
-    One uniform number per row and step is taken from the row's own generator, on the CPU, and looked up in the
-    cumulated probabilities; so GPU and CPU draw alike.
-    """
-    uniform = torch.stack([torch.rand((), generator=draw) for draw in draws]).to(logits.device)
-    if temperature == 0:
-        return logits.argmax(-1)
-    probabilities, order = (logits / temperature).softmax(-1).sort(stable=True, dim=-1, descending=True)
-    before = probabilities.cumsum(-1) - probabilities
-    kept = probabilities * (before < top_p)
-    summed = kept.cumsum(-1)
-    place = torch.searchsorted(summed, (uniform * summed[:, -1])[:, None], right=True).squeeze(1)
-    last = kept.count_nonzero(-1) - 1
-    return order.gather(1, place.minimum(last)[:, None]).squeeze(1)
 
 
 def _read(hound: HoundModel, tokens: list[int], limit: int) -> SampledAnswer:

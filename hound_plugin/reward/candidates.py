@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -148,6 +148,19 @@ def _rows(
 def plain(text: str) -> str:
     """A text for telling duplicates: lower case, single spaces, no full stop at the end."""
     return " ".join(text.casefold().split()).rstrip(".")
+
+
+def count_alike(answers: Iterable[Sequence[str]]) -> tuple[int, int]:
+    """Of the questions with several answers, how many have nothing but equal ones.
+
+    Args:
+        answers: the answers of each question.
+
+    Returns:
+        Questions whose answers are all alike (as :func:`plain` sees them), questions with at least two answers.
+    """
+    several = [texts for texts in answers if len(texts) > 1]
+    return sum(len({plain(text) for text in texts}) == 1 for texts in several), len(several)
 
 
 def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:

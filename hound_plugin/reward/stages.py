@@ -32,6 +32,7 @@ from hound_plugin.reward.candidates import (
     add_candidates,
     answer_seed,
     check_sampler,
+    count_alike,
     given_answers,
     read_candidates,
     sample_candidates,
@@ -44,6 +45,7 @@ from hound_plugin.reward.storage import open_folder
 
 SAMPLER_LEDGER, SAMPLING = "sampler.sqlite", "sample/1"
 EXCLUDED = "excluded.jsonl"
+NEARLY_ALL = 0.95  # of the questions
 MakeGenerator = Callable[[SampleSettings], Generator]
 
 
@@ -138,10 +140,31 @@ def sample(run: Run) -> dict[str, int]:
         added = add_candidates(run.folder, identity, answers, run.settings.seed)
     else:
         added, missing = _sample_server(run)
-    counts = {"added": added, "answers": sum(map(len, read_candidates(run.folder).values())), "missing": missing}
+    held = read_candidates(run.folder)
+    alike, several = count_alike([row["answer"] for row in held[q.id].values()] for q in run.questions if q.id in held)
+    counts = {"added": added, "answers": sum(map(len, held.values())), "missing": missing, "questions_alike": alike}
     run.counts["sample"] = counts
     run.say(f"sample: {added} answers added, {counts['answers']} there, {missing} missing")
+    if several and alike >= NEARLY_ALL * several:
+        run.say(
+            f"warning: {alike} of {several} questions have answers that are all alike, and equal answers make no "
+            f"pairs. {_what_to_check(settings)}"
+        )
     return counts
+
+
+def _what_to_check(settings: SampleSettings) -> str:
+    """Where to look when a sampler says the same again and again."""
+    if settings.backend == "given":
+        return f"Check that {settings.answers} holds several different answers to a question."
+    if not settings.temperature:
+        return "sample.temperature is 0, which is greedy: set it to 1, for example."
+    if settings.backend == "model":
+        return f"Check sample.temperature ({settings.temperature}) and sample.top_p ({settings.top_p}): raise them."
+    return (
+        f"Check that the server samples: sample.temperature is {settings.temperature}, and each answer has a seed of "
+        "its own. A server may ignore both, or decode greedily by its own settings (`do_sample: false`)."
+    )
 
 
 def _sample_model(run: Run, make_generator: MakeGenerator) -> int:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from llamafactory.chat import ChatModel
 
-from hound_plugin.errors import HoundError, PlaceholderError
+from hound_plugin.errors import HoundError, PlaceholderError, SettingsError
 from tests.goldens import ROOT, SFT, load_json
 from tests.model.batches import media_path
 
@@ -123,3 +123,22 @@ def test_role_names_end_an_answer(chat: ChatModel, monkeypatch: pytest.MonkeyPat
     spoken.clear()
     assert "".join(chat.stream_chat(question)).strip() == "A dog."
     hook.remove()
+
+
+def test_a_temperature_means_sampling(chat: ChatModel) -> None:
+    """Where the recipe is greedy, as this one is, the host would leave it without effect."""
+    question = [{"role": "user", "content": "What moves?"}]
+
+    def answers(**options: Any) -> set[str]:
+        plain = {chat.chat(question, **options)[0].response_text.strip() for _ in range(3)}
+        return plain | {"".join(chat.stream_chat(question, **options)).strip()}
+
+    greedy = answers()
+    assert len(greedy) == 1
+    assert answers(temperature=0.0, do_sample=True) == answers(temperature=1e-308) == greedy
+    assert len(answers(temperature=1.0, top_p=1.0)) > 1
+    for ask in (chat.chat, lambda *args, **options: list(chat.stream_chat(*args, **options))):
+        with pytest.raises(SettingsError, match="do_sample: expected true beside temperature"):
+            ask(question, temperature=0.5, do_sample=False)
+        with pytest.raises(SettingsError, match="temperature: expected 0 or more, got -1"):
+            ask(question, temperature=-1.0)

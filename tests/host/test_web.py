@@ -1,4 +1,4 @@
-"""What the web pages keep between two visits."""
+"""What the web pages keep between two visits, and what they hand to the engine."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ import threading
 from pathlib import Path
 from typing import Any
 
+import gradio
 import pytest
+from llamafactory.chat import ChatModel
 from llamafactory.webui import common
+from llamafactory.webui.components.chatbot import create_chat_box
+from llamafactory.webui.components.top import create_top
+from llamafactory.webui.engine import Engine
 
 
 def test_the_pages_memory_is_never_read_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,3 +38,50 @@ def test_the_pages_memory_is_never_read_half_written(tmp_path: Path, monkeypatch
         reader.join()
     assert not problems
     assert len(common.load_config()["path_dict"]) == 61
+
+
+@pytest.fixture
+def page(local: ChatModel, monkeypatch: pytest.MonkeyPatch) -> Engine:
+    """The host's page with its sliders, talking to a model whose recipe is greedy."""
+    engine = Engine(pure_chat=False)
+    with gradio.Blocks():
+        engine.manager.add_elems("top", create_top())
+        engine.manager.add_elems("infer", create_chat_box(engine)[2])
+    monkeypatch.setattr(engine.chatter, "engine", local.engine)
+    monkeypatch.setattr(engine.chatter, "_loop", local._loop, raising=False)
+    return engine
+
+
+def answers(page: Engine, number: int, **moved: float) -> set[str]:
+    """Different answers to one question, with sliders moved or where they begin."""
+    names = ("max_new_tokens", "top_p", "temperature")
+    sliders = [moved.get(name, page.manager.get_elem_by_id(f"infer.{name}").value) for name in names]
+    question = [{"role": "user", "content": "What moves?"}]
+    found = set()
+    for _ in range(number):
+        *_, (_, conversation) = page.chatter.stream(
+            [], question, "en", "", "", None, None, None, *sliders, True, False, False
+        )
+        found.add(conversation[-1]["content"])
+    return found
+
+
+def test_the_page_is_as_greedy_as_its_recipe_until_a_slider_is_moved(page: Engine, local: ChatModel) -> None:
+    want = local.chat([{"role": "user", "content": "What moves?"}])[0].response_text
+    assert answers(page, 3, max_new_tokens=12) == {want}
+    assert len(answers(page, 3, max_new_tokens=12, temperature=1.0)) > 1
+    assert len(answers(page, 3, max_new_tokens=12, top_p=1.0)) > 1
+    assert answers(page, 3, max_new_tokens=12, temperature=0.01) == {want}
+    assert len(answers(page, 1, max_new_tokens=3, temperature=1.0)) == 1
+
+
+def test_the_page_samples_as_its_recipe_does_until_a_slider_is_moved(
+    page: Engine, local: ChatModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The host's first slider values would turn a recipe of a low temperature into one of 0.95."""
+    want = local.chat([{"role": "user", "content": "What moves?"}])[0].response_text
+    recipe = {**local.engine.generating_args, "do_sample": True, "temperature": 0.011, "top_p": 1.0}
+    monkeypatch.setattr(local.engine, "generating_args", recipe)
+    assert answers(page, 3, max_new_tokens=12) == {want}
+    monkeypatch.setitem(recipe, "temperature", 1.9)
+    assert want not in answers(page, 3, max_new_tokens=12)

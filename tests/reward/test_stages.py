@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,13 @@ from hound_plugin import cli
 from hound_plugin.errors import DataError, JudgeError, LedgerError, MediaNotFoundError
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.reward import stages
-from hound_plugin.reward.candidates import add_candidates, answer_seed, read_candidates, sample_candidates
+from hound_plugin.reward.candidates import (
+    add_candidates,
+    answer_seed,
+    count_alike,
+    read_candidates,
+    sample_candidates,
+)
 from hound_plugin.reward.run import dry_run, run_stages
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from hound_plugin.reward.stages import Run, open_run
@@ -36,7 +43,8 @@ def test_the_whole_run_offline(settings: RewardSettings) -> None:
     said: list[str] = []
     counts = run_stages(start(settings, said))
     folder = Path(settings.folder)
-    assert counts["sample"] == {"added": 48, "answers": 48, "missing": 0}
+    assert counts["sample"] == {"added": 48, "answers": 48, "missing": 0, "questions_alike": 0}
+    assert not any("all alike" in line for line in said)
     assert counts["judge"]["scored"] == 48
     pairs = rows(folder / "pairs" / "hound_pairs.jsonl")
     assert counts["pairs"]["pairs"] == len(pairs) > 0
@@ -56,6 +64,44 @@ def test_the_whole_run_offline(settings: RewardSettings) -> None:
     run = json.loads((folder / "run.json").read_text())
     assert run["settings"]["judge"]["backend"] == "lexical"
     assert run["counts"]["judge_usage"]["requests"] <= 4 * 8  # equal answers are one request
+
+
+@pytest.mark.parametrize(
+    ("sample", "advice"),
+    [
+        ({}, r"Check sample\.temperature \(1\.0\) and sample\.top_p \(0\.95\)"),
+        ({"temperature": 0}, "sample.temperature is 0, which is greedy"),
+        ({"backend": "given", "answers": "ANSWERS"}, "holds several different answers"),
+    ],
+)
+def test_a_sampler_that_always_says_the_same_is_told_of(
+    values: dict[str, Any], sample: dict[str, Any], advice: str, tmp_path: Path
+) -> None:
+    """Capitals, spaces and a full stop make no difference."""
+    given = [
+        {"id": f"q{n}", "candidate": k, "answer": ("A ring.", "a  ring")[k % 2]} for n in range(8) for k in range(3)
+    ]
+    answers = str(write_rows(tmp_path / "answers.jsonl", given))
+    block = {name: answers if value == "ANSWERS" else value for name, value in sample.items()}
+    said: list[str] = []
+    run = start(build_settings({**values, "sample": {**values["sample"], **block}}), said, Parrot(["up"]))
+    counts = run_stages(run, ("sample",))
+    (warning,) = [line for line in said if "all alike" in line]
+    assert warning.startswith("warning: 8 of 8 questions")
+    assert re.search(advice, warning)
+    assert counts["sample"]["questions_alike"] == 8
+    assert json.loads((run.folder / "run.json").read_text())["counts"]["sample"]["questions_alike"] == 8
+
+
+def test_some_questions_with_equal_answers_are_counted_alone(values: dict[str, Any], tmp_path: Path) -> None:
+    given = [{"id": f"q{n}", "candidate": k, "answer": f"{k if n < 2 else 0}"} for n in range(8) for k in range(3)]
+    given += [{"id": "q0", "candidate": 3, "answer": "0"}]
+    block = {"backend": "given", "answers": str(write_rows(tmp_path / "answers.jsonl", given))}
+    said: list[str] = []
+    counts = run_stages(start(build_settings({**values, "sample": block}), said), ("sample",))
+    assert counts["sample"]["questions_alike"] == 6
+    assert not any("all alike" in line for line in said)
+    assert count_alike([["a"], ["b"], ["c", "C."], ["c", "d"]]) == (1, 2)
 
 
 def test_a_second_run_does_nothing_again(settings: RewardSettings) -> None:

@@ -1,0 +1,152 @@
+"""Writes ``docs/serving.md`` from the code that reads requests: ``python docs/write_serving.py``.
+
+A test compares the page with what this prints.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+from hound_plugin.host.api_schema import IGNORED, NEUTRAL, ChatRequest
+from hound_plugin.host.sources import SUBTYPES
+from hound_plugin.validation import accepts, keys_of
+
+PAGE = Path(__file__).with_name("serving.md")
+TEXT = """\
+# Serving
+
+This page is written by `python docs/write_serving.py` from the code that reads requests.
+
+```bash
+SAFE_MEDIA_PATH=/data/clips API_KEY=... llamafactory-cli api examples/yaml/hound_api.yaml
+```
+
+serves OpenAI's chat completions (`/v1/chat/completions`, `/v1/models`), streamed or not. `hound doctor --serve
+examples/yaml/hound_api.yaml` checks the set-up first. Every parameter of a request has its effect, asks for nothing, or
+is refused with a 400 that names it. There is no third way: a misspelt parameter is refused too.
+
+```python
+import openai
+
+client = openai.OpenAI(base_url="http://localhost:8000/v1", api_key="...")
+content = [
+    {{"type": "video_url", "video_url": {{"url": "/data/clips/dog.mp4"}}}},
+    {{"type": "text", "text": "What happens?"}},
+]
+answer = client.chat.completions.create(
+    model="hound", messages=[{{"role": "user", "content": content}}], temperature=1.0, n=3, seed=7, stop=["\\n"]
+)
+```
+
+## Parameters with an effect
+
+null is the same as leaving a parameter out. The recipe decides what a request does not name.
+
+{honoured}
+
+A temperature above 0 means sampling, also where the recipe says `do_sample: false`. Without a temperature, `do_sample:
+true`, `top_p` below 1, `top_k` above 0 and `n` above 1 do so too. What such a request leaves out comes from the recipe
+if the recipe samples, and has OpenAI's defaults (temperature 1, top_p 1) if it is greedy.
+
+`presence_penalty` and `frequency_penalty` are OpenAI's: they are taken off the scores of tokens that the answer holds.
+`repetition_penalty` is the one of transformers. Draws do not depend on what else the server does: the same request with
+the same `seed` gives the same answers, and without one they differ.
+
+`stop` works across tokens, and a streamed answer holds back what may become one of the strings. `finish_reason` is
+`stop` at the end of an answer (its end token, a stop string, or a role's name that the model writes of itself) and
+`length` at the limit of tokens or of the context. In `usage` the conversation counts once, whatever `n` is.
+
+A recipe with `num_beams` above 1 serves greedy requests without `logprobs`; others are refused by name.
+
+## Accepted, without effect on the answer
+
+{ignored}
+
+## Accepted where they ask for nothing
+
+Any other value is a 400.
+
+{neutral}
+
+## Messages
+
+- Roles: `system` and `developer` (the same thing; several are joined by a line break) in front, then `user` and
+  `assistant` in turn, a `user` at the end. `tool` and `function` are refused.
+- `content`: a text, or a list of parts; an assistant's may be null beside a `refusal`, which is what it said then.
+- Parts of text: `text` (also `input_text`, `output_text`).
+- Media, in messages of the user: `video_url` and `image_url` (also `video`, `image`, `input_video`, `input_image`),
+  with the address as text or as `{{"url": ...}}`. A `video` may be a list of frames. `detail` may be auto, low or high:
+  the model sees all alike.
+- `name`: one for each role; several would tell participants apart, which the prompt cannot.
+- Audio, files, tool calls and keys that are not named here are refused.
+
+An address is one of
+
+- a path under `SAFE_MEDIA_PATH`, plain or as `file:///path` (also `file://localhost/path`; `%20` and the like are
+  decoded): a file, a folder of frames, or a part of a file (`clip.mp4#t=2,5`). Links that lead out of the folder, and
+  everything beside it, are refused alike, whether there is something or not. `ALLOW_LOCAL_FILES=0` refuses all paths.
+- `data:TYPE/FORMAT;base64,...`, with the format of a clip one of {video}, and of an image one of {image}.
+- http or https, at public network addresses only; redirects are checked too.
+
+## Errors
+
+Every error, also of other routes, is `{{"error": {{"message", "type", "param", "code"}}}}`, which OpenAI's clients show
+as `error.message`, `error.param` and `error.code`; `param` is the name of a parameter or a place such as
+`messages[0].content[1]`. A request that is wrong is a 400, a wrong key a 401, a fault of the server a 500 whose reason
+is in its log. What fails before the first piece of a stream is a plain error and no stream; later it is the stream's
+last event.
+
+## Log-probabilities
+
+`logprobs` are the model's own: the logarithm of its softmax, before penalties, biases, temperature and `top_p`. `bytes`
+of an answer's tokens, one after another, are the answer (up to the token in which a stop string begins); `token` is
+their text, with U+FFFD for a part of a character. The end token is not among them.
+
+## In the browser, at the terminal, in Python
+
+`webchat` and the web UI sample as the recipe does until the slider of the temperature or of top-p is moved, and then as
+the sliders show. `ChatModel.chat(..., temperature=...)` and `hound_plugin.load(...).chat(..., temperature=...)` sample
+where a temperature is given, and refuse `do_sample=False` beside one.
+"""
+
+
+def table(head: str, rows: Iterable[tuple[str, ...]]) -> str:
+    """A Markdown table with a code cell first."""
+    lines = [head, "|" + "---|" * (head.count("|") - 1)]
+    for name, *cells in rows:
+        lines.append("| " + " | ".join([f"`{name}`", *(cell.replace("|", "\\|") for cell in cells)]) + " |")
+    return "\n".join(lines)
+
+
+def _values(values: tuple[object, ...]) -> str:
+    return " or ".join([*(f"`{_json(value)}`" for value in values), "null"])
+
+
+def _json(value: object) -> str:
+    return json.dumps(value)
+
+
+def page() -> str:
+    """The whole page."""
+    fields = keys_of(ChatRequest).items()
+    return TEXT.format(
+        honoured=table(
+            "| parameter | accepts | |",
+            ((name, accepts(field).removesuffix(" or null"), field.description or "") for name, field in fields),
+        ),
+        ignored=table("| parameter | why |", IGNORED.items()),
+        neutral=table(
+            "| parameter | accepts | why, or what to do |",
+            ((name, _values(values), reason) for name, (values, reason) in NEUTRAL.items()),
+        ),
+        video=", ".join(SUBTYPES["video"]),
+        image=", ".join(SUBTYPES["image"]),
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
+    sys.stdout.write(f"written to {PAGE}\n")
