@@ -122,6 +122,7 @@ def checked_dataset(
     """
     if _is_ours(template):
         _check_packing(data_args)
+        template.settle_system(data_args.default_system, kwargs["processor"])
     if _is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
         # accelerate would cut the batch of one process into rows for the others; clips are not rows
         training_args.accelerator_config.dispatch_batches = False

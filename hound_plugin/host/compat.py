@@ -145,6 +145,8 @@ def _patch_processor(original: Callable[..., Any], processor: Any, tokenizer: An
             f"hound.num_frames: expected a multiple of {processor.frame_multiple} for this model's temporal attention, "
             f"got {chosen.num_frames}."
         )
+    for adapter in model_args.adapter_name_or_path or []:
+        processor.take_system_of(adapter)
     processor.num_frames = chosen.num_frames or processor.num_frames
     processor.frame_sampling = chosen.frame_sampling
     processor.decoder = chosen.decoder

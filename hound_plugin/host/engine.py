@@ -38,6 +38,8 @@ def remember(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any
     """``HuggingfaceEngine.__init__``: keep the last clips, so that a conversation decodes and encodes each once."""
     original(self, *args, **kwargs)
     if is_ours(self.template) and self.can_generate:
+        data_args = kwargs["data_args"] if "data_args" in kwargs else args[1]
+        self.template.settle_system(data_args.default_system, self.processor)
         self.processor.memory = MediaMemory()
         for module in self.model.modules():  # it may be wrapped by adapters
             if isinstance(module, LlavaHoundModel):

@@ -12,9 +12,16 @@ from typing import Any
 from llamafactory.data.formatter import EmptyFormatter, StringFormatter
 from llamafactory.data.template import TEMPLATES, Template, register_template
 
-from hound_plugin.errors import DataError
+from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host.mm_plugin import get_plugin
-from hound_plugin.processing.prompt import SYSTEM, Turn, add_placeholder_tokens, encode_conversation
+from hound_plugin.processing.prompt import (
+    PLACEHOLDER,
+    SYSTEM,
+    Turn,
+    add_placeholder_tokens,
+    chat_template,
+    encode_conversation,
+)
 
 NAME = "llava_hound"
 
@@ -28,6 +35,27 @@ class LlavaHoundTemplate(Template):
             tokenizer.pad_token = tokenizer.unk_token
         super().fix_special_tokens(tokenizer)
         add_placeholder_tokens(tokenizer)
+
+    def fix_jinja_template(self, tokenizer: Any) -> None:
+        """Give the tokenizer the chat template that takes messages of parts, with this template's system prompt."""
+        tokenizer.chat_template = chat_template(self.default_system)
+
+    def settle_system(self, given: str | None, processor: Any) -> None:
+        """Use one system prompt for conversations that bring none: the recipe's, else the one of the model's training.
+
+        Args:
+            given: ``default_system`` of the recipe, or None.
+            processor: the model's; it is saved with what is trained.
+
+        Raises:
+            SettingsError: it names a placeholder.
+        """
+        if given is None:
+            self.default_system = processor.system
+        elif PLACEHOLDER.search(given):
+            raise SettingsError(f"Expected a `default_system` without <image> and <video>, got {given!r}. Remove them.")
+        if self.default_system != processor.system:
+            processor.set_system(self.default_system)
 
     def encode_oneturn(
         self,

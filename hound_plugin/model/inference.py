@@ -211,7 +211,7 @@ class HoundModel:
                     read = self.processor.read_image if kind == "image" else self.processor.read_video
                     media[kind].append(read(clip))
                 index[kind].append(places[key])
-            rows.append(encode_conversation(self.processor.tokenizer, [Turn(text, answer)])[0])
+            rows.append(encode_conversation(self.processor.tokenizer, [Turn(text, answer)], self.processor.system)[0])
         longest = max(len(source) + len(target) for source, target in rows)
         padded: dict[str, list[list[int]]] = {"input_ids": [], "attention_mask": [], "labels": []}
         for source, target in rows:
@@ -253,7 +253,7 @@ class HoundModel:
         turns = [Turn(asked, answer) for asked, answer in zip(cleaned, answers, strict=True)]
         ids = [
             token_id
-            for pair in encode_conversation(self.processor.tokenizer, turns)
+            for pair in encode_conversation(self.processor.tokenizer, turns, self.processor.system)
             for side in pair
             for token_id in side
         ]

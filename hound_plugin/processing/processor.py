@@ -27,12 +27,13 @@ from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.prompt import (
-    CHAT_TEMPLATE,
     IMAGE_TOKEN,
+    SYSTEM,
     VIDEO_TOKEN,
     add_placeholder_tokens,
     expand_prompt,
 )
+from hound_plugin.processing.prompt import chat_template as template_for
 from hound_plugin.records.media_paths import is_image_path
 
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
@@ -50,6 +51,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         image_patches, frame_patches: visual tokens of one image and of one frame.
         frame_multiple: the video tower takes multiples of so many frames.
         vocab_size: rows of the model's embedding.
+        system: the system prompt of conversations that bring none, as the model was trained.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         frame_patches: int = 256,
         frame_multiple: int = 1,
         vocab_size: int | None = None,
+        system: str = SYSTEM,
         chat_template: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -73,6 +76,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         self.frame_patches = frame_patches
         self.frame_multiple = frame_multiple
         self.vocab_size = vocab_size
+        self.system = system
         self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
         self.image_token_id, self.video_token_id = add_placeholder_tokens(tokenizer, vocab_size)
         # how clips are read on this machine; not saved
@@ -81,7 +85,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         self.frame_cache: str | None = None
         self.on_bad_media = "error"
         self.memory: MediaMemory | None = None  # set where questions are answered
-        super().__init__(image_processor, tokenizer, chat_template=chat_template or CHAT_TEMPLATE)
+        super().__init__(image_processor, tokenizer, chat_template=chat_template or template_for(system))
 
     @classmethod
     def from_config(cls, config: LlavaHoundConfig, tokenizer: Any, **settings: Any) -> LlavaHoundProcessor:
@@ -115,16 +119,23 @@ class LlavaHoundProcessor(ProcessorMixin):
             )
         with damage_named(pretrained_model_name_or_path, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, padding_side="right", **hub)
-        path = cached_file(
-            pretrained_model_name_or_path, PROCESSOR_NAME, **hub, _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )  # fmt: skip
-        saved = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-        names = ("num_frames", "frame_sampling", "image_aspect_ratio")
+        saved = _saved(pretrained_model_name_or_path, **hub)
+        names = ("num_frames", "frame_sampling", "image_aspect_ratio", "system")
         settings = {key: source[key] for source in (saved, kwargs) for key in names if key in source}
         pixels = saved.get("image_processor", {})
         settings["image_processor"] = {key: pixels[key] for key in ("image_mean", "image_std") if key in pixels}
         return cls.from_config(config, tokenizer, **settings)
+
+    def set_system(self, system: str) -> None:
+        """Take another system prompt for conversations that bring none; saved with the processor and its tokenizer."""
+        self.system = system
+        self.chat_template = self.tokenizer.chat_template = template_for(system)
+
+    def take_system_of(self, adapter: str) -> None:
+        """Take the system prompt that an adapter was trained with, if its folder tells."""
+        system = _saved(adapter).get("system")
+        if system is not None and system != self.system:
+            self.set_system(system)
 
     # --- arithmetic
 
@@ -293,6 +304,17 @@ class LlavaHoundProcessor(ProcessorMixin):
     def batch_decode(self, *args: Any, **kwargs: Any) -> Any:
         """The tokenizer's ``batch_decode``."""
         return self.tokenizer.batch_decode(*args, **kwargs)
+
+
+def _saved(name: Any, **hub: Any) -> dict[str, Any]:
+    """The processor's own file in a folder or on the hub; empty if there is none."""
+    path = cached_file(
+        name, PROCESSOR_NAME, **hub, _raise_exceptions_for_missing_entries=False,
+        _raise_exceptions_for_connection_errors=False,
+    )  # fmt: skip
+    with damage_named(name, PROCESSOR_NAME):
+        values: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
+        return values
 
 
 def open_image(image: Any) -> Image.Image:

@@ -12,6 +12,7 @@ Source: llava/conversation.py, llava/mm_utils.py and llava/train/train.py of git
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,23 +27,36 @@ SYSTEM = (
 )
 PLACEHOLDER = re.compile("<(?:image|video)>")
 _SHIELD = "\ue000"  # private use: marks a placeholder's name in a question as ordinary text
-# Jinja for `apply_chat_template`; contents may be strings or lists of {"type": "text" | "image" | "video"}.
-CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% if messages[0]['role'] == 'system' %}{{ messages[0]['content'] }}{% set messages = messages[1:] %}"
-    "{% else %}" + SYSTEM + "{% endif %}{{ ' ' }}"
-    "{% for message in messages %}"
+
+
+def chat_template(system: str = SYSTEM) -> str:
+    """Jinja for ``apply_chat_template``; contents may be texts or lists of ``{"type": "text" | "image" | "video"}``.
+
+    Args:
+        system: the system prompt of conversations that bring none.
+    """
+    return _CHAT_TEMPLATE.replace("SYSTEM", json.dumps(system, ensure_ascii=False))
+
+
+_TEXT_OF = (  # `text` of a message: its placeholders, then its texts
     "{% if message['content'] is string %}{% set text = message['content'] %}{% else %}"
     "{% set parts = namespace(text='') %}"
     "{% for part in message['content'] %}{% if part['type'] in ['image', 'video'] %}"
-    "{% set parts.text = parts.text + '<' + part['type'] + '>\\n' %}{% endif %}{% endfor %}"
+    "{% set parts.text = parts.text + '<' + part['type'] + '>\n' %}{% endif %}{% endfor %}"
     "{% for part in message['content'] %}{% if part['type'] == 'text' %}"
     "{% set parts.text = parts.text + part['text'] %}{% endif %}{% endfor %}"
     "{% set text = parts.text %}{% endif %}"
-    "{% if message['role'] == 'user' %}{{ 'USER: ' + text + ' ASSISTANT:' }}"
+)
+_CHAT_TEMPLATE = (
+    "{{ bos_token }}"
+    "{% if messages[0]['role'] == 'system' %}{% set message = messages[0] %}" + _TEXT_OF + "{{ text + ' ' }}"
+    "{% set messages = messages[1:] %}{% else %}{{ SYSTEM + ' ' }}{% endif %}"
+    "{% for message in messages %}" + _TEXT_OF + "{% if message['role'] == 'user' %}"
+    "{{ 'USER: ' + text + ' ASSISTANT:' }}"
     "{% else %}{{ ' ' + text + eos_token }}{% endif %}"
     "{% endfor %}"
 )
+CHAT_TEMPLATE = chat_template()
 
 
 @dataclass(frozen=True)

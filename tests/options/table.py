@@ -38,6 +38,7 @@ class Option:
 LORA = {"finetuning_type": "lora", "lora_target": "all", "lora_rank": 4}
 QUANTISED = {**LORA, "quantization_bit": 4}
 MOVED = {"model_name_or_path": str(DPO), "ref_model": str(SFT), "per_device_train_batch_size": 1, "learning_rate": 0.0}
+OWN_SYSTEM = 'You watch "clips".'
 PLAIN_LOSS = 9.580476
 
 OPTIONS: dict[str, Option] = {
@@ -130,6 +131,12 @@ OPTIONS: dict[str, Option] = {
         "sft",
         {"video_maxlen": 128, "video_fps": 2.0, "image_max_pixels": 589824, "video_max_pixels": 65536},
         first_loss=PLAIN_LOSS,
+    ),
+    # --- the system prompt
+    "default_system": Option("sft", {"default_system": OWN_SYSTEM, "max_steps": 1}),
+    "default_system, lora": Option("sft", {**LORA, "default_system": OWN_SYSTEM, "max_steps": 1}),
+    "default_system with a placeholder": Option(
+        "sft", {"default_system": "See <video>"}, refused=r"without <image> and"
     ),
     # --- lengths
     "cutoff_len: within the clip": Option(

@@ -7,13 +7,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from llamafactory.chat import ChatModel
 from safetensors.torch import load_file
+from transformers import AutoTokenizer
 
+import hound_plugin
 from hound_plugin.model.convert import to_ours
+from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.processing.prompt import SYSTEM
 from tests.e2e.conftest import data_sets, recipe_for
 from tests.e2e.together import Outcome, train_together
 from tests.goldens import SFT
-from tests.options.table import OPTIONS, Option
+from tests.options.table import OPTIONS, OWN_SYSTEM, Option
 
 pytestmark = pytest.mark.e2e
 NO_GPU = "bf16 without a GPU"
@@ -99,3 +104,23 @@ def test_a_loss_follows_its_formula_where_margins_are_not_zero(
         assert abs(margin) > 1e-4
         expected = max(0.0, 1 - margin) if formula == "hinge" else (margin / beta - 1 / (2 * beta)) ** 2
         assert row["loss"] == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("name", ["default_system", "default_system, lora"])
+def test_a_model_remembers_its_system_prompt(name: str, quick: dict[str, Outcome]) -> None:
+    """In the processor, in the tokenizer's chat template, and in the host's chat."""
+    folder = quick[name].folder
+    assert LlavaHoundProcessor.from_pretrained(SFT).system == SYSTEM
+    adapter = {"adapter_name_or_path": str(folder)} if name.endswith("lora") else {}
+    model = SFT if adapter else folder
+    if not adapter:
+        assert LlavaHoundProcessor.from_pretrained(folder).system == OWN_SYSTEM
+        assert hound_plugin.load(str(folder)).processor.system == OWN_SYSTEM
+    messages = [{"role": "system", "content": [{"type": "text", "text": "Parts."}]}, {"role": "user", "content": "Q?"}]
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    assert tokenizer.apply_chat_template(messages, tokenize=False) == "<s>Parts. USER: Q? ASSISTANT:"
+    assert tokenizer.apply_chat_template(messages[1:], tokenize=False) == f"<s>{OWN_SYSTEM} USER: Q? ASSISTANT:"
+    values = {"model_name_or_path": str(model), "template": "llava_hound", "infer_dtype": "float32", **adapter}
+    engine = ChatModel(values).engine
+    assert engine.template.default_system == OWN_SYSTEM
+    assert ChatModel({**values, "default_system": "Another."}).engine.template.default_system == "Another."

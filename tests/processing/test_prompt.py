@@ -13,6 +13,7 @@ from hound_plugin.processing.prompt import (
     SYSTEM,
     Turn,
     add_placeholder_tokens,
+    chat_template,
     encode_conversation,
     expand_prompt,
     normalise_question,
@@ -126,6 +127,17 @@ def test_the_chat_template_gives_the_same_tokens(tokenizer: Any) -> None:
     ids = expand_prompt(tokenizer, text, {"<video>": [1], "<image>": []})
     pairs = encode_conversation(tokenizer, [Turn("<video>\nHow many?", "Three."), Turn("Sure?")])
     assert ids == [token for pair in pairs for side in pair for token in side]
+
+
+@pytest.mark.parametrize("system", ["Be brief.", 'Say "yes" {{ 1 }}\n{% if %}', "Café 中 😀 \\n", ""])
+def test_the_chat_template_takes_any_system_prompt(tokenizer: Any, system: str) -> None:
+    """As the template's own, in a message of text, and in one of parts."""
+    question = {"role": "user", "content": "Q?"}
+    given = [{"role": "system", "content": system}, question]
+    parts = [{"role": "system", "content": [{"type": "text", "text": system}]}, question]
+    expected = f"<s>{system} USER: Q? ASSISTANT:"
+    for messages, template in (([question], chat_template(system)), (given, CHAT_TEMPLATE), (parts, CHAT_TEMPLATE)):
+        assert tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False) == expected
 
 
 def test_a_placeholder_without_a_clip_is_refused(tokenizer: Any) -> None:
