@@ -15,6 +15,7 @@ from hound_plugin.judge.exchange import Message, Task, TransientError
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import LexicalJudge
 from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
+from hound_plugin.judge.pilot import PILOT
 from hound_plugin.judge.prices import Price
 from hound_plugin.judge.protocol import Judging, read_protocol
 from hound_plugin.judge.records import Entry
@@ -184,6 +185,7 @@ def make_limits(settings: RewardSettings, block: JudgeSettings | SampleSettings,
         price=price,
         output_tokens=output,
         image_tokens=images if block.backend == "vision" else 0,
+        pilot=block.pilot if isinstance(block, JudgeSettings) else PILOT,
     )
 
 
@@ -209,9 +211,18 @@ class Asking:
         kind = task.fields["medium"] + "_url"
         return [{"role": "user", "content": [{"type": kind, kind: {"url": task.media}}, text]}]
 
+    @property
+    def expects(self) -> str:
+        """Any text."""
+        return "a text that is not empty"
+
     def parse(self, text: str) -> str | None:
         """The answer itself."""
         return text.strip() or None
+
+    def why_missing(self, text: str) -> str:
+        """Nothing but white space is no answer."""
+        return "it is empty"
 
 
 def sampler_identity(settings: SampleSettings) -> dict[str, Any]:

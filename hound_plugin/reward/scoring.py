@@ -16,6 +16,7 @@ from hound_plugin.errors import DataError
 from hound_plugin.judge.exchange import OK, Client, Task, request_key
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.records import Entry
+from hound_plugin.judge.runner import why_missing
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.questions import Question
@@ -108,7 +109,8 @@ def score_row(
             kind, message = ledger.last_failure(task.key) or ("", "not asked yet")
             missing.append({"draw": task.draw, "status": NO_ANSWER, "reason": f"{kind} {message}".strip()})
         elif entry.status != OK:
-            missing.append({"draw": task.draw, "status": entry.status, "raw": entry.raw})
+            why = {"why": reason} if (reason := why_missing(entry)) else {}
+            missing.append({"draw": task.draw, "status": entry.status, "raw": entry.raw, **why})
     answered = [entry for entry in entries if entry]
     return {
         "id": question,

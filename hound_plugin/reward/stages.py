@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -162,7 +163,8 @@ def _sample_server(run: Run) -> tuple[int, int]:
     client = make_sampler(settings)
     with Ledger(run.folder / SAMPLER_LEDGER, SAMPLING) as ledger:
         limits = _limits(run, settings, 3, LEDGER, protocol_id(run.settings.judge))
-        outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, limits, run.say)
+        with _used(run, "sample", ledger):
+            outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, limits, run.say)
         _tell(run, "sample", outcome, ledger)
         missing = 0
 
@@ -202,10 +204,11 @@ def judge(run: Run) -> dict[str, int]:
     with Ledger(run.folder / LEDGER, protocol_id(settings)) as ledger:
         judge = make_judge(settings, ledger, run.say)
         try:
-            outcome = _send(run, judge, ledger)
-        finally:  # what was answered before an error or Ctrl-C is in the file too
+            with _used(run, "judge", ledger):
+                outcome = _send(run, judge, ledger)
+        finally:  # what was answered before an error or Ctrl-C is in the file and the counts too
             counts = write_scores(run.folder, _judging_tasks(run, judge), ledger, judge)
-        run.counts["judge"] = counts
+            run.counts["judge"] = counts
         _tell(run, "judge", outcome, ledger)
     run.say(f"judge: {counts['scored']} answers scored, {counts['missing']} missing (see {run.folder / FILE})")
     return counts
@@ -251,22 +254,43 @@ def _judging_tasks(run: Run, judge: Judge) -> Iterator[Task]:
     return make_tasks(run.questions, read_candidates(run.folder), judge, run.settings.judge, digests(run))
 
 
-def _tell(run: Run, stage: str, outcome: Outcome, ledger: Ledger) -> None:
+@contextlib.contextmanager
+def _used(run: Run, stage: str, ledger: Ledger) -> Iterator[None]:
+    """What a stage used is counted also when it ends with an error."""
+    try:
+        yield
+    except BaseException as error:
+        stopped = str(error) or type(error).__name__
+        run.counts[f"{stage}_usage"] = {**_usage(run, stage, ledger), "stopped": stopped, "warnings": []}
+        raise
+
+
+def _usage(run: Run, stage: str, ledger: Ledger) -> dict[str, Any]:
+    """Requests, tokens and cost of a stage, over all runs; ``uncounted`` answers came without numbers of tokens."""
     totals = ledger.totals()
     block = run.settings.judge if stage == "judge" else run.settings.sample
     price = make_limits(run.settings, block, 1).price
-    used: dict[str, Any] = {
+    return {
         "requests": totals.sent,
         "answers": totals.answers,
         "prompt_tokens": totals.prompt_tokens,
         "completion_tokens": totals.completion_tokens,
+        "uncounted": ledger.uncounted(),
         "cost": price.cost(totals.prompt_tokens, totals.completion_tokens) if price else None,
+    }
+
+
+def _tell(run: Run, stage: str, outcome: Outcome, ledger: Ledger) -> None:
+    used = _usage(run, stage, ledger)
+    run.counts[f"{stage}_usage"] = {
+        **used,
         "this_run": {name: getattr(outcome, name) for name in ("sent", "answered", "missing", "failed", "done_before")},
         "stopped": outcome.stopped,
         "warnings": outcome.warnings,
     }
-    run.counts[f"{stage}_usage"] = used
-    for line in (outcome.stopped and f"stopped early: {outcome.stopped}", *outcome.warnings):
+    unknown = f"{used['uncounted']} of {used['answers']} answers came without token counts: tokens and cost are more"
+    lines = (outcome.stopped and f"stopped early: {outcome.stopped}", used["uncounted"] and unknown, *outcome.warnings)
+    for line in lines:
         if line:
             run.say(f"warning: {line}")
 
