@@ -42,10 +42,11 @@ def test_the_document_says_the_same() -> None:
 @pytest.mark.parametrize(
     ("scale", "reply", "score"),
     [
-        ((1, 10), "SCORE: 8/10", 8), ((1, 10), "SCORE: 10", 10), ((1, 10), "SCORE: 8", 8), ((1, 10), "SCORE: 4/5", None),
+        ((1, 10), "SCORE: 8/10", 8), ((1, 10), "SCORE: 10", 10), ((1, 10), "SCORE: 8", 8),
+        ((1, 10), "SCORE: 4/5", None), ((0, 1), '{"score": false}', None),
         ((1, 10), "SCORE: 0", None), ((1, 10), "SCORE: 11/10", None), ((1, 10), '{"score": "7 out of 10"}', 7),
         ((1, 10), "SCORE: 8.0/10", 8), ((1, 10), "SCORE: 010", None), ((1, 10), "SCORE: 1\u20600", None),
-        ((0, 1), "SCORE: 0", 0), ((0, 1), "SCORE: 1/1", 1), ((0, 1), '{"score": 0}', 0), ((0, 1), '{"score": false}', None),
+        ((0, 1), "SCORE: 0", 0), ((0, 1), "SCORE: 1/1", 1), ((0, 1), '{"score": 0}', 0),
         ((0, 1), "SCORE: 2", None), ((0, 1), '{"score": -0.0}', 0), ((0, 100), "SCORE: 85/100", 85),
         ((0, 100), "SCORE: 85%", None), ((0, 100), "SCORE: 100", 100), ((0, 100), "Score: 1e2", None),
         ((0, 100), '{"score": 1e2}', 100), ((0, 3), "SCORE: 2/3.", 2), ((0, 3), "SCORE: 2/5", None),
