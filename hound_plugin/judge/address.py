@@ -26,8 +26,8 @@ def check_address(url: str) -> str:
         good = False
     if not good:
         raise ValueError(
-            "expected http(s)://host/..., without user, password and query; addresses are written to files. The key is "
-            "read from the environment variable that api_key_env names."
+            "expected http(s)://host/..., without user and password and without a query, for addresses are written to "
+            "files. The key is read from the environment variable that api_key_env names."
         )
     return url
 

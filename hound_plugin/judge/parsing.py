@@ -67,7 +67,7 @@ class Scale:
     lowest: int = 1
     highest: int = 5
 
-    def __contains__(self, number: int) -> bool:
+    def __contains__(self, number: float) -> bool:
         return self.lowest <= number <= self.highest
 
     def __str__(self) -> str:

@@ -125,9 +125,16 @@ class PairSettings(Settings):
         default="threshold",
         description="chosen at or above `threshold` and rejected below; best against worst; all; by `margin`",
     )
-    threshold: float = Field(default=3.0, ge=1, le=5, description="lowest score of a chosen answer")
-    margin: float = Field(default=2.0, ge=0, le=4, description="smallest distance of scores under policy `margin`")
-    min_gap: float = Field(default=1.0, ge=0, le=4, description="smallest distance of scores under every policy")
+    threshold: float = Field(
+        default=3.0,
+        ge=0,
+        le=100,
+        description="lowest score of a chosen answer; must be given where the protocol's scale is not 1 to 5",
+    )
+    margin: float = Field(
+        default=2.0, ge=0, le=100, description="smallest distance of scores under policy `margin`"
+    )
+    min_gap: float = Field(default=1.0, ge=0, le=100, description="smallest distance of scores under every policy")
     max_length_ratio: float | None = Field(
         default=None, ge=1, description="3: no answer of a pair is more than three times as long as the other"
     )

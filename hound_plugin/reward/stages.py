@@ -19,6 +19,7 @@ from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.backends import (
+    check_scale,
     make_judge,
     make_limits,
     make_sampler,
@@ -77,6 +78,7 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
         SettingsError: a folder that cannot be written, no key, a bad protocol.
         LedgerError: a ledger made with another protocol.
     """
+    check_scale(settings)
     report = RowReport(settings.questions)
     questions = read_run_questions(settings, report)
     check_fields(questions, needed_fields(settings.judge), f"judge.backend {settings.judge.backend}")
