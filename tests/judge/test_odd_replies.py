@@ -86,7 +86,7 @@ def test_what_is_no_completion_is_a_failed_request(server: FaultServer, tmp_path
         assert isinstance(failure, tuple), kind
         assert failure[0] == "malformed", kind
         assert 10 < len(failure[1]) < 600, kind
-    outcome, _ = ask(server, tmp_path / "again", odd(NO_COMPLETION), tries=99, backoff=0.001)
+    outcome, _ = ask(server, tmp_path / "again", odd(NO_COMPLETION), tries=99, backoff=0.001, longest_wait=0.002)
     assert (outcome.answered, outcome.sent) == (len(NO_COMPLETION), 2 * len(NO_COMPLETION))
 
 

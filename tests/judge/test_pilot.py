@@ -57,7 +57,7 @@ def test_the_rest_follows_the_first_score(server: FaultServer, tmp_path: Path) -
     server.control(script=["prose"] * 25, latency=0.02)
     outcome = ask(server, tmp_path, 60, concurrency=64, attempts=2)
     assert (outcome.answered + outcome.missing, outcome.failed) == (60, 0)
-    assert outcome.answered >= 55
+    assert outcome.missing <= 12, "two of the 25 bad replies make one missing"
 
 
 @pytest.mark.parametrize(
