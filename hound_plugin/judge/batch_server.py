@@ -43,7 +43,8 @@ class BatchServer:
         """Send a file of requests; gives its id on the server."""
 
         async def call() -> str:
-            return str((await self.client.server().files.create(file=path, purpose="batch")).id)
+            answer = await self.client.server().files.create(file=path, purpose="batch")
+            return self.client.redactor.text(str(answer.id))
 
         return await self._call(call)
 
@@ -55,7 +56,7 @@ class BatchServer:
                 answer = await server.batches.create(
                     input_file_id=file, endpoint=ENDPOINT, completion_window="24h", metadata={NAME: name}
                 )
-                return str(answer.id)
+                return self.client.redactor.text(str(answer.id))
             except Exception as error:
                 problem = self._translated(error)
                 if not isinstance(problem, TransientError):
@@ -73,7 +74,7 @@ class BatchServer:
             seen = 0
             async for batch in self.client.server().batches.list(limit=100):
                 if (batch.metadata or {}).get(NAME) == name:
-                    return str(batch.id)
+                    return self.client.redactor.text(str(batch.id))
                 seen += 1
                 if seen >= _MOST_LISTED:
                     break
@@ -89,7 +90,8 @@ class BatchServer:
             files = tuple(str(file) for file in (batch.output_file_id, batch.error_file_id) if file)
             errors = getattr(batch.errors, "data", None) or []
             text = "; ".join(str(getattr(error, "message", error)) for error in errors[:3]) or "no reason given"
-            return BatchState(str(batch.id), str(batch.status), files, self.client.redactor.message(text))
+            status = self.client.redactor.message(str(batch.status), 40)
+            return BatchState(number, status, files, self.client.redactor.message(text))
 
         return await self._call(call)
 

@@ -105,7 +105,7 @@ class Pilot:
         if counts[TRUNCATED] + counts[EMPTY]:
             lines.append("Empty and cut replies: raise `parameters.max_tokens`; models that think need thousands.")
         lines.append(
-            "Everything is kept. Look at the model, its parameters and the protocol, and run again; `judge.pilot` sets "
-            "how many requests may be in vain (0: all)."
+            "Everything is kept. Look at the model, its parameters and the protocol, and run again; `pilot` sets how "
+            "many requests may be in vain (0: all)."
         )
         return "\n".join(lines)

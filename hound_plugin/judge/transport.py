@@ -40,7 +40,7 @@ def make_http_client(reply_bytes: int = REPLY_BYTES, file_bytes: int = FILE_BYTE
     import openai
 
     async def bound(response: Any) -> None:
-        is_file = response.request.url.path.endswith("/content")
+        is_file = response.status_code == 200 and response.request.url.path.endswith("/content")
         _limit(response, file_bytes if is_file else reply_bytes)
 
     headers = {"Accept-Encoding": "gzip, deflate"}

@@ -16,7 +16,6 @@ from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import LexicalJudge
 from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.pilot import PILOT
 from hound_plugin.judge.prices import Price
 from hound_plugin.judge.protocol import Judging, read_protocol
 from hound_plugin.judge.records import Entry
@@ -213,7 +212,7 @@ def make_limits(settings: RewardSettings, block: JudgeSettings | SampleSettings,
         price=price,
         output_tokens=output,
         image_tokens=images if block.backend == "vision" else 0,
-        pilot=block.pilot if isinstance(block, JudgeSettings) else PILOT,
+        pilot=block.pilot,
     )
 
 

@@ -56,6 +56,9 @@ class SampleSettings(Settings):
     timeout: float = Field(default=300.0, ge=0.1, description="of one request", json_schema_extra=SECONDS)
     concurrency: int = Field(default=16, ge=1, description="requests at a time, at most")
     tries: int = Field(default=6, ge=1, description="how often a request is sent that fails on its way")
+    pilot: int = Field(
+        default=PILOT, ge=0, description="a run stops when so many first requests gave no answer; 0: never"
+    )
     parameters: Parameters = Field(default_factory=dict, description=PARAMETERS)
 
 

@@ -14,6 +14,7 @@ from hound_plugin.judge.exchange import OK, Task, request_key
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.openai_client import OpenAIClient
+from hound_plugin.judge.rereading import read_again
 from hound_plugin.judge.runner import Limits, Outcome, run_tasks
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_json, write_rows, write_whole
@@ -43,6 +44,7 @@ from hound_plugin.reward.questions import Question, check_fields, read_questions
 from hound_plugin.reward.scoring import FILE, LEDGER, Judge, judge_of, latest, make_tasks, write_scores
 from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings
 from hound_plugin.reward.storage import open_folder
+from hound_plugin.reward.usage import stage_usage
 
 SAMPLER_LEDGER, SAMPLING = "sampler.sqlite", "sample/1"
 EXCLUDED = "excluded.jsonl"
@@ -218,6 +220,8 @@ def judge(run: Run) -> dict[str, int]:
 
 def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
     settings = run.settings.judge
+    if again := read_again(_judging_tasks(run, judge), ledger, judge.client.conversation, settings.attempts):
+        run.say(f"judge: {again} answers that could not be read when they came have a score now; nothing was sent")
     limits = _limits(run, settings, settings.attempts, SAMPLER_LEDGER, SAMPLING)
     if settings.backend == "openai-batch":
         from hound_plugin.judge.batch import run_batches
@@ -263,27 +267,12 @@ def _used(run: Run, stage: str, ledger: Ledger) -> Iterator[None]:
         yield
     except BaseException as error:
         stopped = str(error) or type(error).__name__
-        run.counts[f"{stage}_usage"] = {**_usage(run, stage, ledger), "stopped": stopped, "warnings": []}
+        run.counts[f"{stage}_usage"] = {**stage_usage(run.settings, stage, ledger), "stopped": stopped, "warnings": []}
         raise
 
 
-def _usage(run: Run, stage: str, ledger: Ledger) -> dict[str, Any]:
-    """Requests, tokens and cost of a stage, over all runs; ``uncounted`` answers came without numbers of tokens."""
-    totals = ledger.totals()
-    block = run.settings.judge if stage == "judge" else run.settings.sample
-    price = make_limits(run.settings, block, 1).price
-    return {
-        "requests": totals.sent,
-        "answers": totals.answers,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "uncounted": ledger.uncounted(),
-        "cost": price.cost(totals.prompt_tokens, totals.completion_tokens) if price else None,
-    }
-
-
 def _tell(run: Run, stage: str, outcome: Outcome, ledger: Ledger) -> None:
-    used = _usage(run, stage, ledger)
+    used = stage_usage(run.settings, stage, ledger)
     run.counts[f"{stage}_usage"] = {
         **used,
         "this_run": {name: getattr(outcome, name) for name in ("sent", "answered", "missing", "failed", "done_before")},

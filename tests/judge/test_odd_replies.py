@@ -15,10 +15,12 @@ import pytest
 
 from hound_plugin.errors import JudgeError, SettingsError
 from hound_plugin.judge.exchange import TransientError
-from hound_plugin.judge.openai_client import Endpoint
+from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
 from hound_plugin.judge.prices import Price
+from hound_plugin.judge.records import Entry
 from hound_plugin.judge.redaction import Redactor, printable, shortened
 from hound_plugin.judge.replies import read_row, token_count
+from hound_plugin.judge.rereading import read_again
 from hound_plugin.judge.runner import Outcome, run_tasks
 from tests.judge.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
 from tests.judge.fault_server import grade
@@ -128,6 +130,13 @@ def test_redirects_are_refused_by_name(server: FaultServer, tmp_path: Path, plac
     assert server.stats()["counts"]["requests"] == 1
 
 
+async def _shutdown_date(client: OpenAIClient) -> str | None:
+    try:
+        return await client.shutdown_date()
+    finally:
+        await client.close()
+
+
 def test_a_key_that_is_echoed_reaches_no_file(
     server: FaultServer, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -139,7 +148,7 @@ def test_a_key_that_is_echoed_reaches_no_file(
     with open_ledger(tmp_path) as ledger:
         client = make_client(server, ledger)
         outcome = run_tasks(make_tasks(len(ECHOES)), client, ledger, ONE, said.append)
-        assert asyncio.run(client.shutdown_date()) == "on [key]"
+        assert asyncio.run(_shutdown_date(client)) == "on [key]"
         entries = [ledger.entry(task.key) for task in make_tasks(len(ECHOES))]
         failures = [ledger.last_failure(task.key) for task in make_tasks(len(ECHOES))]
     assert entries[0].raw == "The key is [key].\nSCORE: 4"  # type: ignore[union-attr]
@@ -207,3 +216,22 @@ def test_why_an_answer_is_missing_is_kept(server: FaultServer, tmp_path: Path) -
     assert entry is not None
     assert (entry.status, entry.raw) == ("unparsed", "SCORE: 4/10")
     assert json.loads(entry.detail)["why"] == "'4/10' is on another scale than 1 to 5"
+
+
+def test_what_an_older_version_could_not_read_is_read_again(server: FaultServer, tmp_path: Path) -> None:
+    """A ledger with the replies of a version that read less: nothing is paid for again, and nothing there changes."""
+    texts = ["**SCORE: 5**", "Score: 4/5", "I cannot say.", "SCORE: 2"]
+    tasks = make_tasks(len(texts))
+    with open_ledger(tmp_path) as ledger:
+        for task, text in zip(tasks, texts, strict=True):
+            ledger.record(Entry(task.key, 2, "unparsed", None, text, "m", "f", "{}", 7, 3), release=True).result()
+        conversation = make_client(server, ledger).conversation
+        ledger.claim(tasks[3].key, 9).result()
+        with open_ledger(tmp_path) as other:
+            assert read_again(tasks, other, conversation, 9) == 2, "the fourth is in another run's hands"
+        entries = [ledger.entry(task.key) for task in tasks]
+        assert [entry.value for entry in entries if entry] == [5, 4, None, None]
+        assert ledger.count("SELECT COUNT(*) FROM answers WHERE status = 'unparsed'") == 4
+        assert (ledger.totals().prompt_tokens, ledger.uncounted()) == (28, 0)
+        assert read_again(tasks[:3], ledger, conversation, 9) == 0
+        assert run_tasks(tasks[:2], make_client(server, ledger), ledger, FAST).sent == 0
