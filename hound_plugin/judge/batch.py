@@ -90,7 +90,7 @@ class _Batches:
         self.pilot = Pilot(limits.pilot, lambda: client.conversation.expects)
         self.server = BatchServer(client, limits.tries, limits.backoff, ServerWaits(say, limits.longest_retry_after))
         self.asked: set[str] = set()  # answered in this run, or before it and counted
-        self.unpriced = 0
+        self.unpriced = 0  # answers whose tokens the server did not tell; each is taken to cost what the next one does
 
     async def all(self, tasks: Callable[[], Iterator[Task]]) -> Outcome:
         self.folder.mkdir(exist_ok=True)
@@ -123,7 +123,7 @@ class _Batches:
                 continue
             line = self._line(task, claim.attempt)
             cost = self._cost(task, claim.attempt)
-            if self._too_dear(building.cost + cost):
+            if self._too_dear(building.cost + cost + self.unpriced * cost):
                 await self._on_disk(self.ledger.release(task.key))
                 break
             self.pilot.begin(task.key)
@@ -172,7 +172,7 @@ class _Batches:
 
     def _too_dear(self, more: float) -> bool:
         limit = self.limits.max_cost
-        if limit is None or self.spent + more * (1 + self.unpriced) <= limit:  # an answer without a count is like this
+        if limit is None or self.spent + more <= limit:
             return False
         self.outcome.stopped = f"max_cost {limit:g} reached: {self.spent:.4f} spent or in batches"
         return True

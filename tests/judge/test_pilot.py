@@ -14,6 +14,7 @@ from hound_plugin import cli
 from hound_plugin.errors import JudgeError
 from hound_plugin.judge.batch import run_batches
 from hound_plugin.judge.ledger import Ledger
+from hound_plugin.judge.prices import Price
 from hound_plugin.judge.runner import Outcome, run_tasks
 from tests.judge.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
 from tests.judge.fault_server import grade
@@ -208,6 +209,16 @@ def test_odd_counts_in_a_batch(server: FaultServer, tmp_path: Path) -> None:
         assert batch(server, ledger, 2).answered == 2
         assert ledger.uncounted() == 1
     assert server.stats()["counts"]["rows"] == 2
+
+
+def test_batches_count_answers_without_token_counts(server: FaultServer, tmp_path: Path) -> None:
+    price = {"price": Price(input=1000, output=1000), "output_tokens": 300}  # at most about 0.9 a request
+    server.control(script=["odd-usage"] * 20)
+    with open_ledger(tmp_path) as ledger:
+        assert batch(server, ledger, 20).answered == 20
+        outcome = batch(server, ledger, 40, max_cost=10.0, **price)
+        assert (outcome.sent, "max_cost 10 reached" in outcome.stopped) == (0, True)
+        assert 0 < batch(server, ledger, 40, max_cost=25.0, **price).sent < 20
 
 
 # --- the command
