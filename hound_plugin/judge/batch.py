@@ -108,6 +108,7 @@ class _Batches:
     async def _submit_round(self, tasks: Iterator[Task]) -> bool:
         """Submit everything that still needs an answer, or of that the pilot; whether there was anything."""
         building, any_sent, seen = _Building(), False, set[str]()
+        self.outcome.stopped = ""  # answers that came in the meantime may have cost less than was estimated
         self._count_cost()
         for task in tasks:
             if task.key in seen or self.failed[task.key] >= self.limits.tries:

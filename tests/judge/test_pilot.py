@@ -218,7 +218,9 @@ def test_batches_count_answers_without_token_counts(server: FaultServer, tmp_pat
         assert batch(server, ledger, 20).answered == 20
         outcome = batch(server, ledger, 40, max_cost=10.0, **price)
         assert (outcome.sent, "max_cost 10 reached" in outcome.stopped) == (0, True)
-        assert 0 < batch(server, ledger, 40, max_cost=25.0, **price).sent < 20
+        outcome = batch(server, ledger, 40, max_cost=25.0, **price)
+        assert (outcome.sent, outcome.stopped) == (20, ""), "those of the first batch cost less than was estimated"
+    assert server.stats()["counts"]["batches"] >= 3
 
 
 # --- the command
