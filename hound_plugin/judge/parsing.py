@@ -13,9 +13,10 @@ The grammar (``docs/reward.md`` shows examples, which the tests read)::
     end       = blank lines, rules (---), fences, leaked end-of-turn tokens
 
 Letters may be of either case; Markdown emphasis around a statement or its parts does not count. Reasoning is never
-read: what stands inside ``<think>`` and its kin (``REASONING``), all that follows such a tag that is never closed, and
-all that precedes one that was never opened (templates of some models open it). A quoted line (``> SCORE: 5``, or in
-quotation marks) is no statement of the judge's, but one that names another number makes the score missing.
+read: what stands inside ``<think>`` and its kin (``REASONING``), and all that precedes a closing tag that was never
+opened (templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
+(``> SCORE: 5``, or in quotation marks) is no statement of the judge's, but one that names another number makes the score
+missing.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def read_score(text: str, scale: Scale = Scale()) -> Reading:
 
 
 def visible(text: str) -> str:
-    """A reply without its reasoning and without end-of-turn tokens that leaked into it."""
+    """A reply without its reasoning and without leaked end-of-turn tokens; empty if the reasoning never ends."""
     shown: list[str] = []
     place, inside = 0, ""
     for tag in _TAG.finditer(text):
@@ -118,8 +119,9 @@ def visible(text: str) -> str:
             shown.append(text[place : tag.start()])
             inside = name
         place = tag.end()
-    if not inside:
-        shown.append(text[place:])
+    if inside:
+        return ""
+    shown.append(text[place:])
     answer = "\n".join(shown)
     end = len(answer)
     while end and (leaked := _LEAKED.search(answer, max(0, end - 64), end)):
@@ -131,7 +133,7 @@ def visible(text: str) -> str:
 
 def _read(text: str, scale: Scale) -> int:
     if not text.strip():
-        raise _MissingError("there is nothing in it but reasoning")
+        raise _MissingError("there is no answer in it outside reasoning, or the reasoning never ends")
     found = _last_object(text)
     if found is not None and not text[found[2] :].strip(_AFTER_OBJECT):
         value, start, end = found
