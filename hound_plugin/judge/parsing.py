@@ -15,8 +15,8 @@ The grammar (``docs/reward.md`` shows examples, which the tests read)::
 Letters may be of either case; Markdown emphasis around a statement or its parts does not count. Reasoning is never
 read: what stands inside ``<think>`` and its kin (``REASONING``), and all that precedes a closing tag that was never
 opened (templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
-(``> SCORE: 5``, or in quotation marks) is no statement of the judge's, but one that names another number makes the score
-missing.
+(``> SCORE: 5``, or in quotation marks) is no statement of the judge's, but one that names another number makes the
+score missing.
 """
 
 from __future__ import annotations
