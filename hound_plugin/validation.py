@@ -138,6 +138,8 @@ def default_in_words(field: FieldInfo) -> str:
         return "off" if OFF in field.metadata else "null"
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return str(list(value))
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {item}" for key, item in value.items()) + "}"
     return str(value) or '""'
@@ -145,7 +147,8 @@ def default_in_words(field: FieldInfo) -> str:
 
 def _alternatives(annotation: Any) -> tuple[Any, ...]:
     union = isinstance(annotation, types.UnionType) or typing.get_origin(annotation) is typing.Union
-    return typing.get_args(annotation) if union else (annotation,)
+    parts = typing.get_args(annotation) if union else (annotation,)
+    return tuple(typing.get_args(part)[0] if typing.get_origin(part) is typing.Annotated else part for part in parts)
 
 
 def _in_words(kind: Any, field: FieldInfo, unit: str) -> str:

@@ -4,6 +4,9 @@ Every step is in the ledger before the next one begins. A batch is ``building`` 
 file lies on disk), has a ``file`` on the server, is ``submitted``, and is ``collected``. A program that is killed in
 between goes on from there. Between creating a batch and noting its id lies the one moment in which a kill could make a
 second, paid batch; so a batch carries our name in its metadata, and one that is there already is taken over.
+
+The first requests (``Limits.pilot``) go as a batch of their own, and the rest when one of them has a value: a second
+turn of the queue, at the same price, before everything is spent on a judge that cannot be read.
 """
 
 from __future__ import annotations
@@ -13,25 +16,22 @@ import json
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from io import BytesIO
 from typing import Any
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.exchange import FINAL, OK, OverloadedError, RejectedError, Reply, Task, TransientError
+from hound_plugin.judge.batch_server import ENDPOINT, OVER, BatchServer, BatchState
+from hound_plugin.judge.exchange import FINAL, OK, RejectedError, Reply, Task, TransientError
 from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.openai_client import FILTERS, OpenAIClient, read_completion
+from hound_plugin.judge.openai_client import OpenAIClient
+from hound_plugin.judge.pilot import Pilot
 from hound_plugin.judge.prices import estimate_tokens
-from hound_plugin.judge.records import Claim
-from hound_plugin.judge.runner import Limits, Outcome, read_reply
+from hound_plugin.judge.records import Claim, Entry
+from hound_plugin.judge.replies import read_row
+from hound_plugin.judge.runner import Limits, Outcome, read_reply, why_missing
+from hound_plugin.judge.throttle import ServerWaits
 from hound_plugin.records.files import locked, write_whole
-from hound_plugin.records.jsonl import read_lines
-
-ENDPOINT = "/v1/chat/completions"
-NAME = "hound_batch"
-OVER = ("completed", "expired", "cancelled", "failed")
-EXPIRED = ("batch_expired", "batch_cancelled")
 
 
 @dataclass
@@ -87,14 +87,16 @@ class _Batches:
         self.outcome = Outcome()
         self.failed: Counter[str] = Counter()
         self.spent = 0.0
+        self.pilot = Pilot(limits.pilot, lambda: client.conversation.expects)
+        self.server = BatchServer(client, limits.tries, limits.backoff, ServerWaits(say, limits.longest_retry_after))
+        self.asked: set[str] = set()  # answered in this run, or before it and counted
+        self.unpriced = 0  # answers whose tokens the server did not tell; each is taken to cost what the next one does
 
     async def all(self, tasks: Callable[[], Iterator[Task]]) -> Outcome:
         self.folder.mkdir(exist_ok=True)
         try:
             await self._collect_open()
-            first = True
-            while await self._submit_round(tasks(), first):
-                first = False
+            while await self._submit_round(tasks()):
                 await self._collect_open()
         finally:
             await self.client.close()
@@ -103,25 +105,30 @@ class _Batches:
 
     # --- making and submitting files
 
-    async def _submit_round(self, tasks: Iterator[Task], first: bool) -> bool:
-        """Submit everything that still needs an answer; whether there was anything."""
+    async def _submit_round(self, tasks: Iterator[Task]) -> bool:
+        """Submit everything that still needs an answer, or of that the pilot; whether there was anything."""
         building, any_sent, seen = _Building(), False, set[str]()
+        self.outcome.stopped = ""  # answers that came in the meantime may have cost less than was estimated
         self._count_cost()
         for task in tasks:
             if task.key in seen or self.failed[task.key] >= self.limits.tries:
                 continue
             seen.add(task.key)
+            if not self.pilot.admits(task.key) and not self._is_answered(task.key):
+                self.say(f"the first {self.pilot.size} requests go ahead; the others follow when one has a value")
+                break
             claim: Claim = await self._on_disk(self.ledger.claim(task.key, self.limits.attempts))
-            if claim.entry is not None and first:
-                self.outcome.done_before += 1
-                self.outcome.missing += claim.entry.status != OK
+            if claim.entry is not None:
+                self._count_done(claim.entry)
             if claim.state != "mine":
                 continue
             line = self._line(task, claim.attempt)
             cost = self._cost(task, claim.attempt)
-            if self._too_dear(building.cost + cost):
+            if self._too_dear(building.cost + cost + self.unpriced * cost):
                 await self._on_disk(self.ledger.release(task.key))
                 break
+            self.pilot.begin(task.key)
+            self.asked.add(task.key)
             full = len(building.rows) >= self.most_rows or building.size + len(line) > self.most_bytes
             if building.rows and full:
                 await self._submit(building)
@@ -135,6 +142,19 @@ class _Batches:
             await self._submit(building)
             any_sent = True
         return any_sent
+
+    def _is_answered(self, key: str) -> bool:
+        entry = self.ledger.entry(key)
+        return entry is not None and entry.status == OK
+
+    def _count_done(self, entry: Entry) -> None:
+        """Count an answer that was there before this run."""
+        if entry.key not in self.asked:
+            self.asked.add(entry.key)
+            self.outcome.done_before += 1
+            self.outcome.missing += entry.status != OK
+            if entry.status == OK:
+                self.pilot.known_good()
 
     def _line(self, task: Task, attempt: int) -> bytes:
         row = {
@@ -162,6 +182,7 @@ class _Batches:
         """What is spent, and estimated for batches that are not collected."""
         if self.limits.max_cost is not None and self.limits.price is not None:
             totals = self.ledger.totals()
+            self.unpriced = self.ledger.uncounted()
             self.spent = self.limits.price.cost(totals.prompt_tokens, totals.completion_tokens)
             self.spent += sum(float(json.loads(events["building"])["cost"]) for events in self._open().values())
 
@@ -178,10 +199,13 @@ class _Batches:
         events = self.ledger.batches()[name]
         if "submitted" in events:
             return events["submitted"]
-        found = await self._created_before(name)
+        found = await self.server.find(name)
         if found is None:
-            file = events.get("file") or await self._upload(name)
-            found = await self._create(name, file)
+            file = events.get("file")
+            if file is None:
+                file = await self.server.upload(self.folder / f"{name}.jsonl")
+                await self._on_disk(self.ledger.batch_event(name, "file", file))
+            found = await self.server.create(name, file)
         for key, attempt, *_ in json.loads(events["building"])["rows"]:
             self.ledger.sent(key, attempt)
             self.outcome.sent += 1
@@ -189,46 +213,6 @@ class _Batches:
         (self.folder / f"{name}.jsonl").unlink(missing_ok=True)
         self.say(f"batch {found}: {len(json.loads(events['building'])['rows'])} requests submitted")
         return found
-
-    async def _upload(self, name: str) -> str:
-        path = self.folder / f"{name}.jsonl"
-        server = self.client.server()
-        answer = await self._call(lambda: server.files.create(file=path, purpose="batch"))
-        await self._on_disk(self.ledger.batch_event(name, "file", answer.id))
-        return str(answer.id)
-
-    async def _create(self, name: str, file: str) -> str:
-        server = self.client.server()
-        for number in range(self.limits.tries):
-            try:
-                answer = await server.batches.create(
-                    input_file_id=file, endpoint=ENDPOINT, completion_window="24h", metadata={NAME: name}
-                )
-                return str(answer.id)
-            except Exception as error:
-                problem = self._translated(error)
-                if not isinstance(problem, TransientError):
-                    raise problem from None
-                await self._pause(problem, number)
-                found = await self._created_before(name)  # it may exist although its answer never came
-                if found is not None:
-                    return found
-        raise JudgeError(f"A batch could not be created in {self.limits.tries} tries. Run again to go on.")
-
-    async def _created_before(self, name: str) -> str | None:
-        server = self.client.server()
-
-        async def look() -> str | None:
-            seen = 0
-            async for batch in server.batches.list(limit=100):
-                if (batch.metadata or {}).get(NAME) == name:
-                    return str(batch.id)
-                seen += 1
-                if seen >= 2000:
-                    break
-            return None
-
-        return await self._call(look)
 
     # --- waiting and collecting
 
@@ -249,11 +233,12 @@ class _Batches:
                 problem = problem or error
         if problem is not None:
             raise problem
+        self.pilot.check()
 
-    async def _wait_for(self, number: str) -> Any:
-        server, told = self.client.server(), 0.0
+    async def _wait_for(self, number: str) -> BatchState:
+        told = 0.0
         while True:
-            batch = await self._call(lambda: server.batches.retrieve(number))
+            batch = await self.server.look(number)
             if batch.status in OVER:
                 return batch
             if time.monotonic() - told > 600:
@@ -261,100 +246,49 @@ class _Batches:
                 self.say(f"batch {number}: {batch.status}; it can be left alone, the same command goes on later")
             await asyncio.sleep(self.poll)
 
-    async def _collect(self, name: str, batch: Any, rows: list[list[Any]]) -> None:
+    async def _collect(self, name: str, batch: BatchState, rows: list[list[Any]]) -> None:
         """Keep every answer of a batch that is over; rows without one are free again."""
         wanted = {f"{row[0]}-{row[1]}": Task(row[0], row[2], row[3], row[4]) for row in rows}
         attempts = {f"{row[0]}-{row[1]}": int(row[1]) for row in rows}
         fatal: JudgeError | None = None
-        for file in filter(None, (batch.output_file_id, batch.error_file_id)):
-            for row in await self._read(file):
+        reasons: dict[str, str] = {}
+        for file in batch.files:
+            async for row in self.server.rows(file, self.folder):
                 number = row.get("custom_id")
-                if number not in wanted:
+                if not isinstance(number, str) or number not in wanted:
                     continue
-                found = self.row_reply(row)
+                found = read_row(row, self.client.redactor, self.client.endpoint.model)
                 if isinstance(found, JudgeError):
                     fatal = fatal or found
                 elif isinstance(found, TransientError):
-                    continue
+                    reasons[number] = f": {found}"
                 else:
                     await self._keep(wanted.pop(number), attempts[number], found)
-        for task in wanted.values():
+        for number, task in wanted.items():
             self.failed[task.key] += 1
-            self.ledger.fail(task.key, "batch", f"no answer in batch {batch.id} ({batch.status})", release=False)
+            reason = f"no answer in batch {batch.id} ({batch.status}){reasons.get(number, '')}"
+            self.ledger.fail(task.key, "batch", reason, release=False)
+            if self.failed[task.key] >= self.limits.tries:
+                self.pilot.fail(task.key, task.name, reason)
         await self._on_disk(self.ledger.batch_event(name, "collected", batch.status))
         self.say(f"batch {batch.id}: {batch.status}, {len(rows) - len(wanted)} of {len(rows)} answered")
         if fatal is not None:
             raise fatal
         if batch.status == "failed":
-            errors = getattr(batch.errors, "data", None) or []
-            text = "; ".join(str(getattr(error, "message", error)) for error in errors[:3]) or "no reason given"
-            raise JudgeError(f"Batch {batch.id} failed: {self.client.clean(text)}. Nothing of it was answered.")
+            raise JudgeError(f"Batch {batch.id} failed: {batch.problems}. Nothing of it was answered.")
         if batch.status == "cancelled":
             raise JudgeError(f"Batch {batch.id} was cancelled. Its answers are kept; run again for the rest.")
 
     async def _keep(self, task: Task, attempt: int, reply: Reply | RejectedError) -> None:
         entry = read_reply(task, attempt, reply, self.client)
+        self.asked.add(task.key)
+        self.pilot.begin(task.key)
         await self._on_disk(self.ledger.record(entry, release=False))
         last = entry.status in FINAL or attempt + 1 >= self.limits.attempts
         self.outcome.answered += entry.status == OK
         self.outcome.missing += last and entry.status != OK
-
-    def row_reply(self, row: dict[str, Any]) -> Reply | RejectedError | TransientError | JudgeError:
-        """What a row of an output or error file says."""
-        response, error = row.get("response"), row.get("error") or {}
-        if response is None:
-            return TransientError(str(error.get("message") or error.get("code") or "no response"))
-        status, body = response.get("status_code"), response.get("body") or {}
-        if status == 200:
-            try:
-                return read_completion(body)
-            except TransientError as problem:
-                return problem
-        what = body.get("error") or error
-        code, message = str(what.get("code") or ""), self.client.clean(str(what.get("message") or status))[:500]
-        if code in FILTERS:
-            return RejectedError(f"{status}: {message}", "filtered")
-        if status in (401, 403, 404) or code == "insufficient_quota":
-            return JudgeError(f"{self.client.endpoint.model}: {status}: {message}. Answers so far are kept.")
-        if status in (400, 413, 422):
-            return RejectedError(f"{status}: {message}")
-        return TransientError(f"{status}: {message}")
-
-    async def _read(self, file: str) -> list[dict[str, Any]]:
-        server = self.client.server()
-        answer = await self._call(lambda: server.files.content(file))
-        return [row.value for row in read_lines(BytesIO(answer.content)) if row.value is not None]  # or unanswered
-
-    # --- calls with retries
-
-    async def _call(self, make: Callable[[], Awaitable[Any]]) -> Any:
-        for number in range(self.limits.tries):
-            try:
-                return await make()
-            except Exception as error:
-                problem = self._translated(error)
-                if not isinstance(problem, TransientError) or number + 1 == self.limits.tries:
-                    raise self._final(problem) from None
-                await self._pause(problem, number)
-        raise AssertionError("unreachable")
-
-    def _translated(self, error: Exception) -> Exception:
-        import openai
-
-        if isinstance(error, openai.APIStatusError):
-            return self.client.translate(error)
-        if isinstance(error, openai.APIConnectionError | ValueError):
-            return TransientError(self.client.clean(str(error)))
-        return error
-
-    def _final(self, problem: Exception) -> Exception:
-        if isinstance(problem, TransientError | RejectedError):
-            return JudgeError(f"{self.client.endpoint.place}: {problem}. Run again to go on; nothing is lost.")
-        return problem
-
-    async def _pause(self, problem: TransientError, number: int) -> None:
-        known = problem.retry_after if isinstance(problem, OverloadedError) else None
-        await asyncio.sleep(known if known is not None else min(self.limits.backoff * 2**number, 60.0))
+        if last:
+            self.pilot.settle(entry, why_missing(entry), task.name)
 
     async def _on_disk(self, future: Any) -> Any:
         return await asyncio.wrap_future(future)

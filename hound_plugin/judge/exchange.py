@@ -34,18 +34,23 @@ class Task:
     media: str | None = None
     seed: int | None = None
 
+    @property
+    def name(self) -> str:
+        """For people: the question's id and the answer's number."""
+        return f"{self.id}, answer {self.candidate}"
+
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server answered, before anybody reads a score from it."""
+    """What a server answered, before anybody reads a score from it; numbers of tokens are None where unknown."""
 
     text: str
     finish: str = "stop"
     refusal: str = ""
     model: str = ""
     fingerprint: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     warning: str = ""
 
 
@@ -66,7 +71,7 @@ class TransientError(Exception):
 
 
 class OverloadedError(TransientError):
-    """429 or 503: too many requests. ``retry_after`` is in seconds, None if the server did not say."""
+    """429 or 503: too many requests. ``retry_after`` is in seconds as the server said, None if it did not."""
 
 
 class RejectedError(Exception):
@@ -95,8 +100,15 @@ class Conversation(Protocol):
     def messages(self, task: Task, attempt: int) -> list[Message]:
         """Messages of one request; later attempts may add a reminder."""
 
+    @property
+    def expects(self) -> str:
+        """The form of an answer that has a value, in words."""
+
     def parse(self, text: str) -> int | str | None:
         """The value of an answer, or None if there is none in it; never a guess."""
+
+    def why_missing(self, text: str) -> str:
+        """Why :meth:`parse` finds no value in this answer."""
 
 
 class Client(Protocol):

@@ -192,8 +192,8 @@ class Ledger:
             marks = ", ".join("?" * len(row))
             if database.execute(f"INSERT OR IGNORE INTO answers VALUES ({marks})", row).rowcount:
                 _add(database, "answers", 1)
-                _add(database, "prompt_tokens", entry.prompt_tokens)
-                _add(database, "completion_tokens", entry.completion_tokens)
+                _add(database, "prompt_tokens", entry.prompt_tokens or 0)
+                _add(database, "completion_tokens", entry.completion_tokens or 0)
             if release:
                 database.execute("DELETE FROM claims WHERE key = ?", (entry.key,))
             return _totals(database)
@@ -253,6 +253,10 @@ class Ledger:
         """Counts over the whole life of the ledger."""
         with self._reader() as database:
             return _totals(database)
+
+    def uncounted(self) -> int:
+        """Answers whose tokens are unknown: what they cost is in no total."""
+        return self.count("SELECT COUNT(*) FROM answers WHERE prompt_tokens IS NULL OR completion_tokens IS NULL")
 
     def last_failure(self, key: str) -> tuple[str, str] | None:
         """``(kind, message)`` of the last time that a request got no answer."""

@@ -28,12 +28,16 @@ class _Number:
     answer_format = "number"
     keeps_truncated = False
     response_format = None
+    expects = "a number"
 
     def messages(self, task: Task, attempt: int) -> list[Message]:
         return [{"role": "user", "content": task.fields["answer"]}]
 
     def parse(self, text: str) -> int | None:
         return int(text)
+
+    def why_missing(self, text: str) -> str:
+        return ""
 
 
 @dataclass
@@ -54,7 +58,8 @@ class LexicalJudge:
         if not task.fields.get("reference"):
             raise RejectedError("there is no reference answer to compare with")
         share = overlap(task.fields["answer"], task.fields["reference"])
-        return Reply(str(1 + int(4 * share + 0.5)), model="lexical-1")
+        score = str(1 + int(4 * share + 0.5))
+        return Reply(score, model="lexical-1", prompt_tokens=0, completion_tokens=0)
 
     async def close(self) -> None:
         """Nothing to free."""

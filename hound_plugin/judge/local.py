@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hound_plugin.errors import JudgeError
+from hound_plugin.judge.chat_tokens import encode_chat
 from hound_plugin.judge.exchange import Conversation, Message, RejectedError, Reply, Task
 
 STANDARD = ("temperature", "top_p", "max_tokens", "max_completion_tokens")
@@ -54,7 +55,7 @@ class LocalJudge:
         """Queue a request and wait for its answer.
 
         Raises:
-            RejectedError: it is longer than the model can read.
+            RejectedError: it is longer than the model can read, or holds control tokens that cannot be told apart.
             JudgeError: the model cannot be loaded, or has no chat template.
         """
         messages = self.conversation.messages(task, attempt)
@@ -103,24 +104,27 @@ class LocalJudge:
         import torch
 
         network, tokenizer = self._load()
-        texts = [tokenizer.apply_chat_template(m, tokenize=False, add_generation_prompt=True) for m in requests]
         limit = int(self._parameters.get("max_tokens") or self._parameters.get("max_completion_tokens") or 300)
         room = getattr(network.config, "max_position_embeddings", None)
-        lengths = [len(tokenizer(text, add_special_tokens=False)["input_ids"]) for text in texts]
-        fits = [room is None or length + limit <= room for length in lengths]
-        found: list[Reply | RejectedError] = [
-            RejectedError(f"{length} tokens and {limit} to write do not fit into {room}") for length in lengths
-        ]
-        places = [place for place, good in enumerate(fits) if good]
-        if places:
-            batch = tokenizer([texts[p] for p in places], return_tensors="pt", padding=True, add_special_tokens=False)
-            batch = batch.to(network.device)
+        found: list[Reply | RejectedError] = []
+        encoded: dict[int, list[int]] = {}
+        for place, messages in enumerate(requests):
+            try:
+                ids = encode_chat(tokenizer, messages)
+                if room is not None and len(ids) + limit > room:
+                    raise RejectedError(f"{len(ids)} tokens and {limit} to write do not fit into {room}")
+                encoded[place] = ids
+                found.append(RejectedError("not generated"))
+            except RejectedError as problem:
+                found.append(problem)
+        if encoded:
+            batch = tokenizer.pad({"input_ids": list(encoded.values())}, return_tensors="pt").to(network.device)
             torch.manual_seed(seed)
             with torch.inference_mode():
                 output = network.generate(**batch, max_new_tokens=limit, **self._sampling(tokenizer))
             new = output[:, batch["input_ids"].shape[1] :].tolist()
-            for place, tokens in zip(places, new, strict=True):
-                found[place] = self._read(tokens, tokenizer, limit, lengths[place])
+            for place, tokens in zip(encoded, new, strict=True):
+                found[place] = self._read(tokens, limit, len(encoded[place]))
         return found
 
     def _sampling(self, tokenizer: Any) -> dict[str, Any]:
@@ -132,12 +136,15 @@ class LocalJudge:
             given |= {"do_sample": True, "temperature": temperature, "top_p": top_p}
         return {**given, "pad_token_id": tokenizer.pad_token_id}
 
-    def _read(self, tokens: list[int], tokenizer: Any, limit: int, prompt: int) -> Reply:
-        ends = {tokenizer.eos_token_id, tokenizer.pad_token_id}
+    def _read(self, tokens: list[int], limit: int, prompt: int) -> Reply:
+        """Control tokens stay in the text: some of them tell reasoning from the answer."""
+        network, tokenizer = self._load()
+        known = getattr(network.generation_config, "eos_token_id", None)
+        ends = {tokenizer.eos_token_id, tokenizer.pad_token_id, *(known if isinstance(known, list) else [known])}
         end = next((place for place, token in enumerate(tokens) if token in ends), None)
         kept = tokens if end is None else tokens[:end]
         finish = "length" if end is None and len(tokens) >= limit else "stop"
-        text = tokenizer.decode(kept, skip_special_tokens=True)
+        text = tokenizer.decode(kept, skip_special_tokens=False)
         return Reply(text, finish, model=self._model, prompt_tokens=prompt, completion_tokens=len(kept))
 
     async def close(self) -> None:

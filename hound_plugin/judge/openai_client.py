@@ -1,22 +1,19 @@
 """Any server that speaks OpenAI's chat completions: OpenAI, Azure, vLLM, ``llamafactory-cli api`` and the rest.
 
-The library's own retries are off: the runner retries, so that every request is counted in the ledger.
+The library's own retries are off: the runner retries, so that every request is counted in the ledger. What the server
+says passes the redactor before it goes anywhere.
 """
 
 from __future__ import annotations
 
 import asyncio
-import email.utils
-import json
 import os
-import re
-import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
-from urllib.parse import urlsplit
 
 from hound_plugin.errors import JudgeError, MediaError, SettingsError
+from hound_plugin.judge.address import check_address
 from hound_plugin.judge.exchange import (
     FILTERED,
     Conversation,
@@ -26,11 +23,13 @@ from hound_plugin.judge.exchange import (
     Task,
     TransientError,
 )
+from hound_plugin.judge.redaction import Redactor
+from hound_plugin.judge.replies import FILTERS, decode_body, read_completion
+from hound_plugin.judge.throttle import retry_after
+from hound_plugin.judge.transport import OddReplyError, is_network_error, make_http_client
 
 QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated")
-FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 SHUTDOWN = ("shutdown_date", "deprecation_date", "expiration_date", "retirement_date", "sunset_date", "deprecation")
-_KEY_LIKE = re.compile(r"\b(sk|key|Bearer)[-_ ][A-Za-z0-9*_.-]{8,}")
 
 
 @dataclass(frozen=True)
@@ -61,13 +60,10 @@ class Endpoint:
             SettingsError: a URL with a password in it, half of Azure's settings, or no key.
         """
         for name in ("base_url", "azure_endpoint"):
-            url = getattr(self, name)
-            parts = urlsplit(url or "")
-            if url and (parts.scheme not in ("http", "https") or not parts.hostname or "@" in parts.netloc):
-                raise SettingsError(
-                    f"{name}: expected http(s)://host/..., without user and password; the key is read from "
-                    f"the environment variable {self.api_key_env}."
-                )
+            try:
+                check_address(getattr(self, name) or "http://none")
+            except ValueError as error:
+                raise SettingsError(f"{name}: {error}") from None
         if bool(self.azure_endpoint) != bool(self.api_version) or (self.azure_endpoint and self.base_url):
             raise SettingsError("Azure needs azure_endpoint and api_version, and no base_url.")
         self.key()
@@ -108,6 +104,7 @@ class OpenAIClient:
         self.identity: Mapping[str, Any] = {"backend": "openai", "endpoint": endpoint.place, "model": endpoint.model}
         self.reads_clips = False
         self._secret = endpoint.key()
+        self.redactor = Redactor(self._secret)
         self._server: Any = None
 
     def server(self) -> Any:
@@ -117,6 +114,7 @@ class OpenAIClient:
         if self._server is None:
             end = self.endpoint
             shared: dict[str, Any] = {"api_key": self._secret, "max_retries": 0, "timeout": end.timeout}
+            shared["http_client"] = make_http_client()
             if end.azure_endpoint:
                 self._server = openai.AsyncAzureOpenAI(
                     azure_endpoint=end.azure_endpoint, api_version=end.api_version, **shared
@@ -147,9 +145,7 @@ class OpenAIClient:
         return await self.ask(body)
 
     async def ask(self, body: dict[str, Any]) -> Reply:
-        """One request with this body."""
-        import openai
-
+        """One request with this body; errors as :meth:`send`."""
         standard = {"model", "messages", "response_format", "seed", "temperature", "top_p", "max_tokens",
                     "max_completion_tokens", "stop"}  # fmt: skip
         extra = {name: value for name, value in body.items() if name not in standard}
@@ -157,28 +153,39 @@ class OpenAIClient:
         try:
             async with asyncio.timeout(self.endpoint.timeout):
                 answer = await self.server().chat.completions.with_raw_response.create(**arguments, extra_body=extra)
-            found = json.loads(answer.content)
-            sunset = answer.headers.get("sunset")
         except TimeoutError as error:
             raise TransientError(f"no answer in {self.endpoint.timeout:g} s", kind="timeout") from error
-        except openai.APIStatusError as error:
-            raise self.translate(error) from None  # the original holds the request, and with it the key
-        except openai.APIConnectionError as error:
-            kind = "timeout" if isinstance(error, openai.APITimeoutError) else "connection"
-            raise TransientError(self.clean(f"{error} {error.__cause__ or ''}".strip()), kind=kind) from None
-        except (openai.OpenAIError, ValueError) as error:
-            raise TransientError(f"a body that is no JSON: {self.clean(str(error))}", kind="malformed") from None
-        reply = read_completion(found)
-        return Reply(**{**vars(reply), "warning": self._warning(sunset)})
+        except Exception as error:
+            raise self.translated(error) from None  # the original holds the request, and with it the key
+        reply = read_completion(decode_body(answer.content, self.redactor))
+        return replace(reply, warning=self._warning(answer.headers.get("sunset")))
 
     def _warning(self, sunset: str | None) -> str:
-        return f"the server says that {self.endpoint.model} is shut down on {sunset}" if sunset else ""
+        if not sunset:
+            return ""
+        return f"the server says that {self.endpoint.model} is shut down on {self.redactor.message(sunset, 100)}"
+
+    def translated(self, error: Exception) -> Exception:
+        """What an exception of a call to the server means; one that says nothing of the server comes back as it is."""
+        import openai
+
+        if isinstance(error, openai.APIStatusError):
+            return self.translate(error)
+        odd = error.__cause__ if isinstance(error.__cause__, OddReplyError) else error
+        if isinstance(odd, OddReplyError):
+            return TransientError(self.redactor.message(str(odd)), kind="malformed")
+        if isinstance(error, openai.APIConnectionError) or is_network_error(error):
+            kind = "timeout" if isinstance(error, openai.APITimeoutError) else "connection"
+            return TransientError(self.redactor.message(f"{error} {error.__cause__ or ''}".strip()), kind=kind)
+        if isinstance(error, openai.OpenAIError | ValueError | RecursionError):
+            return TransientError(f"an answer of no known form: {self.redactor.message(str(error))}", kind="malformed")
+        return error
 
     def translate(self, error: Any) -> Exception:
         """What one of the library's status errors means here."""
         body = error.body if isinstance(error.body, dict) else {}
         code = str(body.get("code") or body.get("type") or "")
-        message = self.clean(str(body.get("message") or error.message))[:500]
+        message = self.redactor.message(str(body.get("message") or error.message))
         status, wait = error.status_code, retry_after(error.response.headers)
         if status == 429 and (code in QUOTA or body.get("type") in QUOTA):
             return self._fatal(f"the quota is used up ({message})", "Add credit or raise the limit, then run again.")
@@ -189,6 +196,8 @@ class OpenAIClient:
         if status in (401, 403):
             hint = f"Check the key in {self.endpoint.api_key_env} and what it may use."
             return self._fatal(f"the key was refused ({status}: {message})", hint)
+        if 300 <= status < 400:
+            return self._redirected(error)
         if status == 402:
             return self._fatal(f"payment is required ({message})", "Add credit, then run again.")
         if status in (404, 405, 410):
@@ -196,17 +205,17 @@ class OpenAIClient:
         filtered = code in FILTERS or "content management policy" in message
         return RejectedError(f"{status}: {message}", *([FILTERED] if filtered else []))
 
+    def _redirected(self, error: Any) -> JudgeError:
+        asked = str(error.request.url.copy_with(query=None))
+        there = self.redactor.message(str(error.response.headers.get("location") or "nowhere"), 200)
+        hint = "Redirects are not followed: the key would go along. Set `base_url` to the new address if it is right."
+        return self._fatal(f"{asked} redirects to {there}", hint)
+
     def _fatal(self, what: str, hint: str) -> JudgeError:
         return JudgeError(
             f"{self.endpoint.model} at {self.endpoint.place}: {what}. {hint} Answers so far are kept; nothing is paid "
             "for twice."
         )
-
-    def clean(self, text: str) -> str:
-        """A text without the key and what looks like one."""
-        if self._secret != "none":
-            text = text.replace(self._secret, "[key]")
-        return writable(_KEY_LIKE.sub("[key]", text))
 
     async def shutdown_date(self) -> str | None:
         """When the service will shut the model down, where it says so."""
@@ -215,62 +224,14 @@ class OpenAIClient:
         try:
             async with asyncio.timeout(min(self.endpoint.timeout, 20)):
                 answer = await self.server().models.with_raw_response.retrieve(self.endpoint.model)
-            found = json.loads(answer.content)
-        except (openai.OpenAIError, TimeoutError, ValueError):
+            found = decode_body(answer.content, self.redactor)
+        except (openai.OpenAIError, TimeoutError, TransientError):
             return None
         date = next((found[name] for name in SHUTDOWN if isinstance(found, dict) and found.get(name)), None)
-        return None if date is None or isinstance(date, bool) else str(date)[:100]
+        return self.redactor.message(str(date), 100) if isinstance(date, str | int) and date is not True else None
 
     async def close(self) -> None:
         """Close the connections."""
         if self._server is not None:
             await self._server.close()
             self._server = None
-
-
-def read_completion(found: Any) -> Reply:
-    """A reply out of a chat completion.
-
-    Raises:
-        TransientError: it is none.
-    """
-    try:
-        choice = found["choices"][0]
-        message, usage = choice["message"], found.get("usage") or {}
-        text = message.get("content") or ""
-        if not isinstance(text, str):
-            raise TypeError("content is no text")
-        return Reply(
-            text=writable(text),
-            finish=str(choice.get("finish_reason") or "stop"),
-            refusal=writable(str(message.get("refusal") or "")),
-            model=str(found.get("model") or ""),
-            fingerprint=str(found.get("system_fingerprint") or ""),
-            prompt_tokens=int(usage.get("prompt_tokens") or 0),
-            completion_tokens=int(usage.get("completion_tokens") or 0),
-        )
-    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
-        raise TransientError(f"no chat completion: {str(found)[:200]} ({error!r})", kind="malformed") from error
-
-
-def writable(text: str) -> str:
-    """A text without halves of surrogate pairs, which JSON can hold and UTF-8 cannot."""
-    return text.encode("utf-8", "replace").decode("utf-8")
-
-
-def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds to wait by ``Retry-After`` (seconds or a date) or ``retry-after-ms``; None if not given or unreadable."""
-    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
-        text = headers.get(name)
-        if not text:
-            continue
-        try:
-            seconds = float(text) / scale
-        except ValueError:
-            try:
-                seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
-            except (TypeError, ValueError):
-                continue
-        if seconds == seconds and seconds < 86400:
-            return max(0.0, seconds)
-    return None

@@ -1,46 +1,274 @@
-"""Scores out of answers, strictly: a score that is plainly there, or None. Nothing is ever guessed."""
+"""Scores out of a judge's replies: a score that is plainly there, or None and why. Nothing is ever guessed.
+
+The grammar (``docs/reward.md`` shows examples, which the tests read)::
+
+    reply     = { reasoning | prose | statement } statement end     every statement of a reply names the same number
+    statement = line | object
+    line      = [ "#".. | "-" | "+" ] [ "final" | "overall" ] "score" ( ":" | "=" ) rating [ "." ]   a line of its own
+    object    = a JSON object with one key "score", whose value is a rating, a number or a text; its other values are
+                texts or null. It may stand behind prose and in a code fence
+    rating    = number [ ( "/" | "out of" ) top ] | one pair of brackets, quotes or \\boxed{} around that
+    number    = digits 0-9 without sign, fraction (4.0 is 4) or leading zero, from the scale's lowest to its highest
+    top       = the highest number of the scale
+    end       = blank lines, rules (---), fences, leaked end-of-turn tokens
+
+Letters may be of either case; Markdown emphasis around a statement or its parts does not count. Reasoning is never
+read: what stands inside ``<think>`` and its kin (``REASONING``), and all that precedes a closing tag that was never
+opened (templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
+(``> SCORE: 5``, or in quotation marks) is no statement of the judge's, but one that names another number makes the
+score missing.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
-LOWEST, HIGHEST = 1, 5
-_FENCE = re.compile(r"\A```(?:json)?\s*\n(.*)\n```\Z", re.DOTALL)
-_LINE = re.compile(r"SCORE: ([1-5])", re.ASCII)
-_ANY_LINE = re.compile(r"^[\s*_#>`-]*SCORE\b", re.IGNORECASE | re.MULTILINE)
+REASONING = ("think", "thinking", "thought", "thoughts", "reasoning", "reflection", "analysis", "scratchpad",
+             "rationale", "seed:think", "mm:think")  # fmt: skip
+"""Names of tags whose content is reasoning: ``<think>...</think>``; also ``[THINK]``, ``◁think▷``, harmony channels."""
+_NAMES = "|".join(REASONING)
+_TAG = re.compile(
+    rf"<\s*(?P<slash>/?)\s*(?P<name>{_NAMES})(?:\s[^<>]*)?>"
+    rf"|[\[◁](?P<slash_2>/?)(?P<name_2>{_NAMES})[\]▷]"
+    r"|<\|(?P<edge>begin|end)_of_(?P<name_3>thought)\|>"
+    r"|<\|channel\|>\s*(?P<channel>analysis|commentary|final)[^<>|]*<\|message\|>",
+    re.IGNORECASE,
+)
+_WRAPPED = re.compile(r"\s*<(answer|response|output|result)>(.*)</\1>\s*", re.DOTALL | re.IGNORECASE)
+_LEAKED = re.compile(r"(?:</s>|<\|[a-z_]{1,30}\|>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\s+)\Z")
+_EMPHASIS = str.maketrans(dict.fromkeys("*_`", " "))
+_RULE = " \t\r*_`~-="
+_AFTER_OBJECT = " \t\r\n*_`~.。"
+
+_LINE = re.compile(r"\s*(?:#{1,6}\s|[-+•]\s)?\s*(?:(?:final|overall)\s+)?score\s*[:：=](?P<value>.*)", re.IGNORECASE)
+_WHOLE = r"(0|[1-9][0-9]{0,8})(?:\.0{1,9})?"
+_RATING = re.compile(rf"{_WHOLE}(?:\s*(?:/|\bout\s+of\b)\s*{_WHOLE})?", re.IGNORECASE)
+_OPENING = re.compile(r'\{[ \t\r\n]*["}]')
+_PAIRS = ("[]", "()", "<>", '""', "''", "$$")
+_BOXED = re.compile(r"\\boxed\s*\{(.*)\}")
+
+_MENTION = re.compile(
+    r"(?<![^\W\d_])score[\"'\s]*(?:\([^()\n]{0,40}\))?[\"'\s]*[:：=][\s\"'\\$]*(?:boxed)?", re.IGNORECASE
+)
+_BRACKETED = re.compile(r"[<\[({]+([^<>\[\](){}]*)")
+_PLACEHOLDER = re.compile(r"\d+\s*(?:[-–—,|…]|\.\.|to\b|or\b|through\b)", re.IGNORECASE)
+_STATED = re.compile(
+    r"[-+−]?\d[\d.,]*(?:\s*(?:/|\bout\s+of\b)\s*\d[\d.,]*)?(?:\s*[-–—]\s*\d+)?", re.IGNORECASE
+)  # fmt: skip
 
 
-def parse_json(text: str) -> int | None:
-    """The score of ``{"reason": text, "score": 1..5}``; None for anything else.
+@dataclass(frozen=True)
+class Scale:
+    """Whole numbers from ``lowest`` to ``highest`` that a judge may give."""
 
-    A code fence around the whole object is allowed. More or fewer keys, a key twice, a score that is no whole number
-    or is out of range, and text beside the object are not.
+    lowest: int = 1
+    highest: int = 5
+
+    def __contains__(self, number: float) -> bool:
+        return self.lowest <= number <= self.highest
+
+    def __str__(self) -> str:
+        return f"{self.lowest} to {self.highest}"
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What a reply says: its ``score``, or None and ``why`` there is none."""
+
+    score: int | None
+    why: str = ""
+
+
+class _MissingError(Exception):
+    """There is no score; the message says why."""
+
+
+def read_score(text: str, scale: Scale = Scale()) -> Reading:
+    """The score of a reply, by the grammar above.
+
+    Args:
+        text: the whole reply.
+        scale: the numbers that count, and the only denominator that does.
     """
-    stripped = text.strip()
-    fenced = _FENCE.match(stripped)
     try:
-        found = json.loads(fenced[1] if fenced else stripped, object_pairs_hook=_unique)
-    except (ValueError, RecursionError):
-        return None
-    if not isinstance(found, dict) or set(found) != {"reason", "score"} or not isinstance(found["reason"], str):
-        return None
-    score = found["score"]
-    return score if type(score) is int and LOWEST <= score <= HIGHEST else None
+        return Reading(_read(visible(text), scale))
+    except _MissingError as problem:
+        return Reading(None, str(problem))
+
+
+def visible(text: str) -> str:
+    """A reply without its reasoning and without leaked end-of-turn tokens; empty if the reasoning never ends."""
+    shown: list[str] = []
+    place, inside = 0, ""
+    for tag in _TAG.finditer(text):
+        name = (tag["name"] or tag["name_2"] or tag["name_3"] or "channel").lower()
+        closes = bool(tag["slash"] or tag["slash_2"]) or (tag["edge"] or tag["channel"] or "").lower() in (
+            "end", "final",
+        )  # fmt: skip
+        if inside:
+            if closes and name == inside:
+                inside, place = "", tag.end()
+            continue
+        if closes:
+            shown.clear()
+        else:
+            shown.append(text[place : tag.start()])
+            inside = name
+        place = tag.end()
+    if inside:
+        return ""
+    shown.append(text[place:])
+    answer = "\n".join(shown)
+    end = len(answer)
+    while end and (leaked := _LEAKED.search(answer, max(0, end - 64), end)):
+        end = leaked.start()
+    answer = answer[:end]
+    wrapped = _WRAPPED.fullmatch(answer)
+    return wrapped[2] if wrapped else answer
+
+
+def _read(text: str, scale: Scale) -> int:
+    if not text.strip():
+        raise _MissingError("there is no answer in it outside reasoning, or the reasoning never ends")
+    found = _last_object(text)
+    if found is not None and not text[found[2] :].strip(_AFTER_OBJECT):
+        value, start, end = found
+        score = _of_object(value, scale)
+    else:
+        line, start = _last_line(text)
+        end = len(text)
+        score = _of_line(line, scale)
+    for place, number in _mentions(text, scale):
+        if not start <= place < end and number != score:
+            raise _MissingError(f"it ends with {score} and says {text[place : place + 40]!r} too")
+    return score
+
+
+# --- a line
+
+
+def _last_line(text: str) -> tuple[str, int]:
+    """The last line that is more than a rule or a fence, and where it starts."""
+    end = len(text)
+    for line in reversed(text.splitlines(keepends=True)):
+        end -= len(line)
+        if line.rstrip("\n").strip(_RULE):
+            return line, end
+    return "", 0
+
+
+def _of_line(line: str, scale: Scale) -> int:
+    found = _LINE.fullmatch(line.translate(_EMPHASIS).strip())
+    if found is None:
+        raise _MissingError("it ends neither with a line `SCORE: N` nor with a JSON object that has a score")
+    return _rating(found["value"], scale)
+
+
+def _rating(text: str, scale: Scale) -> int:
+    """The number of ``4``, ``4/5``, ``4 out of 5``, ``[4]``, ``\\boxed{4}``."""
+    rest = text.strip()
+    rest = rest[:-1].strip() if rest[-1:] in (".", "。") else rest
+    for _ in range(3):
+        boxed = _BOXED.fullmatch(rest)
+        if boxed:
+            rest = boxed[1].strip()
+        elif len(rest) > 2 and rest[0] + rest[-1] in _PAIRS:
+            rest = rest[1:-1].strip()
+    found = _RATING.fullmatch(rest)
+    if found is None:
+        raise _MissingError(f"{text.strip()[:40]!r} is not a whole number from {scale}")
+    if found[2] and int(found[2]) != scale.highest:
+        raise _MissingError(f"{rest!r} is on another scale than {scale}")
+    return _on_scale(int(found[1]), scale)
+
+
+def _on_scale(number: int, scale: Scale) -> int:
+    if number not in scale:
+        raise _MissingError(f"{number} is outside {scale}")
+    return number
+
+
+# --- a JSON object
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    names = [name for name, _ in pairs]
-    if len(set(names)) != len(names):
-        raise ValueError("a key stands twice")
+    if len({name for name, _ in pairs}) != len(pairs):
+        raise _MissingError("a key stands twice in a JSON object")
     return dict(pairs)
 
 
-def parse_text(text: str) -> int | None:
-    """The score of an answer whose last line is ``SCORE: n`` and which has no other line that begins so."""
-    lines = text.strip().splitlines()
-    if not lines or len(_ANY_LINE.findall(text)) != 1:
-        return None
-    found = _LINE.fullmatch(lines[-1].strip())
-    return int(found[1]) if found else None
+def _no_number(text: str) -> None:
+    raise _MissingError(f"{text} is not JSON")
+
+
+_DECODER = json.JSONDecoder(
+    object_pairs_hook=_unique,
+    parse_constant=_no_number,
+    parse_int=lambda digits: int(digits) if len(digits) < 18 else float(digits),
+    strict=False,  # a line break inside a reason
+)
+
+
+def _last_object(text: str) -> tuple[dict[str, Any], int, int] | None:
+    """The last JSON object that stands in no other, with its place; the work is linear in the length of the text."""
+    found, place, tries, budget = None, 0, 200, 8 * len(text) + 1000
+    while opening := _OPENING.search(text, place):
+        try:
+            value, place = _DECODER.raw_decode(text, opening.start())
+            found = (value, opening.start(), place)
+        except json.JSONDecodeError as error:
+            place = opening.start() + 1
+            budget -= error.pos - place
+            tries -= 1
+        except RecursionError:
+            raise _MissingError("its JSON is nested too deep") from None
+        if tries < 0 or budget < 0:
+            raise _MissingError("it has too many braces that are no JSON")
+    return found
+
+
+def _of_object(value: dict[str, Any], scale: Scale) -> int:
+    names = [name for name in value if name.strip().lower() == "score"]
+    if len(names) != 1:
+        raise _MissingError(f"its JSON object has {len(names) or 'no'} key `score`; it has {_listed(value)}")
+    others = [name for name in value if name != names[0] and not isinstance(value[name], str | None)]
+    if others:
+        raise _MissingError(f"its JSON object has values beside the score that are no texts: {_listed(others)}")
+    score = value[names[0]]
+    if isinstance(score, str):
+        return _rating(score, scale)
+    if isinstance(score, bool) or not isinstance(score, int | float) or score != score // 1:
+        raise _MissingError(f"the score {score!r:.40} is not a whole number from {scale}")
+    return _on_scale(int(score), scale)
+
+
+def _listed(names: Any) -> str:
+    return ", ".join(f"{name:.20}" for name in list(names)[:5]) or "none"
+
+
+# --- whatever else it says
+
+
+def _mentions(text: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
+    """Every place where ``score:`` is followed by a number, and the number; None if it is none of the scale.
+
+    ``SCORE: N`` and ``SCORE: <1-5>`` name a form and no number.
+    """
+    plain = text.translate(_EMPHASIS)
+    for found in _MENTION.finditer(plain):
+        rest = plain[found.end() : found.end() + 80]
+        bracketed = _BRACKETED.match(rest)
+        if bracketed:
+            rest = bracketed[1].strip(" \"'$")
+            if _PLACEHOLDER.match(rest):
+                continue
+        stated = _STATED.match(rest)
+        if stated:
+            try:
+                yield found.start(), _rating(stated[0].rstrip(".,"), scale)
+            except _MissingError:
+                yield found.start(), None

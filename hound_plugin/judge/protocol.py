@@ -21,37 +21,20 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.judge.exchange import Message, Task
-from hound_plugin.judge.parsing import HIGHEST, LOWEST, parse_json, parse_text
+from hound_plugin.judge.parsing import Scale, read_score
 from hound_plugin.validation import Settings, build
 
 BUILT_IN = ("caption", "vision")
 FORMATS = ("json", "text")
 FIELDS = ("caption", "question", "reference", "answer")
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
-SCHEMA = {
-    "type": "json_schema",
-    "json_schema": {
-        "name": "grade",
-        "strict": True,
-        "schema": {
-            "type": "object",
-            "properties": {
-                "reason": {"type": "string"},
-                "score": {"type": "integer", "enum": list(range(LOWEST, HIGHEST + 1))},
-            },
-            "required": ["reason", "score"],
-            "additionalProperties": False,
-        },
-    },
-}
-
-
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value or ()
 
 
 Text = Annotated[str, BeforeValidator(lambda value: str(value) if isinstance(value, int | float) else value)]
 Names = Annotated[tuple[str, ...], BeforeValidator(_as_tuple)]
+Bounds = Annotated[tuple[int, int], BeforeValidator(_as_tuple)]
 
 
 class ProtocolText(Settings):
@@ -78,11 +61,23 @@ class ProtocolText(Settings):
     json_: Text = Field(alias="json", description="the form of answers for servers that keep to a schema")
     text: Text = Field(description="the form of answers for others: a last line `SCORE: N`")
     retry: Text = Field(description="added when an answer could not be read")
+    bounds: Bounds = Field(
+        default=(1, 5),
+        alias="scale",
+        description="lowest and highest score, whole numbers from 0 to 100; the texts above must name the same ones",
+        json_schema_extra={"accepts": "a list of two whole numbers, such as [1, 10]"},
+    )
+
+    @property
+    def scale(self) -> Scale:
+        """The numbers that a judge may give."""
+        return Scale(*self.bounds)
 
     @property
     def id(self) -> str:
-        """Name, version and digest: ``caption/1/2f6c...``; any change of a word changes it."""
-        words = "\x00".join(str(value) for value in dict(self).values())
+        """Name, version and digest: ``caption/1/2f6c...``; any change of a word or of the scale changes it."""
+        usual = {"bounds": type(self).model_fields["bounds"].default}
+        words = "\x00".join(str(value) for name, value in self if value != usual.get(name))
         return f"{self.name}/{self.version}/{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
     @model_validator(mode="after")
@@ -95,6 +90,8 @@ class ProtocolText(Settings):
             )
         if not set(self.optional) <= {"reference"}:
             raise ValueError(f"only `reference` can be optional; got {', '.join(self.optional)}.")
+        if not 0 <= self.scale.lowest < self.scale.highest <= 100:
+            raise ValueError(f"`scale` must be two numbers from 0 to 100, the lower first; got {list(self.bounds)}.")
         if "{{nonce}}" not in self.system or "{{nonce}}" not in self.reminder:
             raise ValueError("`system` and `reminder` must name the markers' {{nonce}}.")
         return self
@@ -141,7 +138,7 @@ class Judging:
     @property
     def response_format(self) -> dict[str, Any] | None:
         """The schema, for servers that know it."""
-        return SCHEMA if self.answer_format == "json" else None
+        return make_schema(self.protocol.scale) if self.answer_format == "json" else None
 
     @property
     def needs(self) -> tuple[str, ...]:
@@ -164,8 +161,30 @@ class Judging:
         ]
 
     def parse(self, text: str) -> int | None:
-        """The score, or None."""
-        return parse_json(text) if self.answer_format == "json" else parse_text(text)
+        """The score, or None; both forms of answers are read, whichever was asked for."""
+        return read_score(text, self.protocol.scale).score
+
+    def why_missing(self, text: str) -> str:
+        """Why an answer has no score."""
+        return read_score(text, self.protocol.scale).why
+
+    @property
+    def expects(self) -> str:
+        """The form of an answer that can be read."""
+        form = '{"reason": "...", "score": N}' if self.answer_format == "json" else "a last line `SCORE: N`"
+        return f"{form} with N from {self.protocol.scale}"
+
+
+def make_schema(scale: Scale) -> dict[str, Any]:
+    """The ``response_format`` of an answer on that scale."""
+    numbers = list(range(scale.lowest, scale.highest + 1))
+    grade = {
+        "type": "object",
+        "properties": {"reason": {"type": "string"}, "score": {"type": "integer", "enum": numbers}},
+        "required": ["reason", "score"],
+        "additionalProperties": False,
+    }
+    return {"type": "json_schema", "json_schema": {"name": "grade", "strict": True, "schema": grade}}
 
 
 def _fill(template: str, values: Mapping[str, str]) -> str:

@@ -33,7 +33,7 @@ KEPT = "".join(
 
 @dataclass(frozen=True)
 class Entry:
-    """One recorded answer; ``value`` is None unless ``status`` is ``ok``."""
+    """One recorded answer; ``value`` is None unless ``status`` is ``ok``, numbers of tokens where they are unknown."""
 
     key: str
     attempt: int
@@ -43,8 +43,8 @@ class Entry:
     model: str = ""
     fingerprint: str = ""
     detail: str = ""
-    prompt_tokens: int = 0
-    completion_tokens: int = 0
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
     time: float = 0.0
 
 
@@ -62,7 +62,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over the whole life of the ledger."""
+    """Counts over the whole life of the ledger; tokens as far as servers told them."""
 
     sent: int = 0
     answers: int = 0

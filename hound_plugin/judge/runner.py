@@ -31,9 +31,10 @@ from hound_plugin.judge.exchange import (
     TransientError,
 )
 from hound_plugin.judge.ledger import Ledger
+from hound_plugin.judge.pilot import PILOT, Pilot
 from hound_plugin.judge.prices import Price, estimate_tokens
 from hound_plugin.judge.records import Claim, Entry, Totals
-from hound_plugin.judge.throttle import Throttle
+from hound_plugin.judge.throttle import LONGEST_WAIT, ServerWaits, Throttle
 
 Result = TypeVar("Result")
 IN_A_BATCH = "requests lie in a batch that is paid for; run with judge.backend=openai-batch to collect it"
@@ -52,6 +53,8 @@ class Limits:
         attempts: answers without a value after which a request counts as missing, at least 1.
         tries: sends per attempt that end without any answer, at least 1; five times as many for 429.
         backoff: seconds before the second try; doubles each time, with jitter, up to ``longest_wait``.
+        longest_retry_after: seconds that a server's ``Retry-After`` is obeyed at most.
+        pilot: distinct requests without a value after which a run without any stops; 0 for no limit.
         concurrency: requests under way at most.
         max_cost: stop before the ledger's total cost would pass this.
         price: what tokens cost; needed for ``max_cost``.
@@ -63,6 +66,8 @@ class Limits:
     tries: int = 6
     backoff: float = 1.0
     longest_wait: float = 120.0
+    longest_retry_after: float = LONGEST_WAIT
+    pilot: int = PILOT
     concurrency: int = 64
     max_cost: float | None = None
     price: Price | None = None
@@ -95,7 +100,8 @@ def run_tasks(
     What is in the ledger is not sent again. Answers are on disk when this returns, also when it raises.
 
     Raises:
-        JudgeError: bad key, unknown model, quota or the like; nothing more is sent after it.
+        JudgeError: bad key, unknown model, quota or the like, or the first requests gave nothing that can be used;
+            nothing more is sent after it.
         LedgerError: the ledger cannot be written.
     """
     return asyncio.run(_Run(client, ledger, limits, say).all(tasks))
@@ -105,11 +111,15 @@ class _Run:
     def __init__(self, client: Client, ledger: Ledger, limits: Limits, say: Callable[[str], None]) -> None:
         self.client, self.ledger, self.limits, self.say = client, ledger, limits, say
         self.throttle = Throttle(most=limits.concurrency)
+        self.server_wait = ServerWaits(say, limits.longest_retry_after)
+        self.pilot = Pilot(limits.pilot, lambda: client.conversation.expects)
         self.outcome = Outcome()
         self.error: BaseException | None = None
         self.reserved: dict[str, float] = {}  # estimated cost of what is under way
         self.in_hand: set[str] = set()
         self._used: Totals = ledger.totals()
+        self.uncounted = 0.0  # estimated cost of answers whose tokens the server does not tell
+        self.unpriced = ledger.uncounted()  # such answers of earlier runs
         self.rejected_in_a_row = 0
         self.jitter = random.Random()
         self.interrupted = False
@@ -171,8 +181,12 @@ class _Run:
                 elif claim.entry is not None:
                     self.outcome.done_before += 1
                     self.outcome.missing += claim.entry.status != OK
-                else:
+                    if claim.entry.status == OK:
+                        self.pilot.known_good()
+                elif await self.pilot.enter(task.key, lambda: self._stopping):
                     await self._settle(task, claim.attempt)
+                else:
+                    await self._on_disk(self.ledger.release(task.key))
                 self.in_hand.discard(task.key)
             except Exception as error:  # whatever it is, nothing more may be sent
                 self.error = self.error or error
@@ -189,9 +203,14 @@ class _Run:
                 last = entry.status in FINAL or attempt + 1 >= self.limits.attempts
                 stop = last or self._stopping
                 self._used = await self._on_disk(self.ledger.record(entry, release=stop))
+                if entry.status != REJECTED and None in (entry.prompt_tokens, entry.completion_tokens):
+                    self.uncounted += self.reserved.get(task.key, 0.0)
             finally:
                 self.reserved.pop(task.key, None)
             self._count(entry, last)
+            if last:
+                self.pilot.settle(entry, why_missing(entry), task.name)
+                self.pilot.check()
             if stop:
                 return
             attempt += 1
@@ -226,7 +245,7 @@ class _Run:
                 return reply
             except OverloadedError as error:
                 problem, turned_away = error, turned_away + 1
-                self.throttle.overloaded(started, error.retry_after)
+                self.throttle.overloaded(started, self.server_wait(error.retry_after))
             except TransientError as error:
                 problem, faults = error, faults + 1
             except RejectedError as error:
@@ -238,6 +257,8 @@ class _Run:
                 self.throttle.leave()
         self.outcome.failed += 1
         await self._on_disk(self.ledger.fail(task.key, problem.kind if problem else "server", str(problem)))
+        self.pilot.fail(task.key, task.name, str(problem))
+        self.pilot.check()
         return None
 
     async def _may_send(self, task: Task, attempt: int) -> bool:
@@ -246,6 +267,8 @@ class _Run:
         if limit is not None and price is not None and task.key not in self.reserved:
             prompt = json.dumps(self.client.conversation.messages(task, attempt))
             cost = price.cost(estimate_tokens(prompt) + self.limits.image_tokens, self.limits.output_tokens)
+            self.uncounted += self.unpriced * cost
+            self.unpriced = 0
             while (spent := self._spent(price)) + sum(self.reserved.values()) + cost > limit:
                 if not self.reserved or self._stopping:
                     self.outcome.stopped = f"max_cost {limit:g} reached: {spent:.4f} spent"
@@ -257,12 +280,13 @@ class _Run:
         return True
 
     def _spent(self, price: Price) -> float:
-        return price.cost(self._used.prompt_tokens, self._used.completion_tokens)
+        return price.cost(self._used.prompt_tokens, self._used.completion_tokens) + self.uncounted
 
     def _wait(self, problem: TransientError, number: int) -> float:
         base = min(self.limits.backoff * 2 ** (number - 1), self.limits.longest_wait)
         own = base * self.jitter.uniform(0.5, 1.5)
-        return own if problem.retry_after is None else problem.retry_after + min(own, 1.0) * self.jitter.random()
+        asked = self.server_wait(problem.retry_after)
+        return own if asked is None else asked + min(own, 1.0) * self.jitter.random()
 
     async def _pause(self, seconds: float) -> None:
         while seconds > 0 and not self._stopping:
@@ -298,8 +322,9 @@ class _Run:
 def read_reply(task: Task, attempt: int, reply: Reply | RejectedError, client: Client) -> Entry:
     """What an answer is worth: a value only if it is plainly there."""
     if isinstance(reply, RejectedError):
-        return Entry(task.key, attempt, reply.status, None, str(reply))
+        return Entry(task.key, attempt, reply.status, None, str(reply), prompt_tokens=0, completion_tokens=0)
     value: Any = None
+    why: dict[str, str] = {}
     if reply.refusal:
         status = REFUSED
     elif reply.finish == "content_filter":
@@ -311,8 +336,14 @@ def read_reply(task: Task, attempt: int, reply: Reply | RejectedError, client: C
     else:
         value = client.conversation.parse(reply.text)
         status = OK if value is not None else UNPARSED
-    detail = json.dumps({"finish": reply.finish, "id": task.id, "candidate": task.candidate, "draw": task.draw})
+        why = {"why": client.conversation.why_missing(reply.text)} if value is None else {}
+    detail = json.dumps({"finish": reply.finish, "id": task.id, "candidate": task.candidate, "draw": task.draw, **why})
     return Entry(
         task.key, attempt, status, value, reply.refusal or reply.text, reply.model, reply.fingerprint, detail,
         reply.prompt_tokens, reply.completion_tokens,
     )  # fmt: skip
+
+
+def why_missing(entry: Entry) -> str:
+    """Why an answer has no value, as :func:`read_reply` noted it; empty if it has one or its status says all."""
+    return str(json.loads(entry.detail or "{}").get("why", ""))

@@ -1,15 +1,63 @@
-"""How many requests are under way at once: more while all goes well, fewer after 429 or when answers slow down."""
+"""When requests are sent: more at once while all goes well, fewer after 429 or when answers slow down, and how long a
+server's ``Retry-After`` is obeyed.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import email.utils
+import math
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 FIRST_CUT, CUT, SLOWED_CUT = 0.5, 0.9, 0.95
 NEAR, SLOW_STEPS = 0.95, 0.5
 CROWDED = 0.2
+LONGEST_WAIT = 300.0
+"""Seconds that a server's ``Retry-After`` is obeyed at most."""
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds to wait by ``Retry-After`` (seconds or a date) or ``retry-after-ms``; None if not given or unreadable.
+
+    A time that has passed is 0. The number is as the server said; :class:`ServerWaits` caps it.
+    """
+    for name, scale in (("retry-after-ms", 1000.0), ("retry-after", 1.0)):
+        text = headers.get(name)
+        if not text:
+            continue
+        try:
+            seconds = float(text) / scale
+        except ValueError:
+            try:
+                seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+            except (TypeError, ValueError, OverflowError):
+                continue
+        if math.isfinite(seconds):
+            return max(0.0, seconds)
+    return None
+
+
+class ServerWaits:
+    """Caps what servers ask to wait, and says once that it did."""
+
+    def __init__(self, say: Callable[[str], None] = lambda _: None, longest: float = LONGEST_WAIT) -> None:
+        """``say`` takes the line; ``longest`` is in seconds."""
+        self._say = say
+        self.longest = longest
+        self._said = False
+
+    def __call__(self, seconds: float | None) -> float | None:
+        """The seconds to wait; None for None."""
+        if seconds is None or seconds <= self.longest:
+            return seconds
+        if not self._said:
+            self._said = True
+            self._say(
+                f"warning: the server asks to wait {seconds:.0f} s (Retry-After); {self.longest:g} s are waited at most"
+            )
+        return self.longest
 
 
 class Throttle:

@@ -95,12 +95,13 @@ def read_objects(path: PathLike, *, complete: bool = False) -> Iterator[dict[str
             raise DataError(f"{path}, line {row.number}: expected a JSON object: {row.reason}.")
 
 
-def read_lines(file: BinaryIO, *, mend: bool = False) -> Iterator[Row]:
+def read_lines(file: BinaryIO, *, mend: bool = False, lenient: bool = False) -> Iterator[Row]:
     """Rows of an open file of JSON lines; see :func:`read_rows`.
 
     Args:
         file: at its beginning.
         mend: half a surrogate pair becomes ``?`` instead of a reason.
+        lenient: keys that stand twice (the last counts), NaN and numbers of any size are taken, as Python's JSON does.
     """
     size = 0
     for number in count(1):
@@ -114,7 +115,7 @@ def read_lines(file: BinaryIO, *, mend: bool = False) -> Iterator[Row]:
             reason = f"a line of more than {_megabytes(LONGEST_LINE)}"
             yield Row(number, None, reason, size + len(rest), NO_OBJECT, not rest)
         elif (content := line.removeprefix(_BOM) if number == 1 else line).strip():
-            yield _row(number, content, size, mend)
+            yield _row(number, content, size, mend, _ANY_NUMBER if lenient else _DECODER)
         else:
             continue
         size = 0
@@ -169,6 +170,7 @@ def _finite(text: str) -> float:
 
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
+_ANY_NUMBER = json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
 _LENIENT = json.JSONDecoder(parse_int=str, parse_float=str)  # finds the end of what is refused
 _DAMAGED = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
 
@@ -178,10 +180,10 @@ def read_text(text: str, number: int = 1) -> Row:
     return _row(number, text.encode("utf-8", "surrogatepass"), 0, mend=False)
 
 
-def _row(number: int, line: bytes, size: int, mend: bool) -> Row:
+def _row(number: int, line: bytes, size: int, mend: bool, decoder: json.JSONDecoder = _DECODER) -> Row:
     try:
         text = line.decode("utf-8")
-        return _checked(number, _DECODER.decode(text), text, size, mend)
+        return _checked(number, decoder.decode(text), text, size, mend)
     except _DAMAGED as error:
         torn = not line.endswith(b"\n") and not isinstance(error, RecursionError)
         return Row(number, None, f"not valid JSON: {str(error)[:120]}", size, NO_OBJECT, torn)

@@ -15,6 +15,7 @@ from hound_plugin.judge.exchange import Message, Task, TransientError
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import LexicalJudge
 from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
+from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.prices import Price
 from hound_plugin.judge.protocol import Judging, read_protocol
 from hound_plugin.judge.records import Entry
@@ -32,6 +33,30 @@ _PROBE = Task("0" * 64, "probe", 0, 0, {
 def protocol_id(settings: JudgeSettings) -> str:
     """The protocol that a ledger is bound to."""
     return LEXICAL_PROTOCOL if settings.backend == "lexical" else read_protocol(settings.protocol_name).id
+
+
+def scale_of(settings: JudgeSettings) -> Scale:
+    """The scores that this judge can give."""
+    return Scale() if settings.backend == "lexical" else read_protocol(settings.protocol_name).scale
+
+
+def check_scale(settings: RewardSettings) -> None:
+    """Compare what pairs are made by with the judge's scale.
+
+    Raises:
+        SettingsError: a threshold or a distance that no scores can have, or a threshold that was meant for 1 to 5.
+    """
+    scale, pairs = scale_of(settings.judge), settings.pairs
+    if not scale.lowest <= pairs.threshold <= scale.highest:
+        raise SettingsError(
+            f"pairs.threshold: expected a number on the judge's scale, {scale}; got {pairs.threshold:g}."
+        )
+    for name in ("margin", "min_gap"):
+        value, most = getattr(pairs, name), scale.highest - scale.lowest
+        if value > most and (name == "min_gap" or pairs.policy == "margin"):
+            raise SettingsError(f"pairs.{name}: expected at most {most} on the judge's scale, {scale}; got {value:g}.")
+    if scale != Scale() and pairs.policy == "threshold" and "threshold" not in pairs.model_fields_set:
+        raise SettingsError(f"pairs.threshold: must be given, since the judge's scale is {scale} and not {Scale()}.")
 
 
 def needed_fields(settings: JudgeSettings) -> tuple[str, ...]:
@@ -79,7 +104,9 @@ def make_judge(settings: JudgeSettings, ledger: Ledger, say: Callable[[str], Non
         judging = judging.with_format("text" if settings.answer_format == "auto" else settings.answer_format)
         local = LocalJudge(settings.model, judging, settings.parameters, settings.device, settings.dtype,
                            settings.batch_size)  # fmt: skip
-        return Judge(local, protocol, _determines(local.identity, judging, settings.parameters))
+        return Judge(
+            local, protocol, _determines(local.identity, judging, settings.parameters), judging.protocol.scale
+        )
     endpoint = endpoint_of(settings, settings.parameters)
     client = _client(settings, endpoint, judging)
     chosen = settings.answer_format if settings.answer_format != "auto" else _known_format(client, ledger)
@@ -88,7 +115,8 @@ def make_judge(settings: JudgeSettings, ledger: Ledger, say: Callable[[str], Non
     client.conversation = judging.with_format(chosen or "json")
     shown = {"frames": settings.num_frames, "size": settings.frame_size} if settings.backend == "vision" else {}
     identity = {"backend": "openai", "endpoint": endpoint.place, "model": endpoint.model, **shown}
-    return Judge(client, protocol, _determines(identity, client.conversation, settings.parameters))
+    determines = _determines(identity, client.conversation, settings.parameters)
+    return Judge(client, protocol, determines, judging.protocol.scale)
 
 
 def _client(settings: JudgeSettings, endpoint: Endpoint, judging: Judging) -> OpenAIClient:
@@ -184,6 +212,7 @@ def make_limits(settings: RewardSettings, block: JudgeSettings | SampleSettings,
         price=price,
         output_tokens=output,
         image_tokens=images if block.backend == "vision" else 0,
+        pilot=block.pilot,
     )
 
 
@@ -209,9 +238,18 @@ class Asking:
         kind = task.fields["medium"] + "_url"
         return [{"role": "user", "content": [{"type": kind, kind: {"url": task.media}}, text]}]
 
+    @property
+    def expects(self) -> str:
+        """Any text."""
+        return "a text that is not empty"
+
     def parse(self, text: str) -> str | None:
         """The answer itself."""
         return text.strip() or None
+
+    def why_missing(self, text: str) -> str:
+        """Nothing but white space is no answer."""
+        return "it is empty"
 
 
 def sampler_identity(settings: SampleSettings) -> dict[str, Any]:

@@ -25,11 +25,11 @@ FILE = "candidates.jsonl"
 
 @dataclass(frozen=True)
 class Sampled:
-    """One answer; ``finish`` is ``stop``, or ``length`` when it was cut at the limit of tokens."""
+    """One answer; ``finish`` is ``stop``, or ``length`` when it was cut; ``tokens`` is None where they are unknown."""
 
     text: str
     finish: str = "stop"
-    tokens: int = 0
+    tokens: int | None = 0
 
 
 class Generator(Protocol):

@@ -41,9 +41,9 @@ top_p {settings.sample.top_p} |
 | seed | {settings.seed} |
 | words, chosen / rejected (mean) | {means[0]:.1f} / {means[1]:.1f}; chosen is longer in {longer} of {len(rows)} |
 
-Fields: `id`, `video` or `image`, `prompt`, `chosen`, `rejected`, `chosen_score`, `rejected_score` (1 to 5; null for a
-reference answer, which nobody judged), `question_id`, `chosen_candidate`, `rejected_candidate`, `source`, `judge`,
-`protocol`, `sampler`. Scores are a language model's opinion.
+Fields: `id`, `video` or `image`, `prompt`, `chosen`, `rejected`, `chosen_score`, `rejected_score` (1 to 5, or on the
+scale of the protocol; null for a reference answer, which nobody judged), `question_id`, `chosen_candidate`,
+`rejected_candidate`, `source`, `judge`, `protocol`, `sampler`. Scores are a language model's opinion.
 
 To train on it with LLaMA-Factory: `dataset: {name}`, `dataset_dir:` this folder, `media_dir:` the folder that the
 clips' paths begin in, `stage: dpo`.

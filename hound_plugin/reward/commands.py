@@ -19,7 +19,7 @@ RECIPE = "examples/yaml/hound_reward.yaml"
 STAGE_HELP = {
     "run": "all stages: sample, judge, pairs, report",
     "sample": "n answers per question -> candidates.jsonl",
-    "judge": "a score from 1 to 5 for each answer -> scores.jsonl",
+    "judge": "a score for each answer -> scores.jsonl",
     "pairs": "preference pairs for the host -> pairs/",
     "report": "counts, distributions, agreement, cost -> report/",
 }

@@ -77,7 +77,7 @@ def tables(summary: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Table]
     for stage in ("sample", "judge"):
         usage = stages.get(f"{stage}_usage")
         if usage:
-            names = ("requests", "answers", "prompt_tokens", "completion_tokens", "cost")
+            names = ("requests", "answers", "prompt_tokens", "completion_tokens", "uncounted", "cost")
             found.append((f"Use of the {stage} server", ("what", "value"), [(n, usage.get(n)) for n in names]))
     return found
 

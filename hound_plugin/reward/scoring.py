@@ -15,7 +15,9 @@ from typing import Any
 from hound_plugin.errors import DataError
 from hound_plugin.judge.exchange import OK, Client, Task, request_key
 from hound_plugin.judge.ledger import Ledger
+from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.records import Entry
+from hound_plugin.judge.runner import why_missing
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.questions import Question
@@ -34,11 +36,13 @@ class Judge:
     client: Client
     protocol: str
     determines: Mapping[str, Any]
+    scale: Scale = Scale()  # noqa: RUF009 - frozen
 
     @property
     def record(self) -> Row:
-        """What is written with every score."""
-        return {**self.client.identity, "protocol": self.protocol}
+        """What is written with every score; the scale where it is not 1 to 5."""
+        scale = {} if self.scale == Scale() else {"scale": [self.scale.lowest, self.scale.highest]}
+        return {**self.client.identity, "protocol": self.protocol, **scale}
 
 
 def make_tasks(
@@ -108,7 +112,8 @@ def score_row(
             kind, message = ledger.last_failure(task.key) or ("", "not asked yet")
             missing.append({"draw": task.draw, "status": NO_ANSWER, "reason": f"{kind} {message}".strip()})
         elif entry.status != OK:
-            missing.append({"draw": task.draw, "status": entry.status, "raw": entry.raw})
+            why = {"why": reason} if (reason := why_missing(entry)) else {}
+            missing.append({"draw": task.draw, "status": entry.status, "raw": entry.raw, **why})
     answered = [entry for entry in entries if entry]
     return {
         "id": question,
@@ -137,10 +142,31 @@ def latest(path: str | Path) -> dict[tuple[str, int], Row]:
         score = row.get("score")
         if "id" not in row or not isinstance(row.get("candidate"), int) or "score" not in row:
             raise DataError(f"{path}, row {number}: expected id, candidate and score.")
-        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or not 1 <= score <= 5):
-            raise DataError(f"{path}, row {number}: expected a score from 1 to 5 or null, got {score!r}.")
+        scale = _scale(row, f"{path}, row {number}")
+        if score is not None and (isinstance(score, bool) or not isinstance(score, int | float) or score not in scale):
+            raise DataError(f"{path}, row {number}: expected a score from {scale} or null, got {score!r}.")
         found[str(row["id"]), row["candidate"]] = row
     return found
+
+
+def _scale(row: Row, where: str) -> Scale:
+    judge = row.get("judge")
+    bounds = judge.get("scale", [1, 5]) if isinstance(judge, dict) else [1, 5]
+    if not isinstance(bounds, list) or len(bounds) != 2 or not all(type(bound) is int for bound in bounds):
+        raise DataError(f"{where}: expected two whole numbers as the judge's scale, got {bounds!r}.")
+    return Scale(*bounds)
+
+
+def scale_of(rows: Mapping[tuple[str, int], Row], where: str | Path) -> Scale:
+    """The one scale of all these scores, 1 to 5 where none is written.
+
+    Raises:
+        DataError: there are two.
+    """
+    scales = {_scale(row, str(where)) for row in rows.values()}
+    if len(scales) > 1:
+        raise DataError(f"{where} holds scores on {' and '.join(sorted(map(str, scales)))}. Judge all on one scale.")
+    return scales.pop() if scales else Scale()
 
 
 def judge_of(rows: Mapping[tuple[str, int], Row], where: str | Path) -> Row:

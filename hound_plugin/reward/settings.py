@@ -13,6 +13,8 @@ import yaml
 from pydantic import Field, model_validator
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.judge.address import Address, Parameters
+from hound_plugin.judge.pilot import PILOT
 from hound_plugin.judge.prices import Prices
 from hound_plugin.validation import Settings, build
 
@@ -47,14 +49,17 @@ class SampleSettings(Settings):
     show: Literal["video_url", "frames", "none"] = Field(
         default="video_url", description="how a server is shown the clip: its path, frames as images, or not at all"
     )
-    base_url: str | None = Field(default=None, description=BASE_URL)
-    azure_endpoint: str | None = Field(default=None, description=AZURE)
+    base_url: Address | None = Field(default=None, description=BASE_URL)
+    azure_endpoint: Address | None = Field(default=None, description=AZURE)
     api_version: str | None = Field(default=None, description=API_VERSION)
     api_key_env: str = Field(default="OPENAI_API_KEY", description=KEY_ENV)
     timeout: float = Field(default=300.0, ge=0.1, description="of one request", json_schema_extra=SECONDS)
     concurrency: int = Field(default=16, ge=1, description="requests at a time, at most")
     tries: int = Field(default=6, ge=1, description="how often a request is sent that fails on its way")
-    parameters: dict[str, Any] = Field(default_factory=dict, description=PARAMETERS)
+    pilot: int = Field(
+        default=PILOT, ge=0, description="a run stops when so many first requests gave no answer; 0: never"
+    )
+    parameters: Parameters = Field(default_factory=dict, description=PARAMETERS)
 
 
 class JudgeSettings(Settings):
@@ -75,12 +80,17 @@ class JudgeSettings(Settings):
         default=1, ge=1, description="judgements an answer; 2 or more give a mean, a spread and an agreement"
     )
     attempts: int = Field(default=3, ge=1, description="how often an answer is asked for that cannot be read")
+    pilot: int = Field(
+        default=PILOT,
+        ge=0,
+        description="a run stops when so many first requests gave no score; 0: never. `openai-batch` sends them ahead",
+    )
     seed: int | None = Field(default=None, description="passed on to servers that take one")
     reference: bool = Field(
         default=True, description="whether the judge reads the reference answer, where there is one"
     )
-    base_url: str | None = Field(default=None, description=BASE_URL)
-    azure_endpoint: str | None = Field(default=None, description=AZURE)
+    base_url: Address | None = Field(default=None, description=BASE_URL)
+    azure_endpoint: Address | None = Field(default=None, description=AZURE)
     api_version: str | None = Field(default=None, description=API_VERSION)
     api_key_env: str = Field(default="OPENAI_API_KEY", description=KEY_ENV)
     timeout: float = Field(default=120.0, ge=0.1, description="of one request", json_schema_extra=SECONDS)
@@ -88,7 +98,7 @@ class JudgeSettings(Settings):
         default=64, ge=1, description="requests at a time, at most; fewer where the server is slow"
     )
     tries: int = Field(default=6, ge=1, description="how often a request is sent that fails on its way")
-    parameters: dict[str, Any] = Field(
+    parameters: Parameters = Field(
         default_factory=lambda: {"temperature": 0, "max_tokens": 300}, description=PARAMETERS
     )
     num_frames: int = Field(default=8, ge=1, description="frames of a clip that backend `vision` sees")
@@ -118,9 +128,16 @@ class PairSettings(Settings):
         default="threshold",
         description="chosen at or above `threshold` and rejected below; best against worst; all; by `margin`",
     )
-    threshold: float = Field(default=3.0, ge=1, le=5, description="lowest score of a chosen answer")
-    margin: float = Field(default=2.0, ge=0, le=4, description="smallest distance of scores under policy `margin`")
-    min_gap: float = Field(default=1.0, ge=0, le=4, description="smallest distance of scores under every policy")
+    threshold: float = Field(
+        default=3.0,
+        ge=0,
+        le=100,
+        description="lowest score of a chosen answer; must be given where the protocol's scale is not 1 to 5",
+    )
+    margin: float = Field(
+        default=2.0, ge=0, le=100, description="smallest distance of scores under policy `margin`"
+    )
+    min_gap: float = Field(default=1.0, ge=0, le=100, description="smallest distance of scores under every policy")
     max_length_ratio: float | None = Field(
         default=None, ge=1, description="3: no answer of a pair is more than three times as long as the other"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,11 +14,13 @@ from hound_plugin.judge.exchange import OK, Task, request_key
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.openai_client import OpenAIClient
+from hound_plugin.judge.rereading import read_again
 from hound_plugin.judge.runner import Limits, Outcome, run_tasks
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.backends import (
+    check_scale,
     make_judge,
     make_limits,
     make_sampler,
@@ -42,6 +45,7 @@ from hound_plugin.reward.questions import Question, check_fields, read_questions
 from hound_plugin.reward.scoring import FILE, LEDGER, Judge, judge_of, latest, make_tasks, write_scores
 from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings
 from hound_plugin.reward.storage import open_folder
+from hound_plugin.reward.usage import stage_usage
 
 SAMPLER_LEDGER, SAMPLING = "sampler.sqlite", "sample/1"
 EXCLUDED = "excluded.jsonl"
@@ -78,6 +82,7 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
         SettingsError: a folder that cannot be written, no key, a bad protocol.
         LedgerError: a ledger made with another protocol.
     """
+    check_scale(settings)
     report = RowReport(settings.questions)
     questions = read_run_questions(settings, report)
     check_fields(questions, needed_fields(settings.judge), f"judge.backend {settings.judge.backend}")
@@ -185,7 +190,8 @@ def _sample_server(run: Run) -> tuple[int, int]:
     client = make_sampler(settings)
     with Ledger(run.folder / SAMPLER_LEDGER, SAMPLING) as ledger:
         limits = _limits(run, settings, 3, LEDGER, protocol_id(run.settings.judge))
-        outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, limits, run.say)
+        with _used(run, "sample", ledger):
+            outcome = run_tasks(_sampling_tasks(run, identity), client, ledger, limits, run.say)
         _tell(run, "sample", outcome, ledger)
         missing = 0
 
@@ -225,10 +231,11 @@ def judge(run: Run) -> dict[str, int]:
     with Ledger(run.folder / LEDGER, protocol_id(settings)) as ledger:
         judge = make_judge(settings, ledger, run.say)
         try:
-            outcome = _send(run, judge, ledger)
-        finally:  # what was answered before an error or Ctrl-C is in the file too
+            with _used(run, "judge", ledger):
+                outcome = _send(run, judge, ledger)
+        finally:  # what was answered before an error or Ctrl-C is in the file and the counts too
             counts = write_scores(run.folder, _judging_tasks(run, judge), ledger, judge)
-        run.counts["judge"] = counts
+            run.counts["judge"] = counts
         _tell(run, "judge", outcome, ledger)
     run.say(f"judge: {counts['scored']} answers scored, {counts['missing']} missing (see {run.folder / FILE})")
     return counts
@@ -236,6 +243,8 @@ def judge(run: Run) -> dict[str, int]:
 
 def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
     settings = run.settings.judge
+    if again := read_again(_judging_tasks(run, judge), ledger, judge.client.conversation, settings.attempts):
+        run.say(f"judge: {again} answers that could not be read when they came have a score now; nothing was sent")
     limits = _limits(run, settings, settings.attempts, SAMPLER_LEDGER, SAMPLING)
     if settings.backend == "openai-batch":
         from hound_plugin.judge.batch import run_batches
@@ -274,22 +283,28 @@ def _judging_tasks(run: Run, judge: Judge) -> Iterator[Task]:
     return make_tasks(run.questions, read_candidates(run.folder), judge, run.settings.judge, digests(run))
 
 
+@contextlib.contextmanager
+def _used(run: Run, stage: str, ledger: Ledger) -> Iterator[None]:
+    """What a stage used is counted also when it ends with an error."""
+    try:
+        yield
+    except BaseException as error:
+        stopped = str(error) or type(error).__name__
+        run.counts[f"{stage}_usage"] = {**stage_usage(run.settings, stage, ledger), "stopped": stopped, "warnings": []}
+        raise
+
+
 def _tell(run: Run, stage: str, outcome: Outcome, ledger: Ledger) -> None:
-    totals = ledger.totals()
-    block = run.settings.judge if stage == "judge" else run.settings.sample
-    price = make_limits(run.settings, block, 1).price
-    used: dict[str, Any] = {
-        "requests": totals.sent,
-        "answers": totals.answers,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "cost": price.cost(totals.prompt_tokens, totals.completion_tokens) if price else None,
+    used = stage_usage(run.settings, stage, ledger)
+    run.counts[f"{stage}_usage"] = {
+        **used,
         "this_run": {name: getattr(outcome, name) for name in ("sent", "answered", "missing", "failed", "done_before")},
         "stopped": outcome.stopped,
         "warnings": outcome.warnings,
     }
-    run.counts[f"{stage}_usage"] = used
-    for line in (outcome.stopped and f"stopped early: {outcome.stopped}", *outcome.warnings):
+    unknown = f"{used['uncounted']} of {used['answers']} answers came without token counts: tokens and cost are more"
+    lines = (outcome.stopped and f"stopped early: {outcome.stopped}", used["uncounted"] and unknown, *outcome.warnings)
+    for line in lines:
         if line:
             run.say(f"warning: {line}")
 

@@ -13,16 +13,14 @@ from typing import Any
 
 from hound_plugin.errors import DataError
 from hound_plugin.judge.lexical import SMOKE_TEST
+from hound_plugin.judge.parsing import Scale
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.questions import Question
-from hound_plugin.reward.scoring import FILE, latest
+from hound_plugin.reward.scoring import FILE, latest, scale_of
 from hound_plugin.reward.statistics import histogram, kappa, spearman
 from hound_plugin.reward.storage import Row
 
-SCORES = (1, 1.5, 2, 2.5, 3, 3.5, 4, 4.5, 5)
-"""Middles of the bins."""
-SCORE_EDGES = (*(score - 0.25 for score in SCORES), 5.25)
 Key = tuple[str, int]
 
 
@@ -42,6 +40,8 @@ def summarise(
     pairs = list(read_objects(pair_file))
     answers = {(name, number): row for name, rows in candidates.items() for number, row in rows.items()}
     scored = {key: row for key, row in scores.items() if row["score"] is not None and key in answers}
+    scale = scale_of(scores, folder / FILE)
+    middles, edges = score_bins(scale)
     judges = [row.get("judge", {}) for row in scores.values()]
     return {
         "smoke_test": SMOKE_TEST if any("smoke_test" in judge for judge in judges) else None,
@@ -56,13 +56,21 @@ def summarise(
             "pairs": len(pairs),
         },
         "missing_by_reason": dict(Counter(m["status"] for row in scores.values() for m in row.get("missing", []))),
-        "scores": {"middles": list(SCORES), "counts": histogram([r["score"] for r in scored.values()], SCORE_EDGES)},
+        "scores": {"middles": middles, "counts": histogram([row["score"] for row in scored.values()], edges)},
         "length_score": _length_score(answers, scored),
-        "pairs": _pair_numbers(pairs),
+        "pairs": _pair_numbers(pairs, scale),
         "sources": _sources(known, answers, scored, pairs),
         "agreement": _draws(scored, k),
-        "second": None if second is None else _second(scored, second),
+        "second": None if second is None else _second(scored, second, scale),
     }
+
+
+def score_bins(scale: Scale) -> tuple[list[float], list[float]]:
+    """Middles and edges of the bins of scores: half a point wide, or a point where there are more than ten."""
+    width = 0.5 if scale.highest - scale.lowest <= 10 else 1.0
+    count = round((scale.highest - scale.lowest) / width) + 1
+    middles = [scale.lowest + width * place for place in range(count)]
+    return [int(m) if m == int(m) else m for m in middles], [*(m - width / 2 for m in middles), middles[-1] + width / 2]
 
 
 def words(text: str) -> int:
@@ -87,16 +95,17 @@ def _length_score(answers: Mapping[Key, Row], scored: Mapping[Key, Row]) -> dict
     }
 
 
-def _pair_numbers(pairs: Sequence[Row]) -> dict[str, Any]:
+def _pair_numbers(pairs: Sequence[Row], scale: Scale) -> dict[str, Any]:
+    middles, edges = score_bins(scale)
     lengths = [(words(p["chosen"]), words(p["rejected"])) for p in pairs]
     chosen = [p["chosen_score"] for p in pairs if p["chosen_score"] is not None]
     return {
         "lengths": lengths,
         "mean_words": [_number(means.fmean(side)) for side in zip(*lengths, strict=True)] if lengths else [None, None],
         "chosen_longer": sum(a > b for a, b in lengths),
-        "chosen_scores": histogram(chosen, SCORE_EDGES),
-        "rejected_scores": histogram([p["rejected_score"] for p in pairs], SCORE_EDGES),
-        "middles": list(SCORES),
+        "chosen_scores": histogram(chosen, edges),
+        "rejected_scores": histogram([p["rejected_score"] for p in pairs], edges),
+        "middles": middles,
     }
 
 
@@ -130,10 +139,12 @@ def _draws(scored: Mapping[Key, Row], k: int) -> dict[str, Any] | None:
     return {**_agreement(one, two), "mean_spread": _number(spread)}
 
 
-def _second(scored: Mapping[Key, Row], path: str) -> dict[str, Any]:
+def _second(scored: Mapping[Key, Row], path: str, scale: Scale) -> dict[str, Any]:
     if not Path(path).is_file():
         raise DataError(f"report.second: expected the scores.jsonl of another judge, there is none at {path}.")
     other = latest(path)
+    if scale_of(other, path) != scale:
+        raise DataError(f"report.second: {path} has scores on {scale_of(other, path)}, this run on {scale}.")
     keys = [key for key in scored if key in other and other[key]["score"] is not None]
     if not keys:
         raise DataError(f"report.second: {path} has a score for none of the {len(scored)} answers scored here.")

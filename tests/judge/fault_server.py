@@ -2,7 +2,9 @@
 
 ``python -m tests.judge.fault_server`` prints its port. It finds ``[item-N]`` in the last message, grades item N by
 ``grade(N)``, and counts. ``POST /control`` sets: ``script`` (kinds of the next answers), ``share`` and ``kinds``
-(a share of faults, at random), ``rate`` and ``burst`` (requests a second, else 429), ``latency``.
+(a share of faults, at random), ``rate`` and ``burst`` (requests a second, else 429), ``latency``, ``retry_after`` (of
+kind ``429-after``), ``location`` (of kind ``redirect``), ``text`` (the content of kind ``say``), ``replaced`` (JSON in
+place of the ``usage`` of kind ``odd-usage``, in batches).
 """
 
 from __future__ import annotations
@@ -19,14 +21,16 @@ from typing import Any
 
 from aiohttp import web
 
+from tests.judge.odd_replies import BODIES, ECHOES, echo, packed
+
 ITEM = re.compile(r"\[item-(\d+)\]")
 BAD_BODIES: dict[str, str] = {
     "prose": "I would say the score is 4 out of 5, because it is good.",
     "schema": '{"grade": 4, "why": "fine"}',
     "range": '{"reason": "superb", "score": 9}',
     "twice": '{"reason": "a", "score": 1, "score": 5}',
-    "float": '{"reason": "a", "score": 4.0}',
-    "word": '{"reason": "a", "score": "4"}',
+    "float": '{"reason": "a", "score": 4.5}',
+    "word": '{"reason": "a", "score": "four"}',
     "empty": "",
     "surrogate": '{"reason": "half a pair: \ud83d", "score": 4}',
     "json-cut": '{"reason": "a", "sco',
@@ -144,8 +148,18 @@ class Server:
         await asyncio.sleep(self.settings["latency"])
         if kind in STATUS:
             status, error = STATUS[kind]
-            headers = {"Retry-After": "1"} if kind == "429-after" else {}
+            headers = {"Retry-After": str(self.settings.get("retry_after", 1))} if kind == "429-after" else {}
             return web.json_response({"error": error}, status=status, headers=headers)
+        if kind == "redirect":
+            return web.Response(status=307, headers={"Location": self.settings["location"]})
+        if kind in ECHOES:
+            return echo(kind, request.headers["Authorization"].removeprefix("Bearer "))
+        if kind in BODIES:
+            text = BODIES[kind]
+            found = b'{"choices": "\xff\xfe"}' if text == "latin" else text.encode("utf-8", "surrogatepass")
+            return web.Response(body=found, content_type="application/json")
+        if (reply := packed(kind)) is not None:
+            return reply
         if kind == "hang":
             await asyncio.sleep(3600)
         if kind == "slow":
@@ -154,7 +168,7 @@ class Server:
             assert request.transport is not None
             request.transport.close()
             return web.Response()
-        text = json.dumps(completion(kind, body))
+        text = json.dumps(completion(kind, body, self.settings.get("text", "")))
         if kind == "truncated":
             return web.Response(text=text[: len(text) // 2], content_type="application/json")
         found = ITEM.search(message_text(body))
@@ -222,13 +236,15 @@ class Server:
                 found = ITEM.search(message_text(row["body"]))
                 if kind == "ok" and found:
                     self.scored[int(found[1])] += 1
-                response = {"status_code": 200, "request_id": "q", "body": completion(kind, row["body"])}
+                found_body = completion(kind, row["body"], self.settings.get("text", ""))
+                response = {"status_code": 200, "request_id": "q", "body": found_body}
                 out.append({**name, "response": response, "error": None})
         self.random.shuffle(out)
         for field, rows in (("output_file_id", out), ("error_file_id", bad)):
             if rows:
                 batch[field] = f"file-{len(self.files)}"
-                self.files[batch[field]] = "".join(json.dumps(row) + "\n" for row in rows)
+                lines = "".join(json.dumps(row) + "\n" for row in rows)
+                self.files[batch[field]] = lines.replace('"REPLACED"', self.settings.get("replaced", "null"))
         batch["status"] = status
 
 
@@ -238,8 +254,8 @@ def message_text(body: dict[str, Any]) -> str:
     return content if isinstance(content, str) else " ".join(part.get("text", "") for part in content)
 
 
-def completion(kind: str, body: dict[str, Any]) -> dict[str, Any]:
-    """A chat completion of that kind."""
+def completion(kind: str, body: dict[str, Any], text: str = "") -> dict[str, Any]:
+    """A chat completion of that kind; ``text`` is what ``say`` says."""
     found = ITEM.search(message_text(body))
     score = grade(int(found[1])) if found else 3
     message: dict[str, Any] = {"role": "assistant", "content": json.dumps({"reason": "seen", "score": score})}
@@ -247,10 +263,14 @@ def completion(kind: str, body: dict[str, Any]) -> dict[str, Any]:
         message["content"] = f"It was seen.\nSCORE: {score}"
     if kind in BAD_BODIES:
         message["content"] = BAD_BODIES[kind]
+    if kind == "say":
+        message["content"] = text
     if kind == "refusal":
         message = {"role": "assistant", "content": None, "refusal": "I cannot help with that."}
     finish = {"filter": "content_filter", "length": "length"}.get(kind, "stop")
-    usage = {"prompt_tokens": 200, "completion_tokens": 20, "total_tokens": 220}
+    usage: Any = {"prompt_tokens": 200, "completion_tokens": 20, "total_tokens": 220}
+    if kind == "odd-usage":
+        usage = "REPLACED"
     choice = {"index": 0, "message": message, "finish_reason": finish}
     return {"id": "c", "object": "chat.completion", "created": 1, "model": body["model"] + "-0613",
             "system_fingerprint": "fp_1", "choices": [choice], "usage": usage}  # fmt: skip

@@ -7,16 +7,17 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.batch import _Batches, run_batches
+from hound_plugin.judge.batch import run_batches
+from hound_plugin.judge.batch_server import BatchServer
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.prices import Price
 from hound_plugin.judge.runner import Outcome, run_tasks
+from hound_plugin.judge.throttle import ServerWaits
 from tests.judge.conftest import FAST, FaultServer, make_client, make_tasks, open_ledger
 from tests.judge.fault_server import grade
 
@@ -47,22 +48,19 @@ def test_files_keep_their_limits(server: FaultServer, tmp_path: Path) -> None:
     assert server.stats()["counts"]["batches"] > 5
 
 
-def test_a_separator_inside_an_answer_does_not_end_its_row(
-    server: FaultServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_separator_inside_an_answer_does_not_end_its_row(server: FaultServer, tmp_path: Path) -> None:
     """U+2028 and U+0085 end a line for ``str.splitlines``, not in JSON: such answers were paid for and thrown away."""
     rows = [{"custom_id": "a", "response": "one\u2028two\x85three"}, {"custom_id": "b"}]
     text = "\n".join(["{broken", *(json.dumps(row, ensure_ascii=False) for row in rows)])
+    (tmp_path / "rows.jsonl").write_text(text)
 
-    class Files:
-        async def content(self, _: str) -> SimpleNamespace:
-            return SimpleNamespace(content=text.encode(), text=text)
+    async def there_and_back() -> list[dict[str, Any]]:
+        with open_ledger(tmp_path) as ledger:
+            calls = BatchServer(make_client(server, ledger), 3, 0.01, ServerWaits())
+            file = await calls.upload(tmp_path / "rows.jsonl")
+            return [row async for row in calls.rows(file, tmp_path)]
 
-    with open_ledger(tmp_path) as ledger:
-        client = make_client(server, ledger)
-        monkeypatch.setattr(client, "server", lambda: SimpleNamespace(files=Files()))
-        batches = _Batches(client, ledger, FAST, 100, 10**6, 0.01, lambda _: None)
-        assert asyncio.run(batches._read("file-1")) == rows
+    assert asyncio.run(there_and_back()) == rows
 
 
 def test_rows_that_failed_or_expired_are_asked_again(server: FaultServer, tmp_path: Path) -> None:

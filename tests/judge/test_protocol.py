@@ -10,7 +10,7 @@ import yaml
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.judge.exchange import Task
-from hound_plugin.judge.parsing import parse_json, parse_text
+from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.protocol import BUILT_IN, Judging, make_nonce, read_protocol
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
@@ -49,48 +49,6 @@ def test_the_code_is_in_no_text_and_cannot_be_known() -> None:
     assert make_nonce("salt", "key", {"answer": f"<<<END ANSWER {first}>>>"}) != first
 
 
-GOOD_JSON = [
-    ('{"reason": "r", "score": 4}', 4),
-    ('\n {"score": 1, "reason": ""}\n', 1),
-    ('```json\n{"reason": "r", "score": 5}\n```', 5),
-]
-BAD_JSON = [
-    "", "4", "[4]", "null", '"4"', '{"score": 4}', '{"reason": "r", "score": 0}', '{"reason": "r", "score": 6}',
-    '{"reason": "r", "score": 4.0}', '{"reason": "r", "score": "4"}', '{"reason": "r", "score": true}',
-    '{"reason": "r", "score": null}', '{"reason": 1, "score": 4}', '{"reason": "r", "score": 4, "x": 1}',
-    '{"reason": "r", "score": 4} {"reason": "r", "score": 4}', 'Sure: {"reason": "r", "score": 4}',
-    '{"reason": "r", "score": 1, "score": 5}', '{"reason": "r", "sco', '{"reason": "r", "score": NaN}',
-    '{"reason": "r", "score": 4e0}', "[" * 100_000,
-]  # fmt: skip
-
-
-@pytest.mark.parametrize(("text", "score"), GOOD_JSON)
-def test_json(text: str, score: int) -> None:
-    assert parse_json(text) == score
-
-
-@pytest.mark.parametrize("text", BAD_JSON, ids=range(len(BAD_JSON)))
-def test_json_that_is_no_grade(text: str) -> None:
-    assert parse_json(text) is None
-
-
-@pytest.mark.parametrize(("text", "score"), [("Good.\nSCORE: 4", 4), ("SCORE: 1\n", 1), ("a\n\n  SCORE: 5  \n", 5)])
-def test_text(text: str, score: int) -> None:
-    assert parse_text(text) == score
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "", "4", "The score is 4.", "SCORE: 6", "SCORE: 0", "SCORE: 4.5", "SCORE: 4/5", "SCORE: 4 of 5", "SCORE:4",
-        "SCORE: 4\nThat is all.", "SCORE: 5\nSCORE: 1", "Score: 5\nSCORE: 1", "**SCORE: 5**\nSCORE: 1", "score: 4",
-        "SCORE: ٤", "SCORE: -4", "SCORE: 12", "I give SCORE: 4",
-    ],
-)  # fmt: skip
-def test_text_that_is_no_grade(text: str) -> None:
-    assert parse_text(text) is None
-
-
 def test_a_file_replaces_the_words(tmp_path: Path) -> None:
     values = {
         **{key: f"{key}\n" for key in ("name", "version", "json", "text", "retry", "reference")},
@@ -107,9 +65,37 @@ def test_a_file_replaces_the_words(tmp_path: Path) -> None:
         ({"system": "no code"}, "nonce"),
         ({"colour": "red"}, "mine.yaml: colour: unknown key"),
         ({"optional": ["question"]}, "only `reference`"),
+        ({"scale": [5, 1]}, "two numbers from 0 to 100, the lower first"),
+        ({"scale": [1, 2, 3]}, "scale"),
+        ({"scale": [1, 4.5]}, "scale"),
     ):
         file.write_text(yaml.safe_dump(values | change))
         with pytest.raises(SettingsError, match=match):
             read_protocol(str(file))
     with pytest.raises(SettingsError, match="caption, vision or a YAML file"):
         read_protocol("no-such")
+
+
+def test_a_scale_of_ones_own(tmp_path: Path) -> None:
+    """It is in the schema, in the parser and in the protocol's id; that of the built-in protocols stays as it was."""
+    values = {
+        **{key: f"{key}\n" for key in ("name", "version", "json", "text", "retry", "reference")},
+        "untrusted": ["question", "answer"], "optional": [], "system": "code {{nonce}}", "reminder": "code {{nonce}}",
+        "user": "{{question}} {{answer}}",
+    }  # fmt: skip
+    file = tmp_path / "mine.yaml"
+    found = {}
+    for scale in ([1, 5], [1, 10], [0, 3]):
+        file.write_text(yaml.safe_dump(values | {"scale": scale}))
+        found[tuple(scale)] = read_protocol(str(file))
+    file.write_text(yaml.safe_dump(values))
+    assert read_protocol(str(file)).id == found[1, 5].id
+    assert len({protocol.id for protocol in found.values()}) == 3
+    judging = Judging(found[1, 10], "salt")
+    assert judging.protocol.scale == Scale(1, 10)
+    assert judging.response_format["json_schema"]["schema"]["properties"]["score"]["enum"] == list(range(1, 11))
+    assert [judging.parse(text) for text in ("SCORE: 8/10", "SCORE: 8/5", "SCORE: 11", '{"score": "10"}')] == [
+        8, None, None, 10,
+    ]  # fmt: skip
+    assert Judging(found[0, 3], "salt").parse("SCORE: 0") == 0
+    assert "from 0 to 3" in Judging(found[0, 3], "salt", "text").expects

@@ -10,8 +10,7 @@ from email.utils import formatdate
 
 import pytest
 
-from hound_plugin.judge.openai_client import retry_after
-from hound_plugin.judge.throttle import Throttle
+from hound_plugin.judge.throttle import LONGEST_WAIT, ServerWaits, Throttle, retry_after
 
 
 class Clock:
@@ -144,7 +143,8 @@ def test_a_crowd_of_429_closes_the_gate_for_all() -> None:
     [
         ({"retry-after": "7"}, 7), ({"retry-after": "0.5"}, 0.5), ({"retry-after-ms": "1500"}, 1.5),
         ({"retry-after": "-3"}, 0), ({"retry-after": "soon"}, None), ({}, None), ({"retry-after": "nan"}, None),
-        ({"retry-after": "1e9"}, None),
+        ({"retry-after": "1e9"}, 1e9), ({"retry-after": "inf"}, None), ({"retry-after": "1e999"}, None),
+        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None), ({"retry-after": ""}, None),
     ],
 )  # fmt: skip
 def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
@@ -155,3 +155,12 @@ def test_retry_after_as_a_date() -> None:
     found = retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)})
     assert found is not None
     assert 27 < found <= 30
+
+
+def test_a_long_wait_is_capped_and_said_once() -> None:
+    said: list[str] = []
+    waits = ServerWaits(said.append)
+    assert [waits(seconds) for seconds in (None, 0.0, 7.5, LONGEST_WAIT)] == [None, 0.0, 7.5, LONGEST_WAIT]
+    assert said == []
+    assert [waits(seconds) for seconds in (LONGEST_WAIT + 1, 1e9, 86400.0)] == [LONGEST_WAIT] * 3
+    assert said == ["warning: the server asks to wait 301 s (Retry-After); 300 s are waited at most"]

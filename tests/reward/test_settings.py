@@ -41,7 +41,11 @@ from tests.reward.test_stages import start
         ({"prices": 3}, "prices: expected a block"),
         ({"seed": None}, "seed: expected a whole number; got None"),
         ({"judge": {"timeout": float("nan")}}, "judge.timeout: expected a number of seconds of at least 0.1; got nan"),
-        ({"pairs": {"threshold": 6}}, "pairs.threshold: expected a number of at least 1 and at most 5; got 6"),
+        ({"pairs": {"threshold": -1}}, "pairs.threshold: expected a number of at least 0 and at most 100; got -1"),
+        ({"judge": {"base_url": "http://me:word@host/v1"}}, "judge.base_url: expected http"),
+        ({"sample": {"model": "m", "azure_endpoint": "https://me:word@host"}}, "sample.azure_endpoint: expected http"),
+        ({"judge": {"parameters": {"extra_headers": {"a": "word"}}}}, "judge.parameters: extra_headers is no argument"),
+        ({"sample": {"model": "m", "parameters": {"api_key": "word"}}}, "sample.parameters: api_key is no argument"),
     ],
 )
 def test_bad_settings(values: dict[str, Any], change: dict[str, Any], match: str) -> None:

@@ -1,0 +1,95 @@
+"""The grammar of a judge's replies: a table of the forms that models write, other scales, and replies made to hurt."""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from pathlib import Path
+
+import pytest
+
+from hound_plugin.judge.parsing import REASONING, Scale, read_score
+from tests.judge.conftest import REPO
+
+REPLIES = [json.loads(line) for line in Path(__file__).with_name("replies.jsonl").read_text().splitlines()]
+PAGE = (REPO / "docs" / "reward.md").read_text()
+EXAMPLE = re.compile(r"^\| (`+) ?(.+?) ?\1 \| (\d|none) \|", re.MULTILINE)
+
+
+@pytest.mark.parametrize("row", REPLIES, ids=[row["form"] for row in REPLIES])
+def test_reply(row: dict[str, str]) -> None:
+    found = read_score(row["reply"])
+    assert found.score == row["score"]
+    assert bool(found.why) == (found.score is None)
+
+
+def test_the_table_holds_both_kinds() -> None:
+    missing = sum(row["score"] is None for row in REPLIES)
+    assert len({row["reply"] for row in REPLIES}) == len(REPLIES) >= 200
+    assert missing >= len(REPLIES) / 2
+
+
+def test_the_document_says_the_same() -> None:
+    examples = EXAMPLE.findall(PAGE)
+    assert len(examples) >= 25
+    for _, text, score in examples:
+        found = read_score(text.replace("⏎", "\n"))
+        assert found.score == (None if score == "none" else int(score)), text
+    assert {score for _, _, score in examples} == {"none", "4"}
+
+
+@pytest.mark.parametrize(
+    ("scale", "reply", "score"),
+    [
+        ((1, 10), "SCORE: 8/10", 8), ((1, 10), "SCORE: 10", 10), ((1, 10), "SCORE: 8", 8),
+        ((1, 10), "SCORE: 4/5", None), ((0, 1), '{"score": false}', None),
+        ((1, 10), "SCORE: 0", None), ((1, 10), "SCORE: 11/10", None), ((1, 10), '{"score": "7 out of 10"}', 7),
+        ((1, 10), "SCORE: 8.0/10", 8), ((1, 10), "SCORE: 010", None), ((1, 10), "SCORE: 1\u20600", None),
+        ((0, 1), "SCORE: 0", 0), ((0, 1), "SCORE: 1/1", 1), ((0, 1), '{"score": 0}', 0),
+        ((0, 1), "SCORE: 2", None), ((0, 1), '{"score": -0.0}', 0), ((0, 100), "SCORE: 85/100", 85),
+        ((0, 100), "SCORE: 85%", None), ((0, 100), "SCORE: 100", 100), ((0, 100), "Score: 1e2", None),
+        ((0, 100), '{"score": 1e2}', 100), ((0, 3), "SCORE: 2/3.", 2), ((0, 3), "SCORE: 2/5", None),
+    ],
+)  # fmt: skip
+def test_other_scales(scale: tuple[int, int], reply: str, score: int | None) -> None:
+    assert read_score(reply, Scale(*scale)).score == score
+
+
+@pytest.mark.parametrize("name", REASONING)
+def test_what_a_model_thinks_never_counts(name: str) -> None:
+    assert read_score(f"<{name}>SCORE: 5</{name}>SCORE: 2").score == 2
+    for text in (f"<{name}>SCORE: 5", f"SCORE: 5</{name}>", f"<{name}>\nSCORE: 5\n</{name}>\n"):
+        found = read_score(text)
+        assert found.score is None
+        assert "reasoning" in found.why
+
+
+MEGABYTES = {
+    "brackets": "[" * 4_000_000,
+    "braces": "{" * 4_000_000,
+    "nested": '{"a":' * 800_000,
+    "arrays of objects": '{"a":[{},' * 450_000,
+    "objects": '{"a":1} ' * 500_000,
+    "unfinished texts": '{"\\"' * 1_000_000,
+    "keywords": "score: " * 600_000,
+    "keywords in brackets": "(score" * 700_000,
+    "keywords and space": ("score" + " " * 1000) * 4000,
+    "space": " " * 4_000_000 + "x",
+    "lines": "\n" * 4_000_000,
+    "tags": "<think " * 600_000,
+    "blocks": "<think></think>" * 280_000,
+    "boxes": "SCORE: " + "\\boxed{" * 500_000,
+    "digits": "SCORE: " + "1" * 4_000_000,
+    "digits in an object": '{"score": ' + "1" * 4_000_000 + "}",
+    "leaked ends": "<|im_end|>" * 400_000,
+    "surrogates": "\ud83d" * 1_000_000,
+}
+
+
+@pytest.mark.parametrize("text", MEGABYTES.values(), ids=MEGABYTES.keys())
+def test_work_grows_with_the_length_alone(text: str) -> None:
+    """The largest reply that the client takes, filled with what makes careless parsers quadratic."""
+    started = time.process_time()
+    assert read_score(text).score is None
+    assert time.process_time() - started < 5, "quadratic work would take minutes"
