@@ -16,6 +16,7 @@ from typing import Any
 from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.host.models import MODELS
 
 logger = logging.get_logger(__name__)
 
@@ -110,8 +111,11 @@ def _check_model(model: Any) -> None:
 
 
 def _begins_here(name: str) -> bool:
+    """Whether ``a/b`` is meant as a path: a folder ``a`` holds models, and ``a/b`` is none of the released ones."""
     folder, slash, _ = name.partition("/")
-    return bool(slash) and os.path.isdir(folder)
+    if not slash or name in MODELS.values() or not os.path.isdir(folder):
+        return False
+    return any(os.path.isfile(os.path.join(folder, below, "config.json")) for below in os.listdir(folder))
 
 
 def _base_of(adapter: str) -> str | None:

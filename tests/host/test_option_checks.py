@@ -58,11 +58,20 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
         parse(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["./model", "~/model", "saves/a/b", "/no/model", "tests/absent"])
-def test_a_path_that_is_not_there(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(Path(__file__).parents[2])
+@pytest.mark.parametrize("name", ["./model", "~/model", "saves/a/b", "/no/model", "runs/absent"])
+def test_a_path_that_is_not_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(SFT, tmp_path / "runs" / "sft")
     with pytest.raises(SettingsError, match="is not a folder of this machine"):
         parse(name)
+
+
+@pytest.mark.parametrize("name", ["ShareGPTVideo/LLaVA-Hound-DPO", "somebody/llava-hound"])
+def test_a_hub_id_beside_a_folder_of_its_owner(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(SFT, tmp_path / "ShareGPTVideo" / "LLaVA-Hound-SFT")
+    (tmp_path / "somebody" / "clips").mkdir(parents=True)
+    parse(name)
 
 
 def test_other_models_are_the_hosts_business(adapter: Path) -> None:

@@ -217,9 +217,6 @@ OPTIONS: dict[str, Option] = {
     "model_name_or_path: no folder": Option(
         "sft", {"model_name_or_path": "/nowhere/model"}, refused=r"/nowhere/model` is not a folder of this machine"
     ),
-    "model_name_or_path: looks like a hub id": Option(
-        "sft", {"model_name_or_path": "tests/model_x"}, refused=r"is not a folder of this machine"
-    ),
     "bf16 without a GPU": Option("sft", {"bf16": True}, refused=r"`bf16: true` needs a GPU.*\*Compute type\*"),
     "export_legacy_format": Option(
         "sft", {"export_legacy_format": True}, refused=r"`export_legacy_format: true` has no"
