@@ -16,7 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from hound_plugin.errors import EnvironmentMismatchError, SettingsError
-from hound_plugin.media.container import FrameIndex, NotExactError, Source, read_frames
+from hound_plugin.media.container import FrameIndex, read_frames
+from hound_plugin.media.streams import NotExactError, Source
 
 DECODERS = ("auto", "decord", "torchcodec", "pyav")
 # What decord 0.6.0 (FFmpeg 4) was measured to decode to the same bytes as PyAV, 8 bits only.

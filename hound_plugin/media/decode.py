@@ -18,8 +18,9 @@ from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaNotFound
 from hound_plugin.media import container, frames
 from hound_plugin.media.backends import DECODERS, Decoder, choose, decode
 from hound_plugin.media.clip import Clip, VideoInfo
-from hound_plugin.media.container import FrameIndex, NotExactError, Source
+from hound_plugin.media.container import FrameIndex
 from hound_plugin.media.sampling import FrameSampling, check_sampling, sample_indices
+from hound_plugin.media.streams import NotExactError, Source, describe
 from hound_plugin.records.media_paths import is_image_path, refuse_part, split_part
 
 __all__ = ["DECODERS", "Clip", "Decoder", "VideoInfo", "probe", "read_clip"]
@@ -219,7 +220,7 @@ def _read_file(
         index = container.count_by_decoding(source)
         indices = sampled(index)
         pixels, name = decode(decoder, source, index, indices)
-    return Clip(pixels, indices, index.fps, index.total, container.describe(source), name)
+    return Clip(pixels, indices, index.fps, index.total, describe(source), name)
 
 
 def _frames_within(index: FrameIndex, source: Source, start: float | None, end: float | None) -> range:
@@ -229,7 +230,7 @@ def _frames_within(index: FrameIndex, source: Source, start: float | None, end: 
     if first >= after:
         asked = f"from {start or 0:g} s " + ("on" if end is None else f"to {end:g} s")
         raise EmptyMediaError(
-            f"There is no frame {asked} in {container.describe(source)}: the clip has {index.total} frame(s) in "
+            f"There is no frame {asked} in {describe(source)}: the clip has {index.total} frame(s) in "
             f"{index.duration:.3f} s, the last one at {index.seconds[-1]:.3f} s. Correct the part.",
             source if isinstance(source, str) else None,
         )

@@ -1,0 +1,157 @@
+"""Is a file whole? Its own lengths are compared with what is there; nothing is decoded.
+
+Containers that state the sizes of their parts (MP4/MOV, Matroska/WebM, AVI, ASF/WMV, FLV) are followed from part to
+part: one that reaches beyond the end of the file, or begins with a hole, tells a download that was cut. Where sizes
+prove nothing, a stated duration is compared with the last packet of any stream. Transport, program and raw streams state no length: a half of one that ends with a whole packet is a valid
+shorter clip.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any, BinaryIO
+
+from hound_plugin.errors import MediaDecodeError
+from hound_plugin.media.stated_sizes import WALKS, CutShortError
+from hound_plugin.media.streams import Source, describe, opened, path_of
+
+# Formats whose header states the duration; FFmpeg estimates it of the others.
+_TIMED = {"matroska", "webm", "mov", "mp4", "avi", "asf", "flv", "mxf", "ivf", "rm", "wtv", "gxf"}
+_EVEN = {"yuv4mpegpipe", "dv"}  # the last picture ends with the file
+_TAIL = 1_000_000  # microseconds before the end from which packets are looked at
+_SLACK = 0.25  # seconds, and two frames, by which a whole file may end before the duration in its header
+
+
+class LastPacket:
+    """Where the packets of any stream end, gathered while they are read.
+
+    Raises:
+        MediaDecodeError: a packet is marked as corrupt.
+    """
+
+    def __init__(self, container: Any, source: Source) -> None:
+        self._source = source
+        self._stated = stated_duration(container)
+        self._steps = [1 / float(s.average_rate) for s in container.streams.video if s.average_rate]
+        self._size = container.size if _EVEN & set(container.format.name.split(",")) else 0
+        self._first = float("inf")
+        self._byte = 0
+        self.end = float("-inf")
+
+    def see(self, packet: Any) -> None:
+        """Take notice of a packet."""
+        if packet.is_corrupt and packet.stream.type in ("video", "audio"):
+            raise cut_short(self._source, f"a packet at {max(self.end, 0):.1f} s is incomplete or marked as damaged")
+        if not packet.size:
+            return
+        self._byte = (packet.pos or 0) + packet.size
+        time = packet.dts if packet.pts is None else packet.pts
+        if time is not None and packet.time_base:
+            start = float(time * packet.time_base)
+            self._first = min(self._first, start)
+            self.end = max(self.end, start + float((packet.duration or 0) * packet.time_base))
+
+    def check(self) -> None:
+        """Compare with what the header states.
+
+        Raises:
+            MediaDecodeError: it states more than there is.
+        """
+        if self._size and self._byte != self._size:
+            raise cut_short(self._source, "its last picture is incomplete")
+        if self._stated is None or self.end == float("-inf"):
+            return
+        reached = max(self.end, self.end - self._first)  # time stamps need not begin at 0
+        step = min(max(self._steps, default=0.0), 5.0)
+        if reached + _SLACK + 2 * step < self._stated:
+            raise cut_short(
+                self._source, f"its header says {self._stated:.1f} s, the data ends at {max(reached, 0):.1f} s"
+            )
+
+
+def stated_duration(container: Any) -> float | None:
+    """Seconds that the header of a container promises; None where it states none."""
+    if container.duration and _TIMED & set(container.format.name.split(",")):
+        return float(container.duration) / 1e6
+    return None
+
+
+def check_sizes(source: Source, container: Any) -> bool:
+    """Follow the sizes that a container states (0.1 ms for MP4, 2 ms for an hour of Matroska).
+
+    Returns:
+        Whether they prove that the file is whole; False where they prove nothing.
+
+    Raises:
+        MediaDecodeError: the file is cut short.
+    """
+    names = set(container.format.name.split(","))
+    follow = next((walk for name, walk in WALKS.items() if name in names), None)
+    if follow is None or (isinstance(source, str) and not os.path.isfile(source)):  # a pipe is read once
+        return False
+    with _bytes_of(source) as file:
+        size = file.seek(0, os.SEEK_END)
+        try:
+            return follow(file, size)
+        except (struct.error, IndexError):  # not as the format has it: nothing is proved
+            return False
+        except CutShortError as error:
+            missing = str(error)
+    stated = stated_duration(container)
+    ends = _end_of_data(source) if stated else None
+    times = f"its header says {stated:.1f} s, the data ends at {ends:.1f} s; " if stated and ends is not None else ""
+    raise cut_short(source, f"{times}{missing}")
+
+
+def check_end(source: Source) -> None:
+    """Look at the packets near the end of a file, as far as a seek leads there.
+
+    Raises:
+        MediaDecodeError: the last packet is incomplete, or comes long before the end that the header states.
+    """
+    import av
+
+    with opened(source) as (container, stream):
+        if not container.duration or not stream.time_base:  # only reading all of it tells
+            return
+        last = LastPacket(container, source)
+        late = (container.start_time or 0) + max(container.duration - _TAIL, 0)
+        with contextlib.suppress(av.error.FFmpegError):  # it cannot be sought in: read it all
+            container.seek(int(late / 1_000_000 / stream.time_base), stream=stream, backward=True)
+        for packet in container.demux():
+            last.see(packet)
+        last.check()
+
+
+def cut_short(source: Source, reason: str) -> MediaDecodeError:
+    """The error for a file of which a part is missing."""
+    return MediaDecodeError(
+        f"Cannot decode {describe(source)}: it is cut short: {reason}. Copy or download it again, or leave its record "
+        "out.",
+        path_of(source),
+    )
+
+
+def _end_of_data(source: Source) -> float | None:
+    """Where the packets that are there end, in seconds; for messages."""
+    import av
+
+    last = None
+    try:
+        with opened(source) as (container, _):
+            last = LastPacket(container, source)
+            for packet in container.demux():
+                last.see(packet)
+    except (MediaDecodeError, av.error.FFmpegError):  # the packet at the cut
+        pass
+    return max(last.end, 0.0) if last is not None and last.end > float("-inf") else None
+
+
+@contextlib.contextmanager
+def _bytes_of(source: Source) -> Iterator[BinaryIO]:
+    with open(source, "rb", buffering=0) if isinstance(source, str) else BytesIO(source) as file:
+        yield file
