@@ -2,8 +2,8 @@
 
 Containers that state the sizes of their parts (MP4/MOV, Matroska/WebM, AVI, ASF/WMV, FLV) are followed from part to
 part: one that reaches beyond the end of the file, or begins with a hole, tells a download that was cut. Where sizes
-prove nothing, a stated duration is compared with the last packet of any stream. Transport, program and raw streams state no length: a half of one that ends with a whole packet is a valid
-shorter clip.
+prove nothing, a stated duration is compared with the last packet of any stream. Transport, program and raw streams
+state no length: a half of one that ends with a whole packet is a valid shorter clip.
 """
 
 from __future__ import annotations
@@ -19,41 +19,77 @@ from hound_plugin.errors import MediaDecodeError
 from hound_plugin.media.stated_sizes import WALKS, CutShortError
 from hound_plugin.media.streams import Source, describe, opened, path_of
 
-# Formats whose header states the duration; FFmpeg estimates it of the others.
-_TIMED = {"matroska", "webm", "mov", "mp4", "avi", "asf", "flv", "mxf", "ivf", "rm", "wtv", "gxf"}
+# Formats whose header states the duration; FFmpeg estimates it of the others, and a streamed AVI states nonsense.
+_TIMED = {"matroska", "webm", "mov", "mp4", "asf", "flv", "mxf", "ivf", "rm", "wtv", "gxf"}
 _EVEN = {"yuv4mpegpipe", "dv"}  # the last picture ends with the file
+# Transport streams are joined by `cat`. FFmpeg marks one of the last packets before a join, which begins with a key
+# picture, as damaged: so many packets may stand between the two.
+_BEFORE_JOIN = 2
 _TAIL = 1_000_000  # microseconds before the end from which packets are looked at
 _SLACK = 0.25  # seconds, and two frames, by which a whole file may end before the duration in its header
 
 
 class LastPacket:
-    """Where the packets of any stream end, gathered while they are read.
-
-    Raises:
-        MediaDecodeError: a packet is marked as corrupt.
-    """
+    """Where the packets of any stream end, gathered while they are read."""
 
     def __init__(self, container: Any, source: Source) -> None:
         self._source = source
         self._stated = stated_duration(container)
         self._steps = [1 / float(s.average_rate) for s in container.streams.video if s.average_rate]
         self._size = container.size if _EVEN & set(container.format.name.split(",")) else 0
-        self._first = float("inf")
+        self._joined = "mpegts" in container.format.name
+        self._suspects: dict[int, tuple[str, int]] = {}  # stream -> what is wrong, packets left
+        self._spans: dict[int, list[Any]] = {}  # stream -> first and last time stamp, in units of the third
         self._byte = 0
-        self.end = float("-inf")
 
     def see(self, packet: Any) -> None:
-        """Take notice of a packet."""
-        if packet.is_corrupt and packet.stream.type in ("video", "audio"):
-            raise cut_short(self._source, f"a packet at {max(self.end, 0):.1f} s is incomplete or marked as damaged")
+        """Take notice of a packet.
+
+        Raises:
+            MediaDecodeError: it is marked as damaged.
+        """
+        if packet.is_corrupt or self._suspects:
+            self._weigh(packet)
         if not packet.size:
             return
-        self._byte = (packet.pos or 0) + packet.size
-        time = packet.dts if packet.pts is None else packet.pts
-        if time is not None and packet.time_base:
-            start = float(time * packet.time_base)
-            self._first = min(self._first, start)
-            self.end = max(self.end, start + float((packet.duration or 0) * packet.time_base))
+        if self._size:
+            self._byte = (packet.pos or 0) + packet.size
+        time = packet.pts
+        if time is None:
+            time = packet.dts
+        if time is None:
+            return
+        end = time + (packet.duration or 0)
+        span = self._spans.get(packet.stream_index)
+        if span is None:
+            self._spans[packet.stream_index] = [time, end, packet.time_base]
+        else:
+            span[0], span[1] = min(span[0], time), max(span[1], end)
+
+    @property
+    def end(self) -> float:
+        """Seconds from 0, or from the first packet, to the end of the last one; 0 without any."""
+        spans = [(float(first * base), float(last * base)) for first, last, base in self._spans.values()]
+        if not spans:
+            return 0.0
+        end = max(last for _, last in spans)
+        return max(end, end - min(first for first, _ in spans), 0.0)  # time stamps need not begin at 0
+
+    def _weigh(self, packet: Any) -> None:
+        """Refuse damaged packets, but those before a join of transport streams."""
+        number = packet.stream.index
+        suspect = self._suspects.pop(number, None)
+        if packet.is_corrupt and packet.stream.type in ("video", "audio"):
+            suspect = f"a packet at {self.end:.1f} s is incomplete or marked as damaged", _BEFORE_JOIN
+        elif suspect is not None and packet.size and packet.is_keyframe:
+            return
+        elif suspect is not None:
+            suspect = suspect[0], suspect[1] - 1 if packet.size else 0
+        if suspect is None:
+            return
+        if not self._joined or not suspect[1]:
+            raise cut_short(self._source, suspect[0])
+        self._suspects[number] = suspect
 
     def check(self) -> None:
         """Compare with what the header states.
@@ -63,14 +99,9 @@ class LastPacket:
         """
         if self._size and self._byte != self._size:
             raise cut_short(self._source, "its last picture is incomplete")
-        if self._stated is None or self.end == float("-inf"):
-            return
-        reached = max(self.end, self.end - self._first)  # time stamps need not begin at 0
         step = min(max(self._steps, default=0.0), 5.0)
-        if reached + _SLACK + 2 * step < self._stated:
-            raise cut_short(
-                self._source, f"its header says {self._stated:.1f} s, the data ends at {max(reached, 0):.1f} s"
-            )
+        if self._stated is not None and self._spans and self.end + _SLACK + 2 * step < self._stated:
+            raise cut_short(self._source, f"its header says {self._stated:.1f} s, the data ends at {self.end:.1f} s")
 
 
 def stated_duration(container: Any) -> float | None:
@@ -101,7 +132,7 @@ def check_sizes(source: Source, container: Any) -> bool:
             return False
         except CutShortError as error:
             missing = str(error)
-    stated = stated_duration(container)
+    stated = container.duration / 1e6 if names & {*_TIMED, "avi"} and container.duration else None
     ends = _end_of_data(source) if stated else None
     times = f"its header says {stated:.1f} s, the data ends at {ends:.1f} s; " if stated and ends is not None else ""
     raise cut_short(source, f"{times}{missing}")
@@ -148,7 +179,7 @@ def _end_of_data(source: Source) -> float | None:
                 last.see(packet)
     except (MediaDecodeError, av.error.FFmpegError):  # the packet at the cut
         pass
-    return max(last.end, 0.0) if last is not None and last.end > float("-inf") else None
+    return last.end if last is not None else None
 
 
 @contextlib.contextmanager

@@ -149,10 +149,23 @@ def _follow_tags(file: BinaryIO, size: int) -> bool:
     """FLV: the size that most writers leave in the first tag; a file ends with the length of its last tag."""
     head = _read(file, 0, 4096)
     found = head.find(b"\x00\x08filesize\x00")
-    if found >= 0:
-        (stated,) = struct.unpack(">d", head[found + 11 : found + 19].ljust(8, b"\0"))
-        _expect(int(stated) if 0 < stated < 1 << 62 else 0, size)
-        return stated > 0 and _read(file, size - 4, 4) != bytes(4)
+    (stated,) = struct.unpack(">d", head[found + 11 : found + 19]) if 0 <= found < 4000 else (0.0,)
+    _expect(int(stated) if 0 < stated < 1 << 62 else 0, size)
+    length = int.from_bytes(_read(file, size - 4, 4), "big")
+    last = _read(file, max(size - 4 - length, 0), 4)
+    if last[0] & 0x1F not in (8, 9, 18) or int.from_bytes(last[1:], "big") + 11 != length:
+        raise CutShortError("its last tag is incomplete")
+    return stated > 0
+
+
+def _follow_pages(file: BinaryIO, size: int) -> bool:
+    """Ogg: RFC 3533; the last page must be whole."""
+    tail = _read(file, max(size - 0x20000, 0), 0x20000)  # twice the largest page
+    start = tail.rfind(b"OggS\0")
+    count = tail[start + 26]
+    lengths = tail[start + 27 : start + 27 + count]
+    if start >= 0 and (len(lengths) < count or start + 27 + count + sum(lengths) > len(tail)):
+        raise CutShortError("its last page is incomplete")
     return False
 
 
@@ -234,6 +247,7 @@ WALKS: dict[str, Callable[[BinaryIO, int], bool]] = {  # by FFmpeg's names of th
     "avi": _follow_chunks,
     "asf": _follow_objects,
     "flv": _follow_tags,
+    "ogg": _follow_pages,
     "mpegts": _follow_packets,
     "gif": _follow_blocks,
     "apng": _follow_chunks_of_png,
