@@ -12,7 +12,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from fractions import Fraction
 from typing import Any
 
@@ -23,6 +23,8 @@ from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
 from hound_plugin.media.streams import NotExactError, Source, describe, opened, path_of
 
+Numbered = Generator[tuple[int, np.ndarray], None, None]
+"""Frames with their numbers, one at a time: uint8 ``[H, W, 3]``, RGB, upright."""
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
 
 
@@ -40,6 +42,7 @@ class FrameIndex:
         clean: after each of ``keys`` nothing before it is needed any more (H.264: it is an IDR picture, which it is not
             in open groups of pictures).
         seconds: when each frame is presented, counted from the first one, ascending.
+        videos: number of video streams in the file.
     """
 
     total: int
@@ -51,6 +54,7 @@ class FrameIndex:
     time_base: float
     clean: bool
     seconds: list[float]
+    videos: int = 1
 
     @property
     def duration(self) -> float:
@@ -102,36 +106,27 @@ def count_by_decoding(source: Source) -> FrameIndex:
     return dataclasses.replace(index, pts=None)
 
 
-def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> np.ndarray:
-    """Decode the named frames.
+def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+    """Decode the named frames, one at a time.
 
     Args:
         source: path or bytes.
         index: numbering of this source.
-        indices: ascending, each in ``0 .. index.total - 1``.
+        indices: each in ``0 .. index.total - 1``.
 
-    Returns:
-        uint8 ``[len(indices), H, W, 3]``, RGB, upright.
+    Yields:
+        Each number once, ascending, with its frame: uint8 ``[H, W, 3]``, RGB, upright.
 
     Raises:
         NotExactError: the packet headers of this file are not to be trusted; use :func:`count_by_decoding`.
-        MediaDecodeError: not readable.
+        MediaDecodeError: not readable, or damaged.
     """
     wanted = sorted(set(indices))
     with opened(source) as (container, stream):
         if index.pts is None:
-            found = _play(container, stream, set(wanted), source)
+            yield from _play(container, stream, wanted, source)
         else:
-            by_time = _seek(container, stream, index, [index.pts[i] for i in wanted])
-            found = {i: by_time[index.pts[i]] for i in wanted}
-        if len(found) < len(wanted):
-            raise MediaDecodeError(f"Cannot decode {describe(source)}: it ended while it was read.")
-        if len({frame.shape for frame in found.values()}) > 1:
-            raise MediaDecodeError(
-                f"Cannot decode {describe(source)}: its pictures change size on the way. Encode it again.",
-                path_of(source),
-            )
-        return np.stack([found[i] for i in indices])
+            yield from _seek(container, stream, index, wanted)
 
 
 def probe_container(source: Source) -> VideoInfo:
@@ -205,7 +200,8 @@ def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: So
     context = stream.codec_context
     rate = rate if rate > 0 else 1.0
     seconds = _seconds(pts, stream.time_base, rate)
-    return FrameIndex(len(pts), rate, pts, keys, context.name, context.pix_fmt or "", base, clean, seconds)
+    videos = len(stream.container.streams.video)
+    return FrameIndex(len(pts), rate, pts, keys, context.name, context.pix_fmt or "", base, clean, seconds, videos)
 
 
 def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:
@@ -237,35 +233,33 @@ def _frames(container: Any, stream: Any, source: Source, last: LastPacket) -> It
             yield frame
 
 
-def _play(container: Any, stream: Any, wanted: set[int], source: Source) -> dict[int, np.ndarray]:
-    found = {}
-    last = max(wanted)
+def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Numbered:
+    missing = set(wanted)
     for number, frame in enumerate(_frames(container, stream, source, LastPacket(container, source))):
-        if number in wanted:
-            found[number] = _pixels(frame)
-        if number == last:
-            break
-    return found
+        if number in missing:
+            yield number, _pixels(frame)
+            missing.discard(number)
+        if not missing:
+            return
 
 
-def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> dict[int, np.ndarray]:
+def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> Numbered:
     """Frames by time stamp: one seek per stretch between key pictures that holds a wanted frame."""
-    found: dict[int, np.ndarray] = {}
-    known = set(index.pts or ())
+    stamps = index.pts or []
+    known = set(stamps)
     position = 0
     while position < len(wanted):
-        after = bisect.bisect_right(index.keys, wanted[position])
+        after = bisect.bisect_right(index.keys, stamps[wanted[position]])
         until = index.keys[after] if after < len(index.keys) else None
-        stretch = {time for time in wanted[position:] if until is None or time < until}
+        stretch = {stamps[i]: i for i in wanted[position:] if until is None or stamps[i] < until}
         container.seek(index.keys[after - 1], stream=stream, backward=True)
-        _decode_stretch(container, stream, set(stretch), known, found)
         position += len(stretch)
-    return found
+        yield from _decode_stretch(container, stream, stretch, known)
 
 
 def _decode_stretch(
-    container: Any, stream: Any, missing: set[int], known: set[int], found: dict[int, np.ndarray]
-) -> None:
+    container: Any, stream: Any, missing: dict[int, int], known: set[int]
+) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
         # Pictures on which no other depends need not be decoded unless they are wanted (a third of the time saved).
@@ -275,8 +269,7 @@ def _decode_stretch(
             if frame.pts not in known or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
-                found[frame.pts] = _pixels(frame)
-                missing.discard(frame.pts)
+                yield missing.pop(frame.pts), _pixels(frame)
         if not missing:
             return
     raise NotExactError

@@ -6,7 +6,6 @@ everything that only counts never opens a file.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -15,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file
 
-from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFoundError, SettingsError
+from hound_plugin.errors import CheckpointError, MediaDecodeError, SettingsError
 from hound_plugin.media.cache import FrameCache
-from hound_plugin.media.clip import check_size
 from hound_plugin.media.decode import read_clip
+from hound_plugin.media.pictures import open_picture
 from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
@@ -177,8 +176,9 @@ class LlavaHoundProcessor(ProcessorMixin):
             sampling=self.frame_sampling,
             decoder=self.decoder,
             timeout=self.decode_timeout,
+            transform=self.image_processor.frame,
         )
-        pixels = self.image_processor.frames(clip.frames)
+        pixels = torch.from_numpy(clip.frames)
         if cache is not None and key is not None:
             cache.put(key, pixels.numpy())
         return pixels
@@ -297,42 +297,15 @@ def open_image(image: Any) -> Image.Image:
     """Open an image given as path, PIL image, uint8 array ``[H, W, 3]``, bytes, stream or ``{"path", "bytes"}``.
 
     Raises:
-        MediaNotFoundError: the path does not exist.
-        MediaDecodeError: it is no image, or damaged.
+        MediaError: as :func:`hound_plugin.media.pictures.open_picture`.
     """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, np.ndarray):
-        try:
-            return Image.fromarray(image).convert("RGB")
-        except (TypeError, ValueError) as error:
-            raise MediaDecodeError(
-                f"Expected an image [H, W, 3] of uint8, RGB; got {list(image.shape)} of {image.dtype}."
-            ) from error
-    name = image if isinstance(image, str | os.PathLike) else None
     if isinstance(image, dict):
         content = image.get("bytes")
         return open_image(content if content is not None else image.get("path"))
-    source = io.BytesIO(image) if isinstance(image, bytes | bytearray) else image
-    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+    known = isinstance(image, str | os.PathLike | bytes | bytearray | Image.Image | np.ndarray)
+    if not known and not hasattr(image, "read"):
         raise MediaDecodeError(f"Expected an image (path, PIL image, array, bytes or stream), got {type(image)}.")
-    try:
-        with Image.open(source) as opened:
-            if opened.format == "EPS":  # PIL would run Ghostscript on it
-                raise ValueError("PostScript is a program, no image")
-            check_size(opened.width, opened.height, str(name or "the given bytes"), None if name is None else str(name))
-            return opened.convert("RGB")
-    except MediaDecodeError:
-        raise
-    except FileNotFoundError as error:
-        raise MediaNotFoundError(
-            f"Expected an image at {name}, but there is none. Check the path and `media_dir`.", str(name)
-        ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaDecodeError(
-            f"Expected an image in {name or 'the given bytes'}, but it cannot be decoded ({error}). Replace the file.",
-            None if name is None else str(name),
-        ) from error
+    return open_picture(image)
 
 
 def _as_list(items: Any) -> list[Any]:

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import av
-import numpy as np
 
-from .clips import encode_streamed, hide_pictures, picture, remux, tag_rotation
+from .clips import picture
 
 WIDTH, HEIGHT, RATE, FRAMES = 64, 48, 10, 24
 
