@@ -190,9 +190,7 @@ def _is_clean(context: Any, packet: Any) -> bool:
 
 def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: Source) -> FrameIndex:
     if not pts:
-        raise EmptyMediaError(
-            f"There is not one decodable frame in {describe(source)}.", path_of(source)
-        )
+        raise EmptyMediaError(f"There is not one decodable frame in {describe(source)}.", path_of(source))
     base = float(stream.time_base)
     rate = float(stream.average_rate) if stream.average_rate else 0.0
     if rate <= 0 and len(pts) > 1 and pts[0] is not None and pts[-1] is not None and pts[-1] > pts[0]:
@@ -257,9 +255,7 @@ def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> 
         yield from _decode_stretch(container, stream, stretch, known)
 
 
-def _decode_stretch(
-    container: Any, stream: Any, missing: dict[int, int], known: set[int]
-) -> Numbered:
+def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], known: set[int]) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
         # Pictures on which no other depends need not be decoded unless they are wanted (a third of the time saved).

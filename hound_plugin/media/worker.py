@@ -138,9 +138,7 @@ def _current() -> _Child:
     return _child
 
 
-def read_in_child(
-    video: Any, num_frames: int, sampling: str, decoder: str, timeout: float, frames: Frames
-) -> Clip:
+def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, timeout: float, frames: Frames) -> Clip:
     """Read a clip in the child process. Threads of one process take turns; the wait does not count.
 
     Args:

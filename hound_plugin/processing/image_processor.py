@@ -44,7 +44,8 @@ class LlavaHoundImageProcessor(BaseImageProcessor):
 
     def frame(self, frame: np.ndarray) -> np.ndarray:
         """One frame, uint8 ``[H, W, 3]``, to float32 ``[3, size, size]``: the same numbers as :meth:`frames`."""
-        return self.frames(frame[None])[0].numpy()
+        writable = frame if frame.flags.writeable else frame.copy()  # torch takes no other
+        return self.frames(writable[None])[0].numpy()
 
     def preprocess(self, images: Any, pad: bool = False, **kwargs: Any) -> BatchFeature:
         """Images to ``pixel_values_images`` ``[N, 3, size, size]``."""

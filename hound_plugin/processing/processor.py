@@ -161,27 +161,31 @@ class LlavaHoundProcessor(ProcessorMixin):
         return pixels.size, tuple(pixels.image_mean), tuple(pixels.image_std)
 
     def _read_video(self, video: Any) -> torch.Tensor:
-        cache = FrameCache(self.frame_cache) if self.frame_cache else None
-        size, mean, std = self.image_processor.size, self.image_processor.image_mean, self.image_processor.image_std
-        key = None
-        if cache is not None:
-            parameters = {"frames": self.num_frames, "sampling": self.frame_sampling, "decoder": self.decoder}
-            key = cache.key_for(video, **parameters, size=size, mean=list(mean), std=list(std))
-            kept = cache.get(key) if key is not None else None
-            if kept is not None:
-                return torch.from_numpy(kept)
-        clip = read_clip(
+        if not self.frame_cache:
+            return torch.from_numpy(self._decode_video(video))
+        cache = FrameCache(self.frame_cache)
+        size, mean, std = self._pixel_settings()
+        parameters = {"frames": self.num_frames, "sampling": self.frame_sampling, "decoder": self.decoder}
+        parameters |= {"size": size, "mean": list(mean), "std": list(std)}
+        key = cache.key_for(video, **parameters)
+        if key is None:
+            return torch.from_numpy(self._decode_video(video))
+        shape = (self.num_frames, 3, size, size)
+
+        def is_current() -> bool:
+            return cache.key_for(video, **parameters) == key
+
+        return torch.from_numpy(cache.get_or_compute(key, shape, lambda: self._decode_video(video), is_current))
+
+    def _decode_video(self, video: Any) -> np.ndarray:
+        return read_clip(
             video,
             num_frames=self.num_frames,
             sampling=self.frame_sampling,
             decoder=self.decoder,
             timeout=self.decode_timeout,
             transform=self.image_processor.frame,
-        )
-        pixels = torch.from_numpy(clip.frames)
-        if cache is not None and key is not None:
-            cache.put(key, pixels.numpy())
-        return pixels
+        ).frames
 
     def read_image(self, image: Any) -> torch.Tensor:
         """Open and normalise one image (path, PIL image, array, bytes, stream, or ``{"path", "bytes"}``).
