@@ -25,6 +25,7 @@ from hound_plugin.media.streams import NotExactError, Source, describe, opened, 
 
 Numbered = Generator[tuple[int, np.ndarray], None, None]
 """Frames with their numbers, one at a time: uint8 ``[H, W, 3]``, RGB, upright."""
+_NOT_CODED = 16  # bytes; a packet of MPEG-4 part 2 that is smaller may stand for a picture that is not shown
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
 
 
@@ -159,7 +160,8 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], l
         last.see(packet)
         if not packet.size or packet.stream.index != stream.index:
             continue
-        if packet.pts is None or (not keys and not packet.is_keyframe):
+        empty = packet.size < _NOT_CODED and stream.codec_context.name == "mpeg4"
+        if packet.pts is None or (not keys and not packet.is_keyframe) or empty:
             return None
         if packet.is_keyframe:
             keys.append(packet.pts)
