@@ -16,7 +16,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from hound_plugin.errors import MediaDecodeError
-from hound_plugin.media.stated_sizes import WALKS, CutShortError
+from hound_plugin.media.stated_sizes import WALKS, CutShortError, is_joined
 from hound_plugin.media.streams import Source, describe, opened, path_of
 
 # Formats whose header states the duration; FFmpeg estimates it of the others, and a streamed AVI states nonsense.
@@ -37,7 +37,7 @@ class LastPacket:
         self._stated = stated_duration(container)
         self._steps = [1 / float(s.average_rate) for s in container.streams.video if s.average_rate]
         self._size = container.size if _EVEN & set(container.format.name.split(",")) else 0
-        self._joined = "mpegts" in container.format.name
+        self._may_be_joined = "mpegts" in container.format.name
         self._suspects: dict[int, tuple[str, int]] = {}  # stream -> what is wrong, packets left
         self._spans: dict[int, list[Any]] = {}  # stream -> first and last time stamp, in units of the third
         self._byte = 0
@@ -81,15 +81,19 @@ class LastPacket:
         suspect = self._suspects.pop(number, None)
         if packet.is_corrupt and packet.stream.type in ("video", "audio"):
             suspect = f"a packet at {self.end:.1f} s is incomplete or marked as damaged", _BEFORE_JOIN
-        elif suspect is not None and packet.size and packet.is_keyframe:
+        elif suspect is not None and packet.size and packet.is_keyframe and self._is_joined():
             return
         elif suspect is not None:
             suspect = suspect[0], suspect[1] - 1 if packet.size else 0
         if suspect is None:
             return
-        if not self._joined or not suspect[1]:
+        if not self._may_be_joined or not suspect[1]:
             raise cut_short(self._source, suspect[0])
         self._suspects[number] = suspect
+
+    def _is_joined(self) -> bool:
+        with _bytes_of(self._source) as file:
+            return is_joined(file, file.seek(0, os.SEEK_END))
 
     def check(self) -> None:
         """Compare with what the header states.

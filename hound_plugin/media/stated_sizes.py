@@ -10,11 +10,14 @@ import struct
 from collections.abc import Callable
 from typing import BinaryIO
 
+import numpy as np
+
 _TOP_BOXES = {
     b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"udta", b"meta", b"uuid",
     b"sidx", b"ssix", b"prft", b"emsg", b"mfra", b"pdin", b"junk",
 }  # fmt: skip
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_MXF_KEY = b"\x06\x0e\x2b\x34"
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
@@ -51,8 +54,9 @@ def _follow_boxes(file: BinaryIO, size: int) -> bool:
         if kind == b"sidx":
             _expect(position + length + _referenced(_read(file, position + head, length - head)), size)
         position, previous = position + length, kind
-    if previous == b"moof":
-        raise CutShortError("the data of its last fragment are not there")
+    started = 0 < size - position < 8 and _read(file, position, 8).strip(b"\0")  # a box without its length
+    if previous == b"moof" or (b"moof" in kinds and started):
+        raise CutShortError("its last fragment is incomplete")
     return {b"moov", b"mdat"} <= kinds and b"moof" not in kinds  # of fragments, one may be missing
 
 
@@ -170,14 +174,34 @@ def _follow_pages(file: BinaryIO, size: int) -> bool:
 
 
 def _follow_packets(file: BinaryIO, size: int) -> bool:
-    """MPEG-TS: packets of one length (with a time code or check bytes 192 or 204); each begins with 0x47."""
+    """MPEG-TS ends with a whole packet."""
+    _, length = _transport(file, size)
+    if length and size % length:
+        raise CutShortError(f"its last packet has {size % length} of {length} bytes")
+    return False
+
+
+def _transport(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Where packets of MPEG-TS begin with 0x47, and their length: with a time code before, or check bytes behind them.
+
+    The length is 0 for what is no such stream.
+    """
     head = _read(file, 0, 1024)
     for start, length in ((0, 188), (4, 192), (0, 204)):
         if all(head[at] == 0x47 for at in range(start, min(len(head), size), length)):
-            if size % length:
-                raise CutShortError(f"its last packet has {size % length} of {length} bytes")
-            return False
-    return False
+            return start, length
+    return 0, 0
+
+
+def is_joined(file: BinaryIO, size: int) -> bool:
+    """Whether the counter of a transport stream's tables (PID 0) jumps: a second stream was put behind the first."""
+    start, length = _transport(file, size)
+    if not length:
+        return False
+    packets = np.frombuffer(_read(file, 0, size // length * length), np.uint8).reshape(-1, length)[:, start : start + 4]
+    tables = packets[(packets[:, 1] & 0x1F == 0) & (packets[:, 2] == 0)]
+    counters = tables[:, 3].astype(int) & 15
+    return bool(((counters[1:] - counters[:-1]) % 16 != 1).any())
 
 
 def _follow_blocks(file: BinaryIO, size: int) -> bool:
@@ -224,12 +248,28 @@ def _follow_pictures(file: BinaryIO, size: int) -> bool:
 def _follow_partitions(file: BinaryIO, size: int) -> bool:
     """MXF: SMPTE ST 377-1; the first partition says where the last one begins, unless it was never closed."""
     head = _read(file, 0, 64)
-    if not head.startswith(b"\x06\x0e\x2b\x34"):
-        return False
-    start = 17 + (head[16] & 0x7F if head[16] & 0x80 else 0)
+    start, _ = _value_of(head)
     footer = int.from_bytes(head[start + 24 : start + 32], "big")
-    _expect(footer + 17 if footer else 0, size)
-    return footer > 0 and _read(file, footer, 4) == head[:4]
+    if not head.startswith(_MXF_KEY) or not footer:
+        return False
+    position = footer
+    while position < size:  # it, its index, and the list of all partitions
+        head = _read(file, position, 32)
+        if not head.startswith(_MXF_KEY):
+            return position > footer
+        start, length = _value_of(head)
+        position += start + length
+        _expect(position, size)
+    _expect(position + 17 if position == footer else position, size)
+    return True
+
+
+def _value_of(head: bytes) -> tuple[int, int]:
+    """Where the value behind a key of MXF begins, and its length."""
+    if not head[16] & 0x80:
+        return 17, head[16]
+    start = 17 + (head[16] & 0x7F)
+    return start, int.from_bytes(head[17:start], "big")
 
 
 def _follow_flash(file: BinaryIO, size: int) -> bool:
