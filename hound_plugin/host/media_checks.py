@@ -162,10 +162,12 @@ def _add_media(media: dict[str, str], dataset: Any) -> None:
 
 
 def _problems(names: list[str], media: dict[str, str]) -> Iterable[tuple[str, MediaError | None]]:
+    decoder = settings().decoder
+
     def look(path: str) -> tuple[str, MediaError | None]:
         try:
             if media[path] == "video":
-                probe(path)
+                probe(path, decoder)
             else:
                 open_image(path)
         except MediaError as error:

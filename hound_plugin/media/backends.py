@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Protocol
 
@@ -18,13 +19,14 @@ import numpy as np
 
 from hound_plugin.errors import EnvironmentMismatchError, MediaDecodeError, SettingsError
 from hound_plugin.media.clip import Frames
-from hound_plugin.media.container import FrameIndex, Numbered, read_frames
+from hound_plugin.media.container import FrameIndex, Numbered, index_by_headers, read_frames
 from hound_plugin.media.streams import NotExactError, Source, describe, path_of
 
 DECODERS = ("auto", "decord", "torchcodec", "pyav")
 # What decord 0.6.0 (FFmpeg 4) was measured to decode to the same bytes as PyAV, 8 bits only.
 _DECORD_CODECS = {"h264", "vp8", "vp9", "mjpeg"}
 _DECORD_FORMATS = {"yuv420p", "yuvj420p", "yuv444p"}
+_UNNUMBERED = "only decoding all of it numbers its frames (no MP4, MOV, Matroska or WebM, or cut without encoding)"
 _TOLERANCE = 1e-3  # seconds; Matroska keeps time stamps in ms
 
 
@@ -32,6 +34,14 @@ class Decoder(Protocol):
     """Reads frames by number."""
 
     name: str
+
+    def check(self, index: FrameIndex) -> None:
+        """Refuse the kinds of files of which this backend was measured to give other frames than the reference.
+
+        Raises:
+            NotExactError: why.
+        """
+        ...
 
     def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
         """Decode ``indices`` one at a time: each number once, with its frame, uint8 ``[H, W, 3]``, RGB, upright.
@@ -48,6 +58,9 @@ class PyAVDecoder:
 
     name = "pyav"
 
+    def check(self, index: FrameIndex) -> None:
+        """See :class:`Decoder`: it is exact."""
+
     def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
         """See :class:`Decoder`."""
         return read_frames(source, index, indices)
@@ -58,7 +71,7 @@ class DecordDecoder:
 
     name = "decord"
 
-    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+    def check(self, index: FrameIndex) -> None:
         """See :class:`Decoder`."""
         _check_numbering(index)
         if index.codec not in _DECORD_CODECS:
@@ -66,6 +79,10 @@ class DecordDecoder:
         if index.pixel_format not in _DECORD_FORMATS:
             formats = ", ".join(sorted(_DECORD_FORMATS))
             raise NotExactError(f"it decodes the pixel formats {formats} exactly, and not {index.pixel_format}")
+
+    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+        """See :class:`Decoder`."""
+        self.check(index)
         import decord
 
         stamps = []
@@ -86,9 +103,13 @@ class TorchcodecDecoder:
 
     name = "torchcodec"
 
-    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+    def check(self, index: FrameIndex) -> None:
         """See :class:`Decoder`."""
         _check_numbering(index)
+
+    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+        """See :class:`Decoder`."""
+        self.check(index)
         try:
             from torchcodec.decoders import VideoDecoder
         except (ImportError, RuntimeError, OSError) as error:  # it raises RuntimeError where FFmpeg is missing
@@ -141,10 +162,30 @@ def decode(decoder: Decoder, source: Source, index: FrameIndex, indices: list[in
         NotExactError: the numbering itself was wrong; number by ``container.count_by_decoding`` and sample again.
     """
     frames.start(indices)
+    with _refusals(decoder, source), contextlib.closing(decoder.read(source, index, indices)) as numbered:
+        for number, frame in numbered:
+            frames.put(number, frame)
+
+
+def check(decoder: Decoder, source: Source) -> None:
+    """Look at the headers of packets (7 to 14 ms) for a kind of file that ``decoder`` does not decode exactly.
+
+    Raises:
+        MediaDecodeError: it is one, or cannot be read.
+    """
+    if isinstance(decoder, PyAVDecoder):
+        return
+    index = index_by_headers(source)
+    with _refusals(decoder, source):
+        if index is None:
+            raise NotExactError(_UNNUMBERED)
+        decoder.check(index)
+
+
+@contextlib.contextmanager
+def _refusals(decoder: Decoder, source: Source) -> Iterator[None]:
     try:
-        with contextlib.closing(decoder.read(source, index, indices)) as numbered:
-            for number, frame in numbered:
-                frames.put(number, frame)
+        yield
     except NotExactError as error:
         if isinstance(decoder, PyAVDecoder):
             raise
@@ -159,9 +200,7 @@ def decode(decoder: Decoder, source: Source, index: FrameIndex, indices: list[in
 def _check_numbering(index: FrameIndex) -> None:
     """Refuse the kinds of files of which other decoders were measured to give wrong frames."""
     if index.pts is None:
-        raise NotExactError(
-            "only decoding all of it numbers its frames (no MP4, MOV, Matroska or WebM, or cut without encoding)"
-        )
+        raise NotExactError(_UNNUMBERED)
     if index.videos > 1:
         raise NotExactError("it has several video streams, of which another one may be taken")
     if not index.clean:

@@ -18,7 +18,7 @@ import numpy as np
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaNotFoundError, SettingsError
 from hound_plugin.media import container
 from hound_plugin.media import frames as still
-from hound_plugin.media.backends import DECODERS, Decoder, choose, decode
+from hound_plugin.media.backends import DECODERS, Decoder, check, choose, decode
 from hound_plugin.media.clip import Clip, Frames, Transform, VideoInfo
 from hound_plugin.media.container import FrameIndex
 from hound_plugin.media.sampling import FrameSampling, check_sampling, sample_indices
@@ -122,7 +122,7 @@ def _described(video: Any) -> str:
     return f"<list of {len(video)} frames>" if isinstance(video, list) else f"<array {np.shape(video)}>"
 
 
-def probe(video: Any) -> VideoInfo:
+def probe(video: Any, decoder: str = "auto") -> VideoInfo:
     """Look at a clip without decoding it, to find bad media before training starts.
 
     It costs 0.3 ms (small pictures) to 13 ms (720p) for a file and 0.1 ms for a folder of 25
@@ -131,6 +131,7 @@ def probe(video: Any) -> VideoInfo:
 
     Args:
         video: as in :func:`read_clip`. A binary stream is read and put back where it stood if it can seek.
+        decoder: as in :func:`read_clip`; for others than ``auto`` and ``pyav``, packet headers are looked at too.
 
     Raises:
         MediaError: as :func:`read_clip`, as far as the header tells.
@@ -140,8 +141,9 @@ def probe(video: Any) -> VideoInfo:
     if position is not None:
         video.seek(position)
     if isinstance(known, str):
-        return _probe_path(known)
+        return _probe_path(known, choose(decoder))
     if isinstance(known, bytes):
+        check(choose(decoder), known)
         return container.probe_container(known)
     return still.probe_frames(known)
 
@@ -209,11 +211,12 @@ def _kind(path: str, special_files: bool = False) -> str:
     return "file"
 
 
-def _probe_path(video: str) -> VideoInfo:
+def _probe_path(video: str, decoder: Decoder) -> VideoInfo:
     kind, path, *part = _place(video)
     if kind == "folder":
         return still.probe_folder(path)
     info = container.probe_container(path)
+    check(decoder, path)
     index = container.index_by_headers(path) if path != video else None
     if index is not None:
         _frames_within(index, path, *part)

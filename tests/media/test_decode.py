@@ -79,6 +79,11 @@ def test_decord_is_used_where_it_is_exact_and_refused_elsewhere(clips) -> None:
             with pytest.raises(MediaDecodeError, match=rf"`decoder: decord` .*{name}.*Set `decoder: auto`") as caught:
                 read_clip(clips[name], decoder="decord", timeout=timeout)
             assert caught.value.path == str(clips[name])
+    for name in DECORD:
+        probe(clips[name], "decord")
+    for name in {*REFUSED} - {"cut"}:  # of which only decord itself tells
+        with pytest.raises(MediaDecodeError, match=rf"`decoder: decord` .*{name}.*Set `decoder: auto`"):
+            probe(clips[name], "decord")
     worker._stop()
 
 
