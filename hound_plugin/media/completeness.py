@@ -9,6 +9,7 @@ state no length: a half of one that ends with a whole packet is a valid shorter 
 from __future__ import annotations
 
 import contextlib
+import functools
 import os
 import struct
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from hound_plugin.errors import MediaDecodeError
 from hound_plugin.media.stated_sizes import WALKS, CutShortError, is_joined
 from hound_plugin.media.streams import Source, describe, opened, path_of
 
-# Formats whose header states the duration; FFmpeg estimates it of the others, and a streamed AVI states nonsense.
-_TIMED = {"matroska", "webm", "mov", "mp4", "asf", "flv", "mxf", "ivf", "rm", "wtv", "gxf"}
+# Formats whose header states the duration. FFmpeg estimates it of the others; AVI and RealMedia that were written to a
+# pipe have a number there that means nothing, and IVF one of years.
+_TIMED = {"matroska", "webm", "mov", "mp4", "asf", "flv", "mxf", "ivf", "wtv", "gxf"}
+_YEAR = 3e7  # seconds
 _EVEN = {"yuv4mpegpipe", "dv"}  # the last picture ends with the file
 # Transport streams are joined by `cat`. FFmpeg marks one of the last packets before a join, which begins with a key
 # picture, as damaged: so many packets may stand between the two.
@@ -81,7 +84,7 @@ class LastPacket:
         suspect = self._suspects.pop(number, None)
         if packet.is_corrupt and packet.stream.type in ("video", "audio"):
             suspect = f"a packet at {self.end:.1f} s is incomplete or marked as damaged", _BEFORE_JOIN
-        elif suspect is not None and packet.size and packet.is_keyframe and self._is_joined():
+        elif suspect is not None and packet.size and packet.is_keyframe and self._is_joined:
             return
         elif suspect is not None:
             suspect = suspect[0], suspect[1] - 1 if packet.size else 0
@@ -91,6 +94,7 @@ class LastPacket:
             raise cut_short(self._source, suspect[0])
         self._suspects[number] = suspect
 
+    @functools.cached_property
     def _is_joined(self) -> bool:
         with _bytes_of(self._source) as file:
             return is_joined(file, file.seek(0, os.SEEK_END))
@@ -110,9 +114,8 @@ class LastPacket:
 
 def stated_duration(container: Any) -> float | None:
     """Seconds that the header of a container promises; None where it states none."""
-    if container.duration and _TIMED & set(container.format.name.split(",")):
-        return float(container.duration) / 1e6
-    return None
+    seconds = float(container.duration or 0) / 1e6
+    return seconds if 0 < seconds < _YEAR and _TIMED & set(container.format.name.split(",")) else None
 
 
 def check_sizes(source: Source, container: Any) -> bool:

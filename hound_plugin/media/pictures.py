@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import stat
@@ -116,8 +117,7 @@ def _check(image: Image.Image, name: str, path: str | None) -> None:
 
 def _as_rgb(image: Image.Image, name: str, path: str | None) -> Image.Image:
     _check(image, name, path)
-    # `info` and not `getexif()`: PIL parses the latter out of XMP and every tile of a TIFF
-    if not _turned and image.info.get("exif") and image.getexif().get(_ORIENTATION, 1) != 1:
+    if not _turned and _is_turned(image):
         _turned.append(name)
         logger.warning(
             "%s has an EXIF orientation. Orientations of pictures are ignored, as in the original: they are taken as "
@@ -125,6 +125,14 @@ def _as_rgb(image: Image.Image, name: str, path: str | None) -> Image.Image:
             name,
         )
     return image.convert("RGB")
+
+
+def _is_turned(image: Image.Image) -> bool:
+    if not image.info.get("exif"):  # and not `getexif` at once: it also reads XMP
+        return False
+    with contextlib.suppress(Exception):  # what is wrong in it does not matter to the pixels
+        return image.getexif().get(_ORIENTATION, 1) != 1
+    return False
 
 
 def _damaged(picture: Any, name: str, path: str | None, error: Exception) -> MediaDecodeError:

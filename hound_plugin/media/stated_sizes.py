@@ -105,12 +105,13 @@ def _follow_chunks(file: BinaryIO, size: int) -> bool:
         name, length, kind = struct.unpack("<4sI4s", _read(file, position, 12))
         if name != b"RIFF" or kind not in (b"AVI ", b"AVIX") or length in (0, 0xFFFFFFFF):
             return position > 0
-        _expect(position + 8 + length, size)
-        inner, position = position + 12, position + 8 + length + length % 2
+        _expect(position + length, size)  # some writers count the 8 bytes of name and length in
+        inner, position, indexed = position + 12, position + 8 + length + length % 2, False
         while inner + 8 <= position:
             name, length = struct.unpack("<4sI", _read(file, inner, 8))
-            if not name.strip(b"\0"):
+            if not name.strip(b"\0") and not indexed:
                 raise CutShortError(f"there is a hole at byte {inner:,} of {size:,}")
+            indexed = indexed or name == b"idx1"  # padding may follow
             if name == b"LIST" and _read(file, inner + 8, 4) == b"hdrl":
                 _expect(_indexed(_read(file, inner, 8 + length)), size)
             inner += 8 + length + length % 2
@@ -275,7 +276,7 @@ def _value_of(head: bytes) -> tuple[int, int]:
 def _follow_flash(file: BinaryIO, size: int) -> bool:
     """SWF: its length stands behind the version; of compressed files, it is that of the content."""
     name, length = struct.unpack("<3sxI", _read(file, 0, 8))
-    if name != b"FWS":
+    if name != b"FWS" or length == 100 << 20:  # what FFmpeg writes to a pipe
         return False
     _expect(length, size)
     return True

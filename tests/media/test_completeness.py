@@ -149,9 +149,14 @@ def test_a_last_picture_that_stays_for_long(kind: str, tmp_path: Path) -> None:
     assert read_clip(path).total_frames == 6
 
 
-@pytest.mark.parametrize("kind", ["matroska", "webm", "avi", "flv", "mpegts", "asf", "nut"])
+PIPED = ["matroska", "webm", "avi", "flv", "mpegts", "asf", "nut", "ivf", "mxf", "swf", "rm", "ogg", "mpeg"]
+
+
+@pytest.mark.parametrize("kind", PIPED)
 def test_a_file_that_was_written_to_a_pipe_states_nothing(kind: str, tmp_path: Path) -> None:
-    codec = {"webm": "libvpx", "avi": "mpeg4", "flv": "flv", "asf": "wmv1"}.get(kind, "libx264")
+    codecs = {"webm": "libvpx", "ivf": "libvpx", "ogg": "libvpx", "avi": "mpeg4", "flv": "flv", "swf": "flv"}
+    codecs |= {"asf": "wmv1", "rm": "rv20", "mxf": "mpeg2video", "mpeg": "mpeg2video"}
+    codec = codecs.get(kind, "libx264")
     path = tmp_path / "clip.bin"
     encode_streamed(path, kind, codec=codec, frames=FRAMES, width=WIDTH, height=HEIGHT)
     probe(path)

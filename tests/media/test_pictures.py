@@ -148,6 +148,14 @@ def test_orientations_are_ignored_with_one_note(
     assert f"0.{kind.lower()}" in caplog.text
 
 
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_an_exif_that_is_damaged_does_no_harm(tmp_path: Path) -> None:
+    Image.fromarray(GOOD).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.info["exif"]
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), GOOD)
+
+
 _PEAK = """
 import resource, sys
 from hound_plugin.media.decode import read_clip
