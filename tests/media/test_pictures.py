@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import subprocess
-import sys
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -156,32 +156,30 @@ def test_an_exif_that_is_damaged_does_no_harm(tmp_path: Path) -> None:
     assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), GOOD)
 
 
-_PEAK = """
-import resource, sys
-from hound_plugin.media.decode import read_clip
-from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
-frame = LlavaHoundImageProcessor().frame
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-for path in sys.argv[1:]:
-    read_clip(path, num_frames=1, transform=frame)
-before = peak()
-for path in sys.argv[1:]:
-    for timeout in (None, 60):
-        assert read_clip(path, num_frames=8, transform=frame, timeout=timeout).frames.shape == (8, 3, 224, 224)
-print(peak() - before)
-"""
-
-
-def test_one_frame_in_full_size_at_a_time(tmp_path: Path) -> None:
-    """Eight frames take 66 MB; one of them, and what is made of it, has been held before the count begins."""
-    clip, folder = tmp_path / "large.avi", tmp_path / "frames"
-    write(clip, codec="mjpeg", pixels="yuvj420p", frames=8, size=(2560, 1088))
-    folder.mkdir()
-    for number in range(8):
-        Image.new("RGB", (2560, 1088), (number, 0, 0)).save(folder / f"{number}.bmp")
-    command = [sys.executable, "-c", _PEAK, str(clip), str(folder)]
-    result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert int(result.stdout) < 30_000, "KiB"
+@pytest.mark.parametrize("timeout", [None, 60])
+@pytest.mark.parametrize("kind", ["file", "folder", "array"])
+def test_one_frame_in_full_size_at_a_time(kind: str, timeout: float | None, tmp_path: Path) -> None:
+    """Eight frames take 66 MB."""
+    video: Any = tmp_path / "large.avi"
+    if kind == "file":
+        write(video, codec="mjpeg", pixels="yuvj420p", frames=8, size=(2560, 1088))
+    elif kind == "folder":
+        video = tmp_path
+        for number in range(8):
+            Image.new("RGB", (2560, 1088), (number, 0, 0)).save(video / f"{number}.bmp")
+    else:
+        video = np.zeros((8, 1088, 2560, 3), np.uint8)
+    pixels = LlavaHoundImageProcessor(size=32)
+    read_clip(video, num_frames=1, transform=pixels.frame, timeout=timeout)
+    tracemalloc.start()
+    try:
+        clip = read_clip(video, num_frames=8, transform=pixels.frame, timeout=timeout)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        worker._stop()
+    assert clip.frames.shape == (8, 3, 32, 32)
+    assert peak < 30_000_000
 
 
 def test_what_is_made_of_a_frame_is_what_is_made_of_all(tmp_path: Path) -> None:
