@@ -56,7 +56,7 @@ def _part(path: str, is_video: bool, item: str | list[str]) -> Problem | None:
         if bare != path and os.path.isdir(bare):
             raise refuse_part(path, "a folder of frames")
     except MediaError as error:
-        return Problem("part of a clip", "start", str(error)[:300])
+        return Problem("part of a clip", "start", str(error))
     return None
 
 
@@ -72,7 +72,7 @@ def _open(paths: tuple[str, ...], is_video: bool, is_single: bool) -> Problem | 
     except MediaNotFoundError as error:
         return Problem(MISSING, _field(is_video), error.path or paths[0])
     except MediaError as error:
-        return Problem("media damaged", _field(is_video), str(error)[:300])
+        return Problem("media damaged", _field(is_video), str(error))
     return None
 
 
