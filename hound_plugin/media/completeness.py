@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from hound_plugin.errors import MediaDecodeError
 from hound_plugin.media.stated_sizes import WALKS, CutShortError, is_joined
-from hound_plugin.media.streams import Source, describe, opened, path_of
+from hound_plugin.media.streams import Source, describe, opened, packets, path_of
 
 # Formats whose header states the duration. FFmpeg estimates it of the others; AVI and RealMedia that were written to a
 # pipe have a number there that means nothing, and IVF one of years.
@@ -160,7 +160,7 @@ def check_end(source: Source) -> None:
         late = (container.start_time or 0) + max(container.duration - _TAIL, 0)
         with contextlib.suppress(av.error.FFmpegError):  # it cannot be sought in: read it all
             container.seek(int(late / 1_000_000 / stream.time_base), stream=stream, backward=True)
-        for packet in container.demux():
+        for packet in packets(container):
             last.see(packet)
         last.check()
 
@@ -182,7 +182,7 @@ def _end_of_data(source: Source) -> float | None:
     try:
         with opened(source) as (container, _):
             last = LastPacket(container, source)
-            for packet in container.demux():
+            for packet in packets(container):
                 last.see(packet)
     except (MediaDecodeError, av.error.FFmpegError):  # the packet at the cut
         pass

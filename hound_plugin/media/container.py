@@ -21,7 +21,7 @@ import numpy as np
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
-from hound_plugin.media.streams import NotExactError, Source, describe, opened, path_of
+from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
 
 Numbered = Generator[tuple[int, np.ndarray], None, None]
 """Frames with their numbers, one at a time: uint8 ``[H, W, 3]``, RGB, upright."""
@@ -156,7 +156,7 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], l
     shown: list[int] = []
     keys: list[int] = []
     clean = True
-    for packet in container.demux():
+    for packet in packets(container):
         last.see(packet)
         if not packet.size or packet.stream.index != stream.index:
             continue
@@ -218,7 +218,7 @@ def _frames(container: Any, stream: Any, source: Source, last: LastPacket) -> It
         MediaDecodeError: a packet or a frame is marked as damaged.
     """
     number = 0
-    for packet in container.demux():
+    for packet in packets(container):
         last.see(packet)
         if packet.stream.index != stream.index:
             continue

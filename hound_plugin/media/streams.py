@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
 from io import BytesIO
 from typing import Any
 
@@ -34,7 +34,7 @@ def path_of(source: Source) -> str | None:
     return source if isinstance(source, str) else None
 
 
-@contextmanager
+@contextlib.contextmanager
 def opened(source: Source) -> Iterator[tuple[Any, Any]]:
     """Open a file or bytes; gives the container and the video stream that a player would show, and closes both.
 
@@ -71,6 +71,17 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
             "it again, or leave its record out.",
             path,
         ) from error
+
+
+def packets(container: Any) -> Iterator[Any]:
+    """Packets of all streams, and an empty one for each at the end.
+
+    A stream that appears late has none at the end: PyAV 16 raises IndexError there, after those of all others.
+    """
+    demuxed = container.demux()
+    with contextlib.suppress(IndexError):
+        while (packet := next(demuxed, None)) is not None:
+            yield packet
 
 
 def _container(source: Source) -> Any:
@@ -127,7 +138,7 @@ def _stills(source: Source, indices: set[int]) -> set[int]:
     """Those of several video streams that hold a single picture while another one moves."""
     counts = dict.fromkeys(indices, 0)
     with _container(source) as container:
-        for packet in container.demux():
+        for packet in packets(container):
             if packet.size and packet.stream.index in counts:
                 counts[packet.stream.index] += 1
                 if counts[packet.stream.index] >= _ENOUGH or min(counts.values()) > 1:

@@ -40,7 +40,7 @@ def check_name(path: str) -> str:
         path.encode("utf-8")
     except UnicodeEncodeError as error:
         raise MediaDecodeError(
-            f"Expected a path in UTF-8; got the bytes {os.fsencode(path)!r}. Rename the file, for example with convmv.",
+            f"Expected a path in UTF-8; got {path!a}. Rename the file, for example with convmv.",
             path,
         ) from error
     return path

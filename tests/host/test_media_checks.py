@@ -101,3 +101,17 @@ def test_nothing_is_left(host: Host, monkeypatch: pytest.MonkeyPatch) -> None:  
     with pytest.raises(MediaDecodeError, match="no row is left; all media are bad"):
         host.load("sft", "bad")
     assert json.loads((host.folder / "out" / "bad_rows.jsonl").read_text())["id"] == "a"
+
+
+def test_a_decoder_that_is_not_exact_is_said_before_the_first_step(
+    host: Host,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("decord")
+    media = media_folder(host.folder / "media")
+    write(media / "clip.ts", muxer="mpegts")
+    write(media / "clip.mp4")
+    write_dataset(host.folder / "data", "two", [row("stream", "clip.ts"), row("fine", "clip.mp4")])
+    choose(monkeypatch, decoder="decord")
+    with pytest.raises(MediaDecodeError, match=r"row 1: `decoder: decord` .*clip\.ts.*Set `decoder: auto`"):
+        host.load("sft", "two")

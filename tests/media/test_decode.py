@@ -133,6 +133,16 @@ def test_torchcodec_is_asked_for_exact_frames(clips, monkeypatch) -> None:
     assert asked["dimension_order"] == "NHWC"
 
 
+@pytest.mark.parametrize("name", ["open_gop", "broadcast", "program_stream"])
+def test_torchcodec_is_refused_like_decord(clips, name: str) -> None:
+    source, refusal = str(clips[name]), rf"`decoder: torchcodec` .*{name}.*Set `decoder: auto`"
+    with pytest.raises(MediaDecodeError, match=refusal):
+        backends.check(backends.TorchcodecDecoder(), source)
+    index = container.build_index(source)
+    with pytest.raises(MediaDecodeError, match=refusal):
+        backends.decode(backends.TorchcodecDecoder(), source, index, [0], Frames("clip"))
+
+
 @pytest.mark.parametrize("key", np.load(GOLDEN / "golden" / "a_video_raw_decoded_s8.npz").files)
 @pytest.mark.parametrize("decoder", INSTALLED)
 def test_pixels_are_those_of_the_original(key: str, decoder: str) -> None:

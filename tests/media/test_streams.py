@@ -19,8 +19,9 @@ from hound_plugin.media import streams, worker
 from hound_plugin.media.decode import probe, read_clip
 from hound_plugin.processing.processor import open_image
 
+from . import zoo
 from .clips import encode_sound, picture, play
-from .zoo import FRAMES, HEIGHT, RATE, WIDTH, write, write_streams
+from .zoo import FRAMES, HEIGHT, RATE, WIDTH, Sound, write, write_streams
 
 
 def picture_bytes(kind: str = "PNG", size: tuple[int, int] = (200, 160)) -> bytes:
@@ -169,15 +170,30 @@ def test_names_that_are_not_utf_8(tmp_path: Path) -> None:
     clip, image, folder = (os.fsdecode(name) for name in (odd + b".mp4", odd + b".png", odd))
     for video in (clip, folder, [image], str(tmp_path / "folder")):
         for look in (read_clip, probe):
-            with pytest.raises(MediaError, match=r"Expected a path in UTF-8; got the bytes b'.*caf\\xe9") as caught:
+            with pytest.raises(MediaError, match=r"Expected a path in UTF-8; got '.*caf\\udce9") as caught:
                 look(video)
             str(caught.value).encode()  # it can be logged and written
             assert "caf\udce9" in caught.value.path
+    with pytest.raises(MediaError, match="UTF-8"):
+        read_clip("half a character: \ud800.mp4")
     with pytest.raises(MediaError, match="UTF-8"):
         read_clip(clip, timeout=60)
     with pytest.raises(MediaError, match="UTF-8"):
         open_image(image)
     worker._stop()
+
+
+def test_sound_that_appears_late(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the first 5 MB, which FFmpeg looks through for streams."""
+    noise = np.random.default_rng(0).integers(0, 255, (240, 320, 3), dtype=np.uint8)
+    monkeypatch.setattr(zoo, "picture", lambda number, width, height: np.roll(noise, number, 0))
+    path = tmp_path / "clip.flv"
+    write(path, codec="flashsv", pixels="bgr24", frames=32, size=(320, 240), sound=Sound("mp3", 3.0, 3.2))
+    with av.open(str(path)) as container:
+        assert len(container.streams) == 1
+        assert path.stat().st_size > 6_000_000
+    probe(path)
+    assert read_clip(path, num_frames=2).total_frames == 32
 
 
 def test_the_index_of_a_file_is_what_is_read(tmp_path: Path) -> None:
