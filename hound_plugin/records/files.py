@@ -108,7 +108,7 @@ def write_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
 
 
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
-_LEFTOVER = re.compile(r"\..*\.([0-9a-f]{6})-(\d+)-[0-9a-f]{8}\.part")
+_LEFTOVER = re.compile(r"\..*\.(?:([0-9a-f]{6})-)?(\d+)-[0-9a-f]{8}\.part")  # earlier versions named no machine
 _ABANDONED = 24 * 3600  # seconds after which nobody writes a file any more
 
 
@@ -139,9 +139,9 @@ def clear_leftovers(folder: PathLike) -> int:
     return removed
 
 
-def _is_abandoned(entry: os.DirEntry[str], host: str, process: int) -> bool:
+def _is_abandoned(entry: os.DirEntry[str], host: str | None, process: int) -> bool:
     try:
-        if host != _HOST:
+        if host not in (_HOST, None):
             return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED
         os.kill(process, 0)
     except ProcessLookupError:

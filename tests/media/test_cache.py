@@ -163,11 +163,12 @@ def test_a_writer_that_is_killed_leaves_no_entry(cache: FrameCache, clip: Path) 
 def test_what_others_are_writing_is_left_alone(cache: FrameCache) -> None:
     mine = cache.folder / "ab" / f".ab.npy.{files._HOST}-{os.getpid()}-00000000.part"
     theirs, abandoned = (mine.with_name(f".ab.npy.ffffff-{number}-00000000.part") for number in (1, 2))
+    earlier = mine.with_name(f".ab.npy.{2**22 + 1}-00000000.part")  # above the largest number of a process
     mine.parent.mkdir()
-    for path in (mine, theirs, abandoned):
+    for path in (mine, theirs, abandoned, earlier):
         path.touch()
     os.utime(abandoned, (1, 1))
-    assert files.clear_leftovers(cache.folder) == 1
+    assert files.clear_leftovers(cache.folder) == 2
     assert sorted(mine.parent.iterdir()) == sorted([mine, theirs])
 
 
