@@ -78,7 +78,7 @@ def probe_frames(video: Any) -> VideoInfo:
     _check_whole(video)
     for number, item in enumerate(video):
         if isinstance(item, str | Path):
-            check_file(str(item), f"the frame {_name(item, number)}")
+            check_file(str(item), _in_words(item, number))
     width, height = _size(video[0])
     return VideoInfo("frames", len(video), None, width, height)
 
@@ -91,7 +91,7 @@ def probe_folder(folder: str) -> VideoInfo:
     """
     paths = list_frames(folder)
     for path in paths:
-        check_file(path, f"the frame {path}")
+        check_file(path, _in_words(path, 0))
     width, height = _size(paths[0])
     return VideoInfo("folder", len(paths), None, width, height)
 
@@ -130,15 +130,19 @@ def _name(item: Any, index: int) -> str:
     return _path(item) or f"frame {index}"
 
 
+def _in_words(item: Any, index: int) -> str:
+    return f"the frame {_path(item)}" if _path(item) else f"frame {index}"
+
+
 def _open(item: Any, index: int) -> np.ndarray:
     """One frame as uint8 ``[H, W, 3]``."""
     if isinstance(item, str | Path | bytes | Image.Image):
-        return np.asarray(open_picture(item, f"the frame {_name(item, index)}"))
+        return np.asarray(open_picture(item, _in_words(item, index)))
     return checked_array(np.asarray(item)[None])[0]
 
 
 def _size(item: Any) -> tuple[int, int]:
     if isinstance(item, str | Path | bytes | Image.Image):
-        return picture_size(item, f"the frame {_name(item, 0)}")
+        return picture_size(item, _in_words(item, 0))
     array = checked_array(np.asarray(item)[None])
     return array.shape[2], array.shape[1]
