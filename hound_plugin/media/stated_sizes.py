@@ -214,6 +214,8 @@ def _follow_blocks(file: BinaryIO, size: int) -> bool:
             position += 11 + _colours(data[position + 9])  # a picture: its place, and the width of its codes
         elif data[position] == 0x21:
             position += 2
+        elif not data[position:].strip(b"\0"):
+            raise CutShortError(f"there is a hole at byte {position:,} of {size:,}")
         else:
             return False
         while position < size and data[position]:
