@@ -44,15 +44,17 @@ class HoundSettings(Settings):
         description="which frames: `uniform` over the whole clip, `first_10s` (the original's decord rule), `fps`",
     )
     decoder: Annotated[Literal["auto", "decord", "torchcodec", "pyav"], SWITCH] = Field(
-        default="auto", description="who decodes; every decoder returns the same frames"
+        default="auto",
+        description="who decodes; `auto` gives FFmpeg's frames of every file, others are refused where theirs differ",
     )
     frame_cache: Folder = Field(
         default=None,
-        description="where processed clips are kept; 4.6 MiB a clip at full size",
+        description="where processed clips are kept, by their content; 4.6 MiB a clip at full size",
         json_schema_extra={"accepts": "a folder or off"},
     )
     on_bad_media: Annotated[Literal["error", "skip"], SWITCH] = Field(
-        default="error", description="`error` stops; `skip`: rows with bad media are left out and listed"
+        default="error",
+        description="`error` stops; `skip`: rows with bad media are left out; listed in `bad_rows.jsonl` either way",
     )
     on_bad_rows: Annotated[Literal["error", "skip"], SWITCH] = Field(
         default="error",

@@ -66,6 +66,7 @@ CONCEPTS: dict[str, tuple[Predicate, str]] = {
     "locks between processes": (lambda node: is_imported(node, "fcntl", "filelock", "portalocker"), "records/files.py"),
     "where a clip or an image lies": (lambda node: defines(node, "find_media"), "records/media_paths.py"),
     "the texts of placeholders": (names_placeholder, "records/placeholders.py"),
+    "opening a picture": (lambda node: is_called(node, "Image", "open"), "media/pictures.py"),
 }
 
 
@@ -90,7 +91,7 @@ def test_a_concept_has_one_home(concept: str) -> None:
     assert home in places, f"{concept}: nothing of it in {home} any more; name its new home"
 
 
-PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS = CONCEPTS
+PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS, PICTURES = CONCEPTS
 # concept -> lines that are its code, lines that only look like it
 EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     PUBLISHING: (
@@ -137,6 +138,10 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
             'PATTERN = "<image>|<video>"',
             'text: str\ncount("<video>")',
         ],
+    ),
+    PICTURES: (
+        ["from PIL import Image\nwith Image.open(path) as image: pass"],
+        ["from hound_plugin.media.pictures import open_picture\nopen_picture(path)", "Image.new('RGB', (1, 1))"],
     ),
 }
 

@@ -23,7 +23,7 @@ _BATCH = 64  # records that go to a process at once
 
 
 def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Depth) -> list[Problem]:
-    """Look for media, and open the header of each clip's first frame or file with ``open``.
+    """Look for media; with ``open`` also at the header of each file or first frame, and whether a file is whole.
 
     Args:
         media: as in a record.
@@ -42,9 +42,8 @@ def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Dept
         if parts:
             problems += parts[:1]
         elif depth == "open":
-            for path in paths[:1]:
-                problem = _open(path or "", is_video and isinstance(item, str))
-                problems += [problem] if problem else []
+            problem = _open(tuple(path or "" for path in paths), is_video, isinstance(item, str))
+            problems += [problem] if problem else []
     return problems
 
 
@@ -57,23 +56,23 @@ def _part(path: str, is_video: bool, item: str | list[str]) -> Problem | None:
         if bare != path and os.path.isdir(bare):
             raise refuse_part(path, "a folder of frames")
     except MediaError as error:
-        return Problem("part of a clip", "start", str(error)[:300])
+        return Problem("part of a clip", "start", str(error))
     return None
 
 
 @lru_cache(maxsize=4096)  # the questions about a clip follow each other
-def _open(path: str, is_video: bool) -> Problem | None:
+def _open(paths: tuple[str, ...], is_video: bool, is_single: bool) -> Problem | None:
     from hound_plugin.media.decode import probe
     from hound_plugin.media.frames import probe_frames
 
     try:
-        _ = probe(path) if is_video else probe_frames([path])
+        _ = probe(paths[0]) if is_video and is_single else probe_frames(list(paths))
     except EmptyMediaError:
-        return Problem("no frame", _field(is_video), path)
-    except MediaNotFoundError:
-        return Problem(MISSING, _field(is_video), path)
+        return Problem("no frame", _field(is_video), paths[0])
+    except MediaNotFoundError as error:
+        return Problem(MISSING, _field(is_video), error.path or paths[0])
     except MediaError as error:
-        return Problem("media damaged", _field(is_video), str(error)[:300])
+        return Problem("media damaged", _field(is_video), str(error))
     return None
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,13 +33,16 @@ from hound_plugin.records.record import Problem
 
 logger = logging.get_logger(__name__)
 
-PROBLEMS, REMARKS = "_hound_problems", "_hound_remarks"
-FEATURES = Features({**ALIGNED, PROBLEMS: Value("string"), REMARKS: Value("string")})
-_FORMAT = 1  # raise it when the aligned form of a row changes
+PROBLEMS, REMARKS, PLACE = "_hound_problems", "_hound_remarks", "_hound_place"
+FEATURES = Features({**ALIGNED, **{name: Value("string") for name in (PROBLEMS, REMARKS, PLACE)}})
+_FORMAT = 2  # raise it when the aligned form of a row changes
+_MEDIA = ("_videos", "_images")
 _STREAMED = 16  # rows of a stream that are looked at together
 _FREE = 10  # bad rows of a stream before their share counts: a stream has no length
 _run: list[Any] = []  # the arguments of the training whose data sets are read
 _found: list[tuple[RowReport, Dataset]] = []  # data sets of the run with bad rows
+_places: list[Dataset] = []  # media and places of the usable rows of the run's data sets
+_listed: list[dict[str, object]] = []  # bad rows that stand in the list of the run
 HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
 
 
@@ -64,7 +67,8 @@ class Collecting:
         label = None if parsed.record is None or self.converter.consumer != "labels" else parsed.record.label
         if parsed.notes or parsed.unknown or label is not None:
             remarks = json.dumps([[note.text for note in parsed.notes], list(parsed.unknown), label])
-        return {**aligned, PROBLEMS: problems, REMARKS: remarks}
+        where = json.dumps([place.file, place.row, place.id])
+        return {**aligned, PROBLEMS: problems, REMARKS: remarks, PLACE: where}
 
 
 class Usable:
@@ -184,7 +188,28 @@ def _usable(aligned: Dataset, name: str, training_args: Any) -> Dataset:
     if report.bad:
         _found.append((report, aligned))
         aligned = aligned.select(pc.indices_nonzero(good).to_pylist())
-    return aligned.remove_columns([PROBLEMS, REMARKS])
+    _places.append(aligned.select_columns([*_MEDIA, PLACE]))
+    return aligned.remove_columns([PROBLEMS, REMARKS, PLACE])
+
+
+def rows_with(media: Container[str]) -> Iterator[tuple[Place, list[str]]]:
+    """The usable rows of the run that name one of ``media``, where they stand, and which ones they name."""
+    for dataset in _places:
+        for row in dataset:
+            named = [path for column in _MEDIA for item in row[column] or [] for path in _paths(item)]
+            found = [path for path in dict.fromkeys(named) if path in media]
+            if found:
+                yield Place(*json.loads(row[PLACE])), found
+
+
+def _paths(item: str | list[str]) -> list[str]:
+    return [item] if isinstance(item, str) else item
+
+
+def add_to_list(listed: Path, report: RowReport) -> None:
+    """Write the run's list of bad rows again, with those of ``report`` behind the ones that were found before."""
+    _listed.extend(report.entries)
+    write_whole(listed, to_lines(_listed))
 
 
 def _check_label(dataset: Any, attr: Any) -> None:
@@ -200,7 +225,8 @@ def _check_label(dataset: Any, attr: Any) -> None:
 
 def begin(training_args: Any) -> None:
     """Forget what earlier data sets of this process had; called before a run's data sets are read."""
-    _found.clear()
+    for kept in (_found, _places, _listed):
+        kept.clear()
     _run[:] = [training_args, time.time()]
 
 
@@ -223,8 +249,9 @@ def settle(training_args: Any) -> None:
     listed = Path(training_args.output_dir or ".") / LIST
     reports = list(_found)
     _found.clear()
-    if first and reports:
-        write_whole(listed, to_lines([entry for report, _ in reports for entry in report.entries]))
+    _listed.extend(entry for report, _ in reports for entry in report.entries)
+    if first and _listed:
+        write_whole(listed, to_lines(_listed))
     elif first:
         listed.unlink(missing_ok=True)  # of an earlier run with other data
     chosen, errors = settings(), []

@@ -1,29 +1,16 @@
-"""What must hold before the first step: nothing visual is cut, something is learnt, and the media can be read."""
+"""What must hold before the first step: nothing visual is cut, and something is learnt; :mod:`media_checks` follows."""
 
 from __future__ import annotations
 
 import copy
-import json
-import os
-import random
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from logging import Filter
 from typing import Any
 
-import torch
-from llamafactory.extras import logging
-from tqdm import tqdm
-
-from hound_plugin.errors import DataError, MediaDecodeError, MediaError, SettingsError
-from hound_plugin.host import alignment, sequence_length, settings_state
+from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.host import alignment, media_checks, sequence_length, settings_state
 from hound_plugin.host.settings_state import settings
-from hound_plugin.media.decode import probe
-from hound_plugin.processing.processor import open_image
 
-logger = logging.get_logger(__name__)
-
-SAMPLE = 20000
 _TEMPLATE = "llava_hound"
 _UNLIMITED = 1 << 40
 
@@ -143,15 +130,7 @@ def checked_dataset(
         return module
     for dataset in (module.get("train_dataset"), module.get("eval_dataset")):
         _check_tokens(dataset, kwargs.get("processor"))
-    if settings().check_media == "off":
-        return module
-    for name in ("train_dataset", "eval_dataset"):
-        dataset = module.get(name)
-        if isinstance(dataset, dict):
-            module[name] = {key: _checked_media(value, f"{name} {key}") for key, value in dataset.items()}
-        elif dataset is not None:
-            module[name] = _checked_media(dataset, name)
-    return module
+    return module if settings().check_media == "off" else media_checks.check(module, training_args)
 
 
 def _check_packing(data_args: Any) -> None:
@@ -192,91 +171,3 @@ def _check_tokens(dataset: Any, processor: Any) -> None:
             f"Expected {expected} visual tokens in the first row of the tokenised data set, found {found}: it was made "
             "for another `num_frames` or another model. Remove the folder of `tokenized_path`, or name another one."
         )
-
-
-def _checked_media(dataset: Any, name: str) -> Any:
-    if not hasattr(dataset, "__len__"):  # streamed: rows are not known yet; each is checked when it is collated
-        return dataset
-    media = _distinct_media(dataset)
-    names = sorted(media)
-    if settings().check_media == "sample" and len(names) > SAMPLE:
-        names = random.Random(0).sample(names, SAMPLE)
-        logger.warning_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media of {name} are checked.")
-    bad = _on_first_rank(lambda: {path: problem for path, problem in _problems(names, media) if problem is not None})
-    if not bad:
-        return dataset
-    path, error = next(iter(sorted(bad.items())))
-    if settings().on_bad_media == "error":
-        raise MediaDecodeError(
-            f"{name}, row {media[path][1] + 1}: {error} ({len(bad)} of {len(names)} checked media are bad; set "
-            "`hound: {on_bad_media: skip}` to leave their rows out.)",
-            path,
-        ) from error
-    rows = [row for row, items in enumerate(_paths_by_row(dataset)) if not bad.keys() & set(items)]
-    left_out = len(dataset) - len(rows)
-    logger.warning_rank0(f"on_bad_media: skip: {left_out} of {len(dataset)} rows of {name} are left out:")
-    for path, problem in sorted(bad.items()):
-        logger.warning_rank0(json.dumps({"path": path, "problem": str(problem)}, ensure_ascii=False))
-    if not rows:
-        raise MediaDecodeError(f"{name}: no row is left; all media are bad. The first: {error}", path)
-    return dataset.select(rows)
-
-
-def _on_first_rank(compute: Callable[[], dict[str, MediaError]]) -> dict[str, MediaError]:
-    """Compute on rank 0 and tell the others: eight ranks need not read the same files."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return compute()
-    box: list[Any] = [compute() if torch.distributed.get_rank() == 0 else None]
-    torch.distributed.broadcast_object_list(box)
-    found: dict[str, MediaError] = box[0]
-    return found
-
-
-def _paths_by_row(dataset: Any) -> Iterable[list[str]]:
-    columns = [column for column in ("videos", "images") if column in dataset.column_names]
-    for row in dataset.select_columns(columns):
-        yield [item for column in columns for item in _flat(row[column])]
-
-
-def _flat(items: Any) -> list[str]:
-    found: list[str] = []
-    for item in items or []:
-        if isinstance(item, str):
-            found.append(item)
-        elif isinstance(item, list):
-            found += _flat(item)
-    return found
-
-
-def _distinct_media(dataset: Any) -> dict[str, tuple[str, int]]:
-    """``path -> (kind, first row)``; the frames of a list count as images."""
-    media: dict[str, tuple[str, int]] = {}
-    for column in ("videos", "images"):
-        if column not in dataset.column_names:
-            continue
-        for row, values in enumerate(dataset.select_columns([column])):
-            for item in values[column] or []:
-                kind = "image" if column == "images" or isinstance(item, list) else "video"
-                for path in _flat([item]):
-                    media.setdefault(path, (kind, row))
-    return media
-
-
-def _problems(names: list[str], media: dict[str, tuple[str, int]]) -> Iterable[tuple[str, MediaError | None]]:
-    def check(path: str) -> tuple[str, MediaError | None]:
-        try:
-            if media[path][0] == "video":
-                probe(path)
-            else:
-                open_image(path)
-        except MediaError as error:
-            return path, error
-        return path, None
-
-    workers = min(16, 2 * (os.cpu_count() or 1))
-    with ThreadPoolExecutor(workers) as pool:
-        progress = tqdm(total=len(names), desc="Checking media", unit="file", disable=len(names) < 1000)
-        for result in pool.map(check, names):
-            progress.update()
-            yield result
-        progress.close()

@@ -48,18 +48,23 @@ def frame_parts(media: Any, num_frames: int, size: int) -> list[dict[str, Any]]:
     Raises:
         MediaError: the clip cannot be read.
     """
+    import numpy as np
     from PIL import Image
 
     from hound_plugin.media.decode import read_clip
 
     if isinstance(media, str) and is_image_path(media) and os.path.isfile(media):
         media, num_frames = [media], 1
-    parts = []
-    for frame in read_clip(media, num_frames=num_frames).frames:
+
+    def shrunk(frame: Any) -> Any:
         image = Image.fromarray(frame)
         image.thumbnail((size, size))
+        return np.asarray(image)
+
+    parts = []
+    for frame in read_clip(media, num_frames=num_frames, transform=shrunk).frames:
         buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=JPEG_QUALITY)
+        Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY)
         data = base64.b64encode(buffer.getvalue()).decode()
         parts.append({"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}})
     return parts

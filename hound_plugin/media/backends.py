@@ -1,7 +1,7 @@
 """Decoders behind one protocol; each returns exactly the frames that the reference numbering names.
 
 PyAV is the reference and the default. decord and torchcodec are used where they are asked for and where their own
-numbering agrees with the reference; where it does not, or they refuse the file, PyAV reads it. Reasons, measured on
+numbering agrees with the reference; of other files they are refused by name. Reasons, measured on
 h264 clips with one thread (8 frames; ms): 10 s 720p: PyAV 159, decord 265; 60 s 720p: PyAV 376, decord 621. decord
 0.6.0 also gives wrong pictures without a word for HEVC, MPEG-4, MPEG-TS, MPEG-PS, stream-copied cuts and open groups
 of pictures, and does not open AV1 and streamed Matroska.
@@ -9,19 +9,24 @@ of pictures, and does not open AV1 and streamed Matroska.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
+from collections.abc import Iterator
 from io import BytesIO
 from typing import Any, Protocol
 
 import numpy as np
 
-from hound_plugin.errors import EnvironmentMismatchError, SettingsError
-from hound_plugin.media.container import FrameIndex, NotExactError, Source, read_frames
+from hound_plugin.errors import EnvironmentMismatchError, MediaDecodeError, SettingsError
+from hound_plugin.media.clip import Frames
+from hound_plugin.media.container import FrameIndex, Numbered, index_by_headers, read_frames
+from hound_plugin.media.streams import NotExactError, Source, describe, path_of
 
 DECODERS = ("auto", "decord", "torchcodec", "pyav")
 # What decord 0.6.0 (FFmpeg 4) was measured to decode to the same bytes as PyAV, 8 bits only.
 _DECORD_CODECS = {"h264", "vp8", "vp9", "mjpeg"}
 _DECORD_FORMATS = {"yuv420p", "yuvj420p", "yuv444p"}
+_UNNUMBERED = "only decoding all of it numbers its frames (no MP4, MOV, Matroska or WebM, or cut without encoding)"
 _TOLERANCE = 1e-3  # seconds; Matroska keeps time stamps in ms
 
 
@@ -30,11 +35,20 @@ class Decoder(Protocol):
 
     name: str
 
-    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> np.ndarray:
-        """Decode ``indices`` (ascending) to uint8 ``[T, H, W, 3]``, RGB, upright.
+    def check(self, index: FrameIndex) -> None:
+        """Refuse the kinds of files of which this backend was measured to give other frames than the reference.
 
         Raises:
-            NotExactError: this backend does not number or decode this source as the reference does.
+            NotExactError: why.
+        """
+        ...
+
+    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+        """Decode ``indices`` one at a time: each number once, with its frame, uint8 ``[H, W, 3]``, RGB, upright.
+
+        Raises:
+            NotExactError: this backend does not number or decode this source as the reference does; what it gave is to
+                be forgotten. Its text says why.
         """
         ...
 
@@ -44,7 +58,10 @@ class PyAVDecoder:
 
     name = "pyav"
 
-    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> np.ndarray:
+    def check(self, index: FrameIndex) -> None:
+        """See :class:`Decoder`: it is exact."""
+
+    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
         """See :class:`Decoder`."""
         return read_frames(source, index, indices)
 
@@ -54,25 +71,31 @@ class DecordDecoder:
 
     name = "decord"
 
-    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> np.ndarray:
+    def check(self, index: FrameIndex) -> None:
         """See :class:`Decoder`."""
-        if (
-            index.pts is None
-            or not index.clean
-            or index.codec not in _DECORD_CODECS
-            or index.pixel_format not in _DECORD_FORMATS
-        ):
-            raise NotExactError
+        _check_numbering(index)
+        if index.codec not in _DECORD_CODECS:
+            raise NotExactError(f"it decodes {' and '.join(sorted(_DECORD_CODECS))} exactly, and not {index.codec}")
+        if index.pixel_format not in _DECORD_FORMATS:
+            formats = ", ".join(sorted(_DECORD_FORMATS))
+            raise NotExactError(f"it decodes the pixel formats {formats} exactly, and not {index.pixel_format}")
+
+    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+        """See :class:`Decoder`."""
+        self.check(index)
         import decord
 
+        stamps = []
+        wanted = sorted(set(indices))
         try:
             reader = decord.VideoReader(source if isinstance(source, str) else BytesIO(source), num_threads=1)
-            stamps = reader.get_frame_timestamp(indices)[:, 0] if len(reader) == index.total else []
-            frames = reader.get_batch(indices).asnumpy()
+            _check_total(len(reader), index)
+            for number in wanted:
+                stamps.append(reader.get_frame_timestamp([number])[0, 0])
+                yield number, reader.get_batch([number]).asnumpy()[0]
         except (decord.DECORDError, RuntimeError, IndexError) as error:
-            raise NotExactError from error
-        _agree(stamps, index, indices)
-        return frames
+            raise NotExactError(f"it failed: {str(error).strip().splitlines()[-1:] or error!r}") from error
+        _agree(stamps, index, wanted)
 
 
 class TorchcodecDecoder:
@@ -80,21 +103,29 @@ class TorchcodecDecoder:
 
     name = "torchcodec"
 
-    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> np.ndarray:
+    def check(self, index: FrameIndex) -> None:
         """See :class:`Decoder`."""
-        if index.pts is None or not index.clean:
-            raise NotExactError
+        _check_numbering(index)
+
+    def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+        """See :class:`Decoder`."""
+        self.check(index)
         try:
             from torchcodec.decoders import VideoDecoder
         except (ImportError, RuntimeError, OSError) as error:  # it raises RuntimeError where FFmpeg is missing
             raise EnvironmentMismatchError(f"torchcodec cannot be loaded: {error}. Use `decoder: auto`.") from error
+        stamps = []
+        wanted = sorted(set(indices))
         try:
             reader = VideoDecoder(source, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
-            batch = reader.get_frames_at(indices=indices)
+            _check_total(len(reader), index)
+            for number in wanted:
+                batch = reader.get_frames_at(indices=[number])
+                stamps.append(float(batch.pts_seconds.numpy()[0]))
+                yield number, batch.data.numpy()[0]
         except (RuntimeError, ValueError, IndexError) as error:
-            raise NotExactError from error
-        _agree(batch.pts_seconds.numpy() if len(reader) == index.total else [], index, indices)
-        return batch.data.numpy()
+            raise NotExactError(f"it failed: {error}") from error
+        _agree(stamps, index, wanted)
 
 
 _BACKENDS: dict[str, type[Decoder]] = {
@@ -123,22 +154,62 @@ def choose(name: str) -> Decoder:
     return _BACKENDS[name]()
 
 
-def decode(decoder: Decoder, source: Source, index: FrameIndex, indices: list[int]) -> tuple[np.ndarray, str]:
-    """Decode with ``decoder``, with the reference where that one is not exact.
-
-    Returns:
-        uint8 ``[T, H, W, 3]`` and the name of the decoder that read it.
+def decode(decoder: Decoder, source: Source, index: FrameIndex, indices: list[int], frames: Frames) -> None:
+    """Decode with ``decoder`` into ``frames``.
 
     Raises:
-        MediaError: not readable.
+        MediaDecodeError: not readable, or another decoder than the reference would give other frames of this file.
         NotExactError: the numbering itself was wrong; number by ``container.count_by_decoding`` and sample again.
     """
+    frames.start(indices)
+    with _refusals(decoder, source), contextlib.closing(decoder.read(source, index, indices)) as numbered:
+        for number, frame in numbered:
+            frames.put(number, frame)
+
+
+def check(decoder: Decoder, source: Source) -> None:
+    """Look at the headers of packets (7 to 14 ms) for a kind of file that ``decoder`` does not decode exactly.
+
+    Raises:
+        MediaDecodeError: it is one, or cannot be read.
+    """
+    if isinstance(decoder, PyAVDecoder):
+        return
+    index = index_by_headers(source)
+    with _refusals(decoder, source):
+        if index is None:
+            raise NotExactError(_UNNUMBERED)
+        decoder.check(index)
+
+
+@contextlib.contextmanager
+def _refusals(decoder: Decoder, source: Source) -> Iterator[None]:
     try:
-        return decoder.read(source, index, indices), decoder.name
-    except NotExactError:
+        yield
+    except NotExactError as error:
         if isinstance(decoder, PyAVDecoder):
             raise
-        return PyAVDecoder().read(source, index, indices), PyAVDecoder.name
+        raise MediaDecodeError(
+            f"`decoder: {decoder.name}` does not give the exact frames of {describe(source)}: "
+            f"{error or 'it numbers them otherwise'}. Set `decoder: auto`, which does, or encode the file again as "
+            "H.264 in MP4 with closed groups of pictures.",
+            path_of(source),
+        ) from error
+
+
+def _check_numbering(index: FrameIndex) -> None:
+    """Refuse the kinds of files of which other decoders were measured to give wrong frames."""
+    if index.pts is None:
+        raise NotExactError(_UNNUMBERED)
+    if index.videos > 1:
+        raise NotExactError("it has several video streams, of which another one may be taken")
+    if not index.clean:
+        raise NotExactError("it has open groups of pictures")
+
+
+def _check_total(found: int, index: FrameIndex) -> None:
+    if found != index.total:
+        raise NotExactError(f"it counts {found} frames, of {index.total}")
 
 
 def _agree(stamps: Any, index: FrameIndex, indices: list[int]) -> None:
@@ -148,4 +219,4 @@ def _agree(stamps: Any, index: FrameIndex, indices: list[int]) -> None:
     expected = np.array([index.pts[i] for i in indices], dtype=np.float64) * index.time_base
     shift = np.asarray(stamps, dtype=np.float64) - expected
     if np.abs(shift - shift[0]).max() > _TOLERANCE:
-        raise NotExactError
+        raise NotExactError("it puts its frames at other times")

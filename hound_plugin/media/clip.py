@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -27,12 +28,71 @@ def check_size(width: int, height: int, name: str, path: str | None = None) -> N
         )
 
 
+Transform = Callable[[np.ndarray], np.ndarray]
+"""One frame, uint8 ``[H, W, 3]``, to an array of a shape and type that depend on nothing else."""
+
+
+class Frames:
+    """The frames of one clip while it is read: one at a time in full size, and what is kept of each.
+
+    Args:
+        source: for messages; a path where ``is_path``.
+        transform: what is kept of a frame; by default the frame itself.
+    """
+
+    def __init__(self, source: str, transform: Transform | None = None, is_path: bool = False) -> None:
+        self.source = source
+        self.path = source if is_path else None
+        self.transform = transform
+        self.array: np.ndarray | None = None
+        self._positions: dict[int, list[int]] = {}
+        self._first: tuple[str, tuple[int, ...]] | None = None
+
+    def start(self, indices: list[int]) -> None:
+        """Forget what is there; the frames ``indices`` follow, which may name some twice."""
+        self.array, self._first, self._positions = None, None, {}
+        for position, index in enumerate(indices):
+            self._positions.setdefault(index, []).append(position)
+
+    def put(self, index: int, frame: np.ndarray, name: str | None = None) -> None:
+        """Take in one frame, uint8 ``[H, W, 3]``.
+
+        Raises:
+            MediaDecodeError: it is not of the size of the first one.
+        """
+        name = name or f"frame {index}"
+        first, shape = self._first = self._first or (name, frame.shape)
+        if frame.shape != shape:
+            raise MediaDecodeError(
+                f"Frames of {self.source} differ in size: {first} is {shape[1]}x{shape[0]}, {name} is "
+                f"{frame.shape[1]}x{frame.shape[0]}: pictures of one clip must not change size on the way. Extract or "
+                "encode it again, or remove what does not belong.",
+                self.path,
+            )
+        value = self.transform(frame) if self.transform else frame
+        if self.array is None:
+            count = sum(map(len, self._positions.values()))
+            self.array = np.empty((count, *value.shape), value.dtype)
+        self.array[self._positions.pop(index)] = value
+
+    def finished(self) -> np.ndarray:
+        """What was kept, in the order of the indices.
+
+        Raises:
+            MediaDecodeError: frames did not come.
+        """
+        if self.array is None or self._positions:
+            raise MediaDecodeError(f"Cannot decode {self.source}: it ended while it was read.", self.path)
+        return self.array
+
+
 @dataclass(frozen=True)
 class Clip:
     """Sampled frames of one clip.
 
     Attributes:
-        frames: uint8 ``[T, H, W, 3]``, RGB, 0..255, upright (a rotation tag has been applied).
+        frames: uint8 ``[T, H, W, 3]``, RGB, 0..255, upright (a rotation tag has been applied); or ``[T, ...]`` of what
+            a ``transform`` made of each frame.
         indices: ``T`` frame numbers, ascending, counted from 0 in order of presentation.
         fps: average frames per second; None for frames without a clock (folder, list, array).
         total_frames: number of frames of the whole clip.

@@ -12,28 +12,21 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import itertools
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
 from fractions import Fraction
-from io import BytesIO
 from typing import Any
 
 import numpy as np
 
-from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError
+from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
+from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
+from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
 
-Source = str | bytes
+Numbered = Generator[tuple[int, np.ndarray], None, None]
+"""Frames with their numbers, one at a time: uint8 ``[H, W, 3]``, RGB, upright."""
+_NOT_CODED = 16  # bytes; a packet of MPEG-4 part 2 that is smaller may stand for a picture that is not shown
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
-# These read other files or addresses that the file names, or take any text for a picture.
-_REFUSED = {"hls", "dash", "concat", "concatf", "tty", "sdp", "rtsp", "imf", "webvtt"}
-# Given as container options: per-stream ones crash PyAV 16 on formats whose streams appear late (MPEG-PS).
-_OPTIONS = {"protocol_whitelist": "file"}
-
-
-class NotExactError(Exception):
-    """The quick way did not give what the packet headers promised; decode everything."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,6 +43,7 @@ class FrameIndex:
         clean: after each of ``keys`` nothing before it is needed any more (H.264: it is an IDR picture, which it is not
             in open groups of pictures).
         seconds: when each frame is presented, counted from the first one, ascending.
+        videos: number of video streams in the file.
     """
 
     total: int
@@ -61,6 +55,7 @@ class FrameIndex:
     time_base: float
     clean: bool
     seconds: list[float]
+    videos: int = 1
 
     @property
     def duration(self) -> float:
@@ -68,61 +63,11 @@ class FrameIndex:
         return self.seconds[-1] + 1 / self.fps
 
 
-def describe(source: Source) -> str:
-    """The path, or the size of media in memory; for messages."""
-    return source if isinstance(source, str) else f"<{len(source)} bytes>"
-
-
-@contextmanager
-def opened(source: Source) -> Iterator[tuple[Any, Any]]:
-    """Open a file or bytes; gives the container and its first video stream, and closes both.
-
-    Raises:
-        MediaDecodeError: it is no video, or FFmpeg cannot read it; other exceptions of FFmpeg inside the block
-            are turned into this one too.
-    """
-    import av
-
-    path = source if isinstance(source, str) else None
-    empty = os.path.isfile(source) and not os.path.getsize(source) if isinstance(source, str) else not source
-    if empty:
-        raise MediaDecodeError(f"Cannot decode {describe(source)}: it is empty (0 bytes). Copy it again.", path)
-    try:
-        target = os.path.abspath(source) if isinstance(source, str) else BytesIO(source)
-        with av.open(target, container_options=_OPTIONS, metadata_errors="replace") as container:
-            if _REFUSED & set(container.format.name.split(",")):
-                raise MediaDecodeError(
-                    f"Cannot decode {describe(source)}: FFmpeg takes it for {container.format.long_name}, which is no "
-                    "video file. Give the video itself.",
-                    path,
-                )
-            if not container.streams.video:
-                raise MediaDecodeError(
-                    f"Cannot decode {describe(source)}: it has no video stream, only "
-                    f"{', '.join(s.type for s in container.streams) or 'nothing'}. Give a file with pictures.",
-                    path,
-                )
-            stream = container.streams.video[0]
-            if stream.codec_context.width and stream.codec_context.height:
-                check_size(stream.codec_context.width, stream.codec_context.height, describe(source), path)
-            stream.codec_context.thread_count = 1  # loader workers give the parallelism
-            yield container, stream
-    except (MediaError, NotExactError):
-        raise
-    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise MediaDecodeError(
-            f"Cannot decode {describe(source)}: {reason}. The file is no video, damaged or cut short; copy or encode "
-            "it again, or leave its record out.",
-            path,
-        ) from error
-
-
 def build_index(source: Source) -> FrameIndex:
     """Number the frames: from packet headers where these are to be trusted, else by decoding everything.
 
     Raises:
-        MediaDecodeError: not readable, or an indexed file is cut short.
+        MediaDecodeError: not readable, cut short, or damaged.
         EmptyMediaError: not one frame comes out.
     """
     return index_by_headers(source) or count_by_decoding(source)
@@ -135,9 +80,13 @@ def index_by_headers(source: Source) -> FrameIndex | None:
         MediaError: as :func:`build_index`.
     """
     with opened(source) as (container, stream):
+        whole = check_sizes(source, container)
         if _INDEXED & set(container.format.name.split(",")):
-            stamps = _stamps(container, stream, source)
+            last = LastPacket(container, source)
+            stamps = _stamps(container, stream, last)
             if stamps is not None:
+                if not whole:
+                    last.check()
                 return _index(stream, *stamps, source)
     return None
 
@@ -149,75 +98,70 @@ def count_by_decoding(source: Source) -> FrameIndex:
         MediaError: as :func:`build_index`.
     """
     with opened(source) as (container, stream):
-        times = [frame.pts for frame in container.decode(stream)]
+        whole = check_sizes(source, container)
+        last = LastPacket(container, source)
+        times = [frame.pts for frame in _frames(container, stream, source, last)]
+        if not whole:
+            last.check()
         index = _index(stream, times, [], False, source)
     return dataclasses.replace(index, pts=None)
 
 
-def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> np.ndarray:
-    """Decode the named frames.
+def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
+    """Decode the named frames, one at a time.
 
     Args:
         source: path or bytes.
         index: numbering of this source.
-        indices: ascending, each in ``0 .. index.total - 1``.
+        indices: each in ``0 .. index.total - 1``.
 
-    Returns:
-        uint8 ``[len(indices), H, W, 3]``, RGB, upright.
+    Yields:
+        Each number once, ascending, with its frame: uint8 ``[H, W, 3]``, RGB, upright.
 
     Raises:
         NotExactError: the packet headers of this file are not to be trusted; use :func:`count_by_decoding`.
-        MediaDecodeError: not readable.
+        MediaDecodeError: not readable, or damaged.
     """
     wanted = sorted(set(indices))
     with opened(source) as (container, stream):
         if index.pts is None:
-            found = _play(container, stream, set(wanted))
+            yield from _play(container, stream, wanted, source)
         else:
-            by_time = _seek(container, stream, index, [index.pts[i] for i in wanted])
-            found = {i: by_time[index.pts[i]] for i in wanted}
-        if len(found) < len(wanted):
-            raise MediaDecodeError(f"Cannot decode {describe(source)}: it ended while it was read.")
-        if len({frame.shape for frame in found.values()}) > 1:
-            raise MediaDecodeError(
-                f"Cannot decode {describe(source)}: its pictures change size on the way. Encode it again.",
-                source if isinstance(source, str) else None,
-            )
-        return np.stack([found[i] for i in indices])
+            yield from _seek(container, stream, index, wanted)
 
 
 def probe_container(source: Source) -> VideoInfo:
     """What the header says (0.3 to 13 ms; FFmpeg looks into the first picture, so that size counts).
 
     Raises:
-        MediaDecodeError: not readable, or no pictures in it.
+        MediaDecodeError: not readable, cut short, or no pictures in it.
     """
-    with opened(source) as (_, stream):
+    with opened(source) as (container, stream):
+        whole = check_sizes(source, container)
         context = stream.codec_context
         if not (context.width and context.height):
             raise MediaDecodeError(
                 f"Cannot decode {describe(source)}: its header tells no picture size. It is damaged; copy it again.",
-                source if isinstance(source, str) else None,
+                path_of(source),
             )
         rate = float(stream.average_rate) if stream.average_rate else None
-        return VideoInfo("file", stream.frames or None, rate, context.width, context.height)
+        info = VideoInfo("file", stream.frames or None, rate, context.width, context.height)
+    if not whole:
+        check_end(source)
+    return info
 
 
-def _stamps(container: Any, stream: Any, source: Source) -> tuple[list[int], list[int], bool] | None:
+def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], list[int], bool] | None:
     """``pts``, ``keys`` and ``clean`` of :class:`FrameIndex`; None if time stamps do not identify the frames."""
     shown: list[int] = []
     keys: list[int] = []
     clean = True
-    for packet in container.demux(stream):
-        if not packet.size:
+    for packet in packets(container):
+        last.see(packet)
+        if not packet.size or packet.stream.index != stream.index:
             continue
-        if packet.is_corrupt:
-            raise MediaDecodeError(
-                f"Cannot decode {describe(source)}: it is cut short; the data of frame {len(shown)} of {stream.frames} "
-                "is missing. Copy or download it again.",
-                source if isinstance(source, str) else None,
-            )
-        if packet.pts is None or (not keys and not packet.is_keyframe):
+        empty = packet.size < _NOT_CODED and stream.codec_context.name == "mpeg4"
+        if packet.pts is None or (not keys and not packet.is_keyframe) or empty:
             return None
         if packet.is_keyframe:
             keys.append(packet.pts)
@@ -248,9 +192,7 @@ def _is_clean(context: Any, packet: Any) -> bool:
 
 def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: Source) -> FrameIndex:
     if not pts:
-        raise EmptyMediaError(
-            f"There is not one decodable frame in {describe(source)}.", source if isinstance(source, str) else None
-        )
+        raise EmptyMediaError(f"There is not one decodable frame in {describe(source)}.", path_of(source))
     base = float(stream.time_base)
     rate = float(stream.average_rate) if stream.average_rate else 0.0
     if rate <= 0 and len(pts) > 1 and pts[0] is not None and pts[-1] is not None and pts[-1] > pts[0]:
@@ -258,7 +200,8 @@ def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: So
     context = stream.codec_context
     rate = rate if rate > 0 else 1.0
     seconds = _seconds(pts, stream.time_base, rate)
-    return FrameIndex(len(pts), rate, pts, keys, context.name, context.pix_fmt or "", base, clean, seconds)
+    videos = len(stream.container.streams.video)
+    return FrameIndex(len(pts), rate, pts, keys, context.name, context.pix_fmt or "", base, clean, seconds, videos)
 
 
 def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:
@@ -268,45 +211,63 @@ def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:
     return [(stamp - pts[0]) * base.numerator / base.denominator for stamp in pts]  # whole numbers: rounded once
 
 
-def _play(container: Any, stream: Any, wanted: set[int]) -> dict[int, np.ndarray]:
-    found = {}
-    last = max(wanted)
-    for number, frame in enumerate(container.decode(stream)):
-        if number in wanted:
-            found[number] = _pixels(frame)
-        if number == last:
-            break
-    return found
+def _frames(container: Any, stream: Any, source: Source, last: LastPacket) -> Iterator[Any]:
+    """Decode from beginning to end.
+
+    Raises:
+        MediaDecodeError: a packet or a frame is marked as damaged.
+    """
+    number = 0
+    for packet in packets(container):
+        last.see(packet)
+        if packet.stream.index != stream.index:
+            continue
+        for frame in packet.decode():
+            if frame.is_corrupt:
+                raise MediaDecodeError(
+                    f"Cannot decode {describe(source)}: its frame {number} is damaged; the decoder had to guess parts "
+                    "of it. Copy or encode the file again, or leave its record out.",
+                    path_of(source),
+                )
+            number += 1
+            yield frame
 
 
-def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> dict[int, np.ndarray]:
+def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Numbered:
+    missing = set(wanted)
+    for number, frame in enumerate(_frames(container, stream, source, LastPacket(container, source))):
+        if number in missing:
+            yield number, _pixels(frame)
+            missing.discard(number)
+        if not missing:
+            return
+
+
+def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> Numbered:
     """Frames by time stamp: one seek per stretch between key pictures that holds a wanted frame."""
-    found: dict[int, np.ndarray] = {}
-    known = set(index.pts or ())
+    stamps = index.pts or []
+    known = set(stamps)
     position = 0
     while position < len(wanted):
-        after = bisect.bisect_right(index.keys, wanted[position])
+        after = bisect.bisect_right(index.keys, stamps[wanted[position]])
         until = index.keys[after] if after < len(index.keys) else None
-        stretch = {time for time in wanted[position:] if until is None or time < until}
+        stretch = {stamps[i]: i for i in wanted[position:] if until is None or stamps[i] < until}
         container.seek(index.keys[after - 1], stream=stream, backward=True)
-        _decode_stretch(container, stream, set(stretch), known, found)
         position += len(stretch)
-    return found
+        yield from _decode_stretch(container, stream, stretch, known)
 
 
-def _decode_stretch(
-    container: Any, stream: Any, missing: set[int], known: set[int], found: dict[int, np.ndarray]
-) -> None:
+def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], known: set[int]) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
         # Pictures on which no other depends need not be decoded unless they are wanted (a third of the time saved).
         context.skip_frame = "NONREF" if packet.size and packet.pts not in missing else "DEFAULT"
         for frame in packet.decode():
-            if frame.pts not in known or frame.interlaced_frame:  # a field per packet: packets are not frames
+            # A field per packet: packets are not frames. Damaged: only decoding everything tells what is wrong.
+            if frame.pts not in known or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
-                found[frame.pts] = _pixels(frame)
-                missing.discard(frame.pts)
+                yield missing.pop(frame.pts), _pixels(frame)
         if not missing:
             return
     raise NotExactError

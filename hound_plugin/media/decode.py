@@ -6,7 +6,6 @@ The policy alone decides which frames are seen; every decoder returns the same o
 from __future__ import annotations
 
 import bisect
-import dataclasses
 import os
 import re
 import stat
@@ -14,13 +13,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaNotFoundError, SettingsError
-from hound_plugin.media import container, frames
-from hound_plugin.media.backends import DECODERS, Decoder, choose, decode
-from hound_plugin.media.clip import Clip, VideoInfo
-from hound_plugin.media.container import FrameIndex, NotExactError, Source
+from hound_plugin.media import container
+from hound_plugin.media import frames as still
+from hound_plugin.media.backends import DECODERS, Decoder, check, choose, decode
+from hound_plugin.media.clip import Clip, Frames, Transform, VideoInfo
+from hound_plugin.media.container import FrameIndex
 from hound_plugin.media.sampling import FrameSampling, check_sampling, sample_indices
-from hound_plugin.records.media_paths import is_image_path, refuse_part, split_part
+from hound_plugin.media.streams import NotExactError, Source, describe
+from hound_plugin.records.media_paths import check_name, is_image_path, refuse_part, split_part
 
 __all__ = ["DECODERS", "Clip", "Decoder", "VideoInfo", "probe", "read_clip"]
 
@@ -34,6 +37,7 @@ def read_clip(
     sampling: FrameSampling = "uniform",
     decoder: str = "auto",
     timeout: float | None = None,
+    transform: Transform | None = None,
 ) -> Clip:
     """Sample frames of a clip.
 
@@ -47,13 +51,15 @@ def read_clip(
             binary stream of them, which is read once from where it stands.
         num_frames: frames to return; a shorter clip gives some twice.
         sampling: see :func:`hound_plugin.media.sampling.sample_indices`.
-        decoder: ``auto`` and ``pyav`` are the exact reference; ``decord`` and ``torchcodec`` are used where they
-            agree with it. ``Clip.decoder`` tells what read the clip.
+        decoder: ``auto`` and ``pyav`` are the exact reference; ``decord`` and ``torchcodec`` are refused for files of
+            which they do not give the same frames.
         timeout: seconds. Files, folders, bytes and lists are then read by a child process, which is killed when
             the limit passes. It costs a copy of the frames through a pipe (about 15 ms for 8 frames of 720p).
+        transform: what is kept of a frame, for clips that are large: only one frame is held in full size at a time.
 
     Returns:
-        The frames, uint8 ``[num_frames, H, W, 3]``, RGB, upright, with their numbers.
+        The frames, uint8 ``[num_frames, H, W, 3]``, RGB, upright, or what ``transform`` made of them, with their
+        numbers.
 
     Raises:
         SettingsError: an argument is unknown or outside its range.
@@ -61,28 +67,35 @@ def read_clip(
         MediaNotFoundError: the path does not exist, or it is an address (only local paths are read here).
         EmptyMediaError: there is not one frame, or none in the part.
         MediaDecodeError: no video, damaged, cut short, frames of unequal size, frames whose names do not tell their
-            order, or a part of something without a clock.
+            order, a part of something without a clock, or a file of which ``decoder`` does not give the exact frames.
         DecodeTimeoutError: ``timeout`` passed.
     """
     check_sampling(sampling, num_frames)
     backend = choose(decoder)
     video = _normalised(video)
+    frames = Frames(_described(video), transform, isinstance(video, str))
     if timeout is not None:
         if not timeout > 0:
             raise SettingsError(f"Expected decode_timeout in seconds above 0; got {timeout!r}.")
         if not _in_memory(video):
             from hound_plugin.media.worker import read_in_child
 
-            return read_in_child(video, num_frames, sampling, decoder, timeout)
-    return read_here(video, num_frames, sampling, backend)
+            return read_in_child(video, num_frames, sampling, decoder, timeout, frames)
+    return read_here(video, num_frames, sampling, backend, frames)
 
 
 def read_here(
-    video: Any, num_frames: int, sampling: FrameSampling, decoder: Decoder, special_files: bool = False
+    video: Any,
+    num_frames: int,
+    sampling: FrameSampling,
+    decoder: Decoder,
+    frames: Frames,
+    special_files: bool = False,
 ) -> Clip:
     """Read in this process; arguments have been checked. See :func:`read_clip`.
 
     Args:
+        frames: takes the frames.
         special_files: also open pipes and devices, which may block for ever.
     """
 
@@ -91,17 +104,25 @@ def read_here(
 
     if isinstance(video, str):
         kind, path, *part = _place(video, special_files)
-        if kind == "folder":
-            return frames.read_folder(path, spread)
-        return dataclasses.replace(_read_file(path, num_frames, sampling, decoder, *part), source=video)
-    if isinstance(video, bytes):
-        return _read_file(video, num_frames, sampling, decoder)
-    if isinstance(video, list):
-        return frames.read_list(video, spread)
-    return frames.read_array(video, spread)
+        if kind == "file":
+            return _read_file(path, num_frames, sampling, decoder, frames, *part)
+        indices, total = still.read_folder(path, spread, frames)
+    elif isinstance(video, bytes):
+        return _read_file(video, num_frames, sampling, decoder, frames)
+    elif isinstance(video, list):
+        indices, total = still.read_list(video, spread, frames)
+    else:
+        indices, total = still.read_array(video, spread, frames)
+    return Clip(frames.finished(), indices, None, total, frames.source, "frames")
 
 
-def probe(video: Any) -> VideoInfo:
+def _described(video: Any) -> str:
+    if isinstance(video, str | bytes):
+        return describe(video)
+    return f"<list of {len(video)} frames>" if isinstance(video, list) else f"<array {np.shape(video)}>"
+
+
+def probe(video: Any, decoder: str = "auto") -> VideoInfo:
     """Look at a clip without decoding it, to find bad media before training starts.
 
     It costs 0.3 ms (small pictures) to 13 ms (720p) for a file and 0.1 ms for a folder of 25
@@ -110,6 +131,7 @@ def probe(video: Any) -> VideoInfo:
 
     Args:
         video: as in :func:`read_clip`. A binary stream is read and put back where it stood if it can seek.
+        decoder: as in :func:`read_clip`; for others than ``auto`` and ``pyav``, packet headers are looked at too.
 
     Raises:
         MediaError: as :func:`read_clip`, as far as the header tells.
@@ -119,10 +141,11 @@ def probe(video: Any) -> VideoInfo:
     if position is not None:
         video.seek(position)
     if isinstance(known, str):
-        return _probe_path(known)
+        return _probe_path(known, choose(decoder))
     if isinstance(known, bytes):
+        check(choose(decoder), known)
         return container.probe_container(known)
-    return frames.probe_frames(known)
+    return still.probe_frames(known)
 
 
 def _normalised(video: Any) -> Any:
@@ -135,7 +158,7 @@ def _normalised(video: Any) -> Any:
                 "download it first, or drop `file://`.",
                 path,
             )
-        return path
+        return check_name(path)
     if isinstance(video, bytes | bytearray | memoryview):
         return bytes(video)
     if hasattr(video, "read"):
@@ -188,11 +211,12 @@ def _kind(path: str, special_files: bool = False) -> str:
     return "file"
 
 
-def _probe_path(video: str) -> VideoInfo:
+def _probe_path(video: str, decoder: Decoder) -> VideoInfo:
     kind, path, *part = _place(video)
     if kind == "folder":
-        return frames.probe_folder(path)
+        return still.probe_folder(path)
     info = container.probe_container(path)
+    check(decoder, path)
     index = container.index_by_headers(path) if path != video else None
     if index is not None:
         _frames_within(index, path, *part)
@@ -204,6 +228,7 @@ def _read_file(
     num_frames: int,
     sampling: FrameSampling,
     decoder: Decoder,
+    frames: Frames,
     start: float | None = None,
     end: float | None = None,
 ) -> Clip:
@@ -214,12 +239,12 @@ def _read_file(
     index = container.build_index(source)
     indices = sampled(index)
     try:
-        pixels, name = decode(decoder, source, index, indices)
+        decode(decoder, source, index, indices, frames)
     except NotExactError:
         index = container.count_by_decoding(source)
         indices = sampled(index)
-        pixels, name = decode(decoder, source, index, indices)
-    return Clip(pixels, indices, index.fps, index.total, container.describe(source), name)
+        decode(decoder, source, index, indices, frames)
+    return Clip(frames.finished(), indices, index.fps, index.total, frames.source, decoder.name)
 
 
 def _frames_within(index: FrameIndex, source: Source, start: float | None, end: float | None) -> range:
@@ -229,7 +254,7 @@ def _frames_within(index: FrameIndex, source: Source, start: float | None, end: 
     if first >= after:
         asked = f"from {start or 0:g} s " + ("on" if end is None else f"to {end:g} s")
         raise EmptyMediaError(
-            f"There is no frame {asked} in {container.describe(source)}: the clip has {index.total} frame(s) in "
+            f"There is no frame {asked} in {describe(source)}: the clip has {index.total} frame(s) in "
             f"{index.duration:.3f} s, the last one at {index.seconds[-1]:.3f} s. Correct the part.",
             source if isinstance(source, str) else None,
         )

@@ -2,70 +2,66 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaNotFoundError
-from hound_plugin.media.clip import Clip, VideoInfo, check_size
+from hound_plugin.errors import EmptyMediaError, MediaDecodeError
+from hound_plugin.media.clip import Frames, VideoInfo
+from hound_plugin.media.pictures import check_file, open_picture, picture_size
 from hound_plugin.records.frame_order import list_frames
 from hound_plugin.records.media_paths import cut_part, refuse_part
 
 Sampler = Callable[[int], list[int]]
 
 
-def read_folder(folder: str, sampler: Sampler) -> Clip:
-    """Open the sampled frames of a folder, and only those.
+def read_folder(folder: str, sampler: Sampler, frames: Frames) -> tuple[list[int], int]:
+    """Open the sampled frames of a folder, and only those; see :func:`read_list`.
 
     Raises:
         EmptyMediaError: there is no image in it.
         MediaDecodeError: the names do not tell the order, a frame is damaged, or frames differ in size.
     """
-    return read_list(list_frames(folder), sampler, folder)
+    return read_list(list_frames(folder), sampler, frames)
 
 
-def read_list(items: Sequence[Any], sampler: Sampler, source: str | None = None) -> Clip:
+def read_list(items: Sequence[Any], sampler: Sampler, frames: Frames) -> tuple[list[int], int]:
     """Open the sampled ones of a list of frames (paths, PIL images, bytes or uint8 arrays ``[H, W, 3]``).
+
+    Returns:
+        Their numbers, and the number of all frames.
 
     Raises:
         EmptyMediaError: the list is empty.
         MediaNotFoundError: a path does not exist.
         MediaDecodeError: a frame is damaged or of no known kind, or frames differ in size.
     """
-    source = source or f"<list of {len(items)} frames>"
     if not len(items):
         raise EmptyMediaError("Expected a list of frames; got an empty list.")
     _check_whole(items)
     indices = sampler(len(items))
-    opened = {index: _open(items[index], index) for index in sorted(set(indices))}
-    first = indices[0]
-    height, width = opened[first].shape[:2]
-    for index, frame in opened.items():
-        if frame.shape[:2] != (height, width):
-            raise MediaDecodeError(
-                f"Frames of {source} differ in size: {_name(items[first], first)} is {width}x{height}, "
-                f"{_name(items[index], index)} is {frame.shape[1]}x{frame.shape[0]}. "
-                "All frames of one clip must be of one size; extract them again or remove what does not belong.",
-                source,
-            )
-    return Clip(np.stack([opened[i] for i in indices]), indices, None, len(items), source, "frames")
+    frames.start(indices)
+    for index in sorted(set(indices)):
+        frames.put(index, _open(items[index], index), _name(items[index], index))
+    return indices, len(items)
 
 
-def read_array(video: Any, sampler: Sampler) -> Clip:
-    """Take the sampled frames of an array ``[T, H, W, 3]``, uint8, RGB.
+def read_array(video: Any, sampler: Sampler, frames: Frames) -> tuple[list[int], int]:
+    """Take the sampled frames of an array ``[T, H, W, 3]``, uint8, RGB; see :func:`read_list`.
 
     Raises:
         MediaDecodeError: another shape or type.
         EmptyMediaError: ``T`` is 0.
     """
-    array = _checked(video)
+    array = checked_array(video)
     indices = sampler(len(array))
-    return Clip(np.ascontiguousarray(array[indices]), indices, None, len(array), f"<array {array.shape}>", "frames")
+    frames.start(indices)
+    for index in sorted(set(indices)):
+        frames.put(index, array[index])
+    return indices, len(array)
 
 
 def probe_frames(video: Any) -> VideoInfo:
@@ -75,14 +71,14 @@ def probe_frames(video: Any) -> VideoInfo:
         MediaError: as :func:`read_list` and :func:`read_array`.
     """
     if hasattr(video, "__array__"):
-        array = _checked(video)
+        array = checked_array(video)
         return VideoInfo("frames", len(array), None, array.shape[2], array.shape[1])
     if not len(video):
         raise EmptyMediaError("Expected a list of frames; got an empty list.")
     _check_whole(video)
-    for item in video:
-        if isinstance(item, str | Path) and not os.path.exists(item):
-            raise MediaNotFoundError(f"Frame {item} does not exist.", str(item))
+    for number, item in enumerate(video):
+        if isinstance(item, str | Path):
+            check_file(str(item), _in_words(item, number))
     width, height = _size(video[0])
     return VideoInfo("frames", len(video), None, width, height)
 
@@ -94,6 +90,8 @@ def probe_folder(folder: str) -> VideoInfo:
         MediaError: as :func:`read_folder`.
     """
     paths = list_frames(folder)
+    for path in paths:
+        check_file(path, _in_words(path, 0))
     width, height = _size(paths[0])
     return VideoInfo("folder", len(paths), None, width, height)
 
@@ -105,7 +103,13 @@ def _check_whole(items: Sequence[Any]) -> None:
             raise refuse_part(str(item), "a list of frames")
 
 
-def _checked(video: Any) -> np.ndarray:
+def checked_array(video: Any) -> np.ndarray:
+    """A clip in memory as an array ``[T, H, W, 3]`` of uint8.
+
+    Raises:
+        MediaDecodeError: another shape or type.
+        EmptyMediaError: ``T`` is 0.
+    """
     array = np.asarray(video)
     if array.dtype != np.uint8 or array.ndim != 4 or array.shape[-1] != 3:
         raise MediaDecodeError(
@@ -118,47 +122,27 @@ def _checked(video: Any) -> np.ndarray:
     return array
 
 
+def _path(item: Any) -> str | None:
+    return str(item) if isinstance(item, str | Path) else None
+
+
 def _name(item: Any, index: int) -> str:
-    return str(item) if isinstance(item, str | Path) else f"frame {index}"
+    return _path(item) or f"frame {index}"
+
+
+def _in_words(item: Any, index: int) -> str:
+    return f"the frame {_path(item)}" if _path(item) else f"frame {index}"
 
 
 def _open(item: Any, index: int) -> np.ndarray:
-    """One frame as uint8 ``[H, W, 3]``; alpha is dropped and EXIF orientation ignored, as the original does."""
-    try:
-        if isinstance(item, Image.Image):
-            return np.asarray(item.convert("RGB"))
-        if isinstance(item, str | Path | bytes):
-            with Image.open(BytesIO(item) if isinstance(item, bytes) else item) as image:
-                check_size(
-                    image.width, image.height, _name(item, index), str(item) if isinstance(item, str | Path) else None
-                )
-                return np.asarray(image.convert("RGB"))
-    except MediaDecodeError:
-        raise
-    except FileNotFoundError as error:
-        raise MediaNotFoundError(f"Frame {item} does not exist.", str(item)) from error
-    except Exception as error:
-        raise _damaged(item, index, error) from error
-    return _checked(np.asarray(item)[None])[0]
+    """One frame as uint8 ``[H, W, 3]``."""
+    if isinstance(item, str | Path | bytes | Image.Image):
+        return np.asarray(open_picture(item, _in_words(item, index)))
+    return checked_array(np.asarray(item)[None])[0]
 
 
 def _size(item: Any) -> tuple[int, int]:
-    try:
-        if isinstance(item, Image.Image):
-            return item.size
-        if isinstance(item, str | Path | bytes):
-            with Image.open(BytesIO(item) if isinstance(item, bytes) else item) as image:
-                return image.size
-    except Exception as error:
-        raise _damaged(item, 0, error) from error
-    array = _checked(np.asarray(item)[None])
+    if isinstance(item, str | Path | bytes | Image.Image):
+        return picture_size(item, _in_words(item, 0))
+    array = checked_array(np.asarray(item)[None])
     return array.shape[2], array.shape[1]
-
-
-def _damaged(item: Any, index: int, error: Exception) -> MediaDecodeError:
-    path = str(item) if isinstance(item, str | Path) else None
-    return MediaDecodeError(
-        f"Cannot read the frame {_name(item, index)}: {error}. It is damaged or no image; extract it again or leave "
-        "its clip out.",
-        path,
-    )

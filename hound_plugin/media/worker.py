@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from hound_plugin.errors import DecodeTimeoutError, EnvironmentMismatchError, HoundError, MediaDecodeError
-from hound_plugin.media.clip import Clip
+from hound_plugin.media.clip import Clip, Frames
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hound_plugin.media.worker import serve; serve()"
 _START_LIMIT = 120.0  # seconds; imports of the child on a busy machine do not count against the caller's limit
@@ -138,13 +138,14 @@ def _current() -> _Child:
     return _child
 
 
-def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, timeout: float) -> Clip:
+def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, timeout: float, frames: Frames) -> Clip:
     """Read a clip in the child process. Threads of one process take turns; the wait does not count.
 
     Args:
         video: path, bytes or list of frames.
         num_frames, sampling, decoder: as in :func:`hound_plugin.media.decode.read_clip`, checked.
         timeout: seconds for this clip.
+        frames: takes the frames, as they come.
 
     Raises:
         DecodeTimeoutError: the limit passed; the child was killed.
@@ -156,8 +157,7 @@ def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, time
         finished = False
         try:
             child.send((video, num_frames, sampling, decoder), deadline)
-            reply = child.receive(deadline)
-            pixels = bytearray() if isinstance(reply, Exception) else child.receive_bytes(deadline)
+            reply = _received(child, frames, deadline)
             finished = True
         except TimeoutError:
             raise DecodeTimeoutError(
@@ -177,8 +177,32 @@ def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, time
                 _stop()
     if isinstance(reply, Exception):
         raise reply
-    shape, facts = reply
-    return Clip(np.frombuffer(pixels, dtype=np.uint8).reshape(shape), **facts)
+    return Clip(frames.finished(), **reply)
+
+
+def _received(child: _Child, frames: Frames, deadline: float) -> dict[str, Any] | Exception:
+    """Take in frames until the child says what the clip is, or what is wrong with it.
+
+    Raises:
+        MediaDecodeError: frames differ in size; the pipe is then read to its end.
+    """
+    problem: Exception | None = None
+    while True:
+        kind, *content = child.receive(deadline)
+        if kind == "start":
+            problem = None
+            frames.start(*content)
+        elif kind == "frame":
+            index, shape, name = content
+            frame = np.frombuffer(child.receive_bytes(deadline), dtype=np.uint8).reshape(shape)
+            try:
+                if problem is None:
+                    frames.put(index, frame, name)
+            except MediaDecodeError as error:
+                problem = error
+        else:
+            (reply,) = content
+            return problem or reply
 
 
 def _describe(video: Any) -> str:
@@ -198,16 +222,35 @@ def serve() -> None:
     _reply(replies, pickle.dumps("ready"))
     while header := requests.read(_LENGTH.size):
         video, num_frames, sampling, decoder = pickle.loads(requests.read(_LENGTH.unpack(header)[0]))
+        frames = _Sent(_describe(video), replies)
         try:
-            clip = decode.read_here(video, num_frames, sampling, backends.choose(decoder), special_files=True)
+            clip = decode.read_here(video, num_frames, sampling, backends.choose(decoder), frames, special_files=True)
         except HoundError as error:
-            _reply(replies, pickle.dumps(error))
+            _reply(replies, pickle.dumps(("end", error)))
             continue
         except Exception as error:
-            _reply(replies, pickle.dumps(MediaDecodeError(f"Cannot decode {_describe(video)}: {error!r}.")))
+            _reply(replies, pickle.dumps(("end", MediaDecodeError(f"Cannot decode {_describe(video)}: {error!r}."))))
             continue
         facts = {name: value for name, value in vars(clip).items() if name != "frames"}
-        _reply(replies, pickle.dumps((clip.frames.shape, facts)), clip.frames.data.cast("B"))
+        _reply(replies, pickle.dumps(("end", facts)))
+
+
+class _Sent(Frames):
+    """The child's side: every frame goes into the pipe at once."""
+
+    def __init__(self, source: str, pipe: Any) -> None:
+        super().__init__(source)
+        self._pipe = pipe
+
+    def start(self, indices: list[int]) -> None:
+        _reply(self._pipe, pickle.dumps(("start", indices)))
+
+    def put(self, index: int, frame: np.ndarray, name: str | None = None) -> None:
+        frame = np.ascontiguousarray(frame)
+        _reply(self._pipe, pickle.dumps(("frame", index, frame.shape, name)), frame.data.cast("B"))
+
+    def finished(self) -> np.ndarray:
+        return np.empty(0, np.uint8)
 
 
 def _reply(pipe: Any, *parts: Any) -> None:

@@ -42,6 +42,11 @@ class LlavaHoundImageProcessor(BaseImageProcessor):
         """Frames of one clip, uint8 ``[T, H, W, 3]``, to float32 ``[T, 3, size, size]``."""
         return video_frames_to_tensor(frames, self.size, self.image_mean, self.image_std)
 
+    def frame(self, frame: np.ndarray) -> np.ndarray:
+        """One frame, uint8 ``[H, W, 3]``, to float32 ``[3, size, size]``: the same numbers as :meth:`frames`."""
+        writable = frame if frame.flags.writeable else frame.copy()  # torch takes no other
+        return self.frames(writable[None])[0].numpy()
+
     def preprocess(self, images: Any, pad: bool = False, **kwargs: Any) -> BatchFeature:
         """Images to ``pixel_values_images`` ``[N, 3, size, size]``."""
         items = images if isinstance(images, list | tuple) else [images]

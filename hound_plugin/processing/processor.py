@@ -6,7 +6,6 @@ everything that only counts never opens a file.
 
 from __future__ import annotations
 
-import io
 import json
 import os
 from collections.abc import Sequence
@@ -15,14 +14,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file
 
-from hound_plugin.errors import CheckpointError, MediaDecodeError, MediaNotFoundError, SettingsError
+from hound_plugin.errors import CheckpointError, MediaDecodeError, SettingsError
 from hound_plugin.media.cache import FrameCache
-from hound_plugin.media.clip import check_size
 from hound_plugin.media.decode import read_clip
+from hound_plugin.media.pictures import open_picture
 from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
@@ -175,26 +174,31 @@ class LlavaHoundProcessor(ProcessorMixin):
         return pixels.size, tuple(pixels.image_mean), tuple(pixels.image_std)
 
     def _read_video(self, video: Any) -> torch.Tensor:
-        cache = FrameCache(self.frame_cache) if self.frame_cache else None
-        size, mean, std = self.image_processor.size, self.image_processor.image_mean, self.image_processor.image_std
-        key = None
-        if cache is not None:
-            parameters = {"frames": self.num_frames, "sampling": self.frame_sampling, "decoder": self.decoder}
-            key = cache.key_for(video, **parameters, size=size, mean=list(mean), std=list(std))
-            kept = cache.get(key) if key is not None else None
-            if kept is not None:
-                return torch.from_numpy(kept)
-        clip = read_clip(
+        if not self.frame_cache:
+            return torch.from_numpy(self._decode_video(video))
+        cache = FrameCache(self.frame_cache)
+        size, mean, std = self._pixel_settings()
+        parameters = {"frames": self.num_frames, "sampling": self.frame_sampling, "decoder": self.decoder}
+        parameters |= {"size": size, "mean": list(mean), "std": list(std)}
+        key = cache.key_for(video, **parameters)
+        if key is None:
+            return torch.from_numpy(self._decode_video(video))
+        shape = (self.num_frames, 3, size, size)
+
+        def is_current() -> bool:
+            return cache.key_for(video, **parameters) == key
+
+        return torch.from_numpy(cache.get_or_compute(key, shape, lambda: self._decode_video(video), is_current))
+
+    def _decode_video(self, video: Any) -> np.ndarray:
+        return read_clip(
             video,
             num_frames=self.num_frames,
             sampling=self.frame_sampling,
             decoder=self.decoder,
             timeout=self.decode_timeout,
-        )
-        pixels = self.image_processor.frames(clip.frames)
-        if cache is not None and key is not None:
-            cache.put(key, pixels.numpy())
-        return pixels
+            transform=self.image_processor.frame,
+        ).frames
 
     def read_image(self, image: Any) -> torch.Tensor:
         """Open and normalise one image (path, PIL image, array, bytes, stream, or ``{"path", "bytes"}``).
@@ -321,42 +325,15 @@ def open_image(image: Any) -> Image.Image:
     """Open an image given as path, PIL image, uint8 array ``[H, W, 3]``, bytes, stream or ``{"path", "bytes"}``.
 
     Raises:
-        MediaNotFoundError: the path does not exist.
-        MediaDecodeError: it is no image, or damaged.
+        MediaError: as :func:`hound_plugin.media.pictures.open_picture`.
     """
-    if isinstance(image, Image.Image):
-        return image.convert("RGB")
-    if isinstance(image, np.ndarray):
-        try:
-            return Image.fromarray(image).convert("RGB")
-        except (TypeError, ValueError) as error:
-            raise MediaDecodeError(
-                f"Expected an image [H, W, 3] of uint8, RGB; got {list(image.shape)} of {image.dtype}."
-            ) from error
-    name = image if isinstance(image, str | os.PathLike) else None
     if isinstance(image, dict):
         content = image.get("bytes")
         return open_image(content if content is not None else image.get("path"))
-    source = io.BytesIO(image) if isinstance(image, bytes | bytearray) else image
-    if not isinstance(source, str | os.PathLike) and not hasattr(source, "read"):
+    known = isinstance(image, str | os.PathLike | bytes | bytearray | Image.Image | np.ndarray)
+    if not known and not hasattr(image, "read"):
         raise MediaDecodeError(f"Expected an image (path, PIL image, array, bytes or stream), got {type(image)}.")
-    try:
-        with Image.open(source) as opened:
-            if opened.format == "EPS":  # PIL would run Ghostscript on it
-                raise ValueError("PostScript is a program, no image")
-            check_size(opened.width, opened.height, str(name or "the given bytes"), None if name is None else str(name))
-            return opened.convert("RGB")
-    except MediaDecodeError:
-        raise
-    except FileNotFoundError as error:
-        raise MediaNotFoundError(
-            f"Expected an image at {name}, but there is none. Check the path and `media_dir`.", str(name)
-        ) from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise MediaDecodeError(
-            f"Expected an image in {name or 'the given bytes'}, but it cannot be decoded ({error}). Replace the file.",
-            None if name is None else str(name),
-        ) from error
+    return open_picture(image)
 
 
 def _as_list(items: Any) -> list[Any]:

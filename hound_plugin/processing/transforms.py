@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from hound_plugin.errors import MediaDecodeError, SettingsError
 from hound_plugin.media.clip import check_size
+from hound_plugin.media.pictures import open_picture
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -90,7 +91,8 @@ def image_to_tensor(
 
     Raises:
         SettingsError: ``size`` is below 1.
-        MediaDecodeError: the image data is damaged, or the image is too large or too narrow to be held in memory.
+        MediaDecodeError: the image data is damaged or of more than 8 bits a channel, or the image is too large or too
+            narrow to be held in memory.
     """
     width, height = image.size
     name = getattr(image, "filename", None) or "the image"
@@ -99,13 +101,7 @@ def image_to_tensor(
         width = height = max(width, height)
         check_size(width, height, f"{name}, padded to a square")
     check_size(*_resized(width, height, size), f"{name}, resized")
-    try:
-        image = image.convert("RGB")
-    except (OSError, ValueError, SyntaxError) as error:
-        raise MediaDecodeError(
-            f"Cannot decode the image: {error}. It is damaged or no image; replace it.",
-            getattr(image, "filename", None),
-        ) from error
+    image = open_picture(image, name)
     if pad:
         image = expand_to_square(image, tuple(int(value * 255) for value in mean))
     pixels = torch.from_numpy(np.array(image)).permute(2, 0, 1).float().div_(255)

@@ -1,16 +1,20 @@
 """Files that are never seen half-written, rows that are added for good, and locks that die with their process.
 
 Writing goes into a hidden sibling that ends in ``.part`` and takes the final name in one step. A process that is killed
-at any moment therefore leaves the old file or the new one, and at worst a ``.part`` that nobody reads.
+at any moment therefore leaves the old file or the new one, and at worst a ``.part`` that nobody reads, which
+:func:`clear_leftovers` removes.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import hashlib
 import inspect
 import json
 import os
+import platform
+import re
 import secrets
 import shutil
 import threading
@@ -52,7 +56,7 @@ def whole_path(path: PathLike, *, sync: bool = True) -> Iterator[Path]:
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise SettingsError(f"Expected the path of a file to write; {target} is a device or a pipe. Name a file.")
     target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{target.name[:50]}.{os.getpid()}-{secrets.token_hex(4)}.part")
+    part = target.with_name(f".{target.name[:50]}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
         yield part
         publish(part, target, sync=sync)
@@ -101,6 +105,50 @@ def write_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
     """
     with whole_file(path, "wb") as file:
         file.writelines(map(_line, rows))
+
+
+_HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
+_LEFTOVER = re.compile(r"\..*\.(?:([0-9a-f]{6})-)?(\d+)-[0-9a-f]{8}\.part")  # earlier versions named no machine
+_ABANDONED = 24 * 3600  # seconds after which nobody writes a file any more
+
+
+def clear_leftovers(folder: PathLike) -> int:
+    """Remove what :func:`whole_path` left in a folder and in those right below it, of processes that were killed.
+
+    A process of this machine that no longer runs has left it; of another machine, what is older than a day.
+
+    Returns:
+        The number of files and folders that were removed.
+
+    Raises:
+        OSError: the folder may not be listed.
+    """
+    removed = 0
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    for below in found:
+        if below.is_dir(follow_symlinks=False) and not below.name.startswith("."):
+            with contextlib.suppress(OSError), os.scandir(below) as entries:
+                found += list(entries)
+    for entry in found:
+        match = _LEFTOVER.fullmatch(entry.name)
+        if match and _is_abandoned(entry, match[1], int(match[2])):
+            with contextlib.suppress(OSError):
+                _remove(Path(entry.path))
+                removed += 1
+    return removed
+
+
+def _is_abandoned(entry: os.DirEntry[str], host: str | None, process: int) -> bool:
+    try:
+        if host not in (_HOST, None):
+            return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except OSError:  # it is gone, or the process is another user's
+        return False
+    return False
 
 
 def publish(part: PathLike, path: PathLike, *, sync: bool = True) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import stat
 from collections.abc import Hashable
 from pathlib import Path
 from typing import Any
@@ -15,19 +16,20 @@ from hound_plugin.records.frame_order import list_frames
 from hound_plugin.records.media_paths import cut_part, split_part
 
 _BLOCK = 1 << 20
+_PLACE = 1 << 16  # bytes that are read at the head, in the middle and at the tail of a file
 
 
 def media_identity(media: Any, in_process: bool = False) -> Hashable | None:
-    """What changes when the content of media changes, without reading files.
+    """What changes when the content of media changes, without reading whole files.
 
-    A file is known by its absolute path, size and time of change, a folder by its frames in their order, a list by its
-    paths; a part of a clip by its file, start and end.
+    A file is known by its size, time of change and a digest of its head, middle and tail (0.1 ms), a folder by its
+    frames in their order, with their names; a part of a clip by its file, start and end.
 
     Args:
         media: as :func:`hound_plugin.media.decode.read_clip` takes it.
-        in_process: for use within one process: files also by their inode and the time of change of that, bytes and
-            arrays by their SHA-256. Else the identity is the same in every process and on every machine that sees the
-            same files at the same paths.
+        in_process: for use within one process: files by path, size, inode and the times of change, which need not be
+            opened; bytes and arrays by their SHA-256. Else the identity is the same in every process and on every
+            machine that has the same files, wherever they lie.
 
     Returns:
         Nested tuples of texts and numbers, which JSON can hold; None where it cannot be told: paths that cannot be
@@ -73,17 +75,31 @@ def _of_path(text: str, in_process: bool) -> Hashable:
     identity: tuple[Hashable, ...]
     if os.path.isdir(path):
         frames = list_frames(path)
-        identity = path, tuple((os.path.basename(frame), *_stamp(frame, in_process)) for frame in frames)
+        stamps = tuple((os.path.basename(frame), *_stamp(frame, in_process)) for frame in frames)
+        identity = (path, stamps) if in_process else stamps
     else:
-        identity = path, *_stamp(path, in_process)
+        identity = (path, *_stamp(path, in_process)) if in_process else _stamp(path, in_process)
     return identity if start is end is None else (identity, "part", start, end)
 
 
-def _stamp(path: str, in_process: bool) -> tuple[int, ...]:
+def _stamp(path: str, in_process: bool) -> tuple[int | str, ...]:
     status = os.stat(path)
     if in_process:
         return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
-    return status.st_size, status.st_mtime_ns
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path} is no regular file")
+    return status.st_size, status.st_mtime_ns, _places_digest(path, status.st_size)
+
+
+def _places_digest(path: str, size: int) -> str:
+    """SHA-256 of the head, the middle and the tail of a file; of all of it, if it is small."""
+    digest = hashlib.sha256()
+    with open(path, "rb", buffering=0) as file:
+        starts = (0,) if size <= 3 * _PLACE else (0, (size - _PLACE) // 2, size - _PLACE)
+        for start in starts:
+            file.seek(start)
+            digest.update(file.read(size if len(starts) == 1 else _PLACE))
+    return digest.hexdigest()
 
 
 def _of_memory(media: Any) -> Hashable | None:

@@ -30,6 +30,22 @@ def is_image_path(item: Any) -> bool:
     return os.path.splitext(cut_part(os.fsdecode(item))[0])[1].lower() in IMAGE_SUFFIXES
 
 
+def check_name(path: str) -> str:
+    """Give back a path whose name is UTF-8, as every file of records, log and table that names it must be.
+
+    Raises:
+        MediaDecodeError: it holds other bytes.
+    """
+    try:
+        path.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise MediaDecodeError(
+            f"Expected a path in UTF-8; got {path!a}. Rename the file, for example with convmv.",
+            path,
+        ) from error
+    return path
+
+
 def media_exists(path: str) -> bool:
     """Whether a file or a folder lies at a path; the part that the path may name is not looked at."""
     return bool(path) and os.path.exists(cut_part(path)[0])

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import av
 import pytest
+from PIL import Image
 
 from hound_plugin import cli
 from hound_plugin.corpus.records import check_record
@@ -18,6 +21,8 @@ from hound_plugin.errors import SettingsError
 from tests.corpus.conftest import PEAK, environment
 from tests.corpus.hub import clips, conversation, frame, lines, preference
 from tests.goldens import ROOT
+from tests.media.zoo import Sound, add_sound
+from tests.media.zoo import write as write_clip
 
 REPO = Path(__file__).resolve().parents[2]
 Rows = list[dict[str, Any]]
@@ -101,6 +106,30 @@ def media(tmp_path: Path) -> Path:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_bytes(content)
     return root
+
+
+def test_media_that_are_not_whole_or_no_clip(media: Path, tmp_path: Path) -> None:
+    """Cut, only a cover, without a decoder, a pipe among frames, an image of 16 bits."""
+    for name, settings in (("half.mkv", {}), ("half.avi", {"codec": "mpeg4"}), ("odd.mp4", {})):
+        write_clip(media / name, **settings)
+        content = (media / name).read_bytes()
+        content = content[: len(content) // 2] if "half" in name else content.replace(b"avc1", b"zzz1")
+        (media / name).write_bytes(content)
+    with av.open(str(media / "cover.mkv"), "w") as output:
+        output.add_attachment("cover.jpeg", "image/jpeg", frame(1))
+        add_sound(output, Sound())(None)
+    os.mkfifo(media / "clip_b" / "c01_9999.jpeg")
+    Image.new("I;16", (9, 9)).save(media / "deep.png")
+    names = ["half.mkv", "half.avi", "odd.mp4", "cover.mkv", "clip_b", ["clip_a/c01_0000.jpeg", "clip_b/c01_9999.jpeg"]]
+    rows = [{**conversation("clip_a", index), "video": name} for index, name in enumerate(names)]
+    path = write(tmp_path / "rows.jsonl", [*rows, conversation("deep.png", 9, "image"), conversation("clip_a", 10)])
+    report = tmp_path / "bad.jsonl"
+    assert validate(path, Options(str(media), "open", report=report)).problems == {"media damaged": 7}
+    found = [json.loads(line) for line in report.read_text().splitlines()]
+    assert [entry["row"] for entry in found] == [1, 2, 3, 4, 5, 6, 7]
+    expected = ["cut short", "cut short", "no decoder", "only a cover", "a pipe", "a pipe", "8 bits a channel"]
+    for entry, message in zip(found, expected, strict=True):
+        assert message in entry["detail"]
 
 
 def write(path: Path, rows: Rows) -> Path:

@@ -20,6 +20,7 @@ from hound_plugin.errors import DataError, HoundError, MediaError, PlaceholderEr
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from tests.goldens import IMAGE_ID, SFT, VIDEO_ID, load_json, rows
 from tests.host.hosting import media_folder, write_dataset
+from tests.media.zoo import write
 
 
 @pytest.fixture(autouse=True)
@@ -323,15 +324,21 @@ def test_a_cutoff_that_cuts_the_clip_names_the_needed_value(host: Host) -> None:
         ("text.mp4", b"no video at all", "text.mp4"),
         ("empty.mp4", b"", "empty.mp4"),
         ("stray", None, "stray"),
+        ("half.mkv", "half", "cut short: its header says 2.4 s, the data ends at"),
         ("clip_short.mp4#t=3,2", None, "START < END"),  # a bad row, if bad media stop
         ("clip_short.mp4#t=60,70", None, "no frame from 60 s to 70 s"),
         ("clip_long#t=1,2", None, "a folder of frames"),
     ],
 )
-def test_bad_media_are_found_before_training(name: str, content: bytes | None, message: str, host: Host) -> None:
+def test_bad_media_are_found_before_training(
+    name: str, content: bytes | str | None, message: str, host: Host
+) -> None:
     target = media_folder(host.folder / "media") / name
     if "#" in name:
         pass
+    elif content == "half":
+        write(target)
+        target.write_bytes(target.read_bytes()[: target.stat().st_size // 2])
     elif content is None:
         target.mkdir()
         (target / "notes.txt").write_text("no image")

@@ -64,6 +64,8 @@ _NAMES = [
     "turned_270.mp4",
 ]
 READABLE = [name.split(".")[0] for name in _NAMES]
+DECORD = {"plain", "one_gop", "odd_size", "cropped", "short", "tall", "vp8", "vp9", "vfr", "cut_mkv"}  # it is exact
+DECORD |= {"turned_90", "turned_180", "turned_270"}
 
 
 @pytest.fixture(scope="session")

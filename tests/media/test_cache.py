@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,7 +13,8 @@ import numpy as np
 import pytest
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.media.cache import FrameCache
+from hound_plugin.media.cache import FrameCache, _seen
+from hound_plugin.records import files
 
 
 @pytest.fixture
@@ -42,9 +45,10 @@ def test_key_follows_the_media_and_every_parameter(cache: FrameCache, clip: Path
     keys.append(cache.key_for(clip, num_frames=8, mean=[0.25]))
     os.utime(clip, ns=(1, 1))
     keys.append(cache.key_for(clip, num_frames=8, mean=[0.5]))
-    clip.write_bytes(b"123456")
-    os.utime(clip, ns=(1, 1))
-    keys.append(cache.key_for(clip, num_frames=8, mean=[0.5]))
+    for content in (b"123456", b"654321"):  # the second one of the same size and time
+        clip.write_bytes(content)
+        os.utime(clip, ns=(1, 1))
+        keys.append(cache.key_for(clip, num_frames=8, mean=[0.5]))
     assert len(set(keys)) == len(keys)
     monkeypatch.chdir(clip.parent)
     assert cache.key_for("clip.mp4", mean=[0.5], num_frames=8) == keys[-1]
@@ -74,7 +78,32 @@ def test_media_in_memory_have_no_key(cache: FrameCache, clip: Path) -> None:
     assert cache.key_for(clip.parent / "missing.mp4") is None
 
 
-@pytest.mark.parametrize("damage", [b"", b"\x93NUMPY", b"no array at all", "half", "wrong type"])
+def test_a_copied_folder_is_known(cache: FrameCache, tmp_path: Path) -> None:
+    (tmp_path / "here").mkdir()
+    for number in range(3):
+        (tmp_path / "here" / f"{number}.png").write_text(str(number))
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    assert cache.key_for(tmp_path / "here") == cache.key_for(tmp_path / "there")
+    assert cache.key_for(tmp_path / "here" / "1.png") == cache.key_for(tmp_path / "there" / "1.png")
+    cache.put(cache.key_for(tmp_path / "here"), np.ones(3, np.float32))
+    moved = FrameCache(shutil.copytree(cache.folder, tmp_path / "moved"))
+    assert np.array_equal(moved.get(moved.key_for(tmp_path / "there")), [1, 1, 1])
+
+
+DAMAGES = [
+    b"",
+    b"\x93NUMPY",
+    b"no array at all",
+    "half",
+    "wrong type",
+    "a bit",
+    "a bit of the shape",
+    "numpy's own",
+    "renamed",
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_entry_is_removed_and_made_anew(cache: FrameCache, clip: Path, damage) -> None:
     key = cache.key_for(clip)
     array = np.ones((8, 3, 16, 16), np.float32)
@@ -82,14 +111,28 @@ def test_a_damaged_entry_is_removed_and_made_anew(cache: FrameCache, clip: Path,
     (entry,) = cache.folder.rglob("*.npy")
     if damage == "half":
         entry.write_bytes(entry.read_bytes()[:5000])
-    elif damage == "wrong type":
-        np.save(entry, array.astype(np.float64))
+    elif damage in ("wrong type", "numpy's own"):
+        np.save(entry, array.astype(np.float64 if damage == "wrong type" else np.float32))
+    elif damage in ("a bit", "a bit of the shape"):
+        content = bytearray(entry.read_bytes())
+        content[content.index(b"8, 3") if "shape" in damage else 5000] ^= 1
+        entry.write_bytes(content)
+    elif damage == "renamed":  # an entry of another clip, of the same shape
+        cache.put("0" * 64, array * 2)
+        (cache.folder / "00" / f"{'0' * 64}.npy").rename(entry)
     else:
         entry.write_bytes(damage)
     assert cache.get(key) is None
     assert not entry.exists()
     cache.put(key, array)
     assert np.array_equal(cache.get(key), array)
+
+
+def test_an_entry_of_another_shape_is_not_returned(cache: FrameCache) -> None:
+    cache.put("0" * 64, np.ones((4, 3, 8, 8)))
+    assert cache.get("0" * 64, (4, 3, 8, 8)) is not None
+    assert cache.get("0" * 64, (8, 3, 8, 8)) is None
+    assert cache.get("0" * 64) is None, "it was removed"
 
 
 def test_a_writer_that_fails_leaves_nothing(cache: FrameCache, clip: Path, monkeypatch) -> None:
@@ -110,6 +153,75 @@ def test_a_writer_that_is_killed_leaves_no_entry(cache: FrameCache, clip: Path) 
     key = cache.key_for(clip)
     assert subprocess.run([sys.executable, "-c", code, str(cache.folder), key]).returncode == 9
     assert cache.get(key) is None
+    (left,) = [path for path in cache.folder.rglob("*") if path.is_file()]
+    assert left.name.endswith(".part")
+    _seen.clear()
+    FrameCache(cache.folder)
+    assert not left.exists(), "the next process clears it"
+
+
+def test_what_others_are_writing_is_left_alone(cache: FrameCache) -> None:
+    mine = cache.folder / "ab" / f".ab.npy.{files._HOST}-{os.getpid()}-00000000.part"
+    theirs, abandoned = (mine.with_name(f".ab.npy.ffffff-{number}-00000000.part") for number in (1, 2))
+    earlier = mine.with_name(f".ab.npy.{2**22 + 1}-00000000.part")  # above the largest number of a process
+    mine.parent.mkdir()
+    for path in (mine, theirs, abandoned, earlier):
+        path.touch()
+    os.utime(abandoned, (1, 1))
+    assert files.clear_leftovers(cache.folder) == 2
+    assert sorted(mine.parent.iterdir()) == sorted([mine, theirs])
+
+
+def _compute_twice(cache: FrameCache, compute) -> None:
+    for _ in range(2):
+        found = cache.get_or_compute("0" * 64, (3,), compute, lambda: True)
+        assert np.array_equal(found, [1, 1, 1])
+
+
+@pytest.mark.parametrize("code", ["ENOSPC", "EROFS", "EACCES"])
+def test_a_folder_that_is_full_or_read_only_warns_once(tmp_path: Path, monkeypatch, caplog, code: str) -> None:
+    def refuse(*_, **__):
+        raise OSError(getattr(errno, code), os.strerror(getattr(errno, code)))
+
+    calls = []
+
+    def compute() -> np.ndarray:
+        calls.append(1)
+        return np.ones(3, np.float32)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "mkdir", refuse)
+        for _ in range(2):
+            _compute_twice(FrameCache(tmp_path / "none"), compute)
+    assert len(calls) == 4
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+    assert "frame_cache" in caplog.text
+    assert os.strerror(getattr(errno, code)) in caplog.text
+    _compute_twice(FrameCache(tmp_path / "none"), compute)
+    assert len(calls) == 5, "there is place again"
+
+
+def test_a_disk_that_fills_up(tmp_path: Path) -> None:
+    """A real limit on the size of files stands for the disk; what was kept before is still read."""
+    code = (
+        "import logging, resource, sys, numpy as np; logging.basicConfig(level='WARNING')\n"
+        "from hound_plugin.media.cache import FrameCache\n"
+        "cache = FrameCache(sys.argv[1]); small = np.ones(3, np.float32); large = np.ones(1 << 20, np.float32)\n"
+        "cache.put('0' * 64, small); resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
+        "for key in 'ab':\n"
+        "    assert (cache.get_or_compute(key * 64, large.shape, lambda: large, lambda: True) == 1).all()\n"
+        "assert (cache.get('0' * 64) == 1).all()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", code, str(tmp_path)], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.count("WARNING") == 1
+    assert "File too large" in result.stderr
+    assert len([path for path in tmp_path.rglob("*") if path.is_file()]) == 1
+
+
+def test_media_that_change_while_they_are_read_are_not_kept(cache: FrameCache) -> None:
+    cache.get_or_compute("0" * 64, (3,), lambda: np.ones(3, np.float32), lambda: False)
+    assert cache.get("0" * 64) is None
 
 
 def _write_and_read(folder: str, key: str, value: int, wrong: multiprocessing.Queue) -> None:

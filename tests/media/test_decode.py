@@ -22,12 +22,13 @@ from hound_plugin.errors import (
     MediaNotFoundError,
     SettingsError,
 )
-from hound_plugin.media import backends, container
+from hound_plugin.media import backends, container, worker
+from hound_plugin.media.clip import Frames
 from hound_plugin.media.decode import DECODERS, Clip, probe, read_clip
 from hound_plugin.media.sampling import POLICIES, sample_indices
 
 from .clips import encode, picture, play
-from .conftest import READABLE
+from .conftest import DECORD, READABLE
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 INSTALLED = [name for name in DECODERS if name in ("auto", "pyav") or importlib.util.find_spec(name)]
@@ -43,6 +44,10 @@ def same(clip: Clip, expected: list[np.ndarray]) -> None:
 @pytest.mark.parametrize("name", READABLE)
 @pytest.mark.parametrize("decoder", INSTALLED)
 def test_every_decoder_gives_the_frames_of_plain_playing(clips, name: str, decoder: str) -> None:
+    if decoder == "decord" and name not in DECORD:
+        with pytest.raises(MediaDecodeError, match="`decoder: decord` does not give the exact frames of"):
+            read_clip(clips[name], decoder=decoder)
+        return
     played = play(clips[name])
     for sampling in POLICIES:
         for video in (clips[name], clips[name].read_bytes()):
@@ -58,13 +63,28 @@ def test_every_single_frame_is_reachable(clips, name: str) -> None:
     index = container.build_index(str(clips[name]))
     assert index.pts is not None, "the quick way was not taken"
     for number in range(len(played)):
-        assert np.array_equal(container.read_frames(str(clips[name]), index, [number])[0], played[number]), number
+        ((found, frame),) = container.read_frames(str(clips[name]), index, [number])
+        assert found == number
+        assert np.array_equal(frame, played[number]), number
 
 
-def test_decord_is_used_where_it_is_exact_and_only_there(clips) -> None:
-    used = {name: read_clip(clips[name], decoder="decord").decoder for name in READABLE}
-    assert {used[name] for name in ("plain", "one_gop", "short", "vfr", "turned_90", "vp9")} == {"decord"}
-    assert {used[name] for name in ("hevc", "mpeg4", "open_gop", "broadcast", "cut", "program_stream")} == {"pyav"}
+REFUSED = ["hevc", "mpeg4", "open_gop", "broadcast", "cut", "program_stream"]
+
+
+def test_decord_is_used_where_it_is_exact_and_refused_elsewhere(clips) -> None:
+    for name in ("plain", "one_gop", "short", "vfr", "turned_90", "vp9"):
+        assert read_clip(clips[name], decoder="decord").decoder == "decord"
+    for name in REFUSED:
+        for timeout in (None, 60):
+            with pytest.raises(MediaDecodeError, match=rf"`decoder: decord` .*{name}.*Set `decoder: auto`") as caught:
+                read_clip(clips[name], decoder="decord", timeout=timeout)
+            assert caught.value.path == str(clips[name])
+    for name in DECORD:
+        probe(clips[name], "decord")
+    for name in {*REFUSED} - {"cut"}:  # of which only decord itself tells
+        with pytest.raises(MediaDecodeError, match=rf"`decoder: decord` .*{name}.*Set `decoder: auto`"):
+            probe(clips[name], "decord")
+    worker._stop()
 
 
 def test_a_backend_with_other_numbering_is_not_believed(clips, monkeypatch) -> None:
@@ -72,11 +92,12 @@ def test_a_backend_with_other_numbering_is_not_believed(clips, monkeypatch) -> N
         name = "off"
 
         def read(self, source, index, indices):
-            raise container.NotExactError
+            yield indices[0], np.zeros((2, 2, 3), np.uint8)
+            raise container.NotExactError("it counts from 1")
 
     monkeypatch.setitem(backends._BACKENDS, "decord", Off)
-    clip = read_clip(clips["plain"], decoder="decord")
-    assert clip.decoder == "pyav"
+    with pytest.raises(MediaDecodeError, match=r"`decoder: off` .*plain\.mp4: it counts from 1. Set `decoder: auto`"):
+        read_clip(clips["plain"], decoder="decord")
     index = container.build_index(str(clips["plain"]))
     stamps = np.array([index.pts[i] for i in (0, 5, 9)]) * index.time_base
     backends._agree(stamps + 7.0, index, [0, 5, 9])  # another zero is no other numbering
@@ -105,11 +126,21 @@ def test_torchcodec_is_asked_for_exact_frames(clips, monkeypatch) -> None:
 
     monkeypatch.setitem(sys.modules, "torchcodec", SimpleNamespace())
     monkeypatch.setitem(sys.modules, "torchcodec.decoders", SimpleNamespace(VideoDecoder=VideoDecoder))
-    frames, name = backends.decode(backends.TorchcodecDecoder(), str(clips["plain"]), index, [0, 9, 59])
-    assert name == "torchcodec"
-    assert np.array_equal(frames, [played[0], played[9], played[59]])
+    frames = Frames("clip")
+    backends.decode(backends.TorchcodecDecoder(), str(clips["plain"]), index, [0, 9, 9, 59], frames)
+    assert np.array_equal(frames.finished(), [played[0], played[9], played[9], played[59]])
     assert asked["seek_mode"] == "exact"
     assert asked["dimension_order"] == "NHWC"
+
+
+@pytest.mark.parametrize("name", ["open_gop", "broadcast", "program_stream"])
+def test_torchcodec_is_refused_like_decord(clips, name: str) -> None:
+    source, refusal = str(clips[name]), rf"`decoder: torchcodec` .*{name}.*Set `decoder: auto`"
+    with pytest.raises(MediaDecodeError, match=refusal):
+        backends.check(backends.TorchcodecDecoder(), source)
+    index = container.build_index(source)
+    with pytest.raises(MediaDecodeError, match=refusal):
+        backends.decode(backends.TorchcodecDecoder(), source, index, [0], Frames("clip"))
 
 
 @pytest.mark.parametrize("key", np.load(GOLDEN / "golden" / "a_video_raw_decoded_s8.npz").files)
@@ -139,7 +170,7 @@ def test_variable_rate_is_averaged(clips) -> None:
     ("name", "message"),
     [
         ("no_index", "no video, damaged or cut short"),
-        ("cut_short", "cut short; the data of frame .* of 60 is missing"),
+        ("cut_short", r"cut short: its header says 2\.4 s, the data ends at 1\.\d s; at least .* bytes belong to it"),
         ("empty", "0 bytes"),
         ("text", "no video, damaged or cut short"),
         ("sound", "no video stream, only audio"),
@@ -152,9 +183,8 @@ def test_broken_files_are_refused_by_name(broken, name: str, message: str, decod
         read_clip(broken[name], decoder=decoder)
     assert str(broken[name]) in str(caught.value)
     assert caught.value.path == str(broken[name])
-    if name != "cut_short":
-        with pytest.raises(MediaDecodeError, match=message):
-            probe(broken[name])
+    with pytest.raises(MediaDecodeError, match=message):
+        probe(broken[name])
 
 
 @pytest.mark.parametrize("reader", [read_clip, probe])

@@ -137,6 +137,26 @@ def test_parts_of_a_clip_are_shown_and_kept_apart(
     assert torch.equal(shown, plain.processor.read_video(frames))
 
 
+@pytest.mark.parametrize("damage", ["a bit", "another shape", "another type"])
+def test_an_entry_of_the_frame_cache_that_is_damaged_is_not_shown(
+    plain: HoundModel, tmp_path: Path, damage: str
+) -> None:
+    processor = copy.copy(plain.processor)
+    processor.frame_cache = str(tmp_path)
+    expected = plain.processor.read_video(LONG)
+    assert torch.equal(processor.read_video(LONG), expected)
+    (entry,) = tmp_path.rglob("*.npy")
+    content = bytearray(entry.read_bytes())
+    if damage == "a bit":
+        content[-5000] ^= 1
+        entry.write_bytes(content)
+    else:
+        with entry.open("wb") as file:
+            np.save(file, np.zeros((2, 3, 4, 4), np.float32) if "shape" in damage else expected.double().numpy())
+    for _ in range(2):
+        assert torch.equal(processor.read_video(LONG), expected)
+
+
 def test_settings_belong_to_the_key(hound: HoundModel, plain: HoundModel) -> None:
     other = copy.copy(plain.processor)
     for name, value in (("num_frames", 16), ("frame_sampling", "first_10s"), ("num_frames", 8)):

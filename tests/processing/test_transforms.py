@@ -103,10 +103,16 @@ def test_image_keeps_bicubic_overshoot() -> None:
     assert image_to_tensor(Image.fromarray(pixels), 150)[0].max() > (1 - IMAGE_MEAN[0]) / IMAGE_STD[0] + 0.05
 
 
-@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "CMYK", "I;16"])
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P", "L", "1", "CMYK"])
 def test_image_modes_are_converted(mode: str) -> None:
-    image = Image.linear_gradient("L").convert("RGB").convert(mode) if mode != "I;16" else Image.new(mode, (40, 30), 9)
+    image = Image.linear_gradient("L").convert("RGB").convert(mode)
     assert torch.equal(image_to_tensor(image, 32), image_to_tensor(image.convert("RGB"), 32))
+
+
+@pytest.mark.parametrize("mode", ["I;16", "I", "F"])
+def test_images_of_more_than_8_bits_are_refused(mode: str) -> None:
+    with pytest.raises(MediaDecodeError, match=rf"Expected 8 bits a channel .* \(mode {mode} of PIL\)"):
+        image_to_tensor(Image.new(mode, (40, 30), 9), 32)
 
 
 def test_exif_orientation_is_not_applied(tmp_path: Path) -> None:

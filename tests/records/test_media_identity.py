@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,12 +20,33 @@ def clip(tmp_path: Path) -> Path:
     return path
 
 
-def test_a_file_on_disk_is_its_path_size_and_time(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_on_disk_is_its_size_time_and_content_wherever_it_lies(clip: Path, tmp_path: Path) -> None:
     """The form is part of the keys of caches that people have."""
-    assert json.dumps(media_identity(clip)) == json.dumps([str(clip), 5, 7])
-    monkeypatch.chdir(clip.parent)
-    assert media_identity("clip.mp4") == media_identity(clip)
-    assert json.dumps(media_identity([clip, clip])) == json.dumps([[str(clip), 5, 7]] * 2)
+    assert json.dumps(media_identity(clip)) == json.dumps([5, 7, digest(b"12345")])
+    assert json.dumps(media_identity([clip, clip])) == json.dumps([[5, 7, digest(b"12345")]] * 2)
+    copied = Path(shutil.copytree(clip.parent, tmp_path / "elsewhere")) / clip.name
+    assert media_identity(copied) == media_identity(clip)
+    os.utime(copied, ns=(8, 8))
+    assert media_identity(copied) != media_identity(clip)
+
+
+@pytest.mark.parametrize("size", [10, 3 << 16, 1 << 20])
+def test_content_of_the_same_size_and_time_is_another(tmp_path: Path, size: int) -> None:
+    """The head, the middle and the tail; of a small file every byte."""
+    path, found = tmp_path / "clip.mp4", set()
+    for place in (None, 0, size // 2, size - 1):
+        content = bytearray(size)
+        if place is not None:
+            content[place] = 1
+        path.write_bytes(content)
+        os.utime(path, ns=(7, 7))
+        found.add(media_identity(path))
+    assert len(found) == 4
+    assert None not in found
 
 
 def test_within_a_process_a_replaced_file_is_another(clip: Path) -> None:
@@ -33,7 +55,7 @@ def test_within_a_process_a_replaced_file_is_another(clip: Path) -> None:
     copy.write_bytes(b"54321")
     os.utime(copy, ns=(7, 7))
     copy.rename(clip)
-    assert media_identity(clip) == lasting
+    assert media_identity(clip) != lasting
     assert media_identity(clip, in_process=True) != before
 
 
@@ -41,7 +63,9 @@ def test_a_folder_is_its_frames_in_their_order(tmp_path: Path) -> None:
     for name in ("f_9.png", "f_10.png"):
         (tmp_path / name).write_text("x")
         os.utime(tmp_path / name, ns=(7, 7))
-    assert json.dumps(media_identity(tmp_path)) == json.dumps([str(tmp_path), [["f_9.png", 1, 7], ["f_10.png", 1, 7]]])
+    content = digest(b"x")
+    expected = [["f_9.png", 1, 7, content], ["f_10.png", 1, 7, content]]
+    assert json.dumps(media_identity(tmp_path)) == json.dumps(expected)
     before = media_identity(tmp_path)
     for stray in ("notes.txt", ".f_1.png"):
         (tmp_path / stray).write_text("x")

@@ -1,0 +1,183 @@
+"""Media of a run, looked at before the first step (``check_media``): every bad one, and the rows that name it."""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import torch
+from llamafactory.extras import logging
+from tqdm import tqdm
+
+from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError, MediaNotFoundError
+from hound_plugin.host import alignment
+from hound_plugin.host.settings_state import settings
+from hound_plugin.media.decode import probe
+from hound_plugin.processing.processor import open_image
+from hound_plugin.records.bad_rows import MISSING, Place, RowReport
+from hound_plugin.records.record import Problem
+
+logger = logging.get_logger(__name__)
+
+SAMPLE = 20000
+HOW_TO_SKIP = "`hound: {on_bad_media: skip}`"
+_COLUMNS = ("videos", "images")
+
+
+def check(module: dict[str, Any], training_args: Any) -> dict[str, Any]:
+    """Look at the distinct media of all data sets, and settle the bad ones by ``on_bad_media``.
+
+    The rows that name bad media stand in the list of bad rows (``bad_rows.jsonl``), with file, number and id.
+
+    Args:
+        module: the host's data sets by name; an evaluation may have several.
+        training_args: of the host.
+
+    Returns:
+        The same, without the rows whose media are bad.
+
+    Raises:
+        MediaError: media are bad and ``on_bad_media`` is ``error``, or no row is left.
+    """
+    datasets = {name: dataset for name, dataset in _named(module) if hasattr(dataset, "__len__")}  # no streams
+    media: dict[str, str] = {}
+    for dataset in datasets.values():
+        _add_media(media, dataset)
+    names = sorted(media)
+    if settings().check_media == "sample" and len(names) > SAMPLE:
+        names = random.Random(0).sample(names, SAMPLE)
+        logger.warning_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media are checked.")
+    bad = _on_first_rank(lambda: {path: problem for path, problem in _problems(names, media) if problem is not None})
+    if not bad:
+        return module
+    report = _report(datasets, media, bad)
+    listed = Path(training_args.output_dir or ".") / alignment.LIST
+    if training_args.process_index == 0:
+        alignment.add_to_list(listed, report)
+    counts = f"{len(bad):,} of {len(names):,} checked media cannot be used, in {report.bad:,} rows"
+    told = f"{counts}:\n{report.table()}\nAll of them are listed in {listed}."
+    first = bad[min(bad)]
+    if settings().on_bad_media == "error":
+        place = _first_place(report, min(bad))
+        raise type(first)(f"{place}: {first}\n{told} Set {HOW_TO_SKIP} to leave their rows out.", min(bad)) from first
+    logger.warning_rank0(f"on_bad_media: skip: {told}")
+    return _without(module, bad)
+
+
+def _named(module: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    for name in ("train_dataset", "eval_dataset"):
+        dataset = module.get(name)
+        if isinstance(dataset, dict):
+            yield from ((f"{name} {key}", value) for key, value in dataset.items())
+        elif dataset is not None:
+            yield name, dataset
+
+
+def _without(module: dict[str, Any], bad: dict[str, MediaError]) -> dict[str, Any]:
+    def kept(name: str, dataset: Any) -> Any:
+        if not hasattr(dataset, "__len__"):
+            return dataset
+        rows = [row for row, items in enumerate(_media_by_row(dataset)) if not bad.keys() & {path for _, path in items}]
+        left_out = len(dataset) - len(rows)
+        if not left_out:
+            return dataset
+        logger.warning_rank0(f"on_bad_media: skip: {left_out} of {len(dataset)} rows of {name} are left out.")
+        if not rows:
+            path = min(bad)
+            raise MediaDecodeError(f"{name}: no row is left; all media are bad. The first: {bad[path]}", path)
+        return dataset.select(rows)
+
+    for name in ("train_dataset", "eval_dataset"):
+        dataset = module.get(name)
+        if isinstance(dataset, dict):
+            module[name] = {key: kept(f"{name} {key}", value) for key, value in dataset.items()}
+        elif dataset is not None:
+            module[name] = kept(name, dataset)
+    return module
+
+
+# --- the list
+
+
+def _report(datasets: dict[str, Any], media: dict[str, str], bad: dict[str, MediaError]) -> RowReport:
+    """The rows as they were read; of data sets of other formats, or tokenised by an earlier run, as they are now."""
+    report = RowReport("the data sets", rows=sum(map(len, datasets.values())))
+    known: set[str] = set()
+    for place, paths in alignment.rows_with(bad.keys()):
+        known |= set(paths)
+        report.add(place, [_problem(media[path], path, bad[path]) for path in paths])
+    rest = bad.keys() - known
+    for name, dataset in datasets.items() if rest else ():
+        for row, items in enumerate(_media_by_row(dataset), 1):
+            found = [path for path in dict.fromkeys(path for _, path in items) if path in rest]
+            report.add(Place(f"{name} as it was tokenised", row), [_problem(media[p], p, bad[p]) for p in found])
+    return report
+
+
+def _problem(kind: str, path: str, error: MediaError) -> Problem:
+    name = {MediaNotFoundError: MISSING, EmptyMediaError: "no frame"}.get(type(error), "media damaged")
+    return Problem(name, kind, str(error) if path in str(error) else f"{path}: {error}")
+
+
+def _first_place(report: RowReport, path: str) -> str:
+    """Where the first row stands that names ``path``; its id is in the table."""
+    entry = next((entry for entry in report.entries if path in str(entry["detail"])), None)
+    return "a row" if entry is None else f"{entry['file']}, row {entry['row']}"
+
+
+# --- looking
+
+
+def _on_first_rank(compute: Callable[[], dict[str, MediaError]]) -> dict[str, MediaError]:
+    """Compute on rank 0 and tell the others: eight ranks need not read the same files."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return compute()
+    box: list[Any] = [compute() if torch.distributed.get_rank() == 0 else None]
+    torch.distributed.broadcast_object_list(box)
+    found: dict[str, MediaError] = box[0]
+    return found
+
+
+def _media_by_row(dataset: Any) -> Iterable[list[tuple[str, str]]]:
+    """Of each row: kind and path of its media; the frames of a list count as images."""
+    columns = [column for column in _COLUMNS if column in dataset.column_names]
+    for row in dataset.select_columns(columns) if columns else ():
+        yield [pair for column in columns for item in row[column] or [] for pair in _flat(item, column)]
+
+
+def _flat(item: Any, column: str) -> list[tuple[str, str]]:
+    if isinstance(item, list):
+        return [pair for frame in item for pair in _flat(frame, "images")]
+    return [("image" if column == "images" else "video", item)] if isinstance(item, str) else []
+
+
+def _add_media(media: dict[str, str], dataset: Any) -> None:
+    for items in _media_by_row(dataset):
+        for kind, path in items:
+            media.setdefault(path, kind)
+
+
+def _problems(names: list[str], media: dict[str, str]) -> Iterable[tuple[str, MediaError | None]]:
+    decoder = settings().decoder
+
+    def look(path: str) -> tuple[str, MediaError | None]:
+        try:
+            if media[path] == "video":
+                probe(path, decoder)
+            else:
+                open_image(path)
+        except MediaError as error:
+            return path, error
+        return path, None
+
+    workers = min(16, 2 * (os.cpu_count() or 1))
+    with ThreadPoolExecutor(workers) as pool:
+        progress = tqdm(total=len(names), desc="Checking media", unit="file", disable=len(names) < 1000)
+        for result in pool.map(look, names):
+            progress.update()
+            yield result
+        progress.close()

@@ -1,0 +1,145 @@
+"""Open one picture: a frame of a clip or an image, from a file, bytes, a stream, an array or PIL."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import stat
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
+from hound_plugin.media.clip import check_size
+from hound_plugin.records.media_paths import check_name
+
+logger = logging.getLogger(__name__)
+
+_DEEP = ("I", "F")  # PIL's modes of more than 8 bits begin so; its conversion would cut them to black and white
+_ORIENTATION = 0x0112
+_turned: list[str] = []
+
+
+def open_picture(picture: Any, name: str | None = None) -> Image.Image:
+    """Open a picture as RGB.
+
+    Alpha is dropped, palettes are resolved, and an EXIF orientation is not applied (noted once), as in the original.
+
+    Args:
+        picture: path, PIL image, bytes, binary stream, or an array of uint8 or bool.
+        name: for messages; its path by default.
+
+    Returns:
+        A PIL image of mode RGB.
+
+    Raises:
+        MediaNotFoundError: the path does not exist.
+        MediaDecodeError: no image, damaged, of more than 8 bits a channel, too large, PostScript (a program), or
+            no regular file.
+    """
+    path = str(picture) if isinstance(picture, str | os.PathLike) else None
+    name = name or path or "the given image"
+    try:
+        if isinstance(picture, Image.Image):
+            return _as_rgb(picture, name, path)
+        if isinstance(picture, np.ndarray):
+            return _as_rgb(Image.fromarray(picture), name, path)
+        with _opened(picture, name) as image:
+            return _as_rgb(image, name, path)
+    except MediaError:
+        raise
+    except Exception as error:  # decoders of PIL raise of every kind: struct.error, SyntaxError, KeyError ...
+        raise _damaged(picture, name, path, error) from error
+
+
+def picture_size(picture: Any, name: str | None = None) -> tuple[int, int]:
+    """Width and height, from the header.
+
+    Raises:
+        MediaError: as :func:`open_picture`, as far as the header tells.
+    """
+    path = str(picture) if isinstance(picture, str | os.PathLike) else None
+    name = name or path or "the given image"
+    try:
+        if isinstance(picture, Image.Image):
+            _check(picture, name, path)
+            return picture.size
+        with _opened(picture, name) as image:
+            _check(image, name, path)
+            return image.size
+    except MediaError:
+        raise
+    except Exception as error:
+        raise _damaged(picture, name, path, error) from error
+
+
+def check_file(path: str, name: str) -> None:
+    """Refuse what is no regular file: a pipe or a device may block for ever.
+
+    Raises:
+        MediaNotFoundError: nothing is there.
+        MediaDecodeError: it is something else than a file, or its path is not UTF-8.
+    """
+    check_name(path)
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise MediaNotFoundError(
+            f"Expected an image at {path}, but {name} does not exist ({reason}). Check the path and `media_dir`.", path
+        ) from error
+    if not stat.S_ISREG(mode):
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device, which could block for ever"
+        raise MediaDecodeError(f"Cannot read {name}: it is {what}. Give a regular file.", path)
+
+
+def _opened(picture: Any, name: str) -> Image.Image:
+    if isinstance(picture, str | os.PathLike):
+        check_file(os.fspath(picture), name)
+        return Image.open(picture)
+    return Image.open(BytesIO(picture) if isinstance(picture, bytes | bytearray | memoryview) else picture)
+
+
+def _check(image: Image.Image, name: str, path: str | None) -> None:
+    if image.format == "EPS":  # PIL would run Ghostscript on it
+        raise MediaDecodeError(f"Cannot read {name}: PostScript is a program, no image. Convert it to PNG.", path)
+    if image.mode.startswith(_DEEP):
+        raise MediaDecodeError(
+            f"Expected 8 bits a channel in {name}; it has more (mode {image.mode} of PIL), which nothing says how to "
+            "bring into 0..255. Convert it, for example to an 8-bit PNG.",
+            path,
+        )
+    check_size(image.width, image.height, name, path)
+
+
+def _as_rgb(image: Image.Image, name: str, path: str | None) -> Image.Image:
+    _check(image, name, path)
+    if not _turned and _is_turned(image):
+        _turned.append(name)
+        logger.warning(
+            "%s has an EXIF orientation. Orientations of pictures are ignored, as in the original: they are taken as "
+            "they are stored. Turn the files themselves if they lie on their side. (Said once.)",
+            name,
+        )
+    return image.convert("RGB")
+
+
+def _is_turned(image: Image.Image) -> bool:
+    if not image.info.get("exif"):  # and not `getexif` at once: it also reads XMP
+        return False
+    with contextlib.suppress(Exception):  # what is wrong in it does not matter to the pixels
+        return image.getexif().get(_ORIENTATION, 1) != 1
+    return False
+
+
+def _damaged(picture: Any, name: str, path: str | None, error: Exception) -> MediaDecodeError:
+    if isinstance(picture, np.ndarray):
+        return MediaDecodeError(
+            f"Expected an image [H, W, 3] of uint8, RGB; got {list(picture.shape)} of {picture.dtype}."
+        )
+    return MediaDecodeError(
+        f"{name} cannot be decoded: {error}. It is damaged or no image; replace it, or leave its record out.", path
+    )

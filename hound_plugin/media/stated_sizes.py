@@ -1,0 +1,300 @@
+"""The sizes that containers state of their parts, followed through a file; each format in its own words.
+
+A function takes a file and its size, and says whether the file is proved to be whole. It raises
+:class:`CutShortError` where a part reaches beyond the end of the file, or begins with a hole.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from typing import BinaryIO
+
+import numpy as np
+
+_TOP_BOXES = {
+    b"ftyp", b"styp", b"moov", b"moof", b"mdat", b"free", b"skip", b"wide", b"pnot", b"udta", b"meta", b"uuid",
+    b"sidx", b"ssix", b"prft", b"emsg", b"mfra", b"pdin", b"junk",
+}  # fmt: skip
+_SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
+_MXF_KEY = b"\x06\x0e\x2b\x34"
+_ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
+_ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
+_ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
+
+
+class CutShortError(Exception):
+    """A file holds fewer bytes than it states."""
+
+
+def _expect(end: int, size: int) -> None:
+    if end > size:
+        raise CutShortError(f"at least {end:,} bytes belong to it, {size:,} are there")
+
+
+def _read(file: BinaryIO, position: int, count: int) -> bytes:
+    file.seek(position)
+    return file.read(count)
+
+
+def _follow_boxes(file: BinaryIO, size: int) -> bool:
+    """MP4 and MOV: ISO/IEC 14496-12, 4.2."""
+    position, kinds, previous = 0, set(), b""
+    while position + 8 <= size:
+        length, kind = struct.unpack(">I4s", _read(file, position, 8))
+        if kind not in _TOP_BOXES or length == 0:  # padding behind the end; a last box that ends with the file
+            break
+        head = 8
+        if length == 1:
+            head, (length,) = 16, struct.unpack(">Q", _read(file, position + 8, 8).ljust(8, b"\xff"))
+        if length < head:
+            break
+        _expect(position + length, size)
+        kinds.add(kind)
+        if kind == b"sidx":
+            _expect(position + length + _referenced(_read(file, position + head, length - head)), size)
+        position, previous = position + length, kind
+    started = 0 < size - position < 8 and _read(file, position, 8).strip(b"\0")  # a box without its length
+    if previous == b"moof" or (b"moof" in kinds and started):
+        raise CutShortError("its last fragment is incomplete")
+    return {b"moov", b"mdat"} <= kinds and b"moof" not in kinds  # of fragments, one may be missing
+
+
+def _referenced(index: bytes) -> int:
+    """Bytes behind a segment index that belong to it: ISO/IEC 14496-12, 8.16.3."""
+    wide = index[:1] != b"\x00"
+    start = 12 + (16 if wide else 8)
+    first = int.from_bytes(index[start - (8 if wide else 4) : start], "big")
+    count = int.from_bytes(index[start + 2 : start + 4], "big")
+    entries = (index[start + 4 + 12 * number : start + 8 + 12 * number] for number in range(count))
+    return first + sum(int.from_bytes(entry, "big") & 0x7FFFFFFF for entry in entries)
+
+
+def _follow_elements(file: BinaryIO, size: int) -> bool:
+    """Matroska and WebM: RFC 8794, and RFC 9559 for the two elements that may be of unknown size."""
+    position, sized, limit = 0, True, size
+    while position < limit:
+        head = _read(file, position, 12)
+        width = 9 - head[0].bit_length()
+        if width > 4:
+            raise CutShortError(f"there is a hole at byte {position:,} of {size:,}")
+        kind = int.from_bytes(head[:width], "big")
+        rest = head[width:]
+        length_width = 9 - rest[0].bit_length() if rest else 9
+        if length_width > 8 or len(rest) < length_width:
+            raise CutShortError(f"its last part, at byte {position:,} of {size:,}, is incomplete")
+        length = int.from_bytes(rest[:length_width], "big") & ((1 << 7 * length_width) - 1)
+        unknown = length == (1 << 7 * length_width) - 1
+        position += width + length_width
+        if unknown and kind not in (_SEGMENT, _CLUSTER):
+            return False
+        if not unknown:
+            _expect(position + length, size)
+        if kind == _SEGMENT:
+            sized = not unknown
+            limit = position + length if sized else size  # whatever stands behind it is no part of it
+        elif not unknown:
+            position += length
+    return sized
+
+
+def _follow_chunks(file: BinaryIO, size: int) -> bool:
+    """AVI, also of several parts (OpenDML)."""
+    position = 0
+    while position + 12 <= size:
+        name, length, kind = struct.unpack("<4sI4s", _read(file, position, 12))
+        if name != b"RIFF" or kind not in (b"AVI ", b"AVIX") or length in (0, 0xFFFFFFFF):
+            return position > 0
+        _expect(position + length, size)  # some writers count the 8 bytes of name and length in
+        inner, position, indexed = position + 12, position + 8 + length + length % 2, False
+        while inner + 8 <= position:
+            name, length = struct.unpack("<4sI", _read(file, inner, 8))
+            if not name.strip(b"\0") and not indexed:
+                raise CutShortError(f"there is a hole at byte {inner:,} of {size:,}")
+            indexed = indexed or name == b"idx1"  # padding may follow
+            if name == b"LIST" and _read(file, inner + 8, 4) == b"hdrl":
+                _expect(_indexed(_read(file, inner, 8 + length)), size)
+            inner += 8 + length + length % 2
+    return position > 0
+
+
+def _indexed(header: bytes) -> int:
+    """The last byte that an index of indices in the header of an AVI names; 0 without one."""
+    end, found = 0, header.find(b"indx")
+    while found >= 0:
+        kind, count = header[found + 11], int.from_bytes(header[found + 12 : found + 16], "little")
+        for entry in range(found + 32, min(found + 32 + 16 * count, len(header) - 15), 16) if kind == 0 else ():
+            offset, length = struct.unpack("<QI", header[entry : entry + 12])
+            end = max(end, offset + length)
+        found = header.find(b"indx", found + 4)
+    return end
+
+
+def _follow_objects(file: BinaryIO, size: int) -> bool:
+    """ASF, which is WMV: a header, the data, indices; a live stream states no sizes."""
+    position, packet, proved = 0, 0, False
+    while position + 24 <= size:
+        name, length = struct.unpack("<16sQ", _read(file, position, 24))
+        if length < 24:
+            break
+        _expect(position + length, size)
+        if name == _ASF_HEADER:
+            header = _read(file, position, length)
+            found = header.find(_ASF_PROPERTIES)
+            if found < 0 or header[found + 88] & 1:  # flag: broadcast
+                return False
+            packet = int.from_bytes(header[found + 92 : found + 96], "little")
+        position += length
+        if name == _ASF_DATA and packet:  # a packet never begins with 0, a hole does
+            proved = _read(file, position - packet, 1) != b"\0"
+    return proved
+
+
+def _follow_tags(file: BinaryIO, size: int) -> bool:
+    """FLV: the size that most writers leave in the first tag; a file ends with the length of its last tag."""
+    head = _read(file, 0, 4096)
+    found = head.find(b"\x00\x08filesize\x00")
+    (stated,) = struct.unpack(">d", head[found + 11 : found + 19]) if 0 <= found < 4000 else (0.0,)
+    _expect(int(stated) if 0 < stated < 1 << 62 else 0, size)
+    length = int.from_bytes(_read(file, size - 4, 4), "big")
+    last = _read(file, max(size - 4 - length, 0), 4)
+    if last[0] & 0x1F not in (8, 9, 18) or int.from_bytes(last[1:], "big") + 11 != length:
+        raise CutShortError("its last tag is incomplete")
+    return stated > 0
+
+
+def _follow_pages(file: BinaryIO, size: int) -> bool:
+    """Ogg: RFC 3533; the last page must be whole."""
+    tail = _read(file, max(size - 0x20000, 0), 0x20000)  # twice the largest page
+    start = tail.rfind(b"OggS\0")
+    count = tail[start + 26]
+    lengths = tail[start + 27 : start + 27 + count]
+    if start >= 0 and (len(lengths) < count or start + 27 + count + sum(lengths) > len(tail)):
+        raise CutShortError("its last page is incomplete")
+    return False
+
+
+def _follow_packets(file: BinaryIO, size: int) -> bool:
+    """MPEG-TS ends with a whole packet."""
+    _, length = _transport(file, size)
+    if length and size % length:
+        raise CutShortError(f"its last packet has {size % length} of {length} bytes")
+    return False
+
+
+def _transport(file: BinaryIO, size: int) -> tuple[int, int]:
+    """Where packets of MPEG-TS begin with 0x47, and their length: with a time code before, or check bytes behind them.
+
+    The length is 0 for what is no such stream.
+    """
+    head = _read(file, 0, 1024)
+    for start, length in ((0, 188), (4, 192), (0, 204)):
+        if all(head[at] == 0x47 for at in range(start, min(len(head), size), length)):
+            return start, length
+    return 0, 0
+
+
+def is_joined(file: BinaryIO, size: int) -> bool:
+    """Whether the counter of a transport stream's tables (PID 0) jumps: a second stream was put behind the first."""
+    start, length = _transport(file, size)
+    if not length:
+        return False
+    packets = np.frombuffer(_read(file, 0, size // length * length), np.uint8).reshape(-1, length)[:, start : start + 4]
+    tables = packets[(packets[:, 1] & 0x1F == 0) & (packets[:, 2] == 0)]
+    counters = tables[:, 3].astype(int) & 15
+    return bool(((counters[1:] - counters[:-1]) % 16 != 1).any())
+
+
+def _follow_blocks(file: BinaryIO, size: int) -> bool:
+    """GIF89a, 12 to 27: every block is a row of lengths with their data; a last block that is whole may be the end."""
+    data = _read(file, 0, size)
+    position = 13 + _colours(data[10])
+    while position < size and data[position] != 0x3B:  # the trailer
+        if data[position] == 0x2C and position + 9 < size:
+            position += 11 + _colours(data[position + 9])  # a picture: its place, and the width of its codes
+        elif data[position] == 0x21:
+            position += 2
+        elif not data[position:].strip(b"\0"):
+            raise CutShortError(f"there is a hole at byte {position:,} of {size:,}")
+        else:
+            return False
+        while position < size and data[position]:
+            position += 1 + data[position]
+        position += 1
+        _expect(position, size)
+    return position < size
+
+
+def _colours(flags: int) -> int:
+    return 3 << (flags & 7) + 1 if flags & 0x80 else 0
+
+
+def _follow_chunks_of_png(file: BinaryIO, size: int) -> bool:
+    """PNG and APNG end with the chunk IEND."""
+    position = 8
+    while position + 8 <= size:
+        length, kind = struct.unpack(">I4s", _read(file, position, 8))
+        position += 12 + length
+        _expect(position, size)
+        if kind == b"IEND":
+            return True
+    raise CutShortError("its last chunk, IEND, is missing")
+
+
+def _follow_pictures(file: BinaryIO, size: int) -> bool:
+    """A row of JPEG pictures; each ends with the marker EOI, which padding may follow."""
+    if not _read(file, max(size - 4096, 0), 4096).rstrip(b"\0\n\r").endswith(b"\xff\xd9"):
+        raise CutShortError("its last picture is incomplete")
+    return False
+
+
+def _follow_partitions(file: BinaryIO, size: int) -> bool:
+    """MXF: SMPTE ST 377-1; the first partition says where the last one begins, unless it was never closed."""
+    head = _read(file, 0, 64)
+    start, _ = _value_of(head)
+    footer = int.from_bytes(head[start + 24 : start + 32], "big")
+    if not head.startswith(_MXF_KEY) or not footer:
+        return False
+    position = footer
+    while position < size:  # it, its index, and the list of all partitions
+        head = _read(file, position, 32)
+        if not head.startswith(_MXF_KEY):
+            return position > footer
+        start, length = _value_of(head)
+        position += start + length
+        _expect(position, size)
+    _expect(position + 17 if position == footer else position, size)
+    return True
+
+
+def _value_of(head: bytes) -> tuple[int, int]:
+    """Where the value behind a key of MXF begins, and its length."""
+    if not head[16] & 0x80:
+        return 17, head[16]
+    start = 17 + (head[16] & 0x7F)
+    return start, int.from_bytes(head[17:start], "big")
+
+
+def _follow_flash(file: BinaryIO, size: int) -> bool:
+    """SWF: its length stands behind the version; of compressed files, it is that of the content."""
+    name, length = struct.unpack("<3sxI", _read(file, 0, 8))
+    if name != b"FWS" or length == 100 << 20:  # what FFmpeg writes to a pipe
+        return False
+    _expect(length, size)
+    return True
+
+
+WALKS: dict[str, Callable[[BinaryIO, int], bool]] = {  # by FFmpeg's names of the formats
+    "mov": _follow_boxes,
+    "matroska": _follow_elements,
+    "avi": _follow_chunks,
+    "asf": _follow_objects,
+    "flv": _follow_tags,
+    "ogg": _follow_pages,
+    "mpegts": _follow_packets,
+    "gif": _follow_blocks,
+    "apng": _follow_chunks_of_png,
+    "mjpeg": _follow_pictures,
+    "mxf": _follow_partitions,
+    "swf": _follow_flash,
+}

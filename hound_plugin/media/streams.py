@@ -1,0 +1,146 @@
+"""Open a file or bytes with PyAV (FFmpeg), and choose the stream that a player would show."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Any
+
+from hound_plugin.errors import MediaDecodeError, MediaError
+from hound_plugin.media.clip import check_size
+
+Source = str | bytes
+# These read other files or addresses that the file names, or take any text for a picture.
+_REFUSED = {"hls", "dash", "concat", "concatf", "tty", "sdp", "rtsp", "imf", "webvtt"}
+# Given as container options: per-stream ones crash PyAV 16 on formats whose streams appear late (MPEG-PS).
+_OPTIONS = {"protocol_whitelist": "file"}
+_COVERS = ("attached_pic", "timed_thumbnails", "still_image")
+_ENOUGH = 64  # packets of one stream after which another one that has had at most one holds a still picture
+
+
+class NotExactError(Exception):
+    """The quick way did not give what the packet headers promised; decode everything."""
+
+
+def describe(source: Source) -> str:
+    """The path, or the size of media in memory; for messages."""
+    return source if isinstance(source, str) else f"<{len(source)} bytes>"
+
+
+def path_of(source: Source) -> str | None:
+    """The path, for :attr:`MediaError.path`; None for media in memory."""
+    return source if isinstance(source, str) else None
+
+
+@contextlib.contextmanager
+def opened(source: Source) -> Iterator[tuple[Any, Any]]:
+    """Open a file or bytes; gives the container and the video stream that a player would show, and closes both.
+
+    Raises:
+        MediaDecodeError: it is no video, FFmpeg cannot read it, or it has no stream that can be decoded and is more
+            than a cover picture; other exceptions of FFmpeg inside the block are turned into this one too.
+    """
+    import av
+
+    path = path_of(source)
+    empty = os.path.isfile(source) and not os.path.getsize(source) if isinstance(source, str) else not source
+    if empty:
+        raise MediaDecodeError(f"Cannot decode {describe(source)}: it is empty (0 bytes). Copy it again.", path)
+    try:
+        with _container(source) as container:
+            if _REFUSED & set(container.format.name.split(",")):
+                raise MediaDecodeError(
+                    f"Cannot decode {describe(source)}: FFmpeg takes it for {container.format.long_name}, which is no "
+                    "video file. Give the video itself.",
+                    path,
+                )
+            stream = container.streams[_choose(container, source)]
+            context = stream.codec_context
+            if context.width and context.height:
+                check_size(context.width, context.height, describe(source), path)
+            context.thread_count = 1  # loader workers give the parallelism
+            yield container, stream
+    except (MediaError, NotExactError):
+        raise
+    except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise MediaDecodeError(
+            f"Cannot decode {describe(source)}: {reason}. The file is no video, damaged or cut short; copy or encode "
+            "it again, or leave its record out.",
+            path,
+        ) from error
+
+
+def packets(container: Any) -> Iterator[Any]:
+    """Packets of all streams, and an empty one for each at the end.
+
+    A stream that appears late has none at the end: PyAV 16 raises IndexError there, after those of all others.
+    """
+    demuxed = container.demux()
+    with contextlib.suppress(IndexError):
+        while (packet := next(demuxed, None)) is not None:
+            yield packet
+
+
+def _container(source: Source) -> Any:
+    import av
+
+    target = os.path.abspath(source) if isinstance(source, str) else BytesIO(source)
+    return av.open(target, container_options=_OPTIONS, metadata_errors="replace")
+
+
+def _choose(container: Any, source: Source) -> int:
+    """The index of the stream to show.
+
+    Covers and streams without a decoder are left aside; of several that remain, as FFmpeg's own command does, the
+    default one goes first, then the one with the largest picture, then the first.
+    """
+    videos = list(container.streams.video)
+    if not videos:
+        raise MediaDecodeError(
+            f"Cannot decode {describe(source)}: it has no video stream, only "
+            f"{', '.join(s.type for s in container.streams) or 'nothing'}. Give a file with pictures.",
+            path_of(source),
+        )
+    moving = [stream for stream in videos if not _has(stream, *_COVERS)]
+    if not moving:
+        raise MediaDecodeError(
+            f"Cannot decode {describe(source)}: it has no video stream, only a cover picture. Give a file with a clip.",
+            path_of(source),
+        )
+    known = [stream for stream in moving if stream.codec_context is not None]
+    if not known:
+        raise MediaDecodeError(
+            f"Cannot decode {describe(source)}: FFmpeg's library has no decoder for its video stream (a "
+            f"{container.format.long_name} file). Encode it again, for example as H.264 in MP4.",
+            path_of(source),
+        )
+    if len(known) > 1:
+        stills = _stills(source, {stream.index for stream in known})
+        known = [stream for stream in known if stream.index not in stills]
+    best = max(known, key=lambda stream: (_has(stream, "default"), _area(stream)))
+    return int(best.index)
+
+
+def _has(stream: Any, *dispositions: str) -> bool:
+    from av.stream import Disposition
+
+    return any(stream.disposition & Disposition[name] for name in dispositions)
+
+
+def _area(stream: Any) -> int:
+    return int(stream.codec_context.width * stream.codec_context.height)
+
+
+def _stills(source: Source, indices: set[int]) -> set[int]:
+    """Those of several video streams that hold a single picture while another one moves."""
+    counts = dict.fromkeys(indices, 0)
+    with _container(source) as container:
+        for packet in packets(container):
+            if packet.size and packet.stream.index in counts:
+                counts[packet.stream.index] += 1
+                if counts[packet.stream.index] >= _ENOUGH or min(counts.values()) > 1:
+                    break
+    return {index for index, count in counts.items() if count <= 1} if max(counts.values()) > 1 else set()

@@ -1,0 +1,197 @@
+"""Pictures that are no clip's frame and no image, and those that an original would bend."""
+
+from __future__ import annotations
+
+import logging
+import os
+import subprocess
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
+from hound_plugin.media import pictures, worker
+from hound_plugin.media.decode import probe, read_clip
+from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
+from hound_plugin.processing.processor import open_image
+
+from .clips import picture, play
+from .zoo import write
+
+GOOD = picture(1, 40, 30)
+
+
+def _write(path: Path, value: Any, **options: Any) -> None:
+    image = value if isinstance(value, Image.Image) else Image.fromarray(value)
+    image.save(path, **options)
+
+
+def _deep_tiff(path: Path) -> None:
+    _write(path, np.full((30, 40), 0.5, np.float32), format="TIFF")
+
+
+BAD: dict[str, tuple[Callable[[Path], None], str]] = {
+    "deep": (lambda path: _write(path, np.full((30, 40), 999, np.uint16)), r"8 bits a channel .* \(mode I;16 of PIL\)"),
+    "float": (_deep_tiff, r"8 bits a channel .* \(mode F of PIL\)"),
+    "postscript": (lambda path: _write(path, GOOD, format="EPS"), "PostScript is a program"),
+    "pipe": (lambda path: os.mkfifo(path), "a pipe, socket or device, which could block"),
+    "device": (lambda path: path.symlink_to("/dev/zero"), "a pipe, socket or device, which could block"),
+    "text": (lambda path: path.write_text("no image") and None, "damaged or no image"),
+    "empty": (lambda path: path.touch(), "damaged or no image"),
+    "dangling": (lambda path: path.symlink_to(path.with_name("nowhere")), "does not exist"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_a_bad_picture_is_refused_in_time_wherever_it_stands(kind: str, tmp_path: Path) -> None:
+    make, message = BAD[kind]
+    bad = tmp_path / "f_1.png"
+    make(bad)
+    for number in (2, 3):
+        _write(tmp_path / f"f_{number}.png", GOOD)
+    frames = [tmp_path / f"f_{number}.png" for number in (1, 2, 3)]
+    looks: list[tuple[Callable[[Any], Any], Any]] = [
+        (lambda video: read_clip(video, num_frames=3), tmp_path),
+        (lambda video: read_clip(video, num_frames=3, timeout=60), tmp_path),
+        (lambda video: read_clip(video, num_frames=3), frames),
+        (probe, tmp_path),
+        (probe, frames),
+        (open_image, bad),
+    ]
+    for look, media in looks:
+        with pytest.raises(MediaError, match=message) as caught:
+            look(media)
+        assert caught.value.path == str(bad)
+        assert str(bad) in str(caught.value)
+        assert isinstance(caught.value, MediaNotFoundError) == (kind == "dangling")
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "dangling"])
+def test_probe_looks_at_every_frame_that_could_block(kind: str, tmp_path: Path) -> None:
+    for number in (1, 2):
+        _write(tmp_path / f"f_{number}.png", GOOD)
+    BAD[kind][0](tmp_path / "f_3.png")
+    for media in (tmp_path, [tmp_path / f"f_{number}.png" for number in (1, 2, 3)]):
+        with pytest.raises(MediaError, match=BAD[kind][1]):
+            probe(media)
+
+
+def test_ghostscript_is_never_started(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    _write(tmp_path / "page.eps", GOOD)
+
+    def start(*_: Any, **__: Any) -> None:
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(subprocess, "Popen", start)
+    monkeypatch.setattr(subprocess, "check_call", start)
+    with Image.open(tmp_path / "page.eps") as image:
+        for media in (image, (tmp_path / "page.eps").read_bytes(), str(tmp_path / "page.eps")):
+            with pytest.raises(MediaDecodeError, match="PostScript"):
+                read_clip([media])
+            with pytest.raises(MediaDecodeError, match="PostScript"):
+                open_image(media)
+
+
+@pytest.mark.parametrize(
+    "array", [np.zeros((3, 4), np.uint16), np.zeros((3, 4), np.int32), np.zeros((3, 4), np.float32)]
+)
+def test_arrays_of_more_than_8_bits(array: np.ndarray) -> None:
+    with pytest.raises(MediaDecodeError, match="8 bits a channel"):
+        open_image(array)
+    with pytest.raises(MediaDecodeError, match=r"got \[3, 4, 3\] of float32"):
+        open_image(np.zeros((3, 4, 3), np.float32))
+
+
+def test_colours_of_16_bits_become_their_high_bytes(tmp_path: Path) -> None:
+    """PIL reads these as 8 bits, rightly."""
+    import zlib
+
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
+
+    rows = b"".join(b"\0" + b"".join(bytes([value, 7]) for value in line.reshape(-1)) for line in GOOD)
+    header = (40).to_bytes(4, "big") + (30).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
+    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
+    assert np.array_equal(read_clip([content], num_frames=1).frames[0], GOOD)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_orientations_are_ignored_with_one_note(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(pictures, "_turned", [])
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for number in range(3):
+        _write(
+            tmp_path / f"{number}.{kind.lower()}",
+            GOOD,
+            format=kind,
+            exif=exif,
+            **({} if kind == "PNG" else {"quality": 90}),
+        )
+        _write(tmp_path / f"plain.{kind.lower()}", GOOD, format=kind, **({} if kind == "PNG" else {"quality": 90}))
+    with caplog.at_level(logging.WARNING):
+        plain = np.asarray(open_image(tmp_path / f"plain.{kind.lower()}"))
+        assert not caplog.records
+        for number in range(3):
+            path = tmp_path / f"{number}.{kind.lower()}"
+            assert np.array_equal(read_clip([path], num_frames=1).frames[0], plain)
+            assert np.array_equal(np.asarray(open_image(path)), plain)
+    assert len(caplog.records) == 1
+    assert "EXIF orientation" in caplog.text
+    assert f"0.{kind.lower()}" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF data")
+def test_an_exif_that_is_damaged_does_no_harm(tmp_path: Path) -> None:
+    Image.fromarray(GOOD).save(tmp_path / "a.png", exif=b"Exif\0\0MM\0*\0\0\0\x08\xff\xff\x01\x12")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.info["exif"]
+    assert np.array_equal(np.asarray(open_image(tmp_path / "a.png")), GOOD)
+
+
+@pytest.mark.parametrize("timeout", [None, 60])
+@pytest.mark.parametrize("kind", ["file", "folder", "array"])
+def test_one_frame_in_full_size_at_a_time(kind: str, timeout: float | None, tmp_path: Path) -> None:
+    """Eight frames take 66 MB."""
+    video: Any = tmp_path / "large.avi"
+    if kind == "file":
+        write(video, codec="mjpeg", pixels="yuvj420p", frames=8, size=(2560, 1088))
+    elif kind == "folder":
+        video = tmp_path
+        for number in range(8):
+            Image.new("RGB", (2560, 1088), (number, 0, 0)).save(video / f"{number}.bmp")
+    else:
+        video = np.zeros((8, 1088, 2560, 3), np.uint8)
+    pixels = LlavaHoundImageProcessor(size=32)
+    read_clip(video, num_frames=1, transform=pixels.frame, timeout=timeout)
+    tracemalloc.start()
+    try:
+        clip = read_clip(video, num_frames=8, transform=pixels.frame, timeout=timeout)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+        worker._stop()
+    assert clip.frames.shape == (8, 3, 32, 32)
+    assert peak < 30_000_000
+
+
+def test_what_is_made_of_a_frame_is_what_is_made_of_all(tmp_path: Path) -> None:
+    write(tmp_path / "clip.mp4")
+    pixels = LlavaHoundImageProcessor(size=32)
+    expected = pixels.frames(read_clip(tmp_path / "clip.mp4", num_frames=30).frames)
+    for video, timeout in (
+        (tmp_path / "clip.mp4", None),
+        (tmp_path / "clip.mp4", 60),
+        (play(tmp_path / "clip.mp4"), None),
+    ):
+        clip = read_clip(video, num_frames=30, transform=pixels.frame, timeout=timeout)
+        assert np.array_equal(clip.frames, expected.numpy())
+        assert len(set(clip.indices)) == 24, "some are there twice"
+    worker._stop()
