@@ -6,7 +6,6 @@ Only arguments with our template are looked at. What the host refuses itself is 
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import importlib.util
 import json
 import os
@@ -17,10 +16,10 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host.models import MODELS
+from hound_plugin.records.media_identity import digest_of_places
 
 logger = logging.get_logger(__name__)
 
-_PIECE = 1 << 20  # bytes of a file of weights that are compared at its head, middle and tail
 
 _FRAMES = "Set `hound.num_frames` instead."
 _WHICH = "Set `hound.frame_sampling` (`uniform`, `first_10s` or `fps`) instead."
@@ -151,16 +150,8 @@ def _same_weights(first: str, second: str) -> bool:
 
 def _weights(folder: str) -> dict[str, Any]:
     names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
-    return {name: _digest(os.path.join(folder, name)) for name in names if not name.startswith("training_args")}
-
-
-def _digest(path: str) -> tuple[int, str]:
-    size, digest = os.path.getsize(path), hashlib.sha256()
-    with open(path, "rb") as file:
-        for start in sorted({0, max(0, size // 2 - _PIECE // 2), max(0, size - _PIECE)}):
-            file.seek(start)
-            digest.update(file.read(_PIECE))
-    return size, digest.hexdigest()
+    files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
+    return {name: (os.path.getsize(path), digest_of_places(path)) for name, path in files.items()}
 
 
 def _check_media_keys(part: Any) -> None:

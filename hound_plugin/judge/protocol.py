@@ -28,6 +28,8 @@ BUILT_IN = ("caption", "vision")
 FORMATS = ("json", "text")
 FIELDS = ("caption", "question", "reference", "answer")
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
+
+
 def _as_tuple(value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value or ()
 

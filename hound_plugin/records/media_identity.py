@@ -88,12 +88,12 @@ def _stamp(path: str, in_process: bool) -> tuple[int | str, ...]:
         return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
     if not stat.S_ISREG(status.st_mode):
         raise ValueError(f"{path} is no regular file")
-    return status.st_size, status.st_mtime_ns, _places_digest(path, status.st_size)
+    return status.st_size, status.st_mtime_ns, digest_of_places(path)
 
 
-def _places_digest(path: str, size: int) -> str:
+def digest_of_places(path: str) -> str:
     """SHA-256 of the head, the middle and the tail of a file; of all of it, if it is small."""
-    digest = hashlib.sha256()
+    size, digest = os.path.getsize(path), hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
         starts = (0,) if size <= 3 * _PLACE else (0, (size - _PLACE) // 2, size - _PLACE)
         for start in starts:

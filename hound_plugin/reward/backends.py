@@ -104,9 +104,7 @@ def make_judge(settings: JudgeSettings, ledger: Ledger, say: Callable[[str], Non
         judging = judging.with_format("text" if settings.answer_format == "auto" else settings.answer_format)
         local = LocalJudge(settings.model, judging, settings.parameters, settings.device, settings.dtype,
                            settings.batch_size)  # fmt: skip
-        return Judge(
-            local, protocol, _determines(local.identity, judging, settings.parameters), judging.protocol.scale
-        )
+        return Judge(local, protocol, _determines(local.identity, judging, settings.parameters), judging.protocol.scale)
     endpoint = endpoint_of(settings, settings.parameters)
     client = _client(settings, endpoint, judging)
     chosen = settings.answer_format if settings.answer_format != "auto" else _known_format(client, ledger)

@@ -134,9 +134,7 @@ class PairSettings(Settings):
         le=100,
         description="lowest score of a chosen answer; must be given where the protocol's scale is not 1 to 5",
     )
-    margin: float = Field(
-        default=2.0, ge=0, le=100, description="smallest distance of scores under policy `margin`"
-    )
+    margin: float = Field(default=2.0, ge=0, le=100, description="smallest distance of scores under policy `margin`")
     min_gap: float = Field(default=1.0, ge=0, le=100, description="smallest distance of scores under every policy")
     max_length_ratio: float | None = Field(
         default=None, ge=1, description="3: no answer of a pair is more than three times as long as the other"

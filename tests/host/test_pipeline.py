@@ -330,9 +330,7 @@ def test_a_cutoff_that_cuts_the_clip_names_the_needed_value(host: Host) -> None:
         ("clip_long#t=1,2", None, "a folder of frames"),
     ],
 )
-def test_bad_media_are_found_before_training(
-    name: str, content: bytes | str | None, message: str, host: Host
-) -> None:
+def test_bad_media_are_found_before_training(name: str, content: bytes | str | None, message: str, host: Host) -> None:
     target = media_folder(host.folder / "media") / name
     if "#" in name:
         pass

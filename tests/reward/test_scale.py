@@ -98,4 +98,3 @@ def test_bins_cover_the_scale(scale: Scale) -> None:
     assert (middles[0], middles[-1], len(edges)) == (scale.lowest, scale.highest, len(middles) + 1)
     assert all(low < middle < high for low, middle, high in zip(edges, middles, edges[1:], strict=False))
     assert len(middles) <= 101
-
