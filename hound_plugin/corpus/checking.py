@@ -47,7 +47,7 @@ def check_record(row: Mapping[str, Any], kind: RowKind = "auto") -> Checked:
     parsed = parse(row)
     checked = Checked(list(parsed.problems), notes=parsed.notes, unknown=parsed.unknown, record=parsed.record)
     if parsed.record is not None:
-        checked.problems += check(parsed.record, consumer_of(parsed.record, kind))
+        checked.problems += check(parsed.record, consumer_of(parsed.record, kind), parsed.unknown)
         checked.media = [media_path(item, checked.problems) for item in parsed.record.media if item.names]
         checked.is_video = any(item.kind == "video" for item in parsed.record.media[:1])
     return checked

@@ -168,7 +168,7 @@ def convert_record(
     if not record.turns and record.caption and not record.is_pair:
         record = replace(record, turns=(Turn("user", caption_prompt), Turn("assistant", record.caption)), caption="")
     record = _with_placeholders(record)
-    problems = check(record, "pairs" if record.is_pair else "sft")
+    problems = check(record, "pairs" if record.is_pair else "sft", parsed.unknown)
     if problems:
         raise BadRowError(problems)
     if report is not None:

@@ -6,7 +6,7 @@ Checked are data sets of our format, and those of the host's own formats that ar
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -125,6 +125,39 @@ def _check_named(dataset: Any, attr: Any) -> None:
             return
     if first is not None:
         raise _missing(first, *next(iter(missing.items())))
+
+
+def suitable(
+    original: Callable[..., Any],
+    names: Any,
+    model_args: Any,
+    data_args: Any,
+    training_args: Any,
+    stage: str,
+    *args: Any,
+    **kwargs: Any,
+) -> Any:
+    """The host's ``_get_merged_dataset``, which says of a data set of another stage only that it is "not applicable".
+
+    Raises:
+        DataError: names the data set, and what to write.
+    """
+    from llamafactory.data.parser import get_dataset_list
+
+    ours = settings_state.template() == _TEMPLATE and names is not None
+    for name, attr in zip(names, get_dataset_list(names, data_args.dataset_dir), strict=True) if ours else ():
+        if stage == "rm" and not attr.ranking:
+            raise DataError(
+                f"Expected data sets of pairs for `stage: {settings_state.stage()}`; {name!r} is none by its entry in "
+                'dataset_info.json. If its rows have `chosen` and `rejected`, write "ranking": true into the entry; '
+                "else choose `stage: sft`, or `stage: kto` for labelled answers."
+            )
+        if stage != "rm" and attr.ranking:
+            raise DataError(
+                f"Expected data sets of conversations for `stage: {settings_state.stage()}`; {name!r} holds pairs by "
+                'its entry in dataset_info.json ("ranking": true). Choose `stage: dpo`, or another data set.'
+            )
+    return original(names, model_args, data_args, training_args, stage, *args, **kwargs)
 
 
 def _check_needed(entry: _Entry) -> None:

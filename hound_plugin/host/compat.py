@@ -283,11 +283,12 @@ def patch_data_loader(module: Any) -> None:
     reads rows without guessing the types of their columns, validates truncation of placeholders (LlamaFactory#9146,
     #7696) and media, and gives ``Dataset.map`` the features of its columns.
     """
-    from hound_plugin.host import alignment, checks, row_loading, sequence_length, typed
+    from hound_plugin.host import alignment, checks, column_checks, row_loading, sequence_length, typed
 
     _wrap(module, "_load_single_dataset", row_loading.load_single_dataset)
     _wrap(module, "load_dataset", row_loading.load_dataset)
     _wrap(module, "read_cloud_json", row_loading.read_cloud_json)
+    _wrap(module, "_get_merged_dataset", column_checks.suitable)
     _wrap(module, "merge_dataset", typed.typed_merge)
 
     feedback = import_module("llamafactory.data.processor.feedback")

@@ -20,7 +20,7 @@ from hound_plugin.processing.prompt import normalise_question
 from hound_plugin.records.bad_rows import MISSING, Place, error_of
 from hound_plugin.records.consumers import ConsumerName, check, placed
 from hound_plugin.records.embedded_media import as_file
-from hound_plugin.records.media_paths import find_media, split_part, with_part
+from hound_plugin.records.media_paths import dead_link, find_media, split_part, with_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Media, Note, Parsed, Problem, Record
@@ -89,7 +89,7 @@ class HoundDatasetConverter(DatasetConverter):
         problems = list(parsed.problems)
         place = Place(place.file, place.row, record.id if record else row_id(row))
         if record is not None:
-            problems += check(record, self.consumer)
+            problems += check(record, self.consumer, parsed.unknown)
         media = self._found(record, problems) if record is not None else []
         if record is None or problems:
             return empty_row(), Parsed(None, tuple(problems), parsed.notes, parsed.unknown), place
@@ -165,7 +165,8 @@ class HoundDatasetConverter(DatasetConverter):
         if settings().on_bad_media == "error":
             folder = os.path.abspath(self.data_args.media_dir)
             detail = (
-                f"expected a file or a folder of frames {name!r} under media_dir {folder}; there is none. Set "
+                f"expected a file or a folder of frames {name!r} under media_dir {folder}; "
+                f"{dead_link(name, self.data_args.media_dir) or 'there is none'}. Set "
                 "`media_dir` to the folder that the rows' paths begin in, or `hound: {on_bad_media: skip}` to leave "
                 "such rows out"
             )

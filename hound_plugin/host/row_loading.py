@@ -77,6 +77,13 @@ def load_single_dataset(
         loader.FILEEXT2TYPE = {**extensions, "gz": "json"}
     try:
         return original(dataset_attr, model_args, data_args, *args, **kwargs)
+    except ValueError as error:
+        if not request.is_checked or not str(error).startswith("Allowed file types"):
+            raise
+        raise DataError(
+            f"Expected JSON, JSON lines, CSV or Parquet as the file of dataset {str(dataset_attr)!r}: {error} Save it "
+            "as JSON lines, one row a line, and name that file in dataset_info.json."
+        ) from error
     finally:
         loader.FILEEXT2TYPE = extensions
         _request.reset(token)

@@ -23,7 +23,7 @@ from hound_plugin.media.clip import Clip, Frames, Transform, VideoInfo
 from hound_plugin.media.container import FrameIndex
 from hound_plugin.media.sampling import FrameSampling, check_sampling, sample_indices
 from hound_plugin.media.streams import NotExactError, Source, describe
-from hound_plugin.records.media_paths import check_name, is_image_path, refuse_part, split_part
+from hound_plugin.records.media_paths import check_name, dead_link, is_image_path, refuse_part, split_part
 
 __all__ = ["DECODERS", "Clip", "Decoder", "VideoInfo", "probe", "read_clip"]
 
@@ -195,9 +195,10 @@ def _kind(path: str, special_files: bool = False) -> str:
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
+        reason = dead_link(path) or getattr(error, "strerror", None) or error
         raise MediaNotFoundError(
-            f"No video at {path}: {getattr(error, 'strerror', None) or error}. Expected a video file or a folder of "
-            "frames; check the path and `media_dir`.",
+            f"No video at {path}: {reason}. Expected a video file or a folder of frames; check the path and "
+            "`media_dir`.",
             path,
         ) from error
     if stat.S_ISDIR(mode):

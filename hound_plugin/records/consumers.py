@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from hound_plugin.records.placeholders import TOKENS, token_of
-from hound_plugin.records.record import Findings, Problem, Record, Turn, Words
+from hound_plugin.records.record import Findings, Problem, Record, Turn, Words, naming_unknown
 
 ConsumerName = Literal["sft", "pairs", "labels", "predictions", "questions", "captions"]
 Check = Callable[[Record, Findings], None]
@@ -117,14 +117,20 @@ _ALL = (
 CONSUMERS: dict[ConsumerName, Consumer] = {consumer.name: consumer for consumer in _ALL}
 
 
-def check(record: Record, consumer: ConsumerName) -> tuple[Problem, ...]:
-    """Why a record is not for this consumer; empty if it is."""
+def check(record: Record, consumer: ConsumerName, unknown: Iterable[str] = ()) -> tuple[Problem, ...]:
+    """Why a record is not for this consumer; empty if it is.
+
+    Args:
+        record: what was read of the row.
+        consumer: who is to use it.
+        unknown: names of the row's fields that nobody reads, for the message.
+    """
     found = Findings()
     for look in CONSUMERS[consumer].checks:
         look(record, found)
     if not found.problems and consumer != "captions":
         _look_at_placeholders(placed(record, consumer), found)
-    return tuple(found.problems)
+    return naming_unknown(found.problems, unknown)
 
 
 def placed(record: Record, consumer: ConsumerName) -> Record:

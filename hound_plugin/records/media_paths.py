@@ -56,12 +56,20 @@ def find_media(name: str, media_dir: str | None) -> str | None:
 
     An absolute path is taken as it is, ``..`` is left to the file system, and a part stays with its path.
     """
-    if not name:
-        return None  # and not the folder itself
-    for candidate in (os.path.join(media_dir, name) if media_dir else name, name):
-        if media_exists(candidate):
-            return candidate
-    return None
+    return next((candidate for candidate in _candidates(name, media_dir) if media_exists(candidate)), None)
+
+
+def dead_link(name: str, media_dir: str | None = None) -> str:
+    """Where a link leads that is in the place of absent media, for messages; empty where there is none."""
+    for candidate in _candidates(name, media_dir):
+        if os.path.islink(candidate):
+            return f"{candidate} is a link to {os.readlink(candidate)}, which does not exist"
+    return ""
+
+
+def _candidates(name: str, media_dir: str | None) -> tuple[str, ...]:
+    """Where media may lie; an empty name is not the folder itself."""
+    return (os.path.join(media_dir, name) if media_dir else name, name) if name else ()
 
 
 # --- parts of clips

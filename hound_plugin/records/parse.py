@@ -21,7 +21,7 @@ from hound_plugin.records.messages import Conversation, text_of
 from hound_plugin.records.options import answer_with_text, look_at_options, read_options
 from hound_plugin.records.pairs import Pair, read_pair
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN, token_of
-from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, Words, shown
+from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, Words, naming_unknown, shown
 
 GREETING = "an assistant's greeting before the first question is left out, as in the original"
 OTHER_TOKEN = {
@@ -74,7 +74,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     _look_at_record(record, found)
     unknown = tuple(dict.fromkeys(found.unknown)) if found.unknown else ()
     if found.problems:
-        return Parsed(None, tuple(found.problems), tuple(found.notes), unknown)
+        return Parsed(None, naming_unknown(found.problems, unknown), tuple(found.notes), unknown)
     return Parsed(record, (), tuple(dict.fromkeys(found.notes)) if found.notes else (), unknown)
 
 

@@ -7,7 +7,8 @@ A :class:`Record` holds texts as they were written. Placeholders are those of it
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 MediaKind = Literal["video", "image"]
@@ -144,6 +145,17 @@ class Findings:
     def note(self, text: str) -> None:
         """Add a note."""
         self.notes.append(Note(text))
+
+
+def naming_unknown(problems: Iterable[Problem], unknown: Iterable[str]) -> tuple[Problem, ...]:
+    """Problems of what a row lacks (``no answer`` ...) with the names of its fields that nobody reads."""
+    names = ", ".join(f"`{name}`" for name in unknown)
+    return tuple(
+        replace(problem, detail=f"{problem.detail}; these fields of the row are not read: {names}")
+        if names and problem.name.startswith("no ")
+        else problem
+        for problem in problems
+    )
 
 
 class Words(str):

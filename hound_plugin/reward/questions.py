@@ -112,7 +112,7 @@ def _read(
         return None, [Problem(row.problem, "", row.reason)]
     parsed = parse(row.value)
     record = parsed.record
-    problems = [*parsed.problems, *(check(record, "questions") if record is not None else ())]
+    problems = [*parsed.problems, *(check(record, "questions", parsed.unknown) if record is not None else ())]
     if record is None or problems:
         return None, problems
     answers = [turn.text.strip() for turn in record.turns if turn.role == "assistant"]

@@ -660,3 +660,10 @@ def test_two_processes_at_once_write_one_whole_cache(tmp_path: Path) -> None:
     prepared = list((tmp_path / "cache").rglob("dataset_info.json"))
     assert len(prepared) == 1
     assert not list((tmp_path / "cache").rglob("*.incomplete"))
+
+
+@pytest.mark.parametrize("name", ["mine.xlsx", "mine.ods"])
+def test_a_spreadsheet_is_refused_by_name(host: Host, name: str) -> None:
+    write(host, b"PK\x03\x04", name)
+    with pytest.raises(DataError, match=rf"file of dataset '{name}': .*Save it as JSON lines"):
+        host.load("sft", "mine")

@@ -15,6 +15,8 @@ from hound_plugin.corpus.convert import convert
 from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.errors import DataError
 from hound_plugin.records.bad_rows import RowReport
+from hound_plugin.records.consumers import check
+from hound_plugin.records.parse import parse
 from hound_plugin.reward.questions import read_questions
 from tests.host.hosting import media_folder, write_dataset
 from tests.records.bad_shapes import BAD, bad_for
@@ -142,3 +144,13 @@ def test_lines_that_are_no_rows_are_named_like_bad_rows(loaded: Loaded) -> None:
     found = written(loaded.bad_rows)
     assert listed(found[:3]) == expected
     assert (found[3]["row"], found[3]["problem"], found[3]["field"]) == (5, "id", "id")
+
+
+@pytest.mark.parametrize("consumer", ["sft", "pairs", "labels", "questions"])
+def test_what_a_row_lacks_comes_with_what_is_not_read(consumer: Any) -> None:
+    """A column under another name is the usual reason."""
+    parsed = parse({"id": "1", "video": "a.mp4", "prompt": "", "reply": "y", "Clip-ID": 3})
+    problems = [*parsed.problems, *(check(parsed.record, consumer, parsed.unknown) if parsed.record else ())]
+    lacking = [problem for problem in problems if problem.name.startswith("no ")]
+    assert lacking
+    assert all("not read: `reply`, `Clip-ID`" in problem.detail for problem in lacking)

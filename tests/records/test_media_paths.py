@@ -7,10 +7,13 @@ from typing import Any
 import pytest
 
 import hound_plugin
-from hound_plugin.errors import DataError, MediaError
+from hound_plugin.corpus.media_check import check_media
+from hound_plugin.errors import DataError, MediaError, MediaNotFoundError
+from hound_plugin.media.decode import probe
 from hound_plugin.records.media_paths import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
+    dead_link,
     find_media,
     is_image_path,
     media_exists,
@@ -129,3 +132,15 @@ def test_a_part_that_cannot_be_is_not_written(start: Any, end: Any, message: str
         with_part("a.mp4", start, end)
     with pytest.raises(DataError, match="names a part already"):
         with_part("a.mp4#t=1", 2, 3)
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    (tmp_path / "clip.mp4").symlink_to("/gone/clip.mp4")
+    (tmp_path / "whole.mp4").write_bytes(b"x")
+    told = f"{tmp_path}/clip.mp4 is a link to /gone/clip.mp4, which does not exist"
+    assert dead_link("clip.mp4", str(tmp_path)) == dead_link(str(tmp_path / "clip.mp4")) == told
+    assert dead_link("whole.mp4", str(tmp_path)) == dead_link("", str(tmp_path)) == dead_link("none") == ""
+    with pytest.raises(MediaNotFoundError, match="is a link to /gone"):
+        probe(str(tmp_path / "clip.mp4"))
+    (problem,) = check_media(["clip.mp4"], True, str(tmp_path), "exists")
+    assert "is a link to /gone" in problem.detail
