@@ -47,7 +47,7 @@ exit codes: 0 done, 1 failed, 2 bad usage or bad input
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = _parse(argv)
     except SystemExit as stop:  # argparse has printed help, the version or what is wrong
         return stop.code if isinstance(stop.code, int) else BAD_INPUT
     run: Callable[[argparse.Namespace], int] = arguments.run
@@ -66,6 +66,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("hound: interrupted", file=sys.stderr)
         return 130
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """Arguments in any order: argparse takes no ``key=value`` behind an option once it has seen the YAML file."""
+    parser = build_parser()
+    arguments, rest = parser.parse_known_args(argv)
+    if rest and hasattr(arguments, "overrides") and not any(word.startswith("-") or "=" not in word for word in rest):
+        arguments.overrides = [*arguments.overrides, *rest]
+    elif rest:
+        parser.error(f"unrecognized arguments: {' '.join(rest)}")
+    return arguments
 
 
 def build_parser() -> argparse.ArgumentParser:

@@ -44,3 +44,23 @@ def test_our_errors_are_short(
     assert cli.main(["doctor"]) == code
     lines = str(error).replace(" \n\n", "\n")  # columns of a table stay; empty lines and spaces at ends go
     assert capsys.readouterr().err == f"hound: {lines}\n"
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        ["recipe.yaml", "folder=x", "--limit", "1"],
+        ["recipe.yaml", "--limit", "1", "folder=x"],
+        ["--limit", "1", "recipe.yaml", "folder=x"],
+        ["recipe.yaml", "--limit=1", "folder=x", "judge.k=3"],
+    ],
+)
+def test_settings_stand_in_any_order(order: list[str]) -> None:
+    arguments = cli._parse(["reward", "run", *order])
+    assert (arguments.recipe, arguments.limit, arguments.overrides[0]) == ("recipe.yaml", 1, "folder=x")
+
+
+def test_what_is_no_setting_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["reward", "run", "recipe.yaml", "--limit", "1", "folder"]) == 2
+    assert "unrecognized arguments: folder" in capsys.readouterr().err
+    assert cli.main(["corpus", "list", "a=b"]) == 2

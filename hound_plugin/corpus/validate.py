@@ -59,6 +59,7 @@ class Findings:
         rows: rows seen.
         bad: rows with at least one problem.
         problems: name of a problem -> rows that have it.
+        examples: a line for each problem, with its number of rows and the first of them.
         relocated: rows whose paths were corrected.
         remarks: decisions about usable rows, and fields that nothing reads, with their numbers.
     """
@@ -66,13 +67,13 @@ class Findings:
     rows: int = 0
     bad: int = 0
     problems: Counter[str] = field(default_factory=Counter)
+    examples: str = ""
     relocated: int = 0
     remarks: list[str] = field(default_factory=list)
 
     def to_table(self) -> str:
-        """Lines of problem and count, the most frequent first, and a sentence."""
-        width = max((len(name) for name in self.problems), default=0)
-        lines = [f"{name:<{width}}  {count:>9,}" for name, count in self.problems.most_common()]
+        """Lines of count, problem and first example, the most frequent first, and a sentence."""
+        lines = [self.examples] if self.examples else []
         words = f"{self.rows:,} rows, {self.bad:,} with problems"
         return "\n".join([*lines, words + (f", paths corrected in {self.relocated:,}" if self.relocated else "")])
 
@@ -112,7 +113,7 @@ def validate(path: Path, options: Options) -> Findings:
             if fixed is not None and ready.record is not None and not (options.drop_bad and (ready.problems or found)):
                 fixed.write(json.dumps(ready.record, ensure_ascii=False) + "\n")
     findings.rows, findings.bad, findings.problems = report.rows, report.bad, report.counts
-    findings.remarks = report.remarks()
+    findings.examples, findings.remarks = report.table(), report.remarks()
     if options.report and not findings.bad:
         options.report.unlink()
     return findings

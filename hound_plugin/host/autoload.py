@@ -50,6 +50,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.webui.chatter",
     "llamafactory.webui.components.export",
     "llamafactory.webui.engine",
+    "llamafactory.webui.interface",
     "deepspeed.runtime.zero.partition_parameters",
     "llamafactory.chat.hf_engine",
     "llamafactory.chat.chat_model",

@@ -425,6 +425,17 @@ def patch_web_engine(module: Any) -> None:
     _replace(module.Engine, "resume", labelled)
 
 
+def patch_web_interface(module: Any) -> None:
+    """Set *Cutoff length* to what a clip needs; the host's 2,048 is less than one clip with its question.
+
+    Removable when a template can bring a value for the field.
+    """
+    from hound_plugin.host.web import with_room_for_a_clip
+
+    for name in ("create_train_tab", "create_eval_tab"):
+        _wrap(module, name, with_room_for_a_clip)
+
+
 def patch_web_export(module: Any) -> None:
     """Show on the page why an export is refused. Removable with :func:`patch_web_chat`."""
     from hound_plugin.host.web import told

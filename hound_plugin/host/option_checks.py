@@ -218,9 +218,9 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
         raise SettingsError(
             f"`adapter_name_or_path: {','.join(model.adapter_name_or_path)}` would go on in `stage: "
             f"{finetuning.stage}`, and the reference would be the model without this adapter, not the model that you "
-            "start from. Set `create_new_adapter: true` (the adapter is merged and a new one is trained), or name the "
-            f"reference: `ref_model: {model.model_name_or_path}`, with `ref_model_adapters` for the adapter as it is "
-            "now."
+            "start from. Set `create_new_adapter: true` (in the web UI *Create new adapter*: the adapter is merged and "
+            f"a new one is trained), or name the reference: `ref_model: {model.model_name_or_path}`, with "
+            "`ref_model_adapters` for the adapter as it is now."
         )
 
 

@@ -125,6 +125,7 @@ _ACTIONS: dict[str, Callable[[Any], None]] = {
     "llamafactory.webui.common": _patch("patch_web_common"),
     "llamafactory.webui.chatter": _patch("patch_web_chat"),
     "llamafactory.webui.engine": _patch("patch_web_engine"),
+    "llamafactory.webui.interface": _patch("patch_web_interface"),
     "llamafactory.webui.components.export": _patch("patch_web_export"),
     "deepspeed.runtime.zero.partition_parameters": _patch("patch_zero3"),
     "llamafactory.chat.hf_engine": _patch("patch_engine"),

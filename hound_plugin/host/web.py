@@ -9,6 +9,10 @@ from typing import Any
 
 from hound_plugin.errors import HoundError
 from hound_plugin.host.engine import is_ours
+from hound_plugin.host.models import TEMPLATE
+
+CUTOFF = 4096
+"""`cutoff_len` of the recipes."""
 
 
 def one_at_a_time(lock: threading.RLock) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -23,6 +27,19 @@ def one_at_a_time(lock: threading.RLock) -> Callable[[Callable[..., Any]], Calla
         return wrapped
 
     return wrap
+
+
+def with_room_for_a_clip(original: Callable[..., dict[str, Any]], engine: Any) -> dict[str, Any]:
+    """A tab of the page whose *Cutoff length* becomes what a clip needs when our template is chosen."""
+    elements = original(engine)
+    template, cutoff = engine.manager.get_elem_by_id("top.template"), elements["cutoff_len"]
+    template.change(room_for_a_clip, [template, cutoff], [cutoff], queue=False)
+    return elements
+
+
+def room_for_a_clip(template: str, cutoff_len: float) -> float:
+    """``cutoff_len`` for a template: at least that of our recipes, whose clips take 2,048 tokens, or as it is."""
+    return max(cutoff_len, CUTOFF) if template == TEMPLATE else cutoff_len
 
 
 def told(original: Callable[..., Iterator[str]]) -> Callable[..., Iterator[str]]:

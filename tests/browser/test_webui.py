@@ -93,6 +93,8 @@ def test_sft_is_stopped_and_resumed(board: Board, site: Site) -> None:
 def test_dpo_goes_on_from_the_adapter(board: Board, site: Site) -> None:
     """The stage, its loss and weight of the chosen answers from their fields; the adapter of SFT is trained on."""
     board.use(SFT, adapters=["first"])
+    board.page.get_by_text("LoRA configurations").click()
+    board.page.get_by_label("Create new adapter").check()  # else the reference would be the model without it: refused
     board.page.get_by_text("RLHF configurations").click()
     board.choose("Loss type", "sigmoid")
     board.fill("Ftx gamma", "0.1")
@@ -110,7 +112,7 @@ def test_dpo_goes_on_from_the_adapter(board: Board, site: Site) -> None:
 
 def load(board: Board, settings: dict[str, Any]) -> None:
     """The adapter of DPO in the tab `Chat`, in single precision."""
-    board.use(SFT, adapters=["second"])
+    board.use(SFT, adapters=["first", "second"])
     board.tab("Chat")
     board.choose("Inference data type", "float32")
     board.fill("Extra arguments", json.dumps(settings))

@@ -175,7 +175,10 @@ def test_the_table_and_the_bad_rows(media: Path, tmp_path: Path, capsys: pytest.
     path.write_bytes(lines([conversation("clip_a", 1)]) + b"\n{oops\n[1]\n" + lines([missing, pair(chosen="")]) + twice)
     assert run_cli(path, "--media-dir", media) == 1
     out = capsys.readouterr().out
-    assert out.splitlines()[0].split() == ["no", "object", "2"]
+    table = out.splitlines()[:-1]
+    assert "2  no object" in table[0]
+    assert "row 3: not valid JSON" in table[0], "the first of its kind"
+    assert all(any(f"row {number}" in line for line in table[1:]) for number in (5, 6, 7))
     assert out.splitlines()[-1] == "6 rows, 5 with problems"
     report = [json.loads(line) for line in (tmp_path / "rows.bad.jsonl").read_text().splitlines()]
     assert [(row["row"], row["id"], row["problem"], row["field"]) for row in report] == [

@@ -14,6 +14,8 @@ from llamafactory.webui.components.chatbot import create_chat_box
 from llamafactory.webui.components.top import create_top
 from llamafactory.webui.engine import Engine
 
+from hound_plugin.host.web import CUTOFF, room_for_a_clip
+
 
 def test_the_pages_memory_is_never_read_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Choosing a model has the host save and read it in two threads at once."""
@@ -85,3 +87,20 @@ def test_the_page_samples_as_its_recipe_does_until_a_slider_is_moved(
     assert answers(page, 3, max_new_tokens=12) == {want}
     monkeypatch.setitem(recipe, "temperature", 1.9)
     assert want not in answers(page, 3, max_new_tokens=12)
+
+
+def test_the_cutoff_length_has_room_for_a_clip() -> None:
+    """Choosing our template raises the field of both tabs, and no other template touches it."""
+    from llamafactory.webui.interface import create_ui
+
+    demo = create_ui()
+    events = [event for event in demo.fns.values() if event.fn is room_for_a_clip]
+    assert [event.targets[0][1] for event in events] == ["change", "change"]
+    for event in events:
+        template, cutoff = event.inputs
+        assert event.outputs == [cutoff]
+        assert cutoff.value < CUTOFF, "the host's own value"
+        assert "llava_hound" in [name for name, _ in template.choices]
+    assert room_for_a_clip("llava_hound", 2048) == 4096
+    assert room_for_a_clip("llava_hound", 8192) == 8192
+    assert room_for_a_clip("vicuna", 2048) == 2048
