@@ -47,8 +47,8 @@ def stage() -> str | None:
 
 
 def run() -> dict[str, Any]:
-    """Model, data sets, stage and method of the last training arguments that the host parsed, and our frames."""
-    return {**_run, "num_frames": _settings.num_frames, "frame_sampling": _settings.frame_sampling}
+    """Model, data sets, stage and method of the last training arguments that the host parsed."""
+    return dict(_run)
 
 
 def remember_arguments(parsed: Iterable[Any]) -> None:

@@ -13,12 +13,13 @@ _SHOWN = 10
 
 
 def expected_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that belong to a model, which may lie on the meta device.
+    """Names and shapes of the tensors that belong to a model, on the meta device or sharded by ZeRO-3 too.
 
     Args:
         model: the composite, with or without its head.
     """
     shapes = {name: tuple(value.shape) for name, value in model.state_dict().items() if not IGNORED.search(name)}
+    shapes |= {name: tuple(value.ds_shape) for name, value in model.named_parameters() if hasattr(value, "ds_shape")}
     text = model.config.text_config
     if getattr(model.config, "tie_word_embeddings", False) or getattr(text, "tie_word_embeddings", False):
         shapes.pop("lm_head.weight", None)

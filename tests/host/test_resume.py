@@ -60,7 +60,7 @@ def test_other_models_keep_the_hosts_choice(tmp_path: Path) -> None:
 def signed(checkpoint: Path, **changes: object) -> None:
     run = {
         "model_name_or_path": str(SFT), "adapter_name_or_path": None, "stage": "sft", "finetuning_type": "lora",
-        "dataset": ["sft"], "ref_model": None, "num_frames": None, "frame_sampling": "uniform",
+        "dataset": ["sft"], "ref_model": None,
     }  # fmt: skip
     (checkpoint / "hound_run.json").write_text(json.dumps({**run, **changes}))
 
@@ -78,7 +78,7 @@ def test_a_checkpoint_of_this_run_is_gone_on_from(tmp_path: Path) -> None:
         ({"dataset": ["sft", "more"]}, r"dataset: \['sft', 'more'\] there"),
         ({"model_name_or_path": "another"}, "model_name_or_path: 'another' there"),
         ({"finetuning_type": "full"}, "finetuning_type"),
-        ({"num_frames": 16}, "num_frames: 16 there, None now"),
+        ({"ref_model": "another"}, "ref_model: 'another' there, None now"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:

@@ -41,6 +41,14 @@ MOVED = {"model_name_or_path": str(DPO), "ref_model": str(SFT), "per_device_trai
 OWN_SYSTEM = 'You watch "clips".'
 PLAIN_LOSS = 9.580476
 
+EVALUATED = {"eval_dataset": "sft", "eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 2}
+
+
+def _runs(stage: str, values: dict[str, Any], **seen: Any) -> Option:
+    """An option that is right, run in ``make test-long``."""
+    return Option(stage, values, long=True, **seen)
+
+
 OPTIONS: dict[str, Option] = {
     # --- preference losses
     "pref_loss: sigmoid": Option("dpo", {"pref_beta": 0.1}, first_loss=0.693147, trained=LANGUAGE),
@@ -196,6 +204,80 @@ OPTIONS: dict[str, Option] = {
     "interleave_once": Option(
         "sft", {"mix_strategy": "interleave_once", "dataset": "sft,kto"}, refused=r"interleave_under or interleave_over"
     ),
+    # --- optimisers and memory
+    "optim: adafactor": _runs("sft", {"optim": "adafactor"}, first_loss=PLAIN_LOSS),
+    "optim: sgd": _runs("sft", {"optim": "sgd"}, first_loss=PLAIN_LOSS),
+    "optim: adamw_8bit": _runs("sft", {"optim": "adamw_8bit"}, first_loss=PLAIN_LOSS),
+    "use_muon": _runs("sft", {"use_muon": True}, first_loss=PLAIN_LOSS),
+    "gradient_accumulation_steps": _runs(
+        "sft", {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1}, first_loss=PLAIN_LOSS
+    ),
+    "disable_gradient_checkpointing": _runs("sft", {"disable_gradient_checkpointing": True}, first_loss=PLAIN_LOSS),
+    "use_reentrant_gc: false": _runs("sft", {"use_reentrant_gc": False}, first_loss=PLAIN_LOSS),
+    "use_unsloth_gc": _runs("sft", {"use_unsloth_gc": True}, first_loss=PLAIN_LOSS),
+    "flash_attn: sdpa": _runs("sft", {"flash_attn": "sdpa"}, first_loss=PLAIN_LOSS),
+    "flash_attn: disabled": _runs("sft", {"flash_attn": "disabled"}, first_loss=PLAIN_LOSS),
+    "upcast_layernorm": _runs("sft", {"upcast_layernorm": True}, first_loss=PLAIN_LOSS),
+    "upcast_lmhead_output": _runs("sft", {"upcast_lmhead_output": True}, first_loss=PLAIN_LOSS),
+    "low_cpu_mem_usage: false": _runs("sft", {"low_cpu_mem_usage": False}, first_loss=PLAIN_LOSS),
+    "dataloader_num_workers": _runs("sft", {"dataloader_num_workers": 2}, first_loss=PLAIN_LOSS),
+    # --- adapters
+    "lora_dropout": _runs("sft", {**LORA, "lora_dropout": 0.5}),
+    "lora_alpha": _runs("sft", {**LORA, "lora_alpha": 64}, first_loss=PLAIN_LOSS),
+    "additional_target": _runs("sft", {**LORA, "additional_target": "lm_head"}, first_loss=PLAIN_LOSS),
+    "lora, kto": _runs("kto", LORA, first_loss=0.5),
+    "lora, orpo": _runs("dpo", {**LORA, "pref_loss": "orpo"}),
+    "lora, dpo": _runs("dpo", LORA, first_loss=0.693147, trained=LANGUAGE),
+    "pref_ftx": _runs("dpo", {"pref_ftx": 0.5}),
+    "dpo_label_smoothing": _runs("dpo", {"dpo_label_smoothing": 0.2}, first_loss=0.693147),
+    "ld_alpha": _runs("dpo", {"ld_alpha": 0.5}),
+    "simpo_gamma": _runs("dpo", {"pref_loss": "simpo", "simpo_gamma": 1.0}),
+    "kto weights": _runs("kto", {"kto_chosen_weight": 2.0, "kto_rejected_weight": 2.0}, first_loss=1.0),
+    # --- evaluation and saving
+    "val_size": _runs("sft", {"val_size": 0.25, "do_eval": True}, says=r"eval_loss"),
+    "eval_strategy: steps": _runs("sft", {**EVALUATED}, says=r"eval_loss"),
+    "eval_on_each_dataset": _runs(
+        "sft", {**EVALUATED, "eval_dataset": "sft,kto", "eval_on_each_dataset": True}, says=r"eval_kto_loss"
+    ),
+    "load_best_model_at_end": _runs(
+        "sft",
+        {**EVALUATED, "save_strategy": "steps", "save_steps": 1, "load_best_model_at_end": True},
+        says=r"eval_loss",
+    ),
+    "early_stopping_steps": _runs(
+        "sft",
+        {
+            **EVALUATED,
+            "save_strategy": "steps",
+            "save_steps": 1,
+            "load_best_model_at_end": True,
+            "early_stopping_steps": 1,
+            "metric_for_best_model": "eval_loss",
+        },
+    ),
+    "save_only_model": _runs("sft", {"save_strategy": "steps", "save_steps": 1, "save_only_model": True}),
+    "save_total_limit": _runs("sft", {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}),
+    "plot_loss": _runs("sft", {"plot_loss": True}, says=r"Figure saved"),
+    "include_num_input_tokens_seen": _runs("sft", {"include_num_input_tokens_seen": True}, first_loss=PLAIN_LOSS),
+    "dpo with eval": _runs("dpo", {**EVALUATED, "eval_dataset": "dpo"}, says=r"eval_rewards/accuracies"),
+    "kto with eval": _runs("kto", {**EVALUATED, "eval_dataset": "kto"}, says=r"eval_loss"),
+    # --- rows
+    "max_samples": _runs("sft", {"max_samples": 3}, first_loss=PLAIN_LOSS),
+    "mask_history": _runs("sft", {"mask_history": True}),
+    "streaming": _runs("sft", {"streaming": True}),
+    "streaming, dpo": _runs("dpo", {"streaming": True}, first_loss=0.693147),
+    "interleave_under": _runs("sft", {"mix_strategy": "interleave_under", "dataset": "sft,kto"}),
+    "interleave_over": _runs(
+        "sft", {"mix_strategy": "interleave_over", "dataset": "sft,kto", "interleave_probs": "0.5,0.5"}
+    ),
+    "preprocessing_num_workers": _runs("sft", {"preprocessing_num_workers": 2}, first_loss=PLAIN_LOSS),
+    "preprocessing_batch_size": _runs("sft", {"preprocessing_batch_size": 5}, first_loss=PLAIN_LOSS),
+    "neat_packing": _runs("sft", {"neat_packing": True}),
+    "lr_scheduler_type: cosine": _runs("sft", {"lr_scheduler_type": "cosine"}, first_loss=PLAIN_LOSS),
+    "warmup_steps": _runs("sft", {"warmup_steps": 1}, first_loss=PLAIN_LOSS),
+    "weight_decay": _runs("sft", {"weight_decay": 0.1}, first_loss=PLAIN_LOSS),
+    "label_smoothing_factor": _runs("sft", {"label_smoothing_factor": 0.1}),
+    "num_train_epochs": _runs("sft", {"num_train_epochs": 1.0, "max_steps": -1}, first_loss=PLAIN_LOSS),
     # --- stages
     "pt with clips": Option("pt", {"packing": False}, refused=r"`stage: pt` trains on text alone.*`stage: sft`"),
     "pt packed": Option("pt", {}, refused=r"Set `packing: false`; the host turns packing on"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,12 @@ from hound_plugin.processing.prompt import SYSTEM
 from tests.e2e.conftest import data_sets, recipe_for
 from tests.e2e.together import Outcome, train_together
 from tests.goldens import SFT
+from tests.host.hosting import REPO
+from tests.options.meanings import SECTIONS
 from tests.options.table import OPTIONS, OWN_SYSTEM, Option
 
 pytestmark = pytest.mark.e2e
+DOCS = REPO / "docs"
 NO_GPU = "bf16 without a GPU"
 
 
@@ -36,6 +40,7 @@ def run_all(work: Path, long: bool) -> dict[str, Outcome]:
     return train_together(
         work,
         {name: recipe(o.stage, folders[name], **{"max_steps": 2, **o.values}) for name, o in chosen.items()},
+        timeout=1500 if long else 580,
     )
 
 
@@ -124,3 +129,10 @@ def test_a_model_remembers_its_system_prompt(name: str, quick: dict[str, Outcome
     engine = ChatModel(values).engine
     assert engine.template.default_system == OWN_SYSTEM
     assert ChatModel({**values, "default_system": "Another."}).engine.template.default_system == "Another."
+
+
+def test_the_page_of_options_is_the_table() -> None:
+    named = [name for meanings in SECTIONS.values() for name in meanings]
+    assert sorted(named) == sorted(OPTIONS), "every option has a meaning, and no more"
+    page = runpy.run_path(str(DOCS / "write_options.py"))
+    assert (DOCS / "options.md").read_text(encoding="utf-8") == page["page"](), "run `python docs/write_options.py`"
