@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
+import torch
 from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
@@ -244,6 +245,8 @@ def _check_methods(finetuning: Any, model: Any) -> None:
             "`use_badam` gives every block its gradient in turn, the frozen towers' too. Use `finetuning_type: lora`, "
             "or `use_galore`."
         )
+    if model.use_unsloth_gc and not torch.cuda.is_available():
+        raise SettingsError("`use_unsloth_gc` moves activations from a GPU, and torch finds none here. Remove the key.")
     if finetuning.use_adam_mini:
         raise SettingsError(
             "`use_adam_mini` reads the number of heads from the top of the configuration, where this model has none. "

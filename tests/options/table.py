@@ -210,11 +210,11 @@ OPTIONS: dict[str, Option] = {
     "optim: adamw_8bit": _runs("sft", {"optim": "adamw_8bit"}, first_loss=PLAIN_LOSS),
     "use_muon": _runs("sft", {"use_muon": True}, first_loss=PLAIN_LOSS),
     "gradient_accumulation_steps": _runs(
-        "sft", {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1}, first_loss=PLAIN_LOSS
+        "sft", {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1}, first_loss=9.901297
     ),
     "disable_gradient_checkpointing": _runs("sft", {"disable_gradient_checkpointing": True}, first_loss=PLAIN_LOSS),
     "use_reentrant_gc: false": _runs("sft", {"use_reentrant_gc": False}, first_loss=PLAIN_LOSS),
-    "use_unsloth_gc": _runs("sft", {"use_unsloth_gc": True}, first_loss=PLAIN_LOSS),
+    "use_unsloth_gc without a GPU": Option("sft", {"use_unsloth_gc": True}, refused=r"`use_unsloth_gc` moves .*Remove"),
     "flash_attn: sdpa": _runs("sft", {"flash_attn": "sdpa"}, first_loss=PLAIN_LOSS),
     "flash_attn: disabled": _runs("sft", {"flash_attn": "disabled"}, first_loss=PLAIN_LOSS),
     "upcast_layernorm": _runs("sft", {"upcast_layernorm": True}, first_loss=PLAIN_LOSS),
