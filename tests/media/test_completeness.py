@@ -117,8 +117,15 @@ SOUNDS = {"webm": "libopus", "avi": "mp3", "flv": "mp3", "mpg": "mp2", "ts": "mp
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("frames", "start", "end", "begin"),
-    [(24, 0.0, 6.0, 0.0), (50, 0.0, 0.8, 0.0), (50, 2.0, 4.0, 0.0), (24, 0.0, 7.4, 5.0), (1, 0.0, 0.0, 0.0)],
-    ids=["sound longer", "sound only at the beginning", "sound only in the middle", "late", "one frame"],
+    [
+        (24, 0.0, 6.0, 0.0),
+        (50, 0.0, 0.8, 0.0),
+        (50, 2.0, 4.0, 0.0),
+        (24, 0.0, 7.4, 5.0),
+        (24, 0.0, 22.4, 20.0),
+        (1, 0.0, 0.0, 0.0),
+    ],
+    ids=["sound longer", "sound only at the beginning", "sound only in the middle", "late", "very late", "one frame"],
 )
 def test_a_whole_file_is_taken(kind: str, frames: int, start: float, end: float, begin: float, tmp_path: Path) -> None:
     codec = SOUNDS.get(kind, "aac")
