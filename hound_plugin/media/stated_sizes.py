@@ -95,7 +95,7 @@ def _follow_elements(file: BinaryIO, size: int) -> bool:
             limit = position + length if sized else size  # whatever stands behind it is no part of it
         elif not unknown:
             position += length
-    return sized
+    return sized and bool(_read(file, limit - 16, 16).strip(b"\0"))  # else a hole may reach into the last part
 
 
 def _follow_chunks(file: BinaryIO, size: int) -> bool:
@@ -167,9 +167,12 @@ def _follow_pages(file: BinaryIO, size: int) -> bool:
     """Ogg: RFC 3533; the last page must be whole."""
     tail = _read(file, max(size - 0x20000, 0), 0x20000)  # twice the largest page
     start = tail.rfind(b"OggS\0")
-    count = tail[start + 26]
-    lengths = tail[start + 27 : start + 27 + count]
-    if start >= 0 and (len(lengths) < count or start + 27 + count + sum(lengths) > len(tail)):
+    if start < 0:
+        return False
+    head = tail[start : start + 27 + 255]  # its last byte but the lengths says how many these are
+    count = head[26] if len(head) > 26 else 255
+    end = start + 27 + count + sum(head[27 : 27 + count])
+    if len(head) < 27 + count or end > len(tail) or (end < len(tail) and b"OggS".startswith(tail[end:])):
         raise CutShortError("its last page is incomplete")
     return False
 
@@ -241,6 +244,26 @@ def _follow_chunks_of_png(file: BinaryIO, size: int) -> bool:
     raise CutShortError("its last chunk, IEND, is missing")
 
 
+def _follow_frames(file: BinaryIO, size: int) -> bool:
+    """IVF: a header, which states its own length, and frames behind 12 bytes with theirs."""
+    position = int.from_bytes(_read(file, 6, 2), "little")
+    while position < size:
+        head = _read(file, position, 12)
+        length = int.from_bytes(head[:4], "little")
+        if not length:  # padding, or a hole
+            break
+        _expect(position + 12 + length if len(head) == 12 else position + 12, size)
+        position += 12 + length
+    return False
+
+
+def _follow_picture(file: BinaryIO, size: int) -> bool:
+    """A single JPEG picture, behind which other things may follow."""
+    if b"\xff\xd9" not in _read(file, 0, size):
+        raise CutShortError("its picture is incomplete")
+    return False
+
+
 def _follow_pictures(file: BinaryIO, size: int) -> bool:
     """A row of JPEG pictures; each ends with the marker EOI, which padding may follow."""
     if not _read(file, max(size - 4096, 0), 4096).rstrip(b"\0\n\r").endswith(b"\xff\xd9"):
@@ -256,6 +279,8 @@ def _follow_partitions(file: BinaryIO, size: int) -> bool:
     if not head.startswith(_MXF_KEY) or not footer:
         return False
     position = footer
+    if position < size and not _read(file, position, 16).strip(b"\0"):
+        raise CutShortError(f"there is a hole at byte {position:,} of {size:,}")
     while position < size:  # it, its index, and the list of all partitions
         head = _read(file, position, 32)
         if not head.startswith(_MXF_KEY):
@@ -294,6 +319,8 @@ WALKS: dict[str, Callable[[BinaryIO, int], bool]] = {  # by FFmpeg's names of th
     "mpegts": _follow_packets,
     "gif": _follow_blocks,
     "apng": _follow_chunks_of_png,
+    "ivf": _follow_frames,
+    "jpeg_pipe": _follow_picture,
     "mjpeg": _follow_pictures,
     "mxf": _follow_partitions,
     "swf": _follow_flash,

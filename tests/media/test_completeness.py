@@ -89,6 +89,49 @@ def test_a_shorter_stream_is_a_clip_if_its_last_packet_is_whole(name: str, size:
     assert 1 < clip.total_frames + 1 <= whole.total_frames
 
 
+@pytest.mark.parametrize(("name", "head"), [("vp8.ogv", 27), ("av1.ivf", 12)])
+def test_a_stream_that_ends_inside_a_header(name: str, head: int, tmp_path: Path) -> None:
+    """Before the bytes that would tell how much is missing."""
+    path = make(name, tmp_path)
+    content = path.read_bytes()
+    if path.suffix == ".ogv":
+        start = content.rindex(b"OggS", 0, len(content) // 2)
+    else:
+        start = 32  # of a frame that is so near to the end that the stated duration tells nothing
+        for _ in range(FRAMES - 2):
+            start += head + int.from_bytes(content[start : start + 4], "little")
+    for more in (3, head // 2, head - 1):
+        path.write_bytes(content[: start + more])
+        refused(path)
+    path.write_bytes(content[:start])
+    probe(path)
+    assert 0 < read_clip(path).total_frames < FRAMES
+
+
+def test_a_picture_that_is_cut(tmp_path: Path) -> None:
+    """FFmpeg makes one of what there is."""
+    path = make("mjpeg.mjpeg", tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\xff\xd9") // 2])
+    refused(path)
+    path.write_bytes(content[: content.index(b"\xff\xd9") + 2] + b"and a note")
+    probe(path)
+    assert read_clip(path).total_frames == 1
+
+
+@pytest.mark.parametrize("name", ["mpeg2_422.mxf", "one_cluster.mkv"])
+def test_a_hole_behind_the_last_length(name: str, tmp_path: Path) -> None:
+    """All lengths are there, and what they promise is zeros."""
+    path = tmp_path / name
+    if name.endswith("mkv"):
+        write(path, frames=50, mux={"cues_to_front": "1"})
+    else:
+        make(name, tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 7 // 10].ljust(len(content), b"\0"))
+    refused(path, look=(read_clip,))
+
+
 @pytest.mark.parametrize("name", ["mjpeg.mjpeg", "vp8.ogv", "mpeg2.vob"])
 def test_a_stream_that_ends_inside_a_packet(name: str, tmp_path: Path) -> None:
     path = make(name, tmp_path)
