@@ -54,7 +54,8 @@ def _follow_boxes(file: BinaryIO, size: int) -> bool:
         if kind == b"sidx":
             _expect(position + length + _referenced(_read(file, position + head, length - head)), size)
         position, previous = position + length, kind
-    started = 0 < size - position < 8 and _read(file, position, 8).strip(b"\0")  # a box without its length
+    rest = _read(file, position, 8) if position < size else b""
+    started = len(rest) < 8 and rest[:1] == b"\0" and rest.strip(b"\0")  # a box, below 16 MB, without its length
     if previous == b"moof" or (b"moof" in kinds and started):
         raise CutShortError("its last fragment is incomplete")
     return {b"moov", b"mdat"} <= kinds and b"moof" not in kinds  # of fragments, one may be missing
@@ -72,7 +73,7 @@ def _referenced(index: bytes) -> int:
 
 def _follow_elements(file: BinaryIO, size: int) -> bool:
     """Matroska and WebM: RFC 8794, and RFC 9559 for the two elements that may be of unknown size."""
-    position, sized, limit = 0, True, size
+    position, sized, limit, kind = 0, True, size, 0
     while position < limit:
         head = _read(file, position, 12)
         width = 9 - head[0].bit_length()
@@ -95,7 +96,8 @@ def _follow_elements(file: BinaryIO, size: int) -> bool:
             limit = position + length if sized else size  # whatever stands behind it is no part of it
         elif not unknown:
             position += length
-    return sized and bool(_read(file, limit - 16, 16).strip(b"\0"))  # else a hole may reach into the last part
+    is_hollow = kind == _CLUSTER and not _read(file, limit - 16, 16).strip(b"\0")  # it may end in a hole
+    return sized and not is_hollow
 
 
 def _follow_chunks(file: BinaryIO, size: int) -> bool:
@@ -155,12 +157,17 @@ def _follow_tags(file: BinaryIO, size: int) -> bool:
     head = _read(file, 0, 4096)
     found = head.find(b"\x00\x08filesize\x00")
     (stated,) = struct.unpack(">d", head[found + 11 : found + 19]) if 0 <= found < 4000 else (0.0,)
-    _expect(int(stated) if 0 < stated < 1 << 62 else 0, size)
-    length = int.from_bytes(_read(file, size - 4, 4), "big")
-    last = _read(file, max(size - 4 - length, 0), 4)
-    if last[0] & 0x1F not in (8, 9, 18) or int.from_bytes(last[1:], "big") + 11 != length:
+    end = int(stated) if 0 < stated < 1 << 62 else 0
+    _expect(end, size)
+    if not (_is_end_of_tag(file, size) or (end and _is_end_of_tag(file, end))):  # padding may follow
         raise CutShortError("its last tag is incomplete")
     return stated > 0
+
+
+def _is_end_of_tag(file: BinaryIO, end: int) -> bool:
+    length = int.from_bytes(_read(file, max(end - 4, 0), 4), "big")
+    head = _read(file, max(end - 4 - length, 0), 4)
+    return head[:1] != b"" and head[0] & 0x1F in (8, 9, 18) and int.from_bytes(head[1:], "big") + 11 == length
 
 
 def _follow_pages(file: BinaryIO, size: int) -> bool:

@@ -271,12 +271,19 @@ def test_a_cut_without_encoding_is_whole(kind: str, tmp_path: Path) -> None:
     assert 8 < read_clip(tmp_path / f"cut.{kind}").total_frames < FRAMES
 
 
-@pytest.mark.parametrize("name", ["h264_b.mkv", "mpeg4.avi", "wmv1.wmv", "flv1.flv", "h264.mp4", "h264_b.mp4"])
+ENDED = ["h264_b.mkv", "mpeg4.avi", "wmv1.wmv", "flv1.flv", "h264.mp4", "h264_b.mp4", "h264_fragments.mp4", "h264_dash.mp4"]
+
+
+@pytest.mark.parametrize("name", ENDED)
 def test_bytes_behind_the_end_do_no_harm(name: str, tmp_path: Path) -> None:
     path = make(name, tmp_path)
-    frames = read_clip(path).frames
+    content, frames = path.read_bytes(), read_clip(path).frames
+    for few in (b"\n", b"\r\n", bytes(3), bytes(500)) if name.endswith(("mp4", "mkv", "flv")) else ():
+        path.write_bytes(content + few)
+        probe(path)
+        assert np.array_equal(read_clip(path).frames, frames)
     if not name.endswith((".wmv", ".flv")):  # their demuxers take it for data
-        path.write_bytes(path.read_bytes() + b"some text at the end of the file, and more of it" * 20)
+        path.write_bytes(content + b"some text at the end of the file, and more of it" * 20)
         probe(path)
         assert np.array_equal(read_clip(path).frames, frames)
 
