@@ -271,7 +271,9 @@ def test_a_cut_without_encoding_is_whole(kind: str, tmp_path: Path) -> None:
     assert 8 < read_clip(tmp_path / f"cut.{kind}").total_frames < FRAMES
 
 
-ENDED = ["h264_b.mkv", "mpeg4.avi", "wmv1.wmv", "flv1.flv", "h264.mp4", "h264_b.mp4", "h264_fragments.mp4", "h264_dash.mp4"]
+ENDED = [
+    "h264_b.mkv", "mpeg4.avi", "wmv1.wmv", "flv1.flv", "h264.mp4", "h264_b.mp4", "h264_fragments.mp4", "h264_dash.mp4",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ENDED)
