@@ -119,7 +119,7 @@ def _choose(container: Any, source: Source) -> int:
     if not videos:
         raise MediaDecodeError(
             f"Cannot decode {describe(source)}: it has no video stream, only "
-            f"{', '.join(s.type for s in container.streams) or 'nothing'}. Give a file with pictures.",
+            f"{', '.join(map(kind_of, container.streams)) or 'nothing'}. Give a file with pictures.",
             path_of(source),
         )
     moving = [stream for stream in videos if not _has(stream, *_COVERS)]
@@ -140,6 +140,14 @@ def _choose(container: Any, source: Source) -> int:
         known = [stream for stream in known if stream.index not in stills]
     best = max(known, key=lambda stream: (_has(stream, "default"), _area(stream)))
     return int(best.index)
+
+
+def kind_of(stream: Any) -> str:
+    """``video``, ``audio``, ``subtitle``, ``data``, ``attachment`` or ``unknown``.
+
+    By its class: PyAV 16 ends the process when asked for the ``type`` (or ``repr``) of one that FFmpeg does not know.
+    """
+    return type(stream).__name__.removesuffix("Stream").lower() or "unknown"
 
 
 def _has(stream: Any, *dispositions: str) -> bool:
