@@ -155,7 +155,7 @@ def _part(part: Any, role: str, where: str, media: list[Medium]) -> str:
 
 def _source(part: Mapping[str, Any], kind: str, where: str) -> str | list[str]:
     """The address in a media part; a list of them for a clip that is given as frames."""
-    names = [name for name in (kind, f"{kind}_url", "url", "path") if part.get(name) is not None]
+    names = [name for name in (kind, f"{kind}_url", f"input_{kind}", "url", "path") if part.get(name) is not None]
     if len(names) != 1:
         raise _refused(f"{where}.{kind}_url", f"one {kind}, as {{'{kind}_url': {{'url': ...}}}}", names or None)
     name, value = names[0], part[names[0]]

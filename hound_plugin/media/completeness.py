@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from hound_plugin.errors import MediaDecodeError
 from hound_plugin.media.stated_sizes import WALKS, CutShortError, is_joined
-from hound_plugin.media.streams import Source, describe, opened, packets, path_of
+from hound_plugin.media.streams import Source, describe, kind_of, opened, packets, path_of
 
 # Formats whose header states the duration. FFmpeg estimates it of the others; AVI and RealMedia that were written to a
 # pipe have a number there that means nothing, and IVF one of years.
@@ -82,7 +82,7 @@ class LastPacket:
         """Refuse damaged packets, but those before a join of transport streams."""
         number = packet.stream.index
         suspect = self._suspects.pop(number, None)
-        if packet.is_corrupt and packet.stream.type in ("video", "audio"):
+        if packet.is_corrupt and kind_of(packet.stream) in ("video", "audio"):
             suspect = f"a packet at {self.end:.1f} s is incomplete or marked as damaged", _BEFORE_JOIN
         elif suspect is not None and packet.size and packet.is_keyframe and self._is_joined:
             return

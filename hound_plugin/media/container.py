@@ -138,17 +138,24 @@ def probe_container(source: Source) -> VideoInfo:
     """
     with opened(source) as (container, stream):
         whole = check_sizes(source, container)
-        context = stream.codec_context
-        if not (context.width and context.height):
-            raise MediaDecodeError(
-                f"Cannot decode {describe(source)}: its header tells no picture size. It is damaged; copy it again.",
-                path_of(source),
-            )
         rate = float(stream.average_rate) if stream.average_rate else None
-        info = VideoInfo("file", stream.frames or None, rate, context.width, context.height)
+        width, height = _size(container, stream, source)
+        info = VideoInfo("file", stream.frames or None, rate, width, height)
     if not whole:
         check_end(source)
     return info
+
+
+def _size(container: Any, stream: Any, source: Source) -> tuple[int, int]:
+    """Of the pictures; where FFmpeg's look into the file met none yet, as in a recording that begins with sound, of the
+    first one.
+    """
+    context = stream.codec_context
+    if context.width and context.height:
+        return context.width, context.height
+    for frame in _frames(container, stream, source, LastPacket(container, source)):
+        return frame.width, frame.height
+    raise EmptyMediaError(f"There is not one decodable frame in {describe(source)}.", path_of(source))
 
 
 def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], list[int], bool] | None:

@@ -20,6 +20,7 @@ logger = logging.getLogger(__name__)
 
 _DEEP = ("I", "F")  # PIL's modes of more than 8 bits begin so; its conversion would cut them to black and white
 _ORIENTATION = 0x0112
+_ZEROS = 16  # at the end of a JPEG, from which on one looks whether they belong there
 _turned: list[str] = []
 
 
@@ -48,6 +49,7 @@ def open_picture(picture: Any, name: str | None = None) -> Image.Image:
         if isinstance(picture, np.ndarray):
             return _as_rgb(Image.fromarray(picture), name, path)
         with _opened(picture, name) as image:
+            _check_hole(image, name, path)
             return _as_rgb(image, name, path)
     except MediaError:
         raise
@@ -113,6 +115,28 @@ def _check(image: Image.Image, name: str, path: str | None) -> None:
             path,
         )
     check_size(image.width, image.height, name, path)
+
+
+def _check_hole(image: Image.Image, name: str, path: str | None) -> None:
+    """Refuse a JPEG whose data end in zeros, as a full disk or a power cut leaves them; PIL shows grey there.
+
+    Zeros behind its end (marker EOI) are padding. Inside the data of a scan (marker SOS) EOI cannot stand.
+    """
+    file = image.fp
+    if image.format not in ("JPEG", "MPO") or file is None:
+        return
+    place = file.tell()
+    file.seek(-min(_ZEROS, file.seek(0, os.SEEK_END)), os.SEEK_END)
+    if not file.read().strip(b"\0"):
+        file.seek(0)
+        content = file.read()
+        if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
+            raise MediaDecodeError(
+                f"{name} cannot be decoded: its data end in zeros at byte {len(content.rstrip(bytes(1))):,} of "
+                f"{len(content):,}. It was not written to its end; replace it, or leave its record out.",
+                path,
+            )
+    file.seek(place)
 
 
 def _as_rgb(image: Image.Image, name: str, path: str | None) -> Image.Image:

@@ -54,7 +54,8 @@ def _follow_boxes(file: BinaryIO, size: int) -> bool:
         if kind == b"sidx":
             _expect(position + length + _referenced(_read(file, position + head, length - head)), size)
         position, previous = position + length, kind
-    started = 0 < size - position < 8 and _read(file, position, 8).strip(b"\0")  # a box without its length
+    rest = _read(file, position, 8) if position < size else b""
+    started = len(rest) < 8 and rest[:1] == b"\0" and rest.strip(b"\0")  # a box, below 16 MB, without its length
     if previous == b"moof" or (b"moof" in kinds and started):
         raise CutShortError("its last fragment is incomplete")
     return {b"moov", b"mdat"} <= kinds and b"moof" not in kinds  # of fragments, one may be missing
@@ -72,7 +73,7 @@ def _referenced(index: bytes) -> int:
 
 def _follow_elements(file: BinaryIO, size: int) -> bool:
     """Matroska and WebM: RFC 8794, and RFC 9559 for the two elements that may be of unknown size."""
-    position, sized, limit = 0, True, size
+    position, sized, limit, kind = 0, True, size, 0
     while position < limit:
         head = _read(file, position, 12)
         width = 9 - head[0].bit_length()
@@ -95,7 +96,8 @@ def _follow_elements(file: BinaryIO, size: int) -> bool:
             limit = position + length if sized else size  # whatever stands behind it is no part of it
         elif not unknown:
             position += length
-    return sized
+    is_hollow = kind == _CLUSTER and not _read(file, limit - 16, 16).strip(b"\0")  # it may end in a hole
+    return sized and not is_hollow
 
 
 def _follow_chunks(file: BinaryIO, size: int) -> bool:
@@ -155,21 +157,29 @@ def _follow_tags(file: BinaryIO, size: int) -> bool:
     head = _read(file, 0, 4096)
     found = head.find(b"\x00\x08filesize\x00")
     (stated,) = struct.unpack(">d", head[found + 11 : found + 19]) if 0 <= found < 4000 else (0.0,)
-    _expect(int(stated) if 0 < stated < 1 << 62 else 0, size)
-    length = int.from_bytes(_read(file, size - 4, 4), "big")
-    last = _read(file, max(size - 4 - length, 0), 4)
-    if last[0] & 0x1F not in (8, 9, 18) or int.from_bytes(last[1:], "big") + 11 != length:
+    end = int(stated) if 0 < stated < 1 << 62 else 0
+    _expect(end, size)
+    if not (_is_end_of_tag(file, size) or (end and _is_end_of_tag(file, end))):  # padding may follow
         raise CutShortError("its last tag is incomplete")
     return stated > 0
+
+
+def _is_end_of_tag(file: BinaryIO, end: int) -> bool:
+    length = int.from_bytes(_read(file, max(end - 4, 0), 4), "big")
+    head = _read(file, max(end - 4 - length, 0), 4)
+    return head[:1] != b"" and head[0] & 0x1F in (8, 9, 18) and int.from_bytes(head[1:], "big") + 11 == length
 
 
 def _follow_pages(file: BinaryIO, size: int) -> bool:
     """Ogg: RFC 3533; the last page must be whole."""
     tail = _read(file, max(size - 0x20000, 0), 0x20000)  # twice the largest page
     start = tail.rfind(b"OggS\0")
-    count = tail[start + 26]
-    lengths = tail[start + 27 : start + 27 + count]
-    if start >= 0 and (len(lengths) < count or start + 27 + count + sum(lengths) > len(tail)):
+    if start < 0:
+        return False
+    head = tail[start : start + 27 + 255]  # its last byte but the lengths says how many these are
+    count = head[26] if len(head) > 26 else 255
+    end = start + 27 + count + sum(head[27 : 27 + count])
+    if len(head) < 27 + count or end > len(tail) or (end < len(tail) and b"OggS".startswith(tail[end:])):
         raise CutShortError("its last page is incomplete")
     return False
 
@@ -241,6 +251,26 @@ def _follow_chunks_of_png(file: BinaryIO, size: int) -> bool:
     raise CutShortError("its last chunk, IEND, is missing")
 
 
+def _follow_frames(file: BinaryIO, size: int) -> bool:
+    """IVF: a header, which states its own length, and frames behind 12 bytes with theirs."""
+    position = int.from_bytes(_read(file, 6, 2), "little")
+    while position < size:
+        head = _read(file, position, 12)
+        length = int.from_bytes(head[:4], "little")
+        if not length:  # padding, or a hole
+            break
+        _expect(position + 12 + length if len(head) == 12 else position + 12, size)
+        position += 12 + length
+    return False
+
+
+def _follow_picture(file: BinaryIO, size: int) -> bool:
+    """A single JPEG picture, behind which other things may follow."""
+    if b"\xff\xd9" not in _read(file, 0, size):
+        raise CutShortError("its picture is incomplete")
+    return False
+
+
 def _follow_pictures(file: BinaryIO, size: int) -> bool:
     """A row of JPEG pictures; each ends with the marker EOI, which padding may follow."""
     if not _read(file, max(size - 4096, 0), 4096).rstrip(b"\0\n\r").endswith(b"\xff\xd9"):
@@ -256,6 +286,8 @@ def _follow_partitions(file: BinaryIO, size: int) -> bool:
     if not head.startswith(_MXF_KEY) or not footer:
         return False
     position = footer
+    if position < size and not _read(file, position, 16).strip(b"\0"):
+        raise CutShortError(f"there is a hole at byte {position:,} of {size:,}")
     while position < size:  # it, its index, and the list of all partitions
         head = _read(file, position, 32)
         if not head.startswith(_MXF_KEY):
@@ -294,6 +326,8 @@ WALKS: dict[str, Callable[[BinaryIO, int], bool]] = {  # by FFmpeg's names of th
     "mpegts": _follow_packets,
     "gif": _follow_blocks,
     "apng": _follow_chunks_of_png,
+    "ivf": _follow_frames,
+    "jpeg_pipe": _follow_picture,
     "mjpeg": _follow_pictures,
     "mxf": _follow_partitions,
     "swf": _follow_flash,

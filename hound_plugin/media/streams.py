@@ -14,6 +14,7 @@ from hound_plugin.media.clip import check_size
 Source = str | bytes
 # These read other files or addresses that the file names, or take any text for a picture.
 _REFUSED = {"hls", "dash", "concat", "concatf", "tty", "sdp", "rtsp", "imf", "webvtt"}
+_LISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg opens the files that these name before it says what they are
 # Given as container options: per-stream ones crash PyAV 16 on formats whose streams appear late (MPEG-PS).
 _OPTIONS = {"protocol_whitelist": "file"}
 _COVERS = ("attached_pic", "timed_thumbnails", "still_image")
@@ -45,9 +46,15 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
     import av
 
     path = path_of(source)
-    empty = os.path.isfile(source) and not os.path.getsize(source) if isinstance(source, str) else not source
-    if empty:
+    head = _head(source)
+    if head == b"":
         raise MediaDecodeError(f"Cannot decode {describe(source)}: it is empty (0 bytes). Copy it again.", path)
+    if head is not None and head.startswith(_LISTS):
+        raise MediaDecodeError(
+            f"Cannot decode {describe(source)}: it is a list of other files (it begins with {head[:7].decode()!r}) and "
+            "no video file. Give the video itself.",
+            path,
+        )
     try:
         with _container(source) as container:
             if _REFUSED & set(container.format.name.split(",")):
@@ -71,6 +78,17 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
             "it again, or leave its record out.",
             path,
         ) from error
+
+
+def _head(source: Source) -> bytes | None:
+    """The first bytes; None of what is no regular file, or may not be read, which FFmpeg says better."""
+    if not isinstance(source, str):
+        return source[:16]
+    with contextlib.suppress(OSError):
+        if os.path.isfile(source):
+            with open(source, "rb", buffering=0) as file:
+                return file.read(16)
+    return None
 
 
 def packets(container: Any) -> Iterator[Any]:
@@ -101,7 +119,7 @@ def _choose(container: Any, source: Source) -> int:
     if not videos:
         raise MediaDecodeError(
             f"Cannot decode {describe(source)}: it has no video stream, only "
-            f"{', '.join(s.type for s in container.streams) or 'nothing'}. Give a file with pictures.",
+            f"{', '.join(map(kind_of, container.streams)) or 'nothing'}. Give a file with pictures.",
             path_of(source),
         )
     moving = [stream for stream in videos if not _has(stream, *_COVERS)]
@@ -122,6 +140,14 @@ def _choose(container: Any, source: Source) -> int:
         known = [stream for stream in known if stream.index not in stills]
     best = max(known, key=lambda stream: (_has(stream, "default"), _area(stream)))
     return int(best.index)
+
+
+def kind_of(stream: Any) -> str:
+    """``video``, ``audio``, ``subtitle``, ``data``, ``attachment`` or ``unknown``.
+
+    By its class: PyAV 16 ends the process when asked for the ``type`` (or ``repr``) of one that FFmpeg does not know.
+    """
+    return type(stream).__name__.removesuffix("Stream").lower() or "unknown"
 
 
 def _has(stream: Any, *dispositions: str) -> bool:

@@ -119,6 +119,8 @@ def test_every_way_to_write_a_clip(client: openai.OpenAI, local: ChatModel, medi
         {"type": "video", "video_url": {"url": encoded}},
         {"type": "video", "path": path},
         {"type": "input_video", "url": encoded.replace("data:video/mp4", "DATA:VIDEO/MP4")},
+        {"type": "input_video", "input_video": path},
+        {"type": "input_video", "input_video": {"url": path}},
     ):
         assert ask(client, content("What moves?", item)) == want, item
     second = expected(local, "<video>What moves?", videos=[f"{LONG}#t=8,9"])

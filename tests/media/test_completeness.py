@@ -89,6 +89,49 @@ def test_a_shorter_stream_is_a_clip_if_its_last_packet_is_whole(name: str, size:
     assert 1 < clip.total_frames + 1 <= whole.total_frames
 
 
+@pytest.mark.parametrize(("name", "head"), [("vp8.ogv", 27), ("av1.ivf", 12)])
+def test_a_stream_that_ends_inside_a_header(name: str, head: int, tmp_path: Path) -> None:
+    """Before the bytes that would tell how much is missing."""
+    path = make(name, tmp_path)
+    content = path.read_bytes()
+    if path.suffix == ".ogv":
+        start = content.rindex(b"OggS", 0, len(content) // 2)
+    else:
+        start = 32  # of a frame that is so near to the end that the stated duration tells nothing
+        for _ in range(FRAMES - 2):
+            start += head + int.from_bytes(content[start : start + 4], "little")
+    for more in (3, head // 2, head - 1):
+        path.write_bytes(content[: start + more])
+        refused(path)
+    path.write_bytes(content[:start])
+    probe(path)
+    assert 0 < read_clip(path).total_frames < FRAMES
+
+
+def test_a_picture_that_is_cut(tmp_path: Path) -> None:
+    """FFmpeg makes one of what there is."""
+    path = make("mjpeg.mjpeg", tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: content.index(b"\xff\xd9") // 2])
+    refused(path)
+    path.write_bytes(content[: content.index(b"\xff\xd9") + 2] + b"and a note")
+    probe(path)
+    assert read_clip(path).total_frames == 1
+
+
+@pytest.mark.parametrize("name", ["mpeg2_422.mxf", "one_cluster.mkv"])
+def test_a_hole_behind_the_last_length(name: str, tmp_path: Path) -> None:
+    """All lengths are there, and what they promise is zeros."""
+    path = tmp_path / name
+    if name.endswith("mkv"):
+        write(path, frames=50, mux={"cues_to_front": "1"})
+    else:
+        make(name, tmp_path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) * 7 // 10].ljust(len(content), b"\0"))
+    refused(path, look=(read_clip,))
+
+
 @pytest.mark.parametrize("name", ["mjpeg.mjpeg", "vp8.ogv", "mpeg2.vob"])
 def test_a_stream_that_ends_inside_a_packet(name: str, tmp_path: Path) -> None:
     path = make(name, tmp_path)
@@ -117,8 +160,15 @@ SOUNDS = {"webm": "libopus", "avi": "mp3", "flv": "mp3", "mpg": "mp2", "ts": "mp
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize(
     ("frames", "start", "end", "begin"),
-    [(24, 0.0, 6.0, 0.0), (50, 0.0, 0.8, 0.0), (50, 2.0, 4.0, 0.0), (24, 0.0, 7.4, 5.0), (1, 0.0, 0.0, 0.0)],
-    ids=["sound longer", "sound only at the beginning", "sound only in the middle", "late", "one frame"],
+    [
+        (24, 0.0, 6.0, 0.0),
+        (50, 0.0, 0.8, 0.0),
+        (50, 2.0, 4.0, 0.0),
+        (24, 0.0, 7.4, 5.0),
+        (24, 0.0, 22.4, 20.0),
+        (1, 0.0, 0.0, 0.0),
+    ],
+    ids=["sound longer", "sound only at the beginning", "sound only in the middle", "late", "very late", "one frame"],
 )
 def test_a_whole_file_is_taken(kind: str, frames: int, start: float, end: float, begin: float, tmp_path: Path) -> None:
     codec = SOUNDS.get(kind, "aac")
@@ -221,12 +271,21 @@ def test_a_cut_without_encoding_is_whole(kind: str, tmp_path: Path) -> None:
     assert 8 < read_clip(tmp_path / f"cut.{kind}").total_frames < FRAMES
 
 
-@pytest.mark.parametrize("name", ["h264_b.mkv", "mpeg4.avi", "wmv1.wmv", "flv1.flv", "h264.mp4", "h264_b.mp4"])
+ENDED = [
+    "h264_b.mkv", "mpeg4.avi", "wmv1.wmv", "flv1.flv", "h264.mp4", "h264_b.mp4", "h264_fragments.mp4", "h264_dash.mp4",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ENDED)
 def test_bytes_behind_the_end_do_no_harm(name: str, tmp_path: Path) -> None:
     path = make(name, tmp_path)
-    frames = read_clip(path).frames
+    content, frames = path.read_bytes(), read_clip(path).frames
+    for few in (b"\n", b"\r\n", bytes(3), bytes(500)) if name.endswith(("mp4", "mkv", "flv")) else ():
+        path.write_bytes(content + few)
+        probe(path)
+        assert np.array_equal(read_clip(path).frames, frames)
     if not name.endswith((".wmv", ".flv")):  # their demuxers take it for data
-        path.write_bytes(path.read_bytes() + b"some text at the end of the file, and more of it" * 20)
+        path.write_bytes(content + b"some text at the end of the file, and more of it" * 20)
         probe(path)
         assert np.array_equal(read_clip(path).frames, frames)
 

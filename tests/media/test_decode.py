@@ -399,3 +399,17 @@ def test_a_video_of_pictures_that_would_fill_the_memory(monkeypatch: pytest.Monk
     for look in (probe, read_clip):
         with pytest.raises(MediaDecodeError, match=r"at most 100 pixels.* in .*clip.mp4"):
             look(str(path))
+
+
+@pytest.mark.parametrize("head", ["#EXTM3U\n#EXTINF:1,", "ffconcat version 1.0\nfile"])
+def test_a_list_of_files_is_refused_before_these_are_opened(head: str, tmp_path: Path) -> None:
+    """One that names itself used up all file handles, one that names a pipe waited for ever."""
+    os.mkfifo(tmp_path / "pipe.ts")
+    for name in ("list.mp4", "pipe.ts", "missing.ts"):
+        path = tmp_path / "list.mp4"
+        path.write_text(f"{head}{chr(10) if head.startswith('#') else ' '}{name}\n")
+        for source in (path, path.read_bytes()):
+            for look in (probe, read_clip):
+                if look is read_clip or isinstance(source, Path):
+                    with pytest.raises(MediaDecodeError, match="it is a list of other files"):
+                        look(source)

@@ -195,3 +195,21 @@ def test_what_is_made_of_a_frame_is_what_is_made_of_all(tmp_path: Path) -> None:
         assert np.array_equal(clip.frames, expected.numpy())
         assert len(set(clip.indices)) == 24, "some are there twice"
     worker._stop()
+
+
+@pytest.mark.parametrize("how", ["baseline", "progressive"])
+def test_a_jpeg_that_ends_in_zeros(how: str, tmp_path: Path) -> None:
+    """PIL takes the zeros for data and shows grey; behind the end of a whole picture they are padding."""
+    path = tmp_path / "1.jpg"
+    noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(path, progressive=how == "progressive")
+    content = path.read_bytes()
+    for end in (len(content) // 2, len(content) - 20):
+        path.write_bytes(content[:end].ljust(len(content), b"\0"))
+        for source in (path, path.read_bytes()):
+            with pytest.raises(MediaDecodeError, match=rf"its data end in zeros at byte [\d,]+ of {len(content):,}"):
+                pictures.open_picture(source)
+        with pytest.raises(MediaDecodeError, match="end in zeros"):
+            read_clip(tmp_path)
+    path.write_bytes(content + bytes(5000))
+    assert np.array_equal(pictures.open_picture(path), pictures.open_picture(content))

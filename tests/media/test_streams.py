@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -202,3 +204,15 @@ def test_the_index_of_a_file_is_what_is_read(tmp_path: Path) -> None:
     with streams.opened(str(tmp_path / "clip.mkv")) as (_, stream):
         assert stream.index == 1
         assert stream.codec_context.width == WIDTH
+
+
+@pytest.mark.parametrize("look", ["probe", "read_clip"])
+def test_a_stream_of_a_kind_that_ffmpeg_does_not_know(look: str, tmp_path: Path) -> None:
+    """In a process of its own: PyAV ended it with a segmentation fault when asked for the stream's type."""
+    path = tmp_path / "clip.ogv"
+    write(path, codec="libvpx", muxer="ogg")
+    path.write_bytes(path.read_bytes().replace(b"OVP80\x01\x01\x00", b"OVP80\x01\x01\x24"))
+    code = f"from hound_plugin.media.decode import {look}; {look}({str(path)!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "it has no video stream, only unknown" in done.stderr
