@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch.serialization import register_package
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError
@@ -18,6 +20,7 @@ from hound_plugin.records.files import write_json
 logger = logging.get_logger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_CPU = re.compile(r"cpu:\d+")
 STATE = "trainer_state.json"
 """The trainer writes this file last (transformers 5.5, ``Trainer._save_checkpoint``)."""
 RUN = "hound_run.json"
@@ -96,6 +99,7 @@ def settled_start(
     Raises:
         SettingsError: the checkpoint has more steps than this run.
     """
+    read_numbered_cpus()
     begin: tuple[int, int] = original(self, max_steps, per_epoch, epochs, checkpoint, *args)
     done = self.state.global_step
     if checkpoint is None or done < max_steps:
@@ -106,6 +110,12 @@ def settled_start(
         return begin  # it was saved, too
     logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
     return epochs, 0
+
+
+@functools.cache
+def read_numbered_cpus() -> None:
+    """Let ``torch.load`` map to ``cpu:0`` and ``cpu:1``, as the trainer asks for under torchrun without a GPU."""
+    register_package(5, lambda _: None, lambda storage, place: storage if _CPU.fullmatch(place) else None)
 
 
 def complete_message(trainer: Any, checkpoint: Any) -> str:
