@@ -95,7 +95,7 @@ def read_tensors(files: list[str], stack: contextlib.ExitStack) -> dict[str, Any
                 raise CheckpointError(f"Cannot read {file} ({error}). It is damaged; download it again.") from error
             except OSError as error:
                 raise CheckpointError(
-                    f"Cannot open {file} ({error}). Are all files of the checkpoint there?"
+                    f"Cannot open {file} ({error}). Are all its files there?"
                 ) from error
             tensors.update({key: handle.get_slice(key) for key in handle.keys()})  # noqa: SIM118 (no mapping)
         else:
