@@ -369,6 +369,7 @@ def patch_trainers(module: Any) -> None:
             _wrap(trainer, method, _for_our_template(*ours.split(".")))
             _wrap(trainer, "training_step", _for_our_template("finite_steps", "watched_step"))
             _wrap(trainer, "_get_grad_norm", _for_our_template("finite_steps", "watched_norm"))
+            _wrap(trainer, "_init_training_state", _for_our_template("resume", "settled_start"))
             _wrap(trainer, "_save_checkpoint", _for_our_template("resume", "signed_checkpoint"))
 
 

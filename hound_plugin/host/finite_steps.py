@@ -14,6 +14,7 @@ import torch
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError, TrainingError
+from hound_plugin.host.resume import complete_message
 from hound_plugin.host.settings_state import settings
 
 logger = logging.get_logger(__name__)
@@ -86,11 +87,7 @@ def watched_step(original: Callable[..., Any], self: Any, model: Any, inputs: An
         TrainingError: the loss is not finite.
     """
     if self.state.global_step >= self.state.max_steps:
-        raise SettingsError(
-            f"The training in {self.args.output_dir} is complete: its checkpoint is at step {self.state.global_step}, "
-            f"and this run has {self.state.max_steps}. Raise `max_steps` or `num_train_epochs`, choose another "
-            "`output_dir`, or set `overwrite_output_dir: true`."
-        )
+        raise SettingsError(complete_message(self, None))
     loss = original(self, model, inputs, *args, **kwargs)
     _watch(self).saw_loss(loss, lambda: _describe(self, inputs))
     return loss

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from torch.serialization import register_package
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError
@@ -18,6 +20,7 @@ from hound_plugin.records.files import write_json
 logger = logging.get_logger(__name__)
 
 _NAME = re.compile(r"checkpoint-(\d+)")
+_CPU = re.compile(r"cpu:\d+")
 STATE = "trainer_state.json"
 """The trainer writes this file last (transformers 5.5, ``Trainer._save_checkpoint``)."""
 RUN = "hound_run.json"
@@ -78,6 +81,54 @@ def settle_resume(original: Callable[[str], str | None], training_args: Any) -> 
     training_args.resume_from_checkpoint = found
 
 
+def settled_start(
+    original: Callable[..., Any], self: Any, max_steps: int, per_epoch: int, epochs: int, checkpoint: Any, *args: Any
+) -> tuple[int, int]:
+    """``Trainer._init_training_state``, which takes a checkpoint with more steps than the run has for its end.
+
+    A run that was killed behind its last step, before its model was saved, takes no step beyond and ends as it would
+    have.
+
+    Args:
+        original: the trainer's method.
+        self: the trainer.
+        max_steps, per_epoch, epochs: steps of this run and of an epoch, and epochs.
+        checkpoint: what the training goes on from, or None.
+        args: further arguments of the method.
+
+    Raises:
+        SettingsError: the checkpoint has more steps than this run.
+    """
+    read_numbered_cpus()
+    begin: tuple[int, int] = original(self, max_steps, per_epoch, epochs, checkpoint, *args)
+    done = self.state.global_step
+    if checkpoint is None or done < max_steps:
+        return begin
+    if done > max_steps:
+        raise SettingsError(complete_message(self, checkpoint))
+    if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
+        return begin  # it was saved, too
+    logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
+    return epochs, 0
+
+
+@functools.cache
+def read_numbered_cpus() -> None:
+    """Let ``torch.load`` map to ``cpu:0`` and ``cpu:1``, as the trainer asks for under torchrun without a GPU."""
+    register_package(5, lambda _: None, lambda storage, place: storage if _CPU.fullmatch(place) else None)
+
+
+def complete_message(trainer: Any, checkpoint: Any) -> str:
+    """Why a training cannot go on from a checkpoint that has all of its steps, or more."""
+    folder, state = trainer.args.output_dir, trainer.state
+    return (
+        f"The training in {folder} is complete: its checkpoint{f' {checkpoint}' if checkpoint else ''} is at step "
+        f"{state.global_step}, and this run has {state.max_steps}. Raise `max_steps` or `num_train_epochs`, choose "
+        "another `output_dir`, or set `overwrite_output_dir: true` (checkpoints of an earlier run stay there: remove "
+        "them)."
+    )
+
+
 def signed_checkpoint(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
     """``Trainer._save_checkpoint``, then a note of the run that the checkpoint belongs to."""
     result = original(self, *args, **kwargs)
@@ -89,13 +140,20 @@ def signed_checkpoint(original: Callable[..., Any], self: Any, *args: Any, **kwa
 
 def _check_run(checkpoint: Path) -> None:
     before, now = _read(checkpoint / RUN), settings_state.run()
-    differing = [name for name in now if before is not None and name in before and before[name] != now[name]]
+    differing = [n for n in now if before is not None and n in before and _place(before[n]) != _place(now[n])]
     if before is not None and differing:
         changes = "; ".join(f"{name}: {before[name]!r} there, {now[name]!r} now" for name in differing)
         raise SettingsError(
             f"{checkpoint} belongs to another run ({changes}). Choose another `output_dir`, set "
             f"`overwrite_output_dir: true`, or go on from it all the same with `resume_from_checkpoint: {checkpoint}`."
         )
+
+
+def _place(value: Any) -> Any:
+    """A folder by its real path, however it is written; other values as they are."""
+    if isinstance(value, list):
+        return [_place(item) for item in value]
+    return os.path.realpath(value) if isinstance(value, str) and os.path.isdir(value) else value
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -157,7 +157,7 @@ class OpenAIClient:
             raise TransientError(f"no answer in {self.endpoint.timeout:g} s", kind="timeout") from error
         except Exception as error:
             raise self.translated(error) from None  # the original holds the request, and with it the key
-        reply = read_completion(decode_body(answer.content, self.redactor))
+        reply = read_completion(decode_body(answer.content, self.redactor), self.redactor)
         return replace(reply, warning=self._warning(answer.headers.get("sunset")))
 
     def _warning(self, sunset: str | None) -> str:

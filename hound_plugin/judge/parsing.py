@@ -6,7 +6,7 @@ The grammar (``docs/reward.md`` shows examples, which the tests read)::
     statement = line | object
     line      = [ "#".. | "-" | "+" ] [ "final" | "overall" ] "score" ( ":" | "=" ) rating [ "." ]   a line of its own
     object    = a JSON object with one key "score", whose value is a rating, a number or a text; its other values are
-                texts or null. It may stand behind prose and in a code fence
+                texts that are no numbers, or null. It begins a line, or stands behind a colon or a code fence
     rating    = number [ ( "/" | "out of" ) top ] | one pair of brackets, quotes or \\boxed{} around that
     number    = digits 0-9 without sign, fraction (4.0 is 4) or leading zero, from the scale's lowest to its highest
     top       = the highest number of the scale
@@ -15,8 +15,8 @@ The grammar (``docs/reward.md`` shows examples, which the tests read)::
 Letters may be of either case; Markdown emphasis around a statement or its parts does not count. Reasoning is never
 read: what stands inside ``<think>`` and its kin (``REASONING``), and all that precedes a closing tag that was never
 opened (templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
-(``> SCORE: 5``, or in quotation marks) is no statement of the judge's, but one that names another number makes the
-score missing.
+(``> SCORE: 5``, or in quotation marks) or object is no statement of the judge's, nor is what follows an opening marker
+of the request (:func:`hound_plugin.judge.protocol.fence`); but one that names another number makes the score missing.
 """
 
 from __future__ import annotations
@@ -29,20 +29,25 @@ from typing import Any
 
 REASONING = ("think", "thinking", "thought", "thoughts", "reasoning", "reflection", "analysis", "scratchpad",
              "rationale", "seed:think", "mm:think")  # fmt: skip
-"""Names of tags whose content is reasoning: ``<think>...</think>``; also ``[THINK]``, ``◁think▷``, harmony channels."""
+"""Names of tags whose content is reasoning: ``<think>...</think>``; also ``[THINK]``, ``◁think▷``, harmony channels and
+the tokens of Cohere and Gemma. ``[Reasoning]`` is a heading."""
 _NAMES = "|".join(REASONING)
 _TAG = re.compile(
     rf"<\s*(?P<slash>/?)\s*(?P<name>{_NAMES})(?:\s[^<>]*)?>"
-    rf"|[\[◁](?P<slash_2>/?)(?P<name_2>{_NAMES})[\]▷]"
-    r"|<\|(?P<edge>begin|end)_of_(?P<name_3>thought)\|>"
+    rf"|◁(?P<slash_2>/?)(?P<name_2>{_NAMES})▷|\[(?P<slash_4>/?)(?P<name_4>think(?:ing)?)\]"
+    r"|<\|(?P<edge>begin|end)_of_(?P<name_3>thought)\|>|<\|(?P<edge_2>start|end)_(?P<name_5>thinking)\|>"
+    r"|<unused(?:94>(?P<name_6>thought)\b|(?P<slash_6>95)>)"
     r"|<\|channel\|>\s*(?P<channel>analysis|commentary|final)[^<>|]*<\|message\|>",
     re.IGNORECASE,
 )
 _WRAPPED = re.compile(r"\s*<(answer|response|output|result)>(.*)</\1>\s*", re.DOTALL | re.IGNORECASE)
-_LEAKED = re.compile(r"(?:</s>|<\|[a-z_]{1,30}\|>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\s+)\Z")
+_OPENED = re.compile(r"\s*<\|start_response\|>", re.IGNORECASE)
+_LEAKED = re.compile(r"(?:</s>|<\|[A-Za-z_]{1,30}\|>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\s+)\Z")
 _EMPHASIS = str.maketrans(dict.fromkeys("*_`", " "))
 _RULE = " \t\r*_`~-="
 _AFTER_OBJECT = " \t\r\n*_`~.。"
+_MARKER = re.compile(r"<<<(END )?[A-Z]{1,20} [0-9a-f]{12}>>>")
+_NUMERIC = re.compile(r"\W*\d[\d.,]*(?:\s*(?:/|[-–—]|(?:out\s+)?of|to)\s*\d[\d.,]*)?\W*", re.IGNORECASE)
 
 _LINE = re.compile(r"\s*(?:#{1,6}\s|[-+•]\s)?\s*(?:(?:final|overall)\s+)?score\s*[:：=](?P<value>.*)", re.IGNORECASE)
 _WHOLE = r"(0|[1-9][0-9]{0,8})(?:\.0{1,9})?"
@@ -103,22 +108,27 @@ def read_score(text: str, scale: Scale = Scale()) -> Reading:
 def visible(text: str) -> str:
     """A reply without its reasoning and without leaked end-of-turn tokens; empty if the reasoning never ends."""
     shown: list[str] = []
-    place, inside = 0, ""
+    place, inside, answers = 0, "", False
     for tag in _TAG.finditer(text):
-        name = (tag["name"] or tag["name_2"] or tag["name_3"] or "channel").lower()
-        closes = bool(tag["slash"] or tag["slash_2"]) or (tag["edge"] or tag["channel"] or "").lower() in (
-            "end", "final",
-        )  # fmt: skip
+        named = (tag[group] for group in ("name", "name_2", "name_3", "name_4", "name_5", "name_6"))
+        name = next(filter(None, named), "thought" if tag["slash_6"] else "channel").lower()
+        closes = any(tag[group] for group in ("slash", "slash_2", "slash_4", "slash_6")) or (
+            tag["edge"] or tag["edge_2"] or tag["channel"] or ""
+        ).lower() in ("end", "final")
         if inside:
             if closes and name == inside:
                 inside, place = "", tag.end()
+                answers = answers or (tag["channel"] or "").lower() == "final"
             continue
-        if closes:
+        if closes and answers:  # a second answer: both are seen
+            shown.append(text[place : tag.start()])
+        elif closes:
             shown.clear()
         else:
             shown.append(text[place : tag.start()])
             inside = name
         place = tag.end()
+        answers = answers or (tag["channel"] or "").lower() == "final"
     if inside:
         return ""
     shown.append(text[place:])
@@ -126,7 +136,7 @@ def visible(text: str) -> str:
     end = len(answer)
     while end and (leaked := _LEAKED.search(answer, max(0, end - 64), end)):
         end = leaked.start()
-    answer = answer[:end]
+    answer = _OPENED.sub("", answer[:end], count=1) if _OPENED.match(answer) else answer[:end]
     wrapped = _WRAPPED.fullmatch(answer)
     return wrapped[2] if wrapped else answer
 
@@ -134,9 +144,13 @@ def visible(text: str) -> str:
 def _read(text: str, scale: Scale) -> int:
     if not text.strip():
         raise _MissingError("there is no answer in it outside reasoning, or the reasoning never ends")
+    if next((not marker[1] for marker in reversed(list(_MARKER.finditer(text)))), False):
+        raise _MissingError("it repeats a text of the request and does not end it")
     found = _last_object(text)
     if found is not None and not text[found[2] :].strip(_AFTER_OBJECT):
         value, start, end = found
+        if not _may_begin(text[text.rfind("\n", 0, start) + 1 : start]):
+            raise _MissingError("its JSON object is quoted, or part of a sentence or of another object")
         score = _of_object(value, scale)
     else:
         line, start = _last_line(text)
@@ -221,8 +235,8 @@ def _last_object(text: str) -> tuple[dict[str, Any], int, int] | None:
             value, place = _DECODER.raw_decode(text, opening.start())
             found = (value, opening.start(), place)
         except json.JSONDecodeError as error:
-            place = opening.start() + 1
             budget -= error.pos - place
+            place = max(opening.start() + 1, error.pos)  # objects before are part of this one
             tries -= 1
         except RecursionError:
             raise _MissingError("its JSON is nested too deep") from None
@@ -231,11 +245,20 @@ def _last_object(text: str) -> tuple[dict[str, Any], int, int] | None:
     return found
 
 
+def _may_begin(before: str) -> bool:
+    """Whether an object is a statement behind this beginning of its line: nothing, a fence, a colon, an object."""
+    before = before.translate(_EMPHASIS).strip(" \t\r~-+•\ufeff")
+    before = before[:-4].rstrip() if before[-4:].lower() in ("json", "text") else before
+    if not before or before[-1] == "}":
+        return True
+    return before[-1] in ":：" and before[0] not in ">{[" and before[:-1].rstrip()[-1:] not in tuple("\"'{}[]")
+
+
 def _of_object(value: dict[str, Any], scale: Scale) -> int:
     names = [name for name in value if name.strip().lower() == "score"]
     if len(names) != 1:
         raise _MissingError(f"its JSON object has {len(names) or 'no'} key `score`; it has {_listed(value)}")
-    others = [name for name in value if name != names[0] and not isinstance(value[name], str | None)]
+    others = [name for name, other in value.items() if name != names[0] and not _is_text(other)]
     if others:
         raise _MissingError(f"its JSON object has values beside the score that are no texts: {_listed(others)}")
     score = value[names[0]]
@@ -244,6 +267,10 @@ def _of_object(value: dict[str, Any], scale: Scale) -> int:
     if isinstance(score, bool) or not isinstance(score, int | float) or score != score // 1:
         raise _MissingError(f"the score {score!r:.40} is not a whole number from {scale}")
     return _on_scale(int(score), scale)
+
+
+def _is_text(value: Any) -> bool:
+    return value is None or (isinstance(value, str) and not _NUMERIC.fullmatch(value[:200].translate(_EMPHASIS)))
 
 
 def _listed(names: Any) -> str:

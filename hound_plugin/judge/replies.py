@@ -29,7 +29,7 @@ def decode_body(content: bytes, redactor: Redactor) -> Any:
     except RecursionError:
         raise TransientError("a body that is nested too deep", kind="malformed") from None
     except ValueError as error:
-        shown = redactor.message(content[:300].decode("utf-8", "replace"), 100)
+        shown = redactor.message(content.decode("utf-8", "replace"), 100)  # cut behind: half a key is a secret, too
         what = redactor.message(str(error), 100)
         raise TransientError(f"a body that is no JSON: {shown!r} ({what})", kind="malformed") from None
 
@@ -38,8 +38,12 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) < 20 else float(digits)
 
 
-def read_completion(found: Any) -> Reply:
+def read_completion(found: Any, redactor: Redactor) -> Reply:
     """A reply out of a chat completion, as :func:`decode_body` gives it.
+
+    Args:
+        found: the completion, without secrets.
+        redactor: for the texts of parts, which hold the key when they are joined.
 
     Raises:
         TransientError: it is none.
@@ -49,9 +53,9 @@ def read_completion(found: Any) -> Reply:
         message, usage = choice["message"], found.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         return Reply(
-            text=_text(message.get("content")),
+            text=redactor.text(_text(message.get("content"))),
             finish=str(choice.get("finish_reason") or "stop")[:100],
-            refusal=_text(message.get("refusal")),
+            refusal=redactor.text(_text(message.get("refusal"))),
             model=str(found.get("model") or "")[:200],
             fingerprint=str(found.get("system_fingerprint") or "")[:200],
             prompt_tokens=token_count(usage.get("prompt_tokens")),
@@ -111,7 +115,7 @@ def _row(row: Any, redactor: Redactor, model: str) -> Reply | RejectedError | Tr
         return TransientError(redactor.message(str(error.get("message") or error.get("code") or "no response")))
     status, body = response.get("status_code"), response.get("body") or {}
     if status == 200:
-        return read_completion(body)
+        return read_completion(body, redactor)
     what = body.get("error") or error
     code, message = str(what.get("code") or ""), redactor.message(str(what.get("message") or status))
     if code in FILTERS:

@@ -93,6 +93,8 @@ def read_tensors(files: list[str], stack: contextlib.ExitStack) -> dict[str, Any
                 handle = stack.enter_context(safe_open(file, framework="pt", device="cpu"))
             except SafetensorError as error:
                 raise CheckpointError(f"Cannot read {file} ({error}). It is damaged; download it again.") from error
+            except OSError as error:
+                raise CheckpointError(f"Cannot open {file} ({error}). Are all its files there?") from error
             tensors.update({key: handle.get_slice(key) for key in handle.keys()})  # noqa: SIM118 (no mapping)
         else:
             tensors.update(load_bin(file))

@@ -20,6 +20,13 @@ from tests.e2e.together import Outcome, train_together
 from tests.host.hosting import REPO, cli, environment, write_yaml
 
 STAGES = ("sft", "dpo")
+ENDED: dict[str, dict[str, Any]] = {
+    "not saved": {"max_steps": 4},
+    "not saved, at the end of an epoch": {"max_steps": 4, "per_device_train_batch_size": 3},
+    "steps beyond": {"max_steps": 2},
+    "steps beyond, at the end of an epoch": {"max_steps": 2, "per_device_train_batch_size": 3},
+}
+"""Runs whose folder holds a checkpoint at step 4."""
 
 
 def arguments(work: Path, stage: str, name: str, **changes: Any) -> dict[str, Any]:
@@ -65,6 +72,15 @@ def stopped(work: Path, whole: dict[str, Outcome]) -> dict[str, Outcome]:
         folder = Path(runs[f"{stage} found"]["output_dir"])
         shutil.copytree(half, folder / "checkpoint-2")
         tear(folder, 2, 3)
+    written = os.path.relpath(recipe_for(work)("sft", "")["model_name_or_path"], REPO) + "/"
+    runs["written otherwise"] = arguments(
+        work, "sft", "otherwise", max_steps=4, save_steps=2, model_name_or_path=written
+    )
+    shutil.copytree(whole["sft"].folder / "checkpoint-2", work / "runs" / "sft-otherwise" / "checkpoint-2")
+    for name, changes in ENDED.items():
+        runs[name] = arguments(work, "sft", name, save_steps=2, **changes)
+        folder = Path(runs[name]["output_dir"])
+        shutil.copytree(whole["sft"].folder / "checkpoint-4", folder / "checkpoint-4")
     return train_together(work, runs)
 
 
@@ -76,6 +92,25 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert_same_end(whole[stage], stopped[f"{stage} {how}"])
     if how == "found":
         assert "checkpoint-3 was not written to its end" in stopped[f"{stage} found"].output
+
+
+def test_a_model_is_the_same_however_its_path_is_written(
+    whole: dict[str, Outcome], stopped: dict[str, Outcome]
+) -> None:
+    assert_same_end(whole["sft"], stopped["written otherwise"])
+
+
+@pytest.mark.parametrize("name", ENDED)
+def test_a_checkpoint_at_the_end_of_a_run(name: str, whole: dict[str, Outcome], stopped: dict[str, Outcome]) -> None:
+    """Killed behind the last step, a run ends with its model; steps beyond it are none of this run's."""
+    run = stopped[name]
+    if name.startswith("steps beyond"):
+        assert run.failed
+        assert "is at step 4, and this run has 2. Raise `max_steps`" in run.output
+        assert not (run.folder / "model.safetensors").exists()
+    else:
+        assert_same_end(whole["sft"], run)
+        assert "has all 4 steps of this run" in run.output
 
 
 def kill_at_checkpoint(work: Path, values: dict[str, Any], step: int) -> None:

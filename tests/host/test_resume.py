@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 from llamafactory.hparams import get_train_args
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.host import resume
 from tests.goldens import SFT
 
 WHOLE, CUT = '{"global_step": 2}', '{"global_step": 2, "log_hist'
@@ -101,3 +103,10 @@ def test_true_goes_on_from_the_last_complete_one(tmp_path: Path, true: object) -
 def test_true_without_a_complete_one_is_refused(tmp_path: Path, states: dict[int, str | None]) -> None:
     with pytest.raises(SettingsError, match="Expected a complete checkpoint in output_dir"):
         resumed(checkpoints(tmp_path, states), resume_from_checkpoint=True)
+
+
+def test_optimiser_states_are_read_by_two_processes_on_a_cpu(tmp_path: Path) -> None:
+    torch.save({"step": torch.arange(3)}, tmp_path / "optimizer.pt")
+    resume.read_numbered_cpus()
+    found = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
+    assert found["step"].tolist() == [0, 1, 2]

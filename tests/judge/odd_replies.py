@@ -95,7 +95,7 @@ BODIES = {
     for name, text in {**COUNTED_ODDLY, **{n: text for n, (text, _) in READABLE.items()}, **NO_COMPLETION}.items()
 }
 ECHOES = ("echo-answer", "echo-error", "echo-escaped", "echo-html", "echo-sunset", "echo-names", "echo-bad",
-          "echo-part")  # fmt: skip
+          "echo-part", "echo-halves")  # fmt: skip
 
 
 def packed(kind: str) -> web.Response | None:
@@ -125,6 +125,7 @@ def echo(kind: str, key: str) -> web.Response:
         "echo-answer": body(f"The key is {key}.\nSCORE: 4"),
         "echo-escaped": body("HERE").replace("HERE", f"{escaped}\\nno score"),
         "echo-names": body("no score", model=key, system_fingerprint=f"x{key}"),
+        "echo-halves": body([{"type": "text", "text": half} for half in (key[:9], key[9:], " is the key")]),
         "echo-part": json.dumps({key: [key, {"choices": key}]}),
         "echo-sunset": body(),
         "echo-html": f"<p>You sent {key}</p>",

@@ -19,7 +19,7 @@ from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
 from hound_plugin.judge.prices import Price
 from hound_plugin.judge.records import Entry
 from hound_plugin.judge.redaction import Redactor, printable, shortened
-from hound_plugin.judge.replies import read_row, token_count
+from hound_plugin.judge.replies import decode_body, read_row, token_count
 from hound_plugin.judge.rereading import read_again
 from hound_plugin.judge.runner import Outcome, run_tasks
 from tests.judge.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
@@ -158,6 +158,13 @@ def test_a_key_that_is_echoed_reaches_no_file(
         assert SECRET not in text
     for file in tmp_path.rglob("*"):
         assert file.is_dir() or SECRET.encode() not in file.read_bytes()
+
+
+def test_no_half_of_a_key_is_shown() -> None:
+    key = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJ"
+    with pytest.raises(TransientError) as found:
+        decode_body(key.encode() * 7, Redactor(key))
+    assert "012" not in str(found.value)
 
 
 def test_a_placeholder_for_a_key_bends_no_answer() -> None:

@@ -38,6 +38,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     ),
     "one bias gone": (lambda f: without(f, "image_tower.encoder.layers.0.mlp.fc1.bias"), "1 keys are missing"),
     "an index that leaves": (lambda f: outside(f), r"index names \.\."),
+    "a shard gone": (lambda f: shard_gone(f), r"1 file\(s\) that are missing|Are all its files there"),
 }
 
 
@@ -52,6 +53,13 @@ def without(folder: Path, piece: str) -> None:
     kept = {name: tensor for name, tensor in held.items() if piece not in name}
     assert kept.keys() != held.keys()
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def shard_gone(folder: Path) -> None:
+    names = list(tensors(folder))
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
+    weights = {name: f"model-0000{1 + (name == names[-1])}-of-00002.safetensors" for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
 
 
 def outside(folder: Path) -> None:
