@@ -22,7 +22,7 @@ def test_from_nothing_to_training_data(run: Run, hub: Hub, tmp_path: Path) -> No
     assert run("download", "--only", *wanted, "--with-media", hub=hub).returncode == 0
     broken = run("validate", DPO, "--media-dir", "data")  # before extraction there is nothing to see
     assert broken.returncode == 1
-    assert broken.stdout.split()[:3] == ["media", "missing", "32"]
+    assert broken.stdout.split()[:5] == ["32", "media", "missing", "row", "1,"]
     assert run("extract").returncode == 0
     for path in (DPO, IMAGES, MSVD):
         done = run("validate", path, "--media-dir", "data/frames", "--media", "open")
