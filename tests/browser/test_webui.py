@@ -147,8 +147,8 @@ def test_chat_about_an_uploaded_clip_and_export(board: Board, site: Site) -> Non
 
 
 def as_shown(text: str) -> str:
-    """A page shows runs of white space as one space, and marks of Markdown as what they mean."""
-    return re.sub(r"[\s*_`]+", " ", text).strip()
+    """A page shows runs of white space as one space, and marks of Markdown as what they mean, or as they are."""
+    return re.sub(r"\s+", " ", re.sub(r"[*_`]", "", text)).strip()
 
 
 def test_a_clip_is_taken_away_and_a_broken_one_refused(board: Board, site: Site) -> None:
