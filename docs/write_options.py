@@ -36,7 +36,8 @@ def page() -> str:
         parts.append(f"## {title}\n\n| stage | set | |  |\n|---|---|---|---|\n")
         for name, meaning in meanings.items():
             option = OPTIONS[name]
-            verdict = "refused" if option.refused else "works"
+            stops = option.refused and option.refused.startswith("stops")
+            verdict = "stops" if stops else "refused" if option.refused else "works"
             parts.append(f"| {option.stage} | {_settings(option)} | {verdict} | {meaning} |\n")
         parts.append("\n")
     return "".join(parts).rstrip() + "\n"

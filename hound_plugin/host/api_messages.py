@@ -43,7 +43,7 @@ class Conversation:
         """The media by their kind, as the processor reads them; downloads what lies elsewhere.
 
         Raises:
-            SettingsError: one of them may not be read or cannot be had; ``key`` is its place.
+            SettingsError: one of them may not be read or is unavailable; ``key`` says where it stands.
             fastapi.HTTPException: the host's own check refuses it.
         """
         found: dict[str, list[Any]] = {"image": [], "video": []}

@@ -125,7 +125,9 @@ class ChatRequest(Settings):
     )
     top_p: float | None = Field(default=None, ge=0, le=1, description="share of probability that is sampled from")
     top_k: int | None = Field(
-        default=None, ge=-1, description="so many tokens are sampled from; 0 and -1: all (not OpenAI's)"
+        default=None,
+        ge=-1,
+        description="number of most probable tokens to sample from; 0 or -1 means all (not OpenAI's)",
     )
     do_sample: bool | None = Field(default=None, description="sampling or the most probable token (not OpenAI's)")
     n: int | None = Field(
@@ -162,7 +164,10 @@ class ChatRequest(Settings):
         default=None, description="the model's log-probabilities, before penalties, temperature and top_p"
     )
     top_logprobs: int | None = Field(
-        default=None, ge=0, le=20, description="so many of the most probable tokens beside each; needs `logprobs: true`"
+        default=None,
+        ge=0,
+        le=20,
+        description="number of most probable alternatives listed with each token; needs `logprobs: true`",
     )
 
     @model_validator(mode="after")

@@ -95,7 +95,10 @@ def _check_model(model: Any) -> None:
             )
         if "config.json" not in files:
             held = ", ".join(sorted(files)[:8]) or "nothing"
-            raise SettingsError(f"Expected a model in `model_name_or_path: {name}`, but it has no config.json: {held}.")
+            raise SettingsError(
+                f"Expected a model in `model_name_or_path: {name}`, but it has no config.json: {held}. "
+                "Name the folder that holds one."
+            )
     elif os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or _begins_here(name):
         raise SettingsError(
             f"`model_name_or_path: {name}` is not a folder of this machine (searched from {os.getcwd()}), and hub ids "

@@ -96,7 +96,7 @@ class BatchServer:
         return await self._call(call)
 
     async def rows(self, file: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
-        """Rows of a file of the server; what is no JSON object is as unanswered as what is not there.
+        """Rows of a file of the server; a line that is not a JSON object counts as unanswered, like a missing one.
 
         The file goes to ``folder``'s disk under no name, so that nothing of it outlives this program.
         """

@@ -22,7 +22,7 @@ def decode_body(content: bytes, redactor: Redactor) -> Any:
     """The JSON of a body, without secrets.
 
     Raises:
-        TransientError: it is no JSON, or nested too deep.
+        TransientError: it is not JSON, or is nested too deeply.
     """
     try:
         return redactor.value(json.loads(content, parse_int=_whole))
@@ -31,7 +31,7 @@ def decode_body(content: bytes, redactor: Redactor) -> Any:
     except ValueError as error:
         shown = redactor.message(content.decode("utf-8", "replace"), 100)  # cut behind: half a key is a secret, too
         what = redactor.message(str(error), 100)
-        raise TransientError(f"a body that is no JSON: {shown!r} ({what})", kind="malformed") from None
+        raise TransientError(f"a body that is not JSON: {shown!r} ({what})", kind="malformed") from None
 
 
 def _whole(digits: str) -> int | float:
@@ -81,7 +81,7 @@ def _text(content: Any) -> str:
         if part["type"] in ("reasoning", "thinking"):
             continue
         if part["type"] not in ("text", "output_text") or not isinstance(part.get("text"), str):
-            raise TypeError(f"a part of type {part['type'][:40]!r} is no text")
+            raise TypeError(f"a part of type {part['type'][:40]!r} is not text")
         texts.append(part["text"])
     return "".join(texts)
 

@@ -57,7 +57,7 @@ class SampleSettings(Settings):
     concurrency: int = Field(default=16, ge=1, description="requests at a time, at most")
     tries: int = Field(default=6, ge=1, description="how often a request is sent that fails on its way")
     pilot: int = Field(
-        default=PILOT, ge=0, description="a run stops when so many first requests gave no answer; 0: never"
+        default=PILOT, ge=0, description="a run stops if this many first requests gave no answer; 0: never"
     )
     parameters: Parameters = Field(default_factory=dict, description=PARAMETERS)
 
@@ -83,7 +83,7 @@ class JudgeSettings(Settings):
     pilot: int = Field(
         default=PILOT,
         ge=0,
-        description="a run stops when so many first requests gave no score; 0: never. `openai-batch` sends them ahead",
+        description="a run stops if this many first requests gave no score; 0: never. `openai-batch` sends them ahead",
     )
     seed: int | None = Field(default=None, description="passed on to servers that take one")
     reference: bool = Field(

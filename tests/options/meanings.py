@@ -167,7 +167,7 @@ SECTIONS: dict[str, dict[str, str]] = {
     "Steps that are not finite": {
         "learning_rate: 1e10": "stops at the first step whose loss or gradients are not finite; nothing is saved",
         "learning_rate: 1e10, dpo": "the same",
-        "max_skipped_steps": "`hound.max_skipped_steps` leaves so many in a row out",
+        "max_skipped_steps": "`hound.max_skipped_steps: 1` skips one such step; a second in a row stops the run",
     },
     "Models and machines": {
         "model_name_or_path: no folder": "before the hub is asked",
