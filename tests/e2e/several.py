@@ -13,6 +13,12 @@ import sys
 import traceback
 
 
+def mark(line: str) -> None:
+    """One write, so that no other rank's output comes between the line and its end."""
+    sys.stdout.flush()
+    os.write(sys.stdout.fileno(), f"{line}\n".encode())
+
+
 def main(arguments: list[str]) -> int:
     import torch.distributed
     from accelerate.state import AcceleratorState
@@ -30,14 +36,13 @@ def main(arguments: list[str]) -> int:
     for run in runs:
         sys.argv = ["llamafactory-cli", *run]
         if os.environ.get("RANK", "0") == "0":
-            print(f"=== RUN {run[0]}", flush=True)
+            mark(f"=== RUN {run[0]}")
         try:
             run_exp()
         except Exception:
-            sys.stdout.flush()
             traceback.print_exc()
             sys.stderr.flush()
-            print(f"=== FAILED {run[0]}", flush=True)
+            mark(f"=== FAILED {run[0]}")
             failed = True
             if torch.distributed.is_initialized():  # the ranks are no longer at the same place
                 return 1
