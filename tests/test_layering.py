@@ -88,7 +88,7 @@ BAD_LINES = [
     ("processing/processor.py", "from ..model import modeling"),
     ("processing/processor.py", "from hound_plugin.model.modeling import Model"),
     ("model/configuration.py", "from . import vision"),
-    ("model/configuration.py", "from ..media.sampling import pick"),
+    ("model/configuration.py", "from ..media.frame_sampling import pick"),
     ("model/__init__.py", "from ..host import template"),
     ("model/inference.py", "def f():\n    import llamafactory.data"),
     ("reward/implicit.py", "def f():\n    from hound_plugin.model.inference import log_probs"),

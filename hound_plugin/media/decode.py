@@ -21,7 +21,7 @@ from hound_plugin.media import frames as still
 from hound_plugin.media.backends import DECODERS, Decoder, check, choose, decode
 from hound_plugin.media.clip import Clip, Frames, Transform, VideoInfo
 from hound_plugin.media.container import FrameIndex
-from hound_plugin.media.sampling import FrameSampling, check_sampling, sample_indices
+from hound_plugin.media.frame_sampling import FrameSampling, check_sampling, sample_indices
 from hound_plugin.media.streams import NotExactError, Source, describe
 from hound_plugin.records.media_paths import check_name, dead_link, is_image_path, refuse_part, split_part
 
@@ -50,7 +50,7 @@ def read_clip(
             PIL images, uint8 arrays ``[H, W, 3]``); a uint8 array ``[T, H, W, 3]``; ``bytes`` of a video file or a
             binary stream of them, which is read once from where it stands.
         num_frames: frames to return; a shorter clip gives some twice.
-        sampling: see :func:`hound_plugin.media.sampling.sample_indices`.
+        sampling: see :func:`hound_plugin.media.frame_sampling.sample_indices`.
         decoder: ``auto`` and ``pyav`` are the exact reference; ``decord`` and ``torchcodec`` are refused for files of
             which they do not give the same frames.
         timeout: seconds. Files, folders, bytes and lists are then read by a child process, which is killed when

@@ -1,5 +1,5 @@
-"""The old name of :mod:`hound_plugin.media.pixel_memory`."""
+"""The old name of :mod:`hound_plugin.media.pixel_cache`."""
 
-from hound_plugin.media.pixel_memory import MEBIBYTE, BoundedMemory, MediaMemory
+from hound_plugin.media.pixel_cache import MEBIBYTE, MemoryCache, PixelCache
 
-__all__ = ["MEBIBYTE", "BoundedMemory", "MediaMemory"]
+__all__ = ["MEBIBYTE", "MemoryCache", "PixelCache"]

@@ -13,7 +13,7 @@ from huggingface_hub import snapshot_download
 
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.checkpoint import load_bin, read_tensors
-from hound_plugin.model.completeness import check_inside, found_shapes
+from hound_plugin.model.completeness import check_within_folder, tensor_shapes
 from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE, LlavaHoundConfig
 
 _WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
@@ -64,7 +64,7 @@ def weight_files(folder: Path) -> list[Path]:
         index = folder / f"{single}.index.json"
         if index.is_file():
             names = _indexed(index)
-            check_inside([folder / name for name in names], folder)
+            check_within_folder([folder / name for name in names], folder)
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
                 raise CheckpointError(
@@ -105,7 +105,7 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     shapes: dict[str, tuple[int, ...]] = {}
     for file in files:
         with contextlib.ExitStack() as stack:
-            shapes |= found_shapes(read_tensors([str(file)], stack))
+            shapes |= tensor_shapes(read_tensors([str(file)], stack))
     return shapes
 
 

@@ -29,15 +29,15 @@ from hound_plugin.model.checkpoint_files import (
     stored_tensors,
     weight_files,
 )
-from hound_plugin.model.completeness import check_complete, expected_shapes, found_shapes
+from hound_plugin.model.checkpoint_writer import CheckpointWriter, parse_size
+from hound_plugin.model.completeness import check_complete, expected_shapes, tensor_shapes
 from hound_plugin.model.configuration import (
     ORIGINAL_KEYS,
     ORIGINAL_MODEL_TYPE,
     LlavaHoundConfig,
 )
-from hound_plugin.model.convert import is_original, to_original, to_ours
+from hound_plugin.model.key_mapping import is_original, to_original, to_ours
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-from hound_plugin.model.shards import CheckpointWriter, parse_size
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
 TOWERS = ("image_tower", "video_tower")
@@ -189,7 +189,7 @@ class _ToOurs:
             if file is not None:
                 prefix = f"model.{tower}."
                 with contextlib.ExitStack() as stack:
-                    held = found_shapes(read_tower(file, getattr(self.config, f"{tower}_config"), stack))
+                    held = tensor_shapes(read_tower(file, getattr(self.config, f"{tower}_config"), stack))
                 shapes = {name: shape for name, shape in shapes.items() if not name.startswith(prefix)}
                 shapes |= {prefix + name: shape for name, shape in held.items()}
         return shapes

@@ -21,10 +21,10 @@ from hound_plugin.demo.tokenizer import write_tokenizer
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.assemble import assemble
 from hound_plugin.model.checkpoint import find_tower, merge_lora, read_tower
+from hound_plugin.model.checkpoint_conversion import convert
 from hound_plugin.model.checkpoint_files import key_names, weight_files
-from hound_plugin.model.conversion import convert
-from hound_plugin.model.convert import to_original, to_ours
-from hound_plugin.model.shards import parse_size
+from hound_plugin.model.checkpoint_writer import parse_size
+from hound_plugin.model.key_mapping import to_original, to_ours
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from tests.goldens import DPO, NO_TOWER, SFT, load_arrays, load_json
 from tests.model.batches import sft_batch
@@ -245,7 +245,7 @@ def test_another_architecture_is_refused(vicuna: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_it_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hound_plugin.model.shards import CheckpointWriter
+    from hound_plugin.model.checkpoint_writer import CheckpointWriter
 
     written: list[str] = []
     add = CheckpointWriter.add
@@ -306,7 +306,7 @@ def test_memory_stays_near_one_shard(tmp_path: Path) -> None:
     total = sum(t.numel() * 4 for held in shards for t in held.values())
     script = (
         "import resource, sys\n"
-        "from hound_plugin.model.conversion import convert\n"
+        "from hound_plugin.model.checkpoint_conversion import convert\n"
         "import transformers.models.auto.modeling_auto\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "convert(sys.argv[1], sys.argv[2], shard_size='64MiB', towers='repository', progress=False)\n"
