@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hound_plugin import __version__
 from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError, JudgeError
+from hound_plugin.version import __version__
 
 if TYPE_CHECKING:
     from hound_plugin.reward.candidates import Sampled
@@ -119,7 +119,7 @@ def add_doctor(commands: Commands) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from hound_plugin import doctor
+    import hound_plugin.doctor as doctor
 
     checks = doctor.examine(arguments.serve)
     print(doctor.to_json(checks) if arguments.json else doctor.to_text(checks))

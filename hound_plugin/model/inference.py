@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from transformers import AutoConfig, StoppingCriteriaList
 
-from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError
+from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError, damage_named
 from hound_plugin.media.pixel_cache import PixelCache
-from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
+from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration

@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file
 
-from hound_plugin.errors import CheckpointError, MediaDecodeError, SettingsError
+from hound_plugin.errors import CheckpointError, MediaDecodeError, SettingsError, damage_named
 from hound_plugin.media.decode import read_clip
 from hound_plugin.media.frame_cache import FrameCache
 from hound_plugin.media.pictures import open_picture
 from hound_plugin.media.pixel_cache import PixelCache
-from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.prompt import (
     IMAGE_TOKEN,
@@ -87,8 +86,8 @@ class LlavaHoundProcessor(ProcessorMixin):
         super().__init__(image_processor, tokenizer, chat_template=chat_template or template_for(system))
 
     @classmethod
-    def from_config(cls, config: LlavaHoundConfig, tokenizer: Any, **settings: Any) -> LlavaHoundProcessor:
-        """Build the processor that belongs to a model's configuration."""
+    def from_config(cls, config: Any, tokenizer: Any, **settings: Any) -> LlavaHoundProcessor:
+        """Build the processor that belongs to a :class:`~hound_plugin.model.configuration.LlavaHoundConfig`."""
         tower = config.video_tower_config
         image_processor = LlavaHoundImageProcessor(size=tower.image_size, **settings.pop("image_processor", {}))
         defaults = {
@@ -111,7 +110,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
         with damage_named(pretrained_model_name_or_path, "config.json"):
             config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-        if not isinstance(config, LlavaHoundConfig):
+        if not hasattr(config, "video_tower_config"):
             raise CheckpointError(
                 f"Expected a LLaVA-Hound checkpoint in {pretrained_model_name_or_path}, found model_type "
                 f"{config.model_type!r}."
@@ -355,6 +354,3 @@ def _as_videos(videos: Any) -> list[Any]:
 def _is_boxed(item: Any) -> bool:
     """A clip's path in a list of its own, as transformers' chat templates hand it over."""
     return isinstance(item, list | tuple) and len(item) == 1 and isinstance(item[0], str) and not is_image_path(item[0])
-
-
-AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)

@@ -143,6 +143,6 @@ def test_caches_tell_part_and_whole_apart(clips, tmp_path: Path) -> None:
     assert cache.key_for(names[1]) == cache.key_for(f"{names[0]}#t=1.000")
     for _ in range(2):
         for name in names:
-            kept = memory.recall(name, "settings", lambda path: read_clip(path, num_frames=2).frames)
+            kept = memory.get_or_compute(name, "settings", lambda path: read_clip(path, num_frames=2).frames)
             assert np.array_equal(kept, read_clip(name, num_frames=2).frames)
     assert (memory.misses, memory.hits) == (4, 4)

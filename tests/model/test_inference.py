@@ -236,7 +236,7 @@ def test_a_model_that_was_loaded_otherwise_keeps_nothing() -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
     assert AutoModelForImageTextToText.from_pretrained(SFT).model.feature_cache is None
-    assert AutoProcessor.from_pretrained(SFT).memory is None
+    assert AutoProcessor.from_pretrained(SFT).pixel_cache is None
 
 
 def test_memory_is_bounded_and_copies_are_empty(hound: HoundModel) -> None:
