@@ -28,6 +28,9 @@ exception of the same meaning, so that code which knows nothing of this package 
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+
 
 class HoundError(Exception):
     """Base of every error that this package raises on purpose."""
@@ -123,3 +126,25 @@ class CheckpointError(HoundError, ValueError):
 
 class EnvironmentMismatchError(HoundError, ImportError):
     """A package that is needed is missing or outside the supported versions."""
+
+
+@contextlib.contextmanager
+def damage_named(name: object, what: str) -> Iterator[None]:
+    """Turn what a library raises over a damaged file into an error that names checkpoint and file.
+
+    Raises:
+        CheckpointError: anything but a file that is absent (``OSError``) or an error of ours was raised inside.
+    """
+    try:
+        yield
+    except HoundError:
+        raise
+    except OSError as error:
+        if not isinstance(error.__context__, ValueError):  # transformers' word for JSON that cannot be read
+            raise
+        raise CheckpointError(f"{error} It is damaged; copy or download it again.") from error
+    except Exception as error:  # tokenizers raises plain exceptions, transformers whatever its code ran into
+        raise CheckpointError(
+            f"The {what} of the checkpoint {name} cannot be read ({type(error).__name__}: {error}). It is damaged, or "
+            "of another architecture; copy or download it again."
+        ) from error
