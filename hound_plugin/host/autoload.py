@@ -33,6 +33,8 @@ from typing import Any
 HOOKED_MODULES: tuple[str, ...] = (
     "transformers.models.auto.configuration_auto",
     "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.image_processing_auto",
+    "transformers.models.auto.video_processing_auto",
     "transformers.models.auto.processing_auto",
     "llamafactory.extras.constants",
     "llamafactory.data.mm_plugin",

@@ -11,7 +11,7 @@ from typing import Any
 from hound_plugin.errors import EnvironmentMismatchError
 
 # Tested ranges; setup.cfg repeats them for the installer.
-SUPPORTED = {"llamafactory": ("0.9.5", "0.9.6"), "transformers": ("5.5", "5.6")}
+SUPPORTED = {"llamafactory": ("0.9.5", "0.9.6"), "transformers": ("5.5", "6")}
 
 
 def check_versions() -> None:
@@ -57,8 +57,26 @@ def _auto_models(module: Any) -> None:
     import_module("hound_plugin.model.modeling")
 
 
+def _auto_image_processors(module: Any) -> None:
+    from hound_plugin.model.configuration import LlavaHoundConfig
+    from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
+
+    backends = dict.fromkeys(("torchvision", "pil"), LlavaHoundImageProcessor)
+    module.AutoImageProcessor.register(LlavaHoundConfig, image_processor_classes=backends, exist_ok=True)
+
+
+def _auto_video_processors(module: Any) -> None:
+    from hound_plugin.model.configuration import LlavaHoundConfig
+    from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
+
+    module.AutoVideoProcessor.register(LlavaHoundConfig, LlavaHoundVideoProcessor, exist_ok=True)
+
+
 def _auto_processors(module: Any) -> None:
-    import_module("hound_plugin.model.auto_processing")
+    from hound_plugin.model.configuration import LlavaHoundConfig
+    from hound_plugin.processing.processor import LlavaHoundProcessor
+
+    module.AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)
     if f"{_AUTO}modeling_auto" in sys.modules:
         import_module("hound_plugin.model.modeling")
 
@@ -109,6 +127,8 @@ def _patch(name: str) -> Callable[[Any], None]:
 _ACTIONS: dict[str, Callable[[Any], None]] = {
     f"{_AUTO}configuration_auto": _auto_configs,
     f"{_AUTO}modeling_auto": _auto_models,
+    f"{_AUTO}image_processing_auto": _auto_image_processors,
+    f"{_AUTO}video_processing_auto": _auto_video_processors,
     f"{_AUTO}processing_auto": _auto_processors,
     "llamafactory.extras.constants": _constants,
     "llamafactory.data.mm_plugin": _mm_plugin,

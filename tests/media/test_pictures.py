@@ -17,8 +17,7 @@ from PIL import Image
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.media import pictures, worker
 from hound_plugin.media.decode import probe, read_clip
-from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
-from hound_plugin.processing.processor import open_image
+from hound_plugin.processing.image_processor import LlavaHoundImageProcessor, open_image
 
 from .clips import picture, play
 from .zoo import write
