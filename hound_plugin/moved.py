@@ -13,28 +13,28 @@ from typing import Any
 
 _P = __package__
 MODULES: dict[str, str] = {  # earlier module -> module that holds its names now
-    f"{_P}.corpus.dataset_conversion": f"{_P}.corpus.dataset_conversion",
+    f"{_P}.corpus.convert": f"{_P}.corpus.dataset_conversion",
     f"{_P}.corpus.records": f"{_P}.corpus.checking",
     f"{_P}.corpus.shapes": f"{_P}.corpus.dataset_conversion",
-    f"{_P}.media.frame_cache": f"{_P}.media.frame_cache",
+    f"{_P}.media.cache": f"{_P}.media.frame_cache",
     f"{_P}.media.memory": f"{_P}.media.pixel_cache",
-    f"{_P}.media.pixel_cache": f"{_P}.media.pixel_cache",
-    f"{_P}.media.frame_sampling": f"{_P}.media.frame_sampling",
-    f"{_P}.model.checkpoint_conversion": f"{_P}.model.checkpoint_conversion",
-    f"{_P}.model.key_mapping": f"{_P}.model.key_mapping",
-    f"{_P}.model.feature_cache": f"{_P}.model.feature_cache",
-    f"{_P}.model.answer_sampling": f"{_P}.model.answer_sampling",
-    f"{_P}.model.checkpoint_writer": f"{_P}.model.checkpoint_writer",
+    f"{_P}.media.pixel_memory": f"{_P}.media.pixel_cache",
+    f"{_P}.media.sampling": f"{_P}.media.frame_sampling",
+    f"{_P}.model.conversion": f"{_P}.model.checkpoint_conversion",
+    f"{_P}.model.convert": f"{_P}.model.key_mapping",
+    f"{_P}.model.features": f"{_P}.model.feature_cache",
+    f"{_P}.model.sampling": f"{_P}.model.answer_sampling",
+    f"{_P}.model.shards": f"{_P}.model.checkpoint_writer",
 }
 NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module has changed
     f"{_P}.corpus.records.IMAGE_TOKEN": f"{_P}.records.placeholders.IMAGE_TOKEN",
     f"{_P}.corpus.records.VIDEO_TOKEN": f"{_P}.records.placeholders.VIDEO_TOKEN",
     f"{_P}.corpus.records.Problem": f"{_P}.records.record.Problem",
-    f"{_P}.media.memory.MemoryCache": f"{_P}.media.pixel_cache.MemoryCache",
-    f"{_P}.media.memory.PixelCache": f"{_P}.media.pixel_cache.PixelCache",
-    f"{_P}.media.pixel_cache.MemoryCache": f"{_P}.media.pixel_cache.MemoryCache",
-    f"{_P}.media.pixel_cache.PixelCache": f"{_P}.media.pixel_cache.PixelCache",
-    f"{_P}.model.feature_cache.FeatureCache": f"{_P}.model.feature_cache.FeatureCache",
+    f"{_P}.media.memory.BoundedMemory": f"{_P}.media.pixel_cache.MemoryCache",
+    f"{_P}.media.memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
+    f"{_P}.media.pixel_memory.BoundedMemory": f"{_P}.media.pixel_cache.MemoryCache",
+    f"{_P}.media.pixel_memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
+    f"{_P}.model.features.FeatureMemory": f"{_P}.model.feature_cache.FeatureCache",
 }
 
 

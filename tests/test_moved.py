@@ -33,10 +33,10 @@ def test_every_earlier_name_is_in_the_changelog() -> None:
     assert missing == []
 
 
-@pytest.mark.parametrize("name", ["PixelCache", "PixelCache"])
+@pytest.mark.parametrize("name", ["PixelCache", "MediaMemory"])
 def test_an_earlier_import_gives_the_same_object_and_a_warning(name: str) -> None:
-    sys.modules.pop("hound_plugin.media.pixel_cache", None)
-    earlier = import_module("hound_plugin.media.pixel_cache")
+    sys.modules.pop("hound_plugin.media.pixel_memory", None)
+    earlier = import_module("hound_plugin.media.pixel_memory")
     with pytest.warns(DeprecationWarning, match=r"is now hound_plugin\.media\.pixel_cache\.PixelCache"):
         value = getattr(earlier, name)
     assert value is import_module("hound_plugin.media.pixel_cache").PixelCache
@@ -44,6 +44,6 @@ def test_an_earlier_import_gives_the_same_object_and_a_warning(name: str) -> Non
 
 def test_names_that_never_were_are_refused() -> None:
     with pytest.raises(ImportError):
-        from hound_plugin.model.key_mapping import never  # noqa: F401
+        from hound_plugin.model.convert import never  # noqa: F401
     with pytest.raises(ModuleNotFoundError):
         import_module("hound_plugin.model.never")
