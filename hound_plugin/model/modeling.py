@@ -49,9 +49,15 @@ class LlavaHoundOutput(CausalLMOutputWithPast):
         loss: scalar mean cross entropy over labelled tokens, when labels are given.
         logits: ``[B, S, vocab]`` (or fewer positions with ``logits_to_keep``).
         last_hidden_state: ``[B, S, H]``.
+        log_probs: ``[T]``, of the tokens of ``answers``, in float32; there are no logits then.
+        mean_logits: ``[2]``, with ``answers`` that ask for them.
+        tower_features: ``image`` and ``video``: what the towers made of the media, for another model that shares them.
     """
 
     last_hidden_state: torch.Tensor | None = None
+    log_probs: torch.Tensor | None = None
+    mean_logits: torch.Tensor | None = None
+    tower_features: dict[str, torch.Tensor] | None = None
 
 
 class LlavaHoundPreTrainedModel(PreTrainedModel):

@@ -23,10 +23,10 @@ _NOT_HONOURED = (
 )  # fmt: skip
 
 
-class LlavaHoundProcessorKwargs(ProcessingKwargs, total=False):
+class LlavaHoundProcessorKwargs(ProcessingKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
     """Settings of a call, as :class:`transformers.ProcessorMixin` takes them; the video processor adds its own."""
 
-    _defaults = DEFAULTS  # type: ignore[misc]  # how transformers writes it
+    _defaults = DEFAULTS
 
 
 @dataclass(frozen=True)

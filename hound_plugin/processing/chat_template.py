@@ -45,8 +45,8 @@ def chat_template(system: str = SYSTEM) -> str:
     """Jinja for ``apply_chat_template``.
 
     A question ends in ``ASSISTANT:``, so it is ready for its answer with or without ``add_generation_prompt``. Contents
-    are texts or lists of parts (``text``, ``image``, ``video``); a text is taken as it is, and of parts the placeholders
-    come first. ``{% generation %}`` marks what is learnt.
+    are texts or lists of parts (``text``, ``image``, ``video``); a text is taken as it is, and the placeholders of
+    parts come first. ``{% generation %}`` marks what is learnt.
 
     Args:
         system: the system prompt of conversations that bring none.

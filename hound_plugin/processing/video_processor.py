@@ -36,7 +36,7 @@ from hound_plugin.processing.pixels import (
 )
 
 
-class LlavaHoundVideosKwargs(VideosKwargs, total=False):
+class LlavaHoundVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
     """Settings of a call; beside transformers' own, which frames are taken and who decodes them."""
 
     frame_sampling: str | None
@@ -182,7 +182,7 @@ class LlavaHoundVideoProcessor(StepSettings, BaseVideoProcessor):
             sampling=steps.frame_sampling,
             decoder=steps.decoder,
             timeout=self.decode_timeout,
-            transform=partial(_frame_to_array, steps=steps.pixels),
+            transform=partial(frame_to_array, steps=steps.pixels),
         ).frames
 
 
@@ -212,7 +212,7 @@ def _tensor(frames: np.ndarray, steps: PixelSteps) -> torch.Tensor:
     )
 
 
-def _frame_to_array(frame: np.ndarray, steps: PixelSteps) -> np.ndarray:
+def frame_to_array(frame: np.ndarray, steps: PixelSteps) -> np.ndarray:
     """One frame, uint8 ``[H, W, 3]``, to float32 ``[3, side, side]``."""
     writable = frame if frame.flags.writeable else frame.copy()  # torch takes no other
     return _tensor(writable[None], steps)[0].numpy()
