@@ -1,8 +1,8 @@
 """Rows that share a prompt packed into one: ``[prompt | answer 1 | answer 2 ...]``, and where their labels went.
 
 Two answers of a preference pair repeat clip, question and often the first words. Packed, the model reads these once;
-:mod:`hound_plugin.model.shared_attention` lets each answer see the prompt and itself only. Every part has the same width
-in all packed rows of a batch, so that the attention of a part is one block.
+:mod:`hound_plugin.model.shared_attention` lets each answer see the prompt and itself only. Every part has the same
+width in all packed rows of a batch, so that the attention of a part is one block.
 
 Shapes: R rows of S columns before, G packed rows of L columns after, T labelled tokens.
 """
@@ -211,5 +211,15 @@ def _labelled(
         columns.append(row.columns[at])
         averages[row.number * 2 // max(len(rows), 2), places[row.number]] += 1
     averages /= np.maximum(averages.sum(-1, keepdims=True), 1)
-    flat = [torch.from_numpy(np.concatenate(parts)).to(device) for parts in (positions, tokens, numbers, columns)]
-    return LabelledTokens(*flat, torch.from_numpy(averages).to(device), (shape[0], shape[1]))
+
+    def joined(parts: list[np.ndarray]) -> torch.Tensor:
+        return torch.from_numpy(np.concatenate(parts)).to(device)
+
+    return LabelledTokens(
+        positions=joined(positions),
+        tokens=joined(tokens),
+        rows=joined(numbers),
+        columns=joined(columns),
+        averages=torch.from_numpy(averages).to(device),
+        shape=(shape[0], shape[1]),
+    )

@@ -8,6 +8,7 @@ others describe the layout for text).
 from __future__ import annotations
 
 import copy
+from functools import partial
 from typing import Any
 
 import torch
@@ -66,14 +67,12 @@ def shared_prompt_attention(
     """
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    how = {"dropout_p": dropout, "scale": scaling}
+    attend = partial(scaled_dot_product_attention, dropout_p=dropout, scale=scaling)
     width = prompt_width
-    answers = scaled_dot_product_attention(query[:, :, width:], key, value, attn_mask=attention_mask, **how)
+    answers = attend(query[:, :, width:], key, value, attn_mask=attention_mask)
     if not width:
         return answers.transpose(1, 2).contiguous(), None
-    prompt = scaled_dot_product_attention(
-        query[:, :, :width], key[:, :, :width], value[:, :, :width], is_causal=True, **how
-    )
+    prompt = attend(query[:, :, :width], key[:, :, :width], value[:, :, :width], is_causal=True)
     return torch.cat([prompt, answers], dim=2).transpose(1, 2).contiguous(), None
 
 
@@ -88,7 +87,7 @@ def allow_shared_prompts(language_model: nn.Module) -> None:
     """
     for module in language_model.modules():
         if hasattr(module, "is_causal") and hasattr(module, "config") and not hasattr(module, "_hound_configs"):
-            ours = copy.copy(module.config)
+            ours: Any = copy.copy(module.config)
             ours._attn_implementation_internal = NAME
             module._hound_configs = (module.config, ours)  # type: ignore[assignment]
             module.register_forward_pre_hook(_enter, with_kwargs=True)
