@@ -361,6 +361,7 @@ def patch_trainers(module: Any) -> None:
     """
     for name, method, ours in (
         ("CustomDPOTrainer", "dpo_loss", "preference_loss.named_loss"),
+        ("CustomDPOTrainer", "concatenated_forward", "preference_step.preference_forward"),
         ("CustomKTOTrainer", "forward", "preference_loss.forward_with_media"),
         ("CustomSeq2SeqTrainer", "compute_loss", "preference_loss.loss_with_media"),
     ):

@@ -36,6 +36,10 @@ def loss_with_media(
     """``CustomSeq2SeqTrainer.compute_loss``, whose reference of ``use_asft_loss`` is given text alone."""
     media = {name: inputs[name] for name in MEDIA_INPUTS if name in inputs}
     reference = getattr(self, "ref_model", None)
+    from hound_plugin.host.preference_step import answers_only_loss
+
+    if reference is None:
+        return answers_only_loss(original, self, model, inputs, *args, **kwargs)
     if reference is None or not media:
         return original(self, model, inputs, *args, **kwargs)
     self.ref_model = partial(reference, **media)

@@ -104,6 +104,27 @@ def pack(batch: dict[str, Any], groups: Sequence[Sequence[int]], media_tokens: d
     return _tensors(batch, packed, rows, pad)
 
 
+def select_rows(batch: dict[str, Any], numbers: Sequence[int], media_tokens: dict[str, int]) -> dict[str, Any]:
+    """Some rows of a batch, with the media that they show.
+
+    Args:
+        batch, media_tokens: as for :func:`pack`; ``pixel_values_images`` and ``pixel_values_videos`` too.
+        numbers: of the rows.
+    """
+    picked = {name: batch[name][list(numbers)] for name in ("input_ids", "attention_mask", "labels")}
+    ids = batch["input_ids"].cpu().numpy()
+    for kind, token in media_tokens.items():
+        index = batch.get(f"{kind}_index")
+        if index is None:
+            continue
+        shown = [item for number in numbers for item in _media_by_row(ids, token, index, kind)[number]]
+        if shown:
+            items = sorted(set(shown))
+            picked[f"pixel_values_{kind}s"] = batch[f"pixel_values_{kind}s"][items]
+            picked[f"{kind}_index"] = torch.tensor([items.index(item) for item in shown], device=index.device)
+    return picked
+
+
 def unpacked(batch: dict[str, Any], vocab_size: int) -> LabelledTokens:
     """The labelled tokens of rows that stay as they are: ``answers`` of a plain forward pass."""
     labels, mask = batch["labels"], batch["attention_mask"]

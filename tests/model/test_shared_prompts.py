@@ -163,11 +163,9 @@ def test_gradient_checkpointing_runs_the_shared_attention_again(reentrant: bool,
     rows, groups, _ = CASES["a pair"](model)
     batch = batch_of(rows, model, "right")
     model = copy.deepcopy(model).train()
-    (shared(model, batch, groups)).sum().backward()
-    before = (
-        model.lm_head.weight.grad.clone(),
-        model.model.language_model.layers[0].self_attn.q_proj.weight.grad.clone(),
-    )
+    weights = model.lm_head.weight, model.model.language_model.layers[0].self_attn.q_proj.weight
+    shared(model, batch, groups).sum().backward()
+    before = [weight.grad.clone() for weight in weights]
     model.zero_grad()
     model.gradient_checkpointing_enable({"use_reentrant": reentrant})
     model.enable_input_require_grads()
