@@ -18,7 +18,7 @@ from hound_plugin.host.settings_state import settings
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.model.packed_rows import LabelledTokens, pack, select_rows, unpacked
 
-logger = logging.get_logger(__name__)
+logger = logging.get_logger(f"llamafactory.{__name__}")  # shown as the host's own messages are
 
 _EXACT, _NOISE = 2e-6, 2e-2  # relative: float32, and types of fewer digits
 _PIXELS = ("pixel_values_images", "pixel_values_videos")
