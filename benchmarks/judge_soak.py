@@ -30,11 +30,11 @@ KINDS = ["500", "429", "429-after", "cut", "truncated", "slow", "hang", "prose",
 
 def work(folder: Path, port: int, items: int) -> None:
     """The judge's process: all tasks, one after another out of a generator."""
-    from hound_plugin.judge.exchange import Task, request_key
-    from hound_plugin.judge.ledger import Ledger
-    from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
-    from hound_plugin.judge.protocol import Judging, read_protocol
-    from hound_plugin.judge.runner import Limits, run_tasks
+    from hound_plugin.llm.requests import Task, request_key
+    from hound_plugin.llm.ledger import Ledger
+    from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
+    from hound_plugin.judge.prompts import Judging, read_protocol
+    from hound_plugin.llm.runner import Limits, run_tasks
 
     protocol = read_protocol("caption")
     with Ledger(folder / "ledger.sqlite", protocol.id) as ledger:
@@ -149,7 +149,7 @@ def main() -> int:
         work(arguments.work, arguments.port, arguments.items)
         return 0
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.judge.fault_server"],
+        [sys.executable, "-m", "tests.llm.fault_server"],
         cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert server.stdout is not None

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from hound_plugin.judge.prices import Price
-from hound_plugin.judge.protocol import ProtocolText
+from hound_plugin.llm.prices import Price
+from hound_plugin.judge.prompts import ProtocolText
 from hound_plugin.reward.settings import RewardSettings
 from hound_plugin.settings import ENVIRONMENT_PREFIX, HoundSettings
 from hound_plugin.validation import accepts, default_in_words, documented

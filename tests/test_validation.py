@@ -115,8 +115,8 @@ def test_the_page_is_what_the_code_reads() -> None:
 
 
 def test_every_documented_key_is_described() -> None:
-    from hound_plugin.judge.prices import Price
-    from hound_plugin.judge.protocol import ProtocolText
+    from hound_plugin.llm.prices import Price
+    from hound_plugin.judge.prompts import ProtocolText
     from hound_plugin.reward.settings import RewardSettings
     from hound_plugin.settings import HoundSettings
 

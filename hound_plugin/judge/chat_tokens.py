@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from hound_plugin.judge.exchange import Message, RejectedError
+from hound_plugin.llm.requests import Message, RejectedError
 
 _MARKUP = re.compile(r"[<\[◁].*\w.*[>\]▷]", re.DOTALL)
 

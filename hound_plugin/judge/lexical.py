@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hound_plugin.judge.exchange import Conversation, Message, RejectedError, Reply, Task
+from hound_plugin.llm.requests import Conversation, Message, RejectedError, Reply, Task
 
 SMOKE_TEST = "lexical judge: word overlap with the reference; for smoke tests only, not a quality measure"
 _WORD = re.compile(r"\w+")
@@ -42,7 +42,7 @@ class _Number:
 
 @dataclass
 class LexicalJudge:
-    """A :class:`~hound_plugin.judge.exchange.Client` that asks nobody: 1 + round(4 x F1)."""
+    """A :class:`~hound_plugin.llm.requests.Client` that asks nobody: 1 + round(4 x F1)."""
 
     identity: Mapping[str, Any] = field(
         default_factory=lambda: {"backend": "lexical", "model": "lexical-1", "smoke_test": SMOKE_TEST}

@@ -9,7 +9,7 @@ from typing import Any
 
 from hound_plugin.errors import JudgeError
 from hound_plugin.judge.chat_tokens import encode_chat
-from hound_plugin.judge.exchange import Conversation, Message, RejectedError, Reply, Task
+from hound_plugin.llm.requests import Conversation, Message, RejectedError, Reply, Task
 
 STANDARD = ("temperature", "top_p", "max_tokens", "max_completion_tokens")
 
@@ -22,7 +22,7 @@ class _Waiting:
 
 
 class LocalJudge:
-    """A :class:`~hound_plugin.judge.exchange.Client` that generates in batches of what is waiting."""
+    """A :class:`~hound_plugin.llm.requests.Client` that generates in batches of what is waiting."""
 
     def __init__(
         self,

@@ -16,7 +16,7 @@ Letters may be of either case; Markdown emphasis around a statement or its parts
 read: what stands inside ``<think>`` and its kin (``REASONING``), and all that precedes a closing tag that was never
 opened (templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
 (``> SCORE: 5``, or in quotation marks) or object is no statement of the judge's, nor is what follows an opening marker
-of the request (:func:`hound_plugin.judge.protocol.fence`); but one that names another number makes the score missing.
+of the request (:func:`hound_plugin.judge.prompts.fence`); but one that names another number makes the score missing.
 """
 
 from __future__ import annotations

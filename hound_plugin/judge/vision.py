@@ -8,8 +8,8 @@ import os
 from collections.abc import Mapping
 from typing import Any
 
-from hound_plugin.judge.exchange import Conversation, Task
-from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
+from hound_plugin.llm.requests import Conversation, Task
+from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
 from hound_plugin.records.media_identity import media_digest
 from hound_plugin.records.media_paths import is_image_path
 

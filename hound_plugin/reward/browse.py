@@ -16,7 +16,7 @@ from hound_plugin.records.media_paths import cut_part, is_image_path
 from hound_plugin.reward.questions import media_files
 from hound_plugin.reward.settings import RewardSettings
 from hound_plugin.reward.stages import EXCLUDED, excluded_ids, read_run_questions
-from hound_plugin.reward.storage import Row, locked
+from hound_plugin.reward.run_folder import Row, locked
 
 
 @dataclass(frozen=True)

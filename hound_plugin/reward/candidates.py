@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hound_plugin.errors import DataError, LedgerError
-from hound_plugin.judge.exchange import request_key
+from hound_plugin.llm.requests import request_key
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.questions import Question, make_seed
-from hound_plugin.reward.storage import Row, locked
+from hound_plugin.reward.run_folder import Row, locked
 
 FILE = "candidates.jsonl"
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hound_plugin.reward.settings import RewardSettings
-from hound_plugin.reward.storage import Row
+from hound_plugin.reward.run_folder import Row
 
 
 def dataset_card(

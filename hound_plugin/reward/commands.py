@@ -152,7 +152,7 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     from hound_plugin.reward.rank import agreement_with_scores, best_of_n, rank_file
     from hound_plugin.reward.scoring import FILE, latest
     from hound_plugin.reward.stages import read_run_questions, tell_of_rows
-    from hound_plugin.reward.storage import open_folder
+    from hound_plugin.reward.run_folder import open_folder
 
     settings = _settings(arguments)
     folder = open_folder(settings.folder)

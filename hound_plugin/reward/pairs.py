@@ -12,7 +12,7 @@ from typing import Any
 from hound_plugin.judge.lexical import overlap
 from hound_plugin.reward.questions import Question, make_seed
 from hound_plugin.reward.settings import PairSettings
-from hound_plugin.reward.storage import Row
+from hound_plugin.reward.run_folder import Row
 
 REFERENCE = "reference"
 _WORD = re.compile(r"\w+")

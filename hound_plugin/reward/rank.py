@@ -14,7 +14,7 @@ from typing import Any, Protocol
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.files import write_rows
 from hound_plugin.reward.questions import Question
-from hound_plugin.reward.storage import Row, locked
+from hound_plugin.reward.run_folder import Row, locked
 
 FILE = "ranked.jsonl"
 

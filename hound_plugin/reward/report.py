@@ -11,7 +11,7 @@ from typing import Any
 
 from hound_plugin.records.files import write_json, write_whole
 from hound_plugin.records.jsonl import read_objects
-from hound_plugin.reward.storage import Row
+from hound_plugin.reward.run_folder import Row
 
 PAIRS_ON_PAGE = 300
 STYLE = (

@@ -25,7 +25,7 @@ from hound_plugin.reward.questions import make_seed
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.settings import RewardSettings
 from hound_plugin.reward.stages import MakeGenerator, open_run, read_run_questions, tell_of_rows
-from hound_plugin.reward.storage import open_folder
+from hound_plugin.reward.run_folder import open_folder
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
 """Keys of the host's recipe that a round sets itself."""

@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin import __version__
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.prices import estimate_tokens
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.prices import estimate_tokens
 from hound_plugin.records.files import write_json
 from hound_plugin.reward import stages
-from hound_plugin.reward.backends import make_judge, make_limits, protocol_id, text_of
+from hound_plugin.judge.backends import make_judge, make_limits, protocol_id, text_of
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.report import write_report
 from hound_plugin.reward.scoring import LEDGER, make_tasks
 from hound_plugin.reward.stages import Run
-from hound_plugin.reward.storage import Row, locked
+from hound_plugin.reward.run_folder import Row, locked
 from hound_plugin.reward.summary import summarise
 
 STAGES = ("sample", "judge", "pairs", "report")

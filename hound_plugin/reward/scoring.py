@@ -13,16 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError
-from hound_plugin.judge.exchange import OK, Client, Task, request_key
-from hound_plugin.judge.ledger import Ledger
+from hound_plugin.llm.requests import OK, Client, Task, request_key
+from hound_plugin.llm.ledger import Ledger
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.records import Entry
-from hound_plugin.judge.runner import why_missing
+from hound_plugin.llm.ledger_tables import Entry
+from hound_plugin.llm.runner import why_missing
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.questions import Question
 from hound_plugin.reward.settings import JudgeSettings
-from hound_plugin.reward.storage import Row, locked
+from hound_plugin.reward.run_folder import Row, locked
 
 LEDGER = "ledger.sqlite"
 FILE = "scores.jsonl"

@@ -13,9 +13,9 @@ import yaml
 from pydantic import Field, model_validator
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.judge.address import Address, Parameters
-from hound_plugin.judge.pilot import PILOT
-from hound_plugin.judge.prices import Prices
+from hound_plugin.llm.address import Address, Parameters
+from hound_plugin.llm.pilot import PILOT
+from hound_plugin.llm.prices import Prices
 from hound_plugin.validation import Settings, build
 
 PARAMETERS = "passed on to the server as they are"

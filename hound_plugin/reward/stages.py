@@ -10,16 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError, LedgerError
-from hound_plugin.judge.exchange import OK, Task, request_key
-from hound_plugin.judge.ledger import Ledger
+from hound_plugin.llm.requests import OK, Task, request_key
+from hound_plugin.llm.ledger import Ledger
 from hound_plugin.judge.lexical import SMOKE_TEST
-from hound_plugin.judge.openai_client import OpenAIClient
-from hound_plugin.judge.rereading import read_again
-from hound_plugin.judge.runner import Limits, Outcome, run_tasks
+from hound_plugin.llm.openai_client import OpenAIClient
+from hound_plugin.llm.reparse import read_again
+from hound_plugin.llm.runner import Limits, Outcome, run_tasks
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.jsonl import read_objects
-from hound_plugin.reward.backends import (
+from hound_plugin.judge.backends import (
     check_scale,
     make_judge,
     make_limits,
@@ -44,7 +44,7 @@ from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
 from hound_plugin.reward.questions import Question, check_fields, read_questions
 from hound_plugin.reward.scoring import FILE, LEDGER, Judge, judge_of, latest, make_tasks, write_scores
 from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings
-from hound_plugin.reward.storage import open_folder
+from hound_plugin.reward.run_folder import open_folder
 from hound_plugin.reward.usage import stage_usage
 
 SAMPLER_LEDGER, SAMPLING = "sampler.sqlite", "sample/1"
@@ -247,7 +247,7 @@ def _send(run: Run, judge: Judge, ledger: Ledger) -> Outcome:
         run.say(f"judge: {again} answers that could not be read when they came have a score now; nothing was sent")
     limits = _limits(run, settings, settings.attempts, SAMPLER_LEDGER, SAMPLING)
     if settings.backend == "openai-batch":
-        from hound_plugin.judge.batch import run_batches
+        from hound_plugin.llm.batch import run_batches
 
         assert isinstance(judge.client, OpenAIClient)
         return run_batches(lambda: _judging_tasks(run, judge), judge.client, ledger, limits, settings.batch_rows,

@@ -19,7 +19,7 @@ from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.questions import Question
 from hound_plugin.reward.scoring import FILE, latest, scale_of
 from hound_plugin.reward.statistics import histogram, kappa, spearman
-from hound_plugin.reward.storage import Row
+from hound_plugin.reward.run_folder import Row
 
 Key = tuple[str, int]
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.reward.backends import make_limits
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.judge.backends import make_limits
 from hound_plugin.reward.settings import RewardSettings
 
 

@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hound_plugin.demo.tokenizer import corpus, write_tokenizer
 from hound_plugin.judge.chat_tokens import control_tokens, encode_chat
-from hound_plugin.judge.exchange import RejectedError
-from hound_plugin.judge.protocol import Judging
-from tests.judge.conftest import PROTOCOL, make_tasks
+from hound_plugin.llm.requests import RejectedError
+from hound_plugin.judge.prompts import Judging
+from tests.llm.conftest import PROTOCOL, make_tasks
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<|eot_id|>", "◁think▷"]
 MARKUP = ["<think>", "</think>", "<tool_call>"]

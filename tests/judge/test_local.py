@@ -11,11 +11,11 @@ from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
 from hound_plugin.demo.tokenizer import write_tokenizer
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.exchange import Task
+from hound_plugin.llm.requests import Task
 from hound_plugin.judge.local import LocalJudge
-from hound_plugin.judge.protocol import Judging
-from hound_plugin.judge.runner import run_tasks
-from tests.judge.conftest import FAST, PROTOCOL, make_tasks, open_ledger
+from hound_plugin.judge.prompts import Judging
+from hound_plugin.llm.runner import run_tasks
+from tests.llm.conftest import FAST, PROTOCOL, make_tasks, open_ledger
 
 TEMPLATE = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant:"
 

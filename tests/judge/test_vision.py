@@ -11,14 +11,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.openai_client import Endpoint
-from hound_plugin.judge.protocol import Judging, read_protocol
-from hound_plugin.judge.runner import run_tasks
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.openai_client import Endpoint
+from hound_plugin.judge.prompts import Judging, read_protocol
+from hound_plugin.llm.runner import run_tasks
 from hound_plugin.judge.vision import VisionClient, frame_parts, media_digest
 from tests.goldens import ROOT
-from tests.judge.conftest import FAST, FaultServer, make_tasks
-from tests.judge.fault_server import grade
+from tests.llm.conftest import FAST, FaultServer, make_tasks
+from tests.llm.fault_server import grade
 
 CLIP = str(ROOT / "media" / "clip_short.mp4")
 

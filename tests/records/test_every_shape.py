@@ -15,10 +15,10 @@ from llamafactory.data import PairwiseDataCollatorWithPadding, SFTDataCollatorWi
 
 from hound_plugin.corpus.convert import CAPTION_PROMPT, convert
 from hound_plugin.corpus.validate import Options, validate
-from hound_plugin.judge.exchange import Task
-from hound_plugin.judge.protocol import Judging, read_protocol
+from hound_plugin.llm.requests import Task
+from hound_plugin.judge.prompts import Judging, read_protocol
 from hound_plugin.processing.prompt import SYSTEM
-from hound_plugin.reward.backends import text_of
+from hound_plugin.judge.backends import text_of
 from hound_plugin.reward.questions import read_questions
 from tests.host.hosting import media_folder, write_dataset
 from tests.records.loading import KINDS, STAGES, Loaded, name, plain

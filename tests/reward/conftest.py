@@ -11,7 +11,7 @@ import pytest
 
 from hound_plugin.reward.candidates import Sampled
 from hound_plugin.reward.settings import RewardSettings, build_settings
-from tests.judge.conftest import server as server  # the fault server
+from tests.llm.conftest import server as server  # the fault server
 
 REFERENCES = ["It moves left.", "The colour is red.", "The shape is a ring.", "The number is two."]
 

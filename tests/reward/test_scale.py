@@ -11,12 +11,12 @@ import yaml
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.protocol import read_protocol
+from hound_plugin.judge.prompts import read_protocol
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from hound_plugin.reward.summary import score_bins
-from tests.judge.conftest import FaultServer
+from tests.llm.conftest import FaultServer
 from tests.reward.conftest import rows, write_rows
 from tests.reward.test_stages import start
 

@@ -23,9 +23,9 @@ from hound_plugin.reward.candidates import (
 from hound_plugin.reward.run import dry_run, run_stages
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from hound_plugin.reward.stages import Run, open_run
-from hound_plugin.reward.storage import append_rows, read_rows
-from tests.judge.conftest import SECRET, FaultServer
-from tests.judge.fault_server import grade
+from hound_plugin.reward.run_folder import append_rows, read_rows
+from tests.llm.conftest import SECRET, FaultServer
+from tests.llm.fault_server import grade
 from tests.reward.conftest import Parrot, rows, write_rows
 
 

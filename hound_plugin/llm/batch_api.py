@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.exchange import OverloadedError, RejectedError, TransientError
-from hound_plugin.judge.openai_client import OpenAIClient
-from hound_plugin.judge.throttle import ServerWaits
+from hound_plugin.llm.requests import OverloadedError, RejectedError, TransientError
+from hound_plugin.llm.openai_client import OpenAIClient
+from hound_plugin.llm.throttle import ServerWaits
 from hound_plugin.records.jsonl import read_lines
 
 ENDPOINT = "/v1/chat/completions"

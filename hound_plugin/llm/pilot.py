@@ -13,9 +13,9 @@ from collections import Counter
 from collections.abc import Callable
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.exchange import EMPTY, OK, TRUNCATED
-from hound_plugin.judge.records import Entry
-from hound_plugin.judge.redaction import shortened
+from hound_plugin.llm.requests import EMPTY, OK, TRUNCATED
+from hound_plugin.llm.ledger_tables import Entry
+from hound_plugin.llm.redaction import shortened
 
 PILOT = 20
 """Distinct requests that may be in vain, each with all its attempts."""

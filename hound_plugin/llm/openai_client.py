@@ -13,8 +13,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hound_plugin.errors import JudgeError, MediaError, SettingsError
-from hound_plugin.judge.address import check_address
-from hound_plugin.judge.exchange import (
+from hound_plugin.llm.address import check_address
+from hound_plugin.llm.requests import (
     FILTERED,
     Conversation,
     OverloadedError,
@@ -23,10 +23,10 @@ from hound_plugin.judge.exchange import (
     Task,
     TransientError,
 )
-from hound_plugin.judge.redaction import Redactor
-from hound_plugin.judge.replies import FILTERS, decode_body, read_completion
-from hound_plugin.judge.throttle import retry_after
-from hound_plugin.judge.transport import OddReplyError, is_network_error, make_http_client
+from hound_plugin.llm.redaction import Redactor
+from hound_plugin.llm.replies import FILTERS, decode_body, read_completion
+from hound_plugin.llm.throttle import retry_after
+from hound_plugin.llm.transport import OddReplyError, is_network_error, make_http_client
 
 QUOTA = ("insufficient_quota", "billing_hard_limit_reached", "billing_not_active", "access_terminated")
 SHUTDOWN = ("shutdown_date", "deprecation_date", "expiration_date", "retirement_date", "sunset_date", "deprecation")
@@ -95,7 +95,7 @@ class Endpoint:
 
 
 class OpenAIClient:
-    """A :class:`~hound_plugin.judge.exchange.Client` over HTTP."""
+    """A :class:`~hound_plugin.llm.requests.Client` over HTTP."""
 
     def __init__(self, endpoint: Endpoint, conversation: Conversation) -> None:
         """Nothing is connected yet."""
@@ -137,7 +137,7 @@ class OpenAIClient:
         return {name: value for name, value in body.items() if value is not None}
 
     async def send(self, task: Task, attempt: int) -> Reply:
-        """Ask once; errors as :class:`~hound_plugin.judge.exchange.Client` says."""
+        """Ask once; errors as :class:`~hound_plugin.llm.requests.Client` says."""
         try:
             body = await asyncio.to_thread(self.body, task, attempt) if self.reads_clips else self.body(task, attempt)
         except MediaError as error:  # this task counts as missing

@@ -1,6 +1,6 @@
 """A chat-completions server that does what a real one cannot be made to do. Real HTTP, a process of its own.
 
-``python -m tests.judge.fault_server`` prints its port. It finds ``[item-N]`` in the last message, grades item N by
+``python -m tests.llm.fault_server`` prints its port. It finds ``[item-N]`` in the last message, grades item N by
 ``grade(N)``, and counts. ``POST /control`` sets: ``script`` (kinds of the next answers), ``share`` and ``kinds``
 (a share of faults, at random), ``rate`` and ``burst`` (requests a second, else 429), ``latency``, ``retry_after`` (of
 kind ``429-after``), ``location`` (of kind ``redirect``), ``text`` (the content of kind ``say``), ``replaced`` (JSON in
@@ -21,7 +21,7 @@ from typing import Any
 
 from aiohttp import web
 
-from tests.judge.odd_replies import BODIES, ECHOES, echo, packed
+from tests.llm.odd_replies import BODIES, ECHOES, echo, packed
 
 ITEM = re.compile(r"\[item-(\d+)\]")
 BAD_BODIES: dict[str, str] = {

@@ -12,12 +12,12 @@ import pytest
 
 from hound_plugin import cli
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.batch import run_batches
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.prices import Price
-from hound_plugin.judge.runner import Outcome, run_tasks
-from tests.judge.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
-from tests.judge.fault_server import grade
+from hound_plugin.llm.batch import run_batches
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.prices import Price
+from hound_plugin.llm.runner import Outcome, run_tasks
+from tests.llm.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
+from tests.llm.fault_server import grade
 from tests.reward.conftest import questions_file as questions_file
 from tests.reward.conftest import write_rows
 

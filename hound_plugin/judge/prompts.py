@@ -20,7 +20,7 @@ import yaml
 from pydantic import BeforeValidator, Field, model_validator
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.judge.exchange import Message, Task
+from hound_plugin.llm.requests import Message, Task
 from hound_plugin.judge.parsing import Scale, read_score
 from hound_plugin.validation import Settings, build
 
@@ -106,7 +106,7 @@ def read_protocol(name: str) -> ProtocolText:
         SettingsError: no such name or file, an unknown or missing key, or a field that is used nowhere.
     """
     if name in BUILT_IN:
-        text = resources.files("hound_plugin.judge").joinpath("protocols", f"{name}.yaml").read_text(encoding="utf-8")
+        text = resources.files("hound_plugin.judge").joinpath("templates", f"{name}.yaml").read_text(encoding="utf-8")
     elif Path(name).is_file():
         text = Path(name).read_text(encoding="utf-8")
     else:
@@ -120,7 +120,7 @@ def read_protocol(name: str) -> ProtocolText:
 
 @dataclass(frozen=True)
 class Judging:
-    """A protocol at work: :class:`~hound_plugin.judge.exchange.Conversation` for judgements.
+    """A protocol at work: :class:`~hound_plugin.llm.requests.Conversation` for judgements.
 
     Attributes:
         protocol: the texts.

@@ -12,14 +12,14 @@ from typing import Any
 import pytest
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.batch import run_batches
-from hound_plugin.judge.batch_server import BatchServer
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.prices import Price
-from hound_plugin.judge.runner import Outcome, run_tasks
-from hound_plugin.judge.throttle import ServerWaits
-from tests.judge.conftest import FAST, FaultServer, make_client, make_tasks, open_ledger
-from tests.judge.fault_server import grade
+from hound_plugin.llm.batch import run_batches
+from hound_plugin.llm.batch_api import BatchServer
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.prices import Price
+from hound_plugin.llm.runner import Outcome, run_tasks
+from hound_plugin.llm.throttle import ServerWaits
+from tests.llm.conftest import FAST, FaultServer, make_client, make_tasks, open_ledger
+from tests.llm.fault_server import grade
 
 
 def go(server: FaultServer, ledger: Ledger, number: int, rows: int = 100, size: int = 10**6, **changes: Any) -> Outcome:

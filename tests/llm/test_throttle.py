@@ -10,7 +10,7 @@ from email.utils import formatdate
 
 import pytest
 
-from hound_plugin.judge.throttle import LONGEST_WAIT, ServerWaits, Throttle, retry_after
+from hound_plugin.llm.throttle import LONGEST_WAIT, ServerWaits, Throttle, retry_after
 
 
 class Clock:

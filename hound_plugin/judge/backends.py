@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.judge.exchange import Message, Task, TransientError
-from hound_plugin.judge.ledger import Ledger
+from hound_plugin.llm.requests import Message, Task, TransientError
+from hound_plugin.llm.ledger import Ledger
 from hound_plugin.judge.lexical import LexicalJudge
-from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
+from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.prices import Price
-from hound_plugin.judge.protocol import Judging, read_protocol
-from hound_plugin.judge.records import Entry
-from hound_plugin.judge.runner import Limits
+from hound_plugin.llm.prices import Price
+from hound_plugin.judge.prompts import Judging, read_protocol
+from hound_plugin.llm.ledger_tables import Entry
+from hound_plugin.llm.runner import Limits
 from hound_plugin.reward.scoring import Judge
 from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings
 
@@ -170,7 +170,7 @@ async def _find_format(client: OpenAIClient, ledger: Ledger) -> str:
             await asyncio.sleep(min(30.0, error.retry_after or 2.0**number))
             continue
         except Exception as error:
-            from hound_plugin.judge.exchange import RejectedError
+            from hound_plugin.llm.requests import RejectedError
 
             if not isinstance(error, RejectedError):
                 raise

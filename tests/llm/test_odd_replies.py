@@ -14,17 +14,17 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.errors import JudgeError, SettingsError
-from hound_plugin.judge.exchange import TransientError
-from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
-from hound_plugin.judge.prices import Price
-from hound_plugin.judge.records import Entry
-from hound_plugin.judge.redaction import Redactor, printable, shortened
-from hound_plugin.judge.replies import decode_body, read_row, token_count
-from hound_plugin.judge.rereading import read_again
-from hound_plugin.judge.runner import Outcome, run_tasks
-from tests.judge.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
-from tests.judge.fault_server import grade
-from tests.judge.odd_replies import COUNTED_ODDLY, ECHOES, NO_COMPLETION, PREFIX, READABLE
+from hound_plugin.llm.requests import TransientError
+from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
+from hound_plugin.llm.prices import Price
+from hound_plugin.llm.ledger_tables import Entry
+from hound_plugin.llm.redaction import Redactor, printable, shortened
+from hound_plugin.llm.replies import decode_body, read_row, token_count
+from hound_plugin.llm.reparse import read_again
+from hound_plugin.llm.runner import Outcome, run_tasks
+from tests.llm.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
+from tests.llm.fault_server import grade
+from tests.llm.odd_replies import COUNTED_ODDLY, ECHOES, NO_COMPLETION, PREFIX, READABLE
 
 ONE = replace(FAST, concurrency=1, attempts=1, tries=1, pilot=0)
 

@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import InUseError, LedgerError
-from hound_plugin.judge.exchange import FINAL, OK
-from hound_plugin.judge.records import KEPT, SCHEMA, TABLES, Claim, Entry, Totals
+from hound_plugin.llm.requests import FINAL, OK
+from hound_plugin.llm.ledger_tables import KEPT, SCHEMA, TABLES, Claim, Entry, Totals
 from hound_plugin.records.files import hold
 
 BATCH_OWNER = "batch:"

@@ -13,15 +13,15 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.errors import LedgerError
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.records import Entry
-from tests.judge.conftest import PROTOCOL, REPO, SECRET, FaultServer, open_ledger
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.ledger_tables import Entry
+from tests.llm.conftest import PROTOCOL, REPO, SECRET, FaultServer, open_ledger
 
 WORKER = """
 import sys
 from pathlib import Path
-from tests.judge.conftest import FAST, FaultServer, make_client, make_tasks, open_ledger
-from hound_plugin.judge.runner import run_tasks
+from tests.llm.conftest import FAST, FaultServer, make_client, make_tasks, open_ledger
+from hound_plugin.llm.runner import run_tasks
 folder, port, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 with open_ledger(folder) as ledger:
     print(run_tasks(make_tasks(number), make_client(FaultServer(port), ledger), ledger, FAST).sent)

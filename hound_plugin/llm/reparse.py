@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
-from hound_plugin.judge.exchange import OK, UNPARSED, Conversation, Task
-from hound_plugin.judge.ledger import Ledger
+from hound_plugin.llm.requests import OK, UNPARSED, Conversation, Task
+from hound_plugin.llm.ledger import Ledger
 
 
 def read_again(tasks: Iterable[Task], ledger: Ledger, conversation: Conversation, attempts: int) -> int:
@@ -18,7 +18,7 @@ def read_again(tasks: Iterable[Task], ledger: Ledger, conversation: Conversation
         tasks: whose answers to look at.
         ledger: holds the answers.
         conversation: reads them.
-        attempts: as :meth:`~hound_plugin.judge.ledger.Ledger.claim` takes them.
+        attempts: as :meth:`~hound_plugin.llm.ledger.Ledger.claim` takes them.
 
     Raises:
         LedgerError: the ledger cannot be written.

@@ -21,16 +21,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.batch_server import ENDPOINT, OVER, BatchServer, BatchState
-from hound_plugin.judge.exchange import FINAL, OK, RejectedError, Reply, Task, TransientError
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.openai_client import OpenAIClient
-from hound_plugin.judge.pilot import Pilot
-from hound_plugin.judge.prices import estimate_tokens
-from hound_plugin.judge.records import Claim, Entry
-from hound_plugin.judge.replies import read_row
-from hound_plugin.judge.runner import Limits, Outcome, read_reply, why_missing
-from hound_plugin.judge.throttle import ServerWaits
+from hound_plugin.llm.batch_api import ENDPOINT, OVER, BatchServer, BatchState
+from hound_plugin.llm.requests import FINAL, OK, RejectedError, Reply, Task, TransientError
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.openai_client import OpenAIClient
+from hound_plugin.llm.pilot import Pilot
+from hound_plugin.llm.prices import estimate_tokens
+from hound_plugin.llm.ledger_tables import Claim, Entry
+from hound_plugin.llm.replies import read_row
+from hound_plugin.llm.runner import Limits, Outcome, read_reply, why_missing
+from hound_plugin.llm.throttle import ServerWaits
 from hound_plugin.records.files import locked, write_whole
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
-from hound_plugin.judge.prices import Price
-from hound_plugin.judge.protocol import Judging
-from hound_plugin.judge.runner import run_tasks
-from tests.judge.conftest import FAST, PROTOCOL, SECRET, FaultServer, make_client, make_tasks, open_ledger
-from tests.judge.fault_server import grade
-from tests.judge.test_ledger import start_worker
+from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
+from hound_plugin.llm.prices import Price
+from hound_plugin.judge.prompts import Judging
+from hound_plugin.llm.runner import run_tasks
+from tests.llm.conftest import FAST, PROTOCOL, SECRET, FaultServer, make_client, make_tasks, open_ledger
+from tests.llm.fault_server import grade
+from tests.llm.test_ledger import start_worker
 
 
 def test_all_is_answered_once(server: FaultServer, tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.judge.exchange import Task
+from hound_plugin.llm.requests import Task
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.protocol import BUILT_IN, Judging, make_nonce, read_protocol
+from hound_plugin.judge.prompts import BUILT_IN, Judging, make_nonce, read_protocol
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
 TASK = Task(

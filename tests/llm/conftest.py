@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from hound_plugin.judge.exchange import Task, request_key
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
-from hound_plugin.judge.protocol import Judging, read_protocol
-from hound_plugin.judge.runner import Limits
+from hound_plugin.llm.requests import Task, request_key
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
+from hound_plugin.judge.prompts import Judging, read_protocol
+from hound_plugin.llm.runner import Limits
 
 REPO = Path(__file__).resolve().parents[2]
 SECRET = "sk-test-secret-1234567890"
@@ -44,7 +44,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
     monkeypatch.setenv("OPENAI_API_KEY", SECRET)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.judge.fault_server"],
+        [sys.executable, "-m", "tests.llm.fault_server"],
         cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None

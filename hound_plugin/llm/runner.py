@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.exchange import (
+from hound_plugin.llm.requests import (
     EMPTY,
     FILTERED,
     FINAL,
@@ -30,11 +30,11 @@ from hound_plugin.judge.exchange import (
     Task,
     TransientError,
 )
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.pilot import PILOT, Pilot
-from hound_plugin.judge.prices import Price, estimate_tokens
-from hound_plugin.judge.records import Claim, Entry, Totals
-from hound_plugin.judge.throttle import LONGEST_WAIT, ServerWaits, Throttle
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.pilot import PILOT, Pilot
+from hound_plugin.llm.prices import Price, estimate_tokens
+from hound_plugin.llm.ledger_tables import Claim, Entry, Totals
+from hound_plugin.llm.throttle import LONGEST_WAIT, ServerWaits, Throttle
 
 Result = TypeVar("Result")
 IN_A_BATCH = "requests lie in a batch that is paid for; run with judge.backend=openai-batch to collect it"

@@ -1,6 +1,6 @@
 """What a server's replies say: chat completions and rows of batches, whatever shape they come in.
 
-A reply that is none is a :class:`~hound_plugin.judge.exchange.TransientError` with its reason; no other exception
+A reply that is none is a :class:`~hound_plugin.llm.requests.TransientError` with its reason; no other exception
 comes out of here.
 """
 
@@ -10,8 +10,8 @@ import json
 from typing import Any
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.judge.exchange import FILTERED, RejectedError, Reply, TransientError
-from hound_plugin.judge.redaction import Redactor, shortened
+from hound_plugin.llm.requests import FILTERED, RejectedError, Reply, TransientError
+from hound_plugin.llm.redaction import Redactor, shortened
 
 FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 _MOST_TOKENS = 10**9

@@ -1,0 +1,1 @@
+"""Protocol files; see :mod:`hound_plugin.judge.prompts`."""
