@@ -1,285 +1,193 @@
-"""From settings to a judge or a sampling server."""
+"""From settings to a judge that is ready to answer requests."""
 
 from __future__ import annotations
 
 import asyncio
-import datetime
-import json
-import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from hound_plugin.errors import SettingsError
-from hound_plugin.llm.requests import Message, Task, TransientError
-from hound_plugin.llm.ledger import Ledger
 from hound_plugin.judge.lexical import LexicalJudge
-from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
 from hound_plugin.judge.parsing import Scale
+from hound_plugin.judge.probe import known_format, probe
+from hound_plugin.judge.prompts import JudgePrompt, read_template
+from hound_plugin.judge.settings import JudgeSettings
+from hound_plugin.llm.batch import BatchLimits, run_batches
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.limits import Limits, Outcome
+from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
 from hound_plugin.llm.prices import Price
-from hound_plugin.judge.prompts import Judging, read_protocol
-from hound_plugin.llm.ledger_tables import Entry
-from hound_plugin.llm.runner import Limits
-from hound_plugin.reward.scoring import Judge
-from hound_plugin.reward.settings import JudgeSettings, RewardSettings, SampleSettings
+from hound_plugin.llm.reparse import reparse
+from hound_plugin.llm.requests import Client, Request, request_key
+from hound_plugin.llm.runner import run_requests
+from hound_plugin.llm.server_settings import make_endpoint, make_limits
 
-LEXICAL_PROTOCOL = "lexical/1"
-_PROBE = Task("0" * 64, "probe", 0, 0, {
-    "caption": "A white ball rolls to the left.", "question": "Which way does the ball roll?", "reference": "",
-    "answer": "To the left.",
-})  # fmt: skip
+LEXICAL_ID = "lexical/1"
 
 
-def protocol_id(settings: JudgeSettings) -> str:
-    """The protocol that a ledger is bound to."""
-    return LEXICAL_PROTOCOL if settings.backend == "lexical" else read_protocol(settings.protocol_name).id
+@dataclass(frozen=True)
+class JudgeBackend:
+    """A client of a judge, with what determines its replies.
+
+    Attributes:
+        client: sends the requests.
+        template_id: name, version and digest of the prompt template.
+        key_parts: the back end, its model and parameters; part of every request's key.
+        scale: the scores that the judge may give.
+    """
+
+    client: Client
+    template_id: str
+    key_parts: Mapping[str, Any]
+    scale: Scale = Scale()  # noqa: RUF009 - frozen
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """What is written with every score; includes the scale if it is not 1 to 5."""
+        scale = {} if self.scale == Scale() else {"scale": [self.scale.lowest, self.scale.highest]}
+        return {**self.client.identity, "protocol": self.template_id, **scale}
+
+    def request(
+        self,
+        id: str,
+        candidate: int,
+        draw: int,
+        fields: Mapping[str, str],
+        media: Any = None,
+        seed: int | None = None,
+        digest: str | None = None,
+    ) -> Request:
+        """One judgement as a request; its key depends on neither ``id`` nor ``candidate``.
+
+        Args:
+            id, candidate, draw, fields, media, seed: as in :class:`~hound_plugin.llm.requests.Request`.
+            digest: of the clip, if the request shows it.
+        """
+        parts = {**self.key_parts, "protocol": self.template_id, "fields": dict(fields), "draw": draw, "seed": seed}
+        if digest is not None:
+            parts["media"] = digest
+        return Request(request_key(parts), id, candidate, draw, fields, media, seed)
+
+
+def template_id(settings: JudgeSettings) -> str:
+    """Id of the prompt template; the ledger of a run is bound to it."""
+    return LEXICAL_ID if settings.backend == "lexical" else read_template(settings.template).id
 
 
 def scale_of(settings: JudgeSettings) -> Scale:
-    """The scores that this judge can give."""
-    return Scale() if settings.backend == "lexical" else read_protocol(settings.protocol_name).scale
+    """The scores that this judge may give."""
+    return Scale() if settings.backend == "lexical" else read_template(settings.template).scale
 
 
-def check_scale(settings: RewardSettings) -> None:
-    """Compare what pairs are made by with the judge's scale.
-
-    Raises:
-        SettingsError: a threshold or a distance that no scores can have, or a threshold that was meant for 1 to 5.
-    """
-    scale, pairs = scale_of(settings.judge), settings.pairs
-    if not scale.lowest <= pairs.threshold <= scale.highest:
-        raise SettingsError(
-            f"pairs.threshold: expected a number on the judge's scale, {scale}; got {pairs.threshold:g}."
-        )
-    for name in ("margin", "min_gap"):
-        value, most = getattr(pairs, name), scale.highest - scale.lowest
-        if value > most and (name == "min_gap" or pairs.policy == "margin"):
-            raise SettingsError(f"pairs.{name}: expected at most {most} on the judge's scale, {scale}; got {value:g}.")
-    if scale != Scale() and pairs.policy == "threshold" and "threshold" not in pairs.model_fields_set:
-        raise SettingsError(f"pairs.threshold: must be given, since the judge's scale is {scale} and not {Scale()}.")
-
-
-def needed_fields(settings: JudgeSettings) -> tuple[str, ...]:
-    """Fields of a question without which this judge cannot judge."""
+def required_fields(settings: JudgeSettings) -> tuple[str, ...]:
+    """Fields that this judge needs of every question."""
     if settings.backend == "lexical":
         return ("reference",)
-    return Judging(read_protocol(settings.protocol_name), "").needs
+    return JudgePrompt(read_template(settings.template), "").required_fields
 
 
-def endpoint_of(settings: JudgeSettings | SampleSettings, parameters: Mapping[str, Any]) -> Endpoint:
-    """The server that a block names; errors as :class:`Endpoint`."""
-    return Endpoint(
-        settings.model,
-        base_url=settings.base_url,
-        azure_endpoint=settings.azure_endpoint,
-        api_version=settings.api_version,
-        api_key_env=settings.api_key_env,
-        timeout=settings.timeout,
-        parameters=parameters,
-    )
-
-
-def make_judge(settings: JudgeSettings, ledger: Ledger, say: Callable[[str], None], ask: bool = True) -> Judge:
+def make_judge(
+    settings: JudgeSettings, ledger: Ledger, say: Callable[[str], None], probe_server: bool = True
+) -> JudgeBackend:
     """The judge of a run.
 
     Args:
         settings: the ``judge`` block.
         ledger: keeps what was found out about the server, and the secret behind the markers.
-        say: takes warnings.
-        ask: whether the server may be asked (not in a dry run).
+        say: receives warnings.
+        probe_server: whether the server may be asked for the format of its replies (not in a dry run).
 
     Raises:
-        SettingsError: no key, or a bad protocol or address.
-        JudgeError: the server refuses.
+        SettingsError: no API key, or a bad template or address.
+        JudgeError: the server refuses every request.
     """
-    protocol = protocol_id(settings)
     if settings.backend == "lexical":
-        judge = LexicalJudge()
-        say(str(judge.identity["smoke_test"]))
-        return Judge(judge, protocol, judge.identity)
-    judging = Judging(read_protocol(settings.protocol_name), ledger.salt)
+        lexical = LexicalJudge()
+        say(str(lexical.identity["smoke_test"]))
+        return JudgeBackend(lexical, LEXICAL_ID, lexical.identity)
+    prompt = JudgePrompt(read_template(settings.template), ledger.salt)
     if settings.backend == "local":
-        from hound_plugin.judge.local import LocalJudge
-
-        judging = judging.with_format("text" if settings.answer_format == "auto" else settings.answer_format)
-        local = LocalJudge(settings.model, judging, settings.parameters, settings.device, settings.dtype,
-                           settings.batch_size)  # fmt: skip
-        return Judge(local, protocol, _determines(local.identity, judging, settings.parameters), judging.protocol.scale)
-    endpoint = endpoint_of(settings, settings.parameters)
-    client = _client(settings, endpoint, judging)
-    chosen = settings.answer_format if settings.answer_format != "auto" else _known_format(client, ledger)
-    if ask:
-        chosen = asyncio.run(_meet(client, ledger, chosen, say))
-    client.conversation = judging.with_format(chosen or "json")
+        return _local(settings, prompt)
+    endpoint = make_endpoint(settings, settings.parameters)
+    client = _client(settings, endpoint, prompt)
+    answer_format = settings.answer_format if settings.answer_format != "auto" else known_format(client, ledger)
+    if probe_server:
+        answer_format = asyncio.run(probe(client, prompt, ledger, answer_format, say))
+    client.prompt = prompt.with_format(answer_format or "json")
     shown = {"frames": settings.num_frames, "size": settings.frame_size} if settings.backend == "vision" else {}
-    identity = {"backend": "openai", "endpoint": endpoint.place, "model": endpoint.model, **shown}
-    determines = _determines(identity, client.conversation, settings.parameters)
-    return Judge(client, protocol, determines, judging.protocol.scale)
+    identity = {"backend": "openai", "endpoint": endpoint.url, "model": endpoint.model, **shown}
+    return _backend(client, prompt, identity, settings)
 
 
-def _client(settings: JudgeSettings, endpoint: Endpoint, judging: Judging) -> OpenAIClient:
+def _local(settings: JudgeSettings, prompt: JudgePrompt) -> JudgeBackend:
+    from hound_plugin.judge.local import LocalJudge
+
+    prompt = prompt.with_format("text" if settings.answer_format == "auto" else settings.answer_format)
+    client = LocalJudge(
+        settings.model, prompt, settings.parameters, settings.device, settings.dtype, settings.batch_size
+    )
+    return _backend(client, prompt, client.identity, settings)
+
+
+def _client(settings: JudgeSettings, endpoint: Endpoint, prompt: JudgePrompt) -> OpenAIClient:
     if settings.backend == "vision":
         from hound_plugin.judge.vision import VisionClient
 
-        return VisionClient(endpoint, judging, settings.num_frames, settings.frame_size)
-    return OpenAIClient(endpoint, judging)
+        return VisionClient(endpoint, prompt, settings.num_frames, settings.frame_size)
+    return OpenAIClient(endpoint, prompt)
 
 
-def _determines(identity: Mapping[str, Any], conversation: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
-    return {**identity, "answer_format": conversation.answer_format, "parameters": dict(parameters)}
+def _backend(client: Client, prompt: JudgePrompt, identity: Mapping[str, Any], settings: JudgeSettings) -> JudgeBackend:
+    parts = {**identity, "answer_format": client.prompt.answer_format, "parameters": dict(settings.parameters)}
+    return JudgeBackend(client, prompt.template.id, parts, prompt.template.scale)
 
 
-def _fact(client: OpenAIClient) -> str:
-    return f"answer_format {client.endpoint.place} {client.endpoint.model}"
+def judge_price(settings: JudgeSettings, prices: Mapping[str, Price]) -> Price | None:
+    """What the judge's tokens cost, with the Batch API's factor; None without a price."""
+    price = prices.get(settings.model)
+    if price is not None and settings.backend == "openai-batch":
+        return Price(input=price.input * price.batch, output=price.output * price.batch)
+    return price
 
 
-def _known_format(client: OpenAIClient, ledger: Ledger) -> str | None:
-    return ledger.facts().get(_fact(client))
-
-
-async def _meet(client: OpenAIClient, ledger: Ledger, chosen: str | None, say: Callable[[str], None]) -> str:
-    """Find out the form of answers with one small request, and when the model will be shut down."""
-    try:
-        date = await client.shutdown_date()
-        if date:
-            say(f"warning: {client.endpoint.place} lists a shutdown of {client.endpoint.model}: {readable_date(date)}")
-        if chosen is None:
-            chosen = await _find_format(client, ledger)
-            say(f"{client.endpoint.model}: answers as {'JSON by schema' if chosen == 'json' else 'text'}")
-    finally:
-        await client.close()
-    return chosen
-
-
-async def _find_format(client: OpenAIClient, ledger: Ledger) -> str:
-    """``json`` if the server takes a schema and keeps to it, else ``text``; found once, kept in the ledger."""
-    judging = client.conversation
-    assert isinstance(judging, Judging)
-    client.conversation = judging.with_format("json")
-    key = f"probe {client.endpoint.place} {client.endpoint.model}"
-    found = "text"
-    for number in range(3):
-        await asyncio.wrap_future(ledger.sent(key, number))
-        try:
-            reply = await client.ask(client.body(_PROBE, 0))
-        except TransientError as error:
-            if number == 2:
-                raise SettingsError(
-                    f"{client.endpoint.place} does not answer: {error}. Check base_url and that the server runs."
-                ) from None
-            await asyncio.sleep(min(30.0, error.retry_after or 2.0**number))
-            continue
-        except Exception as error:
-            from hound_plugin.llm.requests import RejectedError
-
-            if not isinstance(error, RejectedError):
-                raise
-            break  # it knows no schema; a request that is bad in itself shows with the first judgement
-        score = client.conversation.parse(reply.text)
-        status = "ok" if score is not None else "unparsed"
-        entry = Entry(key, number, status, score, reply.text, reply.model, reply.fingerprint, "{}",
-                      reply.prompt_tokens, reply.completion_tokens)  # fmt: skip
-        await asyncio.wrap_future(ledger.record(entry, release=False))
-        found = "json" if score is not None else "text"
-        break
-    return await asyncio.wrap_future(ledger.set_once(_fact(client), found))
-
-
-def readable_date(text: str) -> str:
-    """A date as it was given, or out of seconds since 1970."""
-    if re.fullmatch(r"\d{9,11}", text):
-        return datetime.datetime.fromtimestamp(int(text), datetime.UTC).date().isoformat()
-    return text
-
-
-def make_limits(settings: RewardSettings, block: JudgeSettings | SampleSettings, attempts: int) -> Limits:
-    """Limits of a run, with the price of the model if the user gave one."""
-    price = settings.prices.get(block.model)
-    if price is not None and isinstance(block, JudgeSettings) and block.backend == "openai-batch":
-        price = Price(input=price.input * price.batch, output=price.output * price.batch)
-    tokens = [block.parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
-    output = next((int(value) for value in tokens if value), 300)
-    if isinstance(block, SampleSettings):
-        output = block.max_new_tokens
-    images = block.num_frames * block.image_tokens if isinstance(block, JudgeSettings) else 0
-    return Limits(
-        attempts=attempts,
-        tries=block.tries,
-        concurrency=block.concurrency,
-        max_cost=settings.max_cost,
-        price=price,
-        output_tokens=output,
-        image_tokens=images if block.backend == "vision" else 0,
-        pilot=block.pilot,
+def judge_limits(settings: JudgeSettings, prices: Mapping[str, Price], max_cost: float | None) -> Limits:
+    """The limits of a run of this judge."""
+    limits = [settings.parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    return make_limits(
+        settings,
+        attempts=settings.attempts,
+        output_tokens=next((int(value) for value in limits if value), 300),
+        price=judge_price(settings, prices),
+        max_cost=max_cost,
+        image_tokens=settings.num_frames * settings.image_tokens if settings.backend == "vision" else 0,
     )
 
 
-@dataclass(frozen=True)
-class Asking:
-    """The conversation of a sampling server: the question, with its clip if the server can be shown one."""
+def run_judge(
+    requests: Callable[[], Iterator[Request]],
+    judge: JudgeBackend,
+    settings: JudgeSettings,
+    ledger: Ledger,
+    limits: Limits,
+    say: Callable[[str], None],
+) -> Outcome:
+    """Judge whatever has no score yet, after parsing again what could not be parsed when it came.
 
-    show: str
-    num_frames: int = 8
-    answer_format: str = "free"
-    keeps_truncated: bool = True
-    response_format: dict[str, Any] | None = None
+    Args:
+        requests: yields all requests from the start, each time it is called.
+        judge: of :func:`make_judge` with these settings.
+        settings: the ``judge`` block.
+        ledger: holds the replies.
+        limits: of :func:`judge_limits`.
+        say: receives progress lines.
 
-    def messages(self, task: Task, attempt: int) -> list[Message]:
-        """One user message."""
-        text = {"type": "text", "text": task.fields["question"]}
-        if not task.media or self.show == "none":
-            return [{"role": "user", "content": task.fields["question"]}]
-        if self.show == "frames":
-            from hound_plugin.judge.vision import frame_parts
-
-            return [{"role": "user", "content": [*frame_parts(task.media, self.num_frames, 512), text]}]
-        kind = task.fields["medium"] + "_url"
-        return [{"role": "user", "content": [{"type": kind, kind: {"url": task.media}}, text]}]
-
-    @property
-    def expects(self) -> str:
-        """Any text."""
-        return "a text that is not empty"
-
-    def parse(self, text: str) -> str | None:
-        """The answer itself."""
-        return text.strip() or None
-
-    def why_missing(self, text: str) -> str:
-        """Nothing but white space is no answer."""
-        return "it is empty"
-
-
-def sampler_identity(settings: SampleSettings) -> dict[str, Any]:
-    """Everything about a sampling server that determines its answers."""
-    place = endpoint_of(settings, {}).place
-    names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "show", "num_frames", "parameters")
-    return {"endpoint": place, **{name: getattr(settings, name) for name in names}}
-
-
-def make_sampler(settings: SampleSettings) -> OpenAIClient:
-    """A client for sampling from a server."""
-    parameters = {
-        "temperature": settings.temperature,
-        "top_p": settings.top_p,
-        "max_tokens": settings.max_new_tokens,
-        **settings.parameters,
-    }
-    client = OpenAIClient(endpoint_of(settings, parameters), Asking(settings.show, settings.num_frames or 8))
-    client.reads_clips = settings.show == "frames"
-    return client
-
-
-def text_of(messages: list[Message]) -> str:
-    """All text of messages, for estimates and dry runs."""
-    texts = []
-    for message in messages:
-        content = message["content"]
-        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
-        texts += [part.get("text", f"[{part['type']}]") for part in parts]
-    return "\n".join(texts)
-
-
-def as_text(value: Any) -> str:
-    """JSON of any value, for hashes and tables."""
-    return json.dumps(value, sort_keys=True, ensure_ascii=False)
+    Raises:
+        JudgeError, LedgerError: as :func:`hound_plugin.llm.runner.run_requests`.
+    """
+    if number := reparse(requests(), ledger, judge.client.prompt, settings.attempts):
+        say(f"judge: {number} replies that could not be parsed when they came have a score now; nothing was sent")
+    if settings.backend == "openai-batch":
+        assert isinstance(judge.client, OpenAIClient)
+        size = BatchLimits(settings.batch_rows, settings.batch_bytes, settings.poll)
+        return run_batches(requests, judge.client, ledger, limits, size, say)
+    return run_requests(requests(), judge.client, ledger, limits, say)

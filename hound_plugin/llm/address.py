@@ -1,4 +1,4 @@
-"""Addresses of servers and arguments of requests, which are written to files: nothing secret may stand in them."""
+"""Server addresses and request parameters. They are written to files, so they must not contain secrets."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def check_address(url: str) -> str:
     """The address as it is.
 
     Raises:
-        ValueError: it is none of http or https, or holds a user, a password or a query; the message does not repeat it.
+        ValueError: not http or https, or with a user, a password or a query; the message does not repeat it.
     """
     try:
         parts = urlsplit(url)
@@ -26,22 +26,22 @@ def check_address(url: str) -> str:
         good = False
     if not good:
         raise ValueError(
-            "expected http(s)://host/..., without user and password and without a query, for addresses are written to "
+            "expected http(s)://host/... without a user, a password or a query, because addresses are written to "
             "files. The key is read from the environment variable that api_key_env names."
         )
     return url
 
 
 def check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The arguments as they are.
+    """The parameters as they are.
 
     Raises:
-        ValueError: one of them is a key or a header; the message does not repeat its value.
+        ValueError: one of them is an API key or a header; the message does not repeat its value.
     """
     for name in parameters:
         if str(name).lower() in _HEADERS:
             raise ValueError(
-                f"{name} is no argument of a request; parameters are written to files. The key is read from the "
+                f"{name} is not allowed here, because parameters are written to files. The key is read from the "
                 "environment variable that api_key_env names."
             )
     return parameters

@@ -1,21 +1,21 @@
-"""The calls of the Batch API, each tried again until it is answered."""
+"""The calls of the Batch API, each repeated until it succeeds."""
 
 from __future__ import annotations
 
-import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from hound_plugin.backoff import Backoff
 from hound_plugin.errors import JudgeError
-from hound_plugin.llm.requests import OverloadedError, RejectedError, TransientError
+from hound_plugin.llm.batch_files import ENDPOINT
 from hound_plugin.llm.openai_client import OpenAIClient
-from hound_plugin.llm.throttle import ServerWaits
+from hound_plugin.llm.requests import RejectedError, TransientError
+from hound_plugin.llm.retry import call_with_retries
 from hound_plugin.records.jsonl import read_lines
 
-ENDPOINT = "/v1/chat/completions"
 NAME = "hound_batch"
 OVER = ("completed", "expired", "cancelled", "failed")
 _MOST_LISTED = 2000
@@ -23,8 +23,8 @@ Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class BatchState:
-    """A batch as the server tells it: ``files`` hold its answers and errors, ``problems`` say why it failed."""
+class BatchStatus:
+    """A batch as the server reports it: ``files`` hold its replies and errors, ``problems`` says why it failed."""
 
     id: str
     status: str
@@ -32,81 +32,80 @@ class BatchState:
     problems: str
 
 
-class BatchServer:
-    """A server's Batch API. Every method raises JudgeError when the server refuses, or after the last try."""
+class BatchAPI:
+    """A server's Batch API. Every method raises JudgeError if the server rejects the call, or after the last try."""
 
-    def __init__(self, client: OpenAIClient, tries: int, backoff: float, server_wait: ServerWaits) -> None:
-        """``tries`` per call; ``backoff`` seconds after the first, doubling; ``server_wait`` caps ``Retry-After``."""
-        self.client, self.tries, self.backoff, self.server_wait = client, tries, backoff, server_wait
+    def __init__(self, client: OpenAIClient, tries: int, backoff: Backoff) -> None:
+        """``tries`` per call, with ``backoff`` between them."""
+        self.client, self.tries, self.backoff = client, tries, backoff
 
     async def upload(self, path: Path) -> str:
-        """Send a file of requests; gives its id on the server."""
+        """Upload a file of requests; returns its id on the server."""
 
         async def call() -> str:
-            answer = await self.client.server().files.create(file=path, purpose="batch")
-            return self.client.redactor.text(str(answer.id))
+            uploaded = await self.client.server().files.create(file=path, purpose="batch")
+            return self.client.redactor.text(str(uploaded.id))
 
         return await self._call(call)
 
-    async def create(self, name: str, file: str) -> str:
-        """Make a batch of that file, under our name; gives its id. One that was made without our knowing is found."""
-        server = self.client.server()
-        for number in range(self.tries):
-            try:
-                answer = await server.batches.create(
-                    input_file_id=file, endpoint=ENDPOINT, completion_window="24h", metadata={NAME: name}
-                )
-                return self.client.redactor.text(str(answer.id))
-            except Exception as error:
-                problem = self._translated(error)
-                if not isinstance(problem, TransientError):
-                    raise self._final(problem) from None
-                await self._pause(problem, number)
-                found = await self.find(name)  # it may exist although its answer never came
-                if found is not None:
-                    return found
-        raise JudgeError(f"A batch could not be created in {self.tries} tries. Run again to go on.")
+    async def create(self, name: str, file_id: str) -> str:
+        """Create a batch of an uploaded file, under our name; returns its id.
+
+        A try whose reply was lost may have created it: before another one, the server is asked for it.
+        """
+        tried = False
+
+        async def call() -> str:
+            nonlocal tried
+            if tried and (existing := await self._find(name)) is not None:
+                return existing
+            tried = True
+            batch = await self.client.server().batches.create(
+                input_file_id=file_id, endpoint=ENDPOINT, completion_window="24h", metadata={NAME: name}
+            )
+            return self.client.redactor.text(str(batch.id))
+
+        return await self._call(call)
 
     async def find(self, name: str) -> str | None:
         """The id of the batch under our name, if there is one."""
+        return await self._call(lambda: self._find(name))
 
-        async def call() -> str | None:
-            seen = 0
-            async for batch in self.client.server().batches.list(limit=100):
-                if (batch.metadata or {}).get(NAME) == name:
-                    return self.client.redactor.text(str(batch.id))
-                seen += 1
-                if seen >= _MOST_LISTED:
-                    break
-            return None
+    async def _find(self, name: str) -> str | None:
+        number = 0
+        async for batch in self.client.server().batches.list(limit=100):
+            if (batch.metadata or {}).get(NAME) == name:
+                return self.client.redactor.text(str(batch.id))
+            number += 1
+            if number >= _MOST_LISTED:
+                break
+        return None
 
-        return await self._call(call)
+    async def retrieve(self, batch_id: str) -> BatchStatus:
+        """The state of a batch."""
 
-    async def look(self, number: str) -> BatchState:
-        """How a batch is doing."""
-
-        async def call() -> BatchState:
-            batch = await self.client.server().batches.retrieve(number)
+        async def call() -> BatchStatus:
+            batch = await self.client.server().batches.retrieve(batch_id)
             files = tuple(str(file) for file in (batch.output_file_id, batch.error_file_id) if file)
             errors = getattr(batch.errors, "data", None) or []
             text = "; ".join(str(getattr(error, "message", error)) for error in errors[:3]) or "no reason given"
             status = self.client.redactor.message(str(batch.status), 40)
-            return BatchState(number, status, files, self.client.redactor.message(text))
+            return BatchStatus(batch_id, status, files, self.client.redactor.message(text))
 
         return await self._call(call)
 
-    async def rows(self, file: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
-        """Rows of a file of the server; a line that is not a JSON object counts as unanswered, like a missing one.
+    async def rows(self, file_id: str, folder: Path) -> AsyncIterator[dict[str, Any]]:
+        """Rows of a file on the server; a line that is not a JSON object counts as unanswered, like a missing one.
 
-        The file goes to ``folder``'s disk under no name, so that nothing of it outlives this program.
+        The file is kept on ``folder``'s disk without a name, so that nothing of it outlives this program.
         """
         with tempfile.TemporaryFile(dir=folder) as content:
 
             async def call() -> None:
                 content.seek(0)
                 content.truncate()
-                async with self.client.server().files.with_streaming_response.content(file) as answer:
-                    async for chunk in answer.iter_bytes():
+                async with self.client.server().files.with_streaming_response.content(file_id) as response:
+                    async for chunk in response.iter_bytes():
                         content.write(chunk)
 
             await self._call(call)
@@ -115,27 +114,13 @@ class BatchServer:
                 if row.value is not None:
                     yield row.value
 
-    async def _call(self, make: Callable[[], Awaitable[Result]]) -> Result:
-        for number in range(self.tries):
-            try:
-                return await make()
-            except Exception as error:
-                problem = self._translated(error)
-                if not isinstance(problem, TransientError) or number + 1 == self.tries:
-                    raise self._final(problem) from None
-                await self._pause(problem, number)
-        raise AssertionError("unreachable")
+    async def _call(self, call: Callable[[], Awaitable[Result]]) -> Result:
+        try:
+            return await call_with_retries(call, self.tries, self.backoff, self._translate)
+        except (TransientError, RejectedError) as error:
+            raise JudgeError(f"{self.client.endpoint.url}: {error}. Run again to continue; nothing is lost.") from None
 
-    def _translated(self, error: Exception) -> Exception:
+    def _translate(self, error: Exception) -> Exception:
         if isinstance(error, AttributeError | TypeError | KeyError):  # JSON of another shape than the library expects
-            return TransientError(f"an answer of no known form: {self.client.redactor.message(str(error))}")
-        return self.client.translated(error)
-
-    def _final(self, problem: Exception) -> Exception:
-        if isinstance(problem, TransientError | RejectedError):
-            return JudgeError(f"{self.client.endpoint.place}: {problem}. Run again to go on; nothing is lost.")
-        return problem
-
-    async def _pause(self, problem: TransientError, number: int) -> None:
-        asked = self.server_wait(problem.retry_after if isinstance(problem, OverloadedError) else None)
-        await asyncio.sleep(asked if asked is not None else min(self.backoff * 2**number, 60.0))
+            return TransientError(f"a reply of unknown form: {self.client.redactor.message(str(error))}")
+        return self.client.translate(error)

@@ -1,12 +1,12 @@
-"""The ledger: what was asked and answered, on disk before anybody relies on it.
+"""The ledger: requests and replies, on disk before anything relies on them.
 
-One SQLite file in WAL mode with ``synchronous=FULL``. Answers are append-only (triggers refuse anything else) and keyed
-by the hash of everything that determines a request, so a request answered once is never sent again. Before a request
-is sent its key is claimed; a claim belongs to a process, which holds a lock on a file as long as it lives. Two runs on
-one folder therefore share the work, and ``kill -9`` frees what was in flight, and no more than that.
+One SQLite file in WAL mode with ``synchronous=FULL``. Replies are append-only (triggers refuse anything else) and keyed
+by the hash of everything that determines a request, so a request answered once is never sent again. A request's key is
+claimed before it is sent; a claim belongs to a process, which locks a file for as long as it lives. Two runs on one
+folder therefore share the work, and ``kill -9`` frees what was in flight and nothing else.
 
-All writing goes through one thread, which puts whatever waits into one transaction: one ``fsync`` serves many requests.
-The file must lie on a local disk (WAL does not work over a network).
+All writes go through one thread, which puts whatever is waiting into one transaction: one ``fsync`` serves many
+requests. The file must be on a local disk (WAL does not work over a network).
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import InUseError, LedgerError
+from hound_plugin.llm.ledger_tables import APPEND_ONLY, SCHEMA, TABLES, Claim, Entry, Totals
 from hound_plugin.llm.requests import FINAL, OK
-from hound_plugin.llm.ledger_tables import KEPT, SCHEMA, TABLES, Claim, Entry, Totals
 from hound_plugin.records.files import hold
 
 BATCH_OWNER = "batch:"
-"""Prefix of owners that are no process: requests that lie in a submitted batch."""
+"""Prefix of owners that are not processes but batches."""
 
 
 class Ledger:
-    """An open ledger. Writing methods return futures that are done when the data are on disk."""
+    """An open ledger. Methods that write return futures, which are done when the data is on disk."""
 
-    def __init__(self, path: str | Path, protocol: str) -> None:
+    def __init__(self, path: str | Path, prompt_id: str) -> None:
         """Open or create.
 
         Args:
-            path: the file; ``<path>.owners/`` holds the locks of living processes.
-            protocol: name, version and digest of the protocol; must be the one that its requests were made with.
+            path: the file; ``<path>.owners/`` holds the locks of running processes.
+            prompt_id: name, version and digest of the prompts; those that the ledger's requests were made with.
 
         Raises:
-            LedgerError: made with another protocol or a newer program, no ledger at all, or not writable.
+            LedgerError: made with other prompts or by a newer version, not a ledger at all, or not writable.
         """
         self.path = Path(path)
         self._owners = self.path.with_name(self.path.name + ".owners")
@@ -52,11 +52,11 @@ class Ledger:
         try:
             self._owners.mkdir(parents=True, exist_ok=True)
             self._lock = hold(self._owners / self.owner)  # as long as the ledger is open
-            self._setup(protocol)
+            self._setup(prompt_id)
         except (sqlite3.Error, OSError) as error:
             raise LedgerError(
-                f"Expected a ledger that can be written at {self.path}: {error}. "
-                "Choose another folder, or free the disk and its permissions."
+                f"Expected a writable ledger at {self.path}: {error}. "
+                "Choose another folder, or check the disk's free space and the permissions."
             ) from error
         self._queue: queue.SimpleQueue[tuple[Callable[[sqlite3.Connection], Any], Future[Any]] | None]
         self._queue = queue.SimpleQueue()
@@ -64,31 +64,31 @@ class Ledger:
         self._thread = threading.Thread(target=self._write, name="ledger", daemon=True)
         self._thread.start()
 
-    def _setup(self, protocol: str) -> None:
+    def _setup(self, prompt_id: str) -> None:
         with contextlib.closing(self._connect()) as database:
             database.execute("BEGIN IMMEDIATE")
             names = {row[0] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
             if names and "meta" not in names:
-                raise LedgerError(f"{self.path} is another program's database. Choose another folder.")
+                raise LedgerError(f"{self.path} is the database of another program. Choose another folder.")
             for statement in TABLES.split(";"):
                 database.execute(statement)
-            for statement in KEPT.splitlines():
+            for statement in APPEND_ONLY.splitlines():
                 database.execute(statement)
             add = "INSERT OR IGNORE INTO meta VALUES (?, ?)"
-            fresh = (("schema", str(SCHEMA)), ("protocol", protocol), ("salt", secrets.token_hex(16)))
+            fresh = (("schema", str(SCHEMA)), ("protocol", prompt_id), ("salt", secrets.token_hex(16)))
             database.executemany(add, fresh)
             if not database.execute("SELECT EXISTS (SELECT 1 FROM sent)").fetchone()[0]:
-                database.execute("UPDATE meta SET value = ? WHERE name = 'protocol'", (protocol,))  # nothing to mix yet
+                database.execute("UPDATE meta SET value = ? WHERE name = 'protocol'", (prompt_id,))  # nothing sent yet
             meta = dict(database.execute("SELECT name, value FROM meta"))
             database.execute("COMMIT")
         if int(meta["schema"]) != SCHEMA:
             raise LedgerError(
-                f"{self.path} has schema {meta['schema']}, this version reads {SCHEMA}. Use a new folder, or the "
-                "version of hound-plugin that made it."
+                f"{self.path} has schema {meta['schema']}; this version reads schema {SCHEMA}. Use a new folder, or "
+                "the version of hound-plugin that wrote it."
             )
-        if meta["protocol"] != protocol:
+        if meta["protocol"] != prompt_id:
             raise LedgerError(
-                f"{self.path} was made with protocol {meta['protocol']}, this run uses {protocol}. Scores of two "
+                f"{self.path} was made with protocol {meta['protocol']}; this run uses {prompt_id}. Scores of two "
                 "protocols must not be mixed: use a new folder, or the protocol that the ledger was made with."
             )
         self.salt: str = meta["salt"]
@@ -128,7 +128,7 @@ class Ledger:
                 database.execute("SAVEPOINT one")
                 try:
                     results.append((future, work(database), None))
-                except Exception as error:  # handed to whoever waits
+                except Exception as error:  # goes to the future of whoever asked for it
                     database.execute("ROLLBACK TO one")
                     results.append((future, None, error))
                 database.execute("RELEASE one")
@@ -136,7 +136,7 @@ class Ledger:
         except sqlite3.Error as error:
             with contextlib.suppress(sqlite3.Error):
                 database.execute("ROLLBACK")
-            failure = LedgerError(f"Writing {self.path} failed: {error}. Free the disk and start again.")
+            failure = LedgerError(f"Writing {self.path} failed: {error}. Free some disk space and run again.")
             results = [(future, None, failure) for _, future in jobs]
         for future, value, problem in results:
             if future.set_running_or_notify_cancel():
@@ -153,7 +153,7 @@ class Ledger:
     # --- writing
 
     def claim(self, key: str, attempts: int) -> Future[Claim]:
-        """Take a request, unless it is answered, has used up its ``attempts``, or is in another run's hands."""
+        """Claim a request, unless it is answered, has used up its ``attempts``, or is claimed by another run."""
 
         def work(database: sqlite3.Connection) -> Claim:
             last = _last(database, key)
@@ -168,7 +168,7 @@ class Ledger:
         return self._do(work)
 
     def sent(self, key: str, attempt: int) -> Future[None]:
-        """Note that a request goes out now."""
+        """Record that a request is being sent."""
 
         def work(database: sqlite3.Connection) -> None:
             row = (key, attempt, self.owner, time.time())
@@ -178,9 +178,9 @@ class Ledger:
         return self._do(work)
 
     def record(self, entry: Entry, release: bool) -> Future[Totals]:
-        """Keep an answer; ``release`` gives the claim back. An attempt that is there already stays as it is.
+        """Record a reply; ``release`` gives up the claim. An attempt that was recorded before stays as it is.
 
-        Gives the totals of the ledger, other runs' answers included.
+        The future's result is the totals of the ledger, other runs' replies included.
         """
 
         def work(database: sqlite3.Connection) -> Totals:
@@ -201,7 +201,7 @@ class Ledger:
         return self._do(work)
 
     def fail(self, key: str, kind: str, message: str, release: bool = True) -> Future[None]:
-        """Note that a request got no answer; the next run may try again."""
+        """Record that a request got no reply; the next run may try again."""
 
         def work(database: sqlite3.Connection) -> None:
             row = (key, kind, message, time.time())
@@ -212,11 +212,11 @@ class Ledger:
         return self._do(work)
 
     def release(self, key: str) -> Future[None]:
-        """Give a claim back."""
+        """Give up a claim."""
         return self._do(lambda database: _nothing(database.execute("DELETE FROM claims WHERE key = ?", (key,))))
 
     def set_once(self, name: str, value: str) -> Future[str]:
-        """Keep a named fact; gives the one that is kept, which may be an earlier one."""
+        """Store a named fact unless there is one of that name; the future's result is the stored one."""
 
         def work(database: sqlite3.Connection) -> str:
             database.execute("INSERT OR IGNORE INTO meta VALUES (?, ?)", (name, value))
@@ -225,7 +225,7 @@ class Ledger:
         return self._do(work)
 
     def batch_event(self, batch: str, event: str, value: str, claim: list[str] | None = None) -> Future[None]:
-        """Note an event of a batch; ``claim`` hands this process's claims on those keys to the batch."""
+        """Record an event of a batch; ``claim``: keys whose claims pass from this process to the batch."""
 
         def work(database: sqlite3.Connection) -> None:
             row = (batch, event, value, time.time())
@@ -240,26 +240,26 @@ class Ledger:
     # --- reading
 
     def entry(self, key: str) -> Entry | None:
-        """The last recorded answer of a request."""
+        """The last recorded reply to a request."""
         with self._reader() as database:
             return _last(database, key)
 
     def facts(self) -> dict[str, str]:
-        """Everything named: schema, protocol, salt and what :meth:`set_once` kept."""
+        """All named facts: ``schema``, ``protocol``, ``salt`` and those of :meth:`set_once`."""
         with self._reader() as database:
             return dict(database.execute("SELECT name, value FROM meta"))
 
     def totals(self) -> Totals:
-        """Counts over the whole life of the ledger."""
+        """Counts since the ledger was created."""
         with self._reader() as database:
             return _totals(database)
 
     def uncounted(self) -> int:
-        """Answers whose tokens are unknown: what they cost is in no total."""
+        """Replies without token counts: their cost is in no total."""
         return self.count("SELECT COUNT(*) FROM answers WHERE prompt_tokens IS NULL OR completion_tokens IS NULL")
 
     def last_failure(self, key: str) -> tuple[str, str] | None:
-        """``(kind, message)`` of the last time that a request got no answer."""
+        """``(kind, message)`` of the last time that a request got no reply."""
         with self._reader() as database:
             query = "SELECT kind, message FROM failures WHERE key = ? ORDER BY number DESC LIMIT 1"
             row: tuple[str, str] | None = database.execute(query, (key,)).fetchone()
@@ -267,14 +267,14 @@ class Ledger:
 
     def batches(self) -> dict[str, dict[str, str]]:
         """Events of every batch: batch -> event -> value (the last one)."""
-        found: dict[str, dict[str, str]] = {}
+        events: dict[str, dict[str, str]] = {}
         with self._reader() as database:
             for batch, event, value in database.execute("SELECT batch, event, value FROM batches ORDER BY number"):
-                found.setdefault(batch, {})[event] = value
-        return found
+                events.setdefault(batch, {})[event] = value
+        return events
 
     def count(self, query: str) -> int:
-        """The single number that a ``SELECT`` gives; for reports and tests."""
+        """The single number that a ``SELECT`` returns; for reports and tests."""
         with self._reader() as database:
             return int(database.execute(query).fetchone()[0] or 0)
 
@@ -290,13 +290,13 @@ class Ledger:
         path = self._owners / owner
         try:
             if path.exists():
-                hold(path).release(remove=True)  # its process is gone; claims of missing owners count as free
+                hold(path).release(remove=True)  # its process has ended; claims of missing owners count as free
         except InUseError:
             return True
         return False
 
     def close(self) -> None:
-        """Write what waits, and give all claims back."""
+        """Write whatever is waiting, and give up all claims."""
         if self._closed:
             return
         self._do(lambda database: _nothing(database.execute("DELETE FROM claims WHERE owner = ?", (self.owner,))))

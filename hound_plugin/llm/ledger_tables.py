@@ -1,4 +1,4 @@
-"""Tables of the ledger, and what a row of them says."""
+"""Tables of the ledger, and what their rows say."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CREATE TABLE IF NOT EXISTS claims(key TEXT PRIMARY KEY, owner TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS claims_owner ON claims(owner);
 CREATE TABLE IF NOT EXISTS totals(name TEXT PRIMARY KEY, value INTEGER NOT NULL);
 """
-KEPT = "".join(
+APPEND_ONLY = "".join(
     f"CREATE TRIGGER IF NOT EXISTS {table}_{verb} BEFORE {verb} ON {table} "
     f"BEGIN SELECT RAISE(ABORT, '{table} is append-only'); END;\n"
     for table in ("answers", "sent", "failures", "batches")
@@ -33,7 +33,7 @@ KEPT = "".join(
 
 @dataclass(frozen=True)
 class Entry:
-    """One recorded answer; ``value`` is None unless ``status`` is ``ok``, numbers of tokens where they are unknown."""
+    """One recorded reply; ``value`` is None unless ``status`` is ``ok``, token counts are None if unknown."""
 
     key: str
     attempt: int
@@ -50,9 +50,8 @@ class Entry:
 
 @dataclass(frozen=True)
 class Claim:
-    """What a claim gave: ``mine`` to send as ``attempt``, ``busy`` elsewhere, or ``done`` with its last ``entry``.
-
-    ``batched``: it lies in a batch that was submitted and is not collected.
+    """The result of a claim: ``mine``, to be sent as ``attempt``; ``busy`` in another run; ``done``, with its last
+    ``entry``; ``batched``, in a batch that is not collected yet.
     """
 
     state: Literal["mine", "busy", "batched", "done"]
@@ -62,7 +61,7 @@ class Claim:
 
 @dataclass(frozen=True)
 class Totals:
-    """Counts over the whole life of the ledger; tokens as far as servers told them."""
+    """Counts since the ledger was created; tokens as far as servers reported them."""
 
     sent: int = 0
     answers: int = 0

@@ -1,7 +1,6 @@
-"""What a server's replies say: chat completions and rows of batches, whatever shape they come in.
+"""Reads a server's replies: chat completions and rows of batches, in whatever shape they come.
 
-A reply that is none is a :class:`~hound_plugin.llm.requests.TransientError` with its reason; no other exception
-comes out of here.
+Anything that is not a reply raises :class:`~hound_plugin.llm.requests.TransientError` with the reason.
 """
 
 from __future__ import annotations
@@ -10,8 +9,21 @@ import json
 from typing import Any
 
 from hound_plugin.errors import JudgeError
-from hound_plugin.llm.requests import FILTERED, RejectedError, Reply, TransientError
+from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.redaction import Redactor, shortened
+from hound_plugin.llm.requests import (
+    EMPTY,
+    FILTERED,
+    OK,
+    REFUSED,
+    TRUNCATED,
+    UNPARSED,
+    ChatPrompt,
+    RejectedError,
+    Reply,
+    Request,
+    TransientError,
+)
 
 FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 _MOST_TOKENS = 10**9
@@ -27,9 +39,9 @@ def decode_body(content: bytes, redactor: Redactor) -> Any:
     try:
         return redactor.value(json.loads(content, parse_int=_whole))
     except RecursionError:
-        raise TransientError("a body that is nested too deep", kind="malformed") from None
+        raise TransientError("a body that is nested too deeply", kind="malformed") from None
     except ValueError as error:
-        shown = redactor.message(content.decode("utf-8", "replace"), 100)  # cut behind: half a key is a secret, too
+        shown = redactor.message(content.decode("utf-8", "replace"), 100)  # cut last: half a key is a secret too
         what = redactor.message(str(error), 100)
         raise TransientError(f"a body that is not JSON: {shown!r} ({what})", kind="malformed") from None
 
@@ -38,36 +50,36 @@ def _whole(digits: str) -> int | float:
     return int(digits) if len(digits) < 20 else float(digits)
 
 
-def read_completion(found: Any, redactor: Redactor) -> Reply:
-    """A reply out of a chat completion, as :func:`decode_body` gives it.
+def read_completion(completion: Any, redactor: Redactor) -> Reply:
+    """The reply of a chat completion that :func:`decode_body` decoded.
 
     Args:
-        found: the completion, without secrets.
-        redactor: for the texts of parts, which hold the key when they are joined.
+        completion: without secrets.
+        redactor: for the texts of parts, which may spell the key once they are joined.
 
     Raises:
-        TransientError: it is none.
+        TransientError: it is not a chat completion.
     """
     try:
-        choice = found["choices"][0]
-        message, usage = choice["message"], found.get("usage")
+        choice = completion["choices"][0]
+        message, usage = choice["message"], completion.get("usage")
         usage = usage if isinstance(usage, dict) else {}
         return Reply(
             text=redactor.text(_text(message.get("content"))),
             finish=str(choice.get("finish_reason") or "stop")[:100],
             refusal=redactor.text(_text(message.get("refusal"))),
-            model=str(found.get("model") or "")[:200],
-            fingerprint=str(found.get("system_fingerprint") or "")[:200],
+            model=str(completion.get("model") or "")[:200],
+            fingerprint=str(completion.get("system_fingerprint") or "")[:200],
             prompt_tokens=token_count(usage.get("prompt_tokens")),
             completion_tokens=token_count(usage.get("completion_tokens")),
         )
     except _SHAPES as error:
-        what = shortened(f"{error!r}", 120)
-        raise TransientError(f"no chat completion: {shortened(_json(found), 200)} ({what})", kind="malformed") from None
+        shown, reason = shortened(_json(completion), 200), shortened(f"{error!r}", 120)
+        raise TransientError(f"not a chat completion: {shown} ({reason})", kind="malformed") from None
 
 
 def _text(content: Any) -> str:
-    """Text, or text parts of a list joined; parts that hold reasoning are no answer.
+    """The text, or the text parts of a list joined; reasoning parts do not count.
 
     Raises:
         TypeError: anything else, such as an image.
@@ -87,18 +99,18 @@ def _text(content: Any) -> str:
 
 
 def token_count(value: Any) -> int | None:
-    """A number of tokens as servers report it; None if it is not reported, or is none that can be."""
+    """A token count as servers report it; None if it is absent or impossible."""
     if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _MOST_TOKENS:
         return None
     return int(value) if value == int(value) else None
 
 
 def read_row(row: Any, redactor: Redactor, model: str) -> Reply | RejectedError | TransientError | JudgeError:
-    """What a row of a batch's output or error file says.
+    """Read a row of a batch's output or error file.
 
     Args:
-        row: as it was decoded.
-        redactor: takes the key out of it.
+        row: as decoded.
+        redactor: removes the key from it.
         model: for messages.
     """
     try:
@@ -106,7 +118,7 @@ def read_row(row: Any, redactor: Redactor, model: str) -> Reply | RejectedError 
     except TransientError as problem:
         return problem
     except _SHAPES as error:
-        return TransientError(f"no row of a batch: {redactor.message(repr(error), 100)}", kind="malformed")
+        return TransientError(f"not a row of a batch: {redactor.message(repr(error), 100)}", kind="malformed")
 
 
 def _row(row: Any, redactor: Redactor, model: str) -> Reply | RejectedError | TransientError | JudgeError:
@@ -121,7 +133,7 @@ def _row(row: Any, redactor: Redactor, model: str) -> Reply | RejectedError | Tr
     if code in FILTERS:
         return RejectedError(f"{status}: {message}", FILTERED)
     if status in (401, 403, 404) or code == "insufficient_quota":
-        return JudgeError(f"{model}: {status}: {message}. Answers so far are kept.")
+        return JudgeError(f"{model}: {status}: {message}. Replies so far are kept.")
     if status in (400, 413, 422):
         return RejectedError(f"{status}: {message}")
     return TransientError(f"{redactor.message(str(status), 40)}: {message}")
@@ -132,3 +144,34 @@ def _json(value: Any) -> str:
         return json.dumps(value, ensure_ascii=False)
     except _SHAPES:
         return repr(type(value))
+
+
+def to_entry(request: Request, attempt: int, reply: Reply | RejectedError, prompt: ChatPrompt) -> Entry:
+    """The ledger entry of a reply; it has a value only if ``prompt`` can parse one."""
+    if isinstance(reply, RejectedError):
+        return Entry(request.key, attempt, reply.status, None, str(reply), prompt_tokens=0, completion_tokens=0)
+    value: Any = None
+    why: dict[str, str] = {}
+    if reply.refusal:
+        status = REFUSED
+    elif reply.finish == "content_filter":
+        status = FILTERED
+    elif reply.finish == "length" and not prompt.keeps_truncated:
+        status = TRUNCATED
+    elif not reply.text.strip():
+        status = EMPTY
+    else:
+        value = prompt.parse(reply.text)
+        status = OK if value is not None else UNPARSED
+        why = {"why": prompt.why_missing(reply.text)} if value is None else {}
+    source = {"id": request.id, "candidate": request.candidate, "draw": request.draw}
+    detail = json.dumps({"finish": reply.finish, **source, **why})
+    return Entry(
+        request.key, attempt, status, value, reply.refusal or reply.text, reply.model, reply.fingerprint, detail,
+        reply.prompt_tokens, reply.completion_tokens,
+    )  # fmt: skip
+
+
+def why_missing(entry: Entry) -> str:
+    """Why a reply has no value, as :func:`to_entry` recorded it; empty if it has one or its status says it all."""
+    return str(json.loads(entry.detail or "{}").get("why", ""))

@@ -1,4 +1,4 @@
-"""What is asked, what comes back, and what may go wrong on the way."""
+"""Requests, replies, and what may go wrong between them."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 Message = dict[str, Any]
-"""One chat message as servers take it: ``{"role": ..., "content": text or parts}``."""
+"""One chat message in OpenAI's form: ``{"role": ..., "content": text or parts}``."""
 
 
 @dataclass(frozen=True)
-class Task:
-    """One thing to ask.
+class Request:
+    """One request to a language model, before a :class:`ChatPrompt` puts it into words.
 
     Attributes:
-        key: hash of everything that determines the request (:func:`request_key`).
+        key: hash of everything that determines the reply (:func:`request_key`).
         id: the question's id.
         candidate: number of the answer that is judged or sampled.
         draw: number of the judgement, from 0.
-        fields: the untrusted texts: ``caption``, ``question``, ``reference``, ``answer``.
-        media: clip or image, where the request shows it.
-        seed: for servers that take one; differs between draws.
+        fields: untrusted texts: ``caption``, ``question``, ``reference``, ``answer``.
+        media: the clip or image, if the request shows it.
+        seed: for servers that accept one; differs between draws.
     """
 
     key: str
@@ -36,13 +36,13 @@ class Task:
 
     @property
     def name(self) -> str:
-        """For people: the question's id and the answer's number."""
+        """For messages: the question's id and the answer's number."""
         return f"{self.id}, answer {self.candidate}"
 
 
 @dataclass(frozen=True)
 class Reply:
-    """What a server answered, before anybody reads a score from it; numbers of tokens are None where unknown."""
+    """What a server sent back, not parsed yet; token counts are None if the server did not report them."""
 
     text: str
     finish: str = "stop"
@@ -58,11 +58,11 @@ OK, UNPARSED, REFUSED, FILTERED, EMPTY, TRUNCATED, REJECTED = (
     "ok", "unparsed", "refused", "filtered", "empty", "truncated", "rejected",
 )  # fmt: skip
 FINAL = (OK, REJECTED)
-"""Outcomes after which the same request is not sent again; the others are retried up to a limit."""
+"""Statuses after which the same request is not sent again; the others are retried up to a limit."""
 
 
 class TransientError(Exception):
-    """Worth another try: time-out, cut connection, 5xx, a body that is no JSON."""
+    """Worth another try: a time-out, a cut connection, a 5xx, a body that is not JSON."""
 
     def __init__(self, message: str, retry_after: float | None = None, kind: str = "server") -> None:
         super().__init__(message)
@@ -75,15 +75,15 @@ class OverloadedError(TransientError):
 
 
 class RejectedError(Exception):
-    """This one request is refused by the server (400): too long, or stopped by its content filter."""
+    """The server rejects this one request (400): it is too long, or a content filter stopped it."""
 
     def __init__(self, message: str, status: str = REJECTED) -> None:
         super().__init__(message)
         self.status = status
 
 
-class Conversation(Protocol):
-    """How a task becomes messages, and how an answer becomes a value."""
+class ChatPrompt(Protocol):
+    """Turns a request into messages, and a reply into a value."""
 
     @property
     def answer_format(self) -> str:
@@ -91,46 +91,56 @@ class Conversation(Protocol):
 
     @property
     def keeps_truncated(self) -> bool:
-        """Whether an answer that was cut at the limit of tokens still counts."""
+        """Whether a reply that was cut at the token limit still counts."""
 
     @property
     def response_format(self) -> dict[str, Any] | None:
         """The server's ``response_format`` argument, or None."""
 
-    def messages(self, task: Task, attempt: int) -> list[Message]:
+    def messages(self, request: Request, attempt: int) -> list[Message]:
         """Messages of one request; later attempts may add a reminder."""
 
     @property
     def expects(self) -> str:
-        """The form of an answer that has a value, in words."""
+        """The form of a reply that can be parsed, in words."""
 
     def parse(self, text: str) -> int | str | None:
-        """The value of an answer, or None if there is none in it; never a guess."""
+        """The value of a reply, or None if it has none; never a guess."""
 
     def why_missing(self, text: str) -> str:
-        """Why :meth:`parse` finds no value in this answer."""
+        """Why :meth:`parse` finds no value in this reply."""
 
 
 class Client(Protocol):
-    """A back end."""
+    """A back end that answers requests."""
 
     identity: Mapping[str, Any]
-    conversation: Conversation
+    prompt: ChatPrompt
 
-    async def send(self, task: Task, attempt: int) -> Reply:
-        """Ask once.
+    async def send(self, request: Request, attempt: int) -> Reply:
+        """Send once.
 
         Raises:
             TransientError: worth another try.
-            RejectedError: this request will never be answered.
-            JudgeError: no request will be answered: stop.
+            RejectedError: this request will never get a reply.
+            JudgeError: no request will get a reply: stop.
         """
 
     async def close(self) -> None:
-        """Free connections."""
+        """Close the connections."""
 
 
 def request_key(parts: Mapping[str, Any]) -> str:
     """SHA-256 of a request's parts as canonical JSON, in hex."""
     text = json.dumps(parts, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def message_text(messages: list[Message]) -> str:
+    """All text of messages, for estimates and dry runs; other parts are named by their type."""
+    texts = []
+    for message in messages:
+        content = message["content"]
+        parts = content if isinstance(content, list) else [{"type": "text", "text": content}]
+        texts += [part.get("text", f"[{part['type']}]") for part in parts]
+    return "\n".join(texts)

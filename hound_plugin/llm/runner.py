@@ -1,139 +1,91 @@
-"""Sending what is not answered yet: claimed first, throttled, retried, recorded, and stopped when it must stop."""
+"""Sends what has no reply yet: claimed first, throttled, retried, recorded, and stopped when it must stop."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
-import random
 import signal
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TypeVar
 
+from hound_plugin.backoff import Backoff
 from hound_plugin.errors import JudgeError
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.ledger_tables import Claim, Entry, Totals
+from hound_plugin.llm.limits import Limits, Outcome
+from hound_plugin.llm.pilot import Pilot
+from hound_plugin.llm.prices import Price, estimate_tokens
+from hound_plugin.llm.replies import to_entry, why_missing
 from hound_plugin.llm.requests import (
-    EMPTY,
-    FILTERED,
     FINAL,
     OK,
-    REFUSED,
     REJECTED,
-    TRUNCATED,
-    UNPARSED,
     Client,
     OverloadedError,
     RejectedError,
     Reply,
-    Task,
+    Request,
     TransientError,
+    message_text,
 )
-from hound_plugin.llm.ledger import Ledger
-from hound_plugin.llm.pilot import PILOT, Pilot
-from hound_plugin.llm.prices import Price, estimate_tokens
-from hound_plugin.llm.ledger_tables import Claim, Entry, Totals
-from hound_plugin.llm.throttle import LONGEST_WAIT, ServerWaits, Throttle
+from hound_plugin.llm.throttle import Throttle
 
 Result = TypeVar("Result")
-IN_A_BATCH = "requests lie in a batch that is paid for; run with judge.backend=openai-batch to collect it"
-PATIENCE = 5
-"""So many times more often than after a fault is a request sent again after 429, which is no fault."""
-PROGRESS = 15.0
+IN_A_BATCH = "some requests are in a batch that is paid for; run with backend openai-batch to collect it"
+TRIES_AFTER_429 = 5
+"""Factor on ``Limits.tries``: 429 is not a fault, so more tries may end in it."""
+PROGRESS_SECONDS = 15.0
 REJECTED_IN_A_ROW = 10
-"""So many requests refused one after another, and none answered: it is not the requests."""
+"""Rejections in a row, with no reply at all, after which the settings must be wrong, not the requests."""
 
 
-@dataclass(frozen=True)
-class Limits:
-    """How hard to try, and when to stop.
-
-    Attributes:
-        attempts: answers without a value after which a request counts as missing, at least 1.
-        tries: sends per attempt that end without any answer, at least 1; five times as many for 429.
-        backoff: seconds before the second try; doubles each time, with jitter, up to ``longest_wait``.
-        longest_retry_after: seconds that a server's ``Retry-After`` is obeyed at most.
-        pilot: distinct requests without a value after which a run without any stops; 0 for no limit.
-        concurrency: requests under way at most.
-        max_cost: stop before the ledger's total cost would pass this.
-        price: what tokens cost; needed for ``max_cost``.
-        output_tokens: tokens of an answer at most, for estimates.
-        image_tokens: tokens of a request's images, for estimates.
-    """
-
-    attempts: int = 3
-    tries: int = 6
-    backoff: float = 1.0
-    longest_wait: float = 120.0
-    longest_retry_after: float = LONGEST_WAIT
-    pilot: int = PILOT
-    concurrency: int = 64
-    max_cost: float | None = None
-    price: Price | None = None
-    output_tokens: int = 300
-    image_tokens: int = 0
-
-
-@dataclass
-class Outcome:
-    """Counts of one run; ``stopped`` says why it ended early, or is empty."""
-
-    done_before: int = 0
-    answered: int = 0
-    missing: int = 0
-    failed: int = 0
-    sent: int = 0
-    stopped: str = ""
-    warnings: list[str] = field(default_factory=list)
-
-
-def run_tasks(
-    tasks: Iterable[Task],
+def run_requests(
+    requests: Iterable[Request],
     client: Client,
     ledger: Ledger,
     limits: Limits,
     say: Callable[[str], None] = lambda _: None,
 ) -> Outcome:
-    """Get every task answered or listed as missing; ``say`` gets a line every 15 seconds.
+    """Send requests until each has a value or counts as missing; ``say`` gets a progress line every 15 seconds.
 
-    What is in the ledger is not sent again. Answers are on disk when this returns, also when it raises.
+    What the ledger has is not sent again. Replies are on disk when this returns, and also when it raises.
 
     Raises:
-        JudgeError: bad key, unknown model, quota or the like, or the first requests gave nothing that can be used;
-            nothing more is sent after it.
+        JudgeError: bad key, unknown model, quota or the like, or the first requests gave nothing usable; nothing is
+            sent after that.
         LedgerError: the ledger cannot be written.
     """
-    return asyncio.run(_Run(client, ledger, limits, say).all(tasks))
+    return asyncio.run(_Run(client, ledger, limits, say).all(requests))
 
 
 class _Run:
     def __init__(self, client: Client, ledger: Ledger, limits: Limits, say: Callable[[str], None]) -> None:
         self.client, self.ledger, self.limits, self.say = client, ledger, limits, say
         self.throttle = Throttle(most=limits.concurrency)
-        self.server_wait = ServerWaits(say, limits.longest_retry_after)
-        self.pilot = Pilot(limits.pilot, lambda: client.conversation.expects)
+        self.backoff = Backoff(limits.backoff, limits.longest_wait, limits.longest_retry_after, say)
+        self.pilot = Pilot(limits.pilot, lambda: client.prompt.expects)
         self.outcome = Outcome()
         self.error: BaseException | None = None
-        self.reserved: dict[str, float] = {}  # estimated cost of what is under way
-        self.in_hand: set[str] = set()
+        self.reserved: dict[str, float] = {}  # estimated cost of requests in flight
+        self.in_flight: set[str] = set()
         self._used: Totals = ledger.totals()
-        self.uncounted = 0.0  # estimated cost of answers whose tokens the server does not tell
-        self.unpriced = ledger.uncounted()  # such answers of earlier runs
+        self.uncounted = 0.0  # estimated cost of replies without token counts
+        self.unpriced = ledger.uncounted()  # such replies of earlier runs
         self.rejected_in_a_row = 0
-        self.jitter = random.Random()
         self.interrupted = False
 
-    async def all(self, tasks: Iterable[Task]) -> Outcome:
-        source, later = iter(tasks), list[Task]()
+    async def all(self, requests: Iterable[Request]) -> Outcome:
+        source, later = iter(requests), list[Request]()
         with self._soft_interrupt():
             reporter = asyncio.create_task(self._report())
             try:
                 await self._drain(source, later)
-                while later and not self._stopping:  # in another run's hands: wait for its answers
+                while later and not self._stopping:  # claimed by another run: wait for its replies
                     await asyncio.sleep(0.5)
-                    again, later = later, []
-                    await self._drain(iter(again), later)
+                    waiting, later = later, []
+                    await self._drain(iter(waiting), later)
             finally:
                 reporter.cancel()
                 await self.client.close()
@@ -145,35 +97,35 @@ class _Run:
 
     async def _report(self) -> None:
         while True:
-            await asyncio.sleep(PROGRESS)
-            now, price = self.outcome, self.limits.price
+            await asyncio.sleep(PROGRESS_SECONDS)
+            counts, price = self.outcome, self.limits.price
             cost = f", cost of this folder {self._spent(price):.4f}" if price else ""
             self.say(
-                f"{now.answered} answered, {now.missing} missing, {now.failed} failed, {now.sent} requests sent, "
-                f"{int(self.throttle.limit)} at once{cost}"
+                f"{counts.answered} answered, {counts.missing} missing, {counts.failed} failed, {counts.sent} requests "
+                f"sent, up to {int(self.throttle.limit)} at a time{cost}"
             )
 
     @property
     def _stopping(self) -> bool:
         return self.error is not None or self.interrupted or bool(self.outcome.stopped)
 
-    async def _drain(self, source: Iterator[Task], later: list[Task]) -> None:
+    async def _drain(self, source: Iterator[Request], later: list[Request]) -> None:
         workers = [asyncio.create_task(self._work(source, later)) for _ in range(2 * self.limits.concurrency)]
         await asyncio.gather(*workers)
 
-    async def _work(self, source: Iterator[Task], later: list[Task]) -> None:
+    async def _work(self, source: Iterator[Request], later: list[Request]) -> None:
         while not self._stopping:
             try:
-                task = next(source, None)
-                if task is None:
+                request = next(source, None)
+                if request is None:
                     return
-                if task.key in self.in_hand:  # the same request under another name
-                    later.append(task)
+                if request.key in self.in_flight:  # the same request under another id
+                    later.append(request)
                     continue
-                self.in_hand.add(task.key)
-                claim: Claim = await self._on_disk(self.ledger.claim(task.key, self.limits.attempts))
+                self.in_flight.add(request.key)
+                claim: Claim = await self._on_disk(self.ledger.claim(request.key, self.limits.attempts))
                 if claim.state == "busy":
-                    later.append(task)
+                    later.append(request)
                 elif claim.state == "batched":
                     self.outcome.failed += 1
                     if IN_A_BATCH not in self.outcome.warnings:
@@ -183,33 +135,33 @@ class _Run:
                     self.outcome.missing += claim.entry.status != OK
                     if claim.entry.status == OK:
                         self.pilot.known_good()
-                elif await self.pilot.enter(task.key, lambda: self._stopping):
-                    await self._settle(task, claim.attempt)
+                elif await self.pilot.enter(request.key, lambda: self._stopping):
+                    await self._settle(request, claim.attempt)
                 else:
-                    await self._on_disk(self.ledger.release(task.key))
-                self.in_hand.discard(task.key)
-            except Exception as error:  # whatever it is, nothing more may be sent
+                    await self._on_disk(self.ledger.release(request.key))
+                self.in_flight.discard(request.key)
+            except Exception as error:  # whatever it is, stop sending; all() raises it
                 self.error = self.error or error
                 return
 
-    async def _settle(self, task: Task, attempt: int) -> None:
-        """Attempts on one task until it has a value or is missing; its claim is given back in any case."""
+    async def _settle(self, request: Request, attempt: int) -> None:
+        """Make attempts on one request until it has a value or is missing; gives up its claim in any case."""
         while True:
             try:
-                reply = await self._answer(task, attempt)
+                reply = await self._send(request, attempt)
                 if reply is None:
                     return
-                entry = read_reply(task, attempt, reply, self.client)
+                entry = to_entry(request, attempt, reply, self.client.prompt)
                 last = entry.status in FINAL or attempt + 1 >= self.limits.attempts
                 stop = last or self._stopping
                 self._used = await self._on_disk(self.ledger.record(entry, release=stop))
                 if entry.status != REJECTED and None in (entry.prompt_tokens, entry.completion_tokens):
-                    self.uncounted += self.reserved.get(task.key, 0.0)
+                    self.uncounted += self.reserved.get(request.key, 0.0)
             finally:
-                self.reserved.pop(task.key, None)
+                self.reserved.pop(request.key, None)
             self._count(entry, last)
             if last:
-                self.pilot.settle(entry, why_missing(entry), task.name)
+                self.pilot.settle(entry, why_missing(entry), request.name)
                 self.pilot.check()
             if stop:
                 return
@@ -221,51 +173,51 @@ class _Run:
         self.outcome.missing += last and entry.status != OK
         if self.rejected_in_a_row >= REJECTED_IN_A_ROW and not self.outcome.answered:
             raise JudgeError(
-                f"{self.rejected_in_a_row} requests were refused one after another and none was answered; the last "
-                f"time because of: {entry.raw[:300]}. Look at `model` and `parameters`."
+                f"The server rejected {self.rejected_in_a_row} requests in a row and answered none; the last reason: "
+                f"{entry.raw[:300]}. Check `model` and `parameters`."
             )
 
-    async def _answer(self, task: Task, attempt: int) -> Reply | RejectedError | None:
-        """One answer, with retries; None if there is none to be had now (noted as a failure)."""
+    async def _send(self, request: Request, attempt: int) -> Reply | RejectedError | None:
+        """One reply, with retries; None if there is none now (recorded as a failure)."""
         problem: TransientError | None = None
-        faults = turned_away = 0
-        while faults < self.limits.tries and turned_away < PATIENCE * self.limits.tries:
+        faults = overloads = 0
+        while faults < self.limits.tries and overloads < TRIES_AFTER_429 * self.limits.tries:
             if problem is not None:
-                await self._pause(self._wait(problem, max(faults, turned_away)))
+                await self._pause(self.backoff.delay(max(faults, overloads), problem.retry_after))
             started = await self.throttle.enter(lambda: self._stopping)
             try:
-                if self._stopping or not await self._may_send(task, attempt):
-                    await self._on_disk(self.ledger.release(task.key))
+                if self._stopping or not await self._may_send(request, attempt):
+                    await self._on_disk(self.ledger.release(request.key))
                     return None
                 started = self.throttle.now()
-                reply = await self.client.send(task, attempt)
+                reply = await self.client.send(request, attempt)
                 self.throttle.succeeded(started)
                 if reply.warning and reply.warning not in self.outcome.warnings:
                     self.outcome.warnings.append(reply.warning)
                 return reply
             except OverloadedError as error:
-                problem, turned_away = error, turned_away + 1
-                self.throttle.overloaded(started, self.server_wait(error.retry_after))
+                problem, overloads = error, overloads + 1
+                self.throttle.overloaded(started, self.backoff.capped(error.retry_after))
             except TransientError as error:
                 problem, faults = error, faults + 1
             except RejectedError as error:
                 return error
             except JudgeError as error:
-                await self._on_disk(self.ledger.fail(task.key, "fatal", str(error)))
+                await self._on_disk(self.ledger.fail(request.key, "fatal", str(error)))
                 raise
             finally:
                 self.throttle.leave()
         self.outcome.failed += 1
-        await self._on_disk(self.ledger.fail(task.key, problem.kind if problem else "server", str(problem)))
-        self.pilot.fail(task.key, task.name, str(problem))
+        await self._on_disk(self.ledger.fail(request.key, problem.kind if problem else "server", str(problem)))
+        self.pilot.fail(request.key, request.name, str(problem))
         self.pilot.check()
         return None
 
-    async def _may_send(self, task: Task, attempt: int) -> bool:
-        """Note the request; False if it would pass ``max_cost``, whatever those under way turn out to cost."""
+    async def _may_send(self, request: Request, attempt: int) -> bool:
+        """Record the request as sent; False if it could exceed ``max_cost``, whatever those in flight will cost."""
         limit, price = self.limits.max_cost, self.limits.price
-        if limit is not None and price is not None and task.key not in self.reserved:
-            prompt = json.dumps(self.client.conversation.messages(task, attempt))
+        if limit is not None and price is not None and request.key not in self.reserved:
+            prompt = message_text(self.client.prompt.messages(request, attempt))
             cost = price.cost(estimate_tokens(prompt) + self.limits.image_tokens, self.limits.output_tokens)
             self.uncounted += self.unpriced * cost
             self.unpriced = 0
@@ -274,19 +226,13 @@ class _Run:
                     self.outcome.stopped = f"max_cost {limit:g} reached: {spent:.4f} spent"
                     return False
                 await asyncio.sleep(0.02)
-            self.reserved[task.key] = cost
-        await self._on_disk(self.ledger.sent(task.key, attempt))
+            self.reserved[request.key] = cost
+        await self._on_disk(self.ledger.sent(request.key, attempt))
         self.outcome.sent += 1
         return True
 
     def _spent(self, price: Price) -> float:
         return price.cost(self._used.prompt_tokens, self._used.completion_tokens) + self.uncounted
-
-    def _wait(self, problem: TransientError, number: int) -> float:
-        base = min(self.limits.backoff * 2 ** (number - 1), self.limits.longest_wait)
-        own = base * self.jitter.uniform(0.5, 1.5)
-        asked = self.server_wait(problem.retry_after)
-        return own if asked is None else asked + min(own, 1.0) * self.jitter.random()
 
     async def _pause(self, seconds: float) -> None:
         while seconds > 0 and not self._stopping:
@@ -299,51 +245,21 @@ class _Run:
 
     @contextlib.contextmanager
     def _soft_interrupt(self) -> Iterator[None]:
-        """The first Ctrl-C lets what is under way (and paid) finish; the second ends at once."""
+        """The first Ctrl-C lets requests in flight (they are paid for) finish; the second stops at once."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
         loop = asyncio.get_running_loop()
 
-        def first() -> None:
+        def on_first() -> None:
             self.interrupted = True
             loop.remove_signal_handler(signal.SIGINT)
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
         before = signal.getsignal(signal.SIGINT)
-        loop.add_signal_handler(signal.SIGINT, first)
+        loop.add_signal_handler(signal.SIGINT, on_first)
         try:
             yield
         finally:
             loop.remove_signal_handler(signal.SIGINT)
             signal.signal(signal.SIGINT, before)
-
-
-def read_reply(task: Task, attempt: int, reply: Reply | RejectedError, client: Client) -> Entry:
-    """What an answer is worth: a value only if it is plainly there."""
-    if isinstance(reply, RejectedError):
-        return Entry(task.key, attempt, reply.status, None, str(reply), prompt_tokens=0, completion_tokens=0)
-    value: Any = None
-    why: dict[str, str] = {}
-    if reply.refusal:
-        status = REFUSED
-    elif reply.finish == "content_filter":
-        status = FILTERED
-    elif reply.finish == "length" and not client.conversation.keeps_truncated:
-        status = TRUNCATED
-    elif not reply.text.strip():
-        status = EMPTY
-    else:
-        value = client.conversation.parse(reply.text)
-        status = OK if value is not None else UNPARSED
-        why = {"why": client.conversation.why_missing(reply.text)} if value is None else {}
-    detail = json.dumps({"finish": reply.finish, "id": task.id, "candidate": task.candidate, "draw": task.draw, **why})
-    return Entry(
-        task.key, attempt, status, value, reply.refusal or reply.text, reply.model, reply.fingerprint, detail,
-        reply.prompt_tokens, reply.completion_tokens,
-    )  # fmt: skip
-
-
-def why_missing(entry: Entry) -> str:
-    """Why an answer has no value, as :func:`read_reply` noted it; empty if it has one or its status says all."""
-    return str(json.loads(entry.detail or "{}").get("why", ""))

@@ -1,7 +1,7 @@
-"""HTTP towards a server that may be anything: bounded replies, no redirects.
+"""HTTP to a server that may not be trusted: bounded replies, no redirects.
 
-The limits hold while a reply is read, on its size and on what it unpacks to; a small file that unpacks to gigabytes
-ends at the limit. Redirects are not followed at all: the key, or the texts of a request, would go where they lead.
+The limits apply while a reply is read, to its size and to its uncompressed size; a small file that expands to gigabytes
+ends at the limit. Redirects are never followed: the key and the texts of a request would be sent to their target.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 REPLY_BYTES = 4 * 2**20
-"""Largest reply; a chat completion has some kilobytes."""
+"""Largest reply; a chat completion has a few kilobytes."""
 FILE_BYTES = 4 * 2**30
-"""Largest file of the Batch API, which goes to the disk as it comes."""
+"""Largest file of the Batch API, which is streamed to the disk."""
 _PIECE = 2**18
 
 
-class OddReplyError(Exception):
-    """A reply that is too large, or packed in a way that cannot be undone."""
+class BadReplyError(Exception):
+    """A reply that is too large, or that cannot be decompressed."""
 
 
 def http_library() -> Any:
@@ -34,8 +34,8 @@ def make_http_client(reply_bytes: int = REPLY_BYTES, file_bytes: int = FILE_BYTE
     """A client for ``openai``; belongs to the running event loop.
 
     Args:
-        reply_bytes: largest reply, unpacked.
-        file_bytes: largest content of a file, unpacked.
+        reply_bytes: largest reply, decompressed.
+        file_bytes: largest content of a file, decompressed.
     """
     import openai
 
@@ -48,7 +48,7 @@ def make_http_client(reply_bytes: int = REPLY_BYTES, file_bytes: int = FILE_BYTE
 
 
 def is_network_error(error: BaseException) -> bool:
-    """Whether the HTTP library raised this on the way: a cut connection, a time-out, broken HTTP."""
+    """Whether the HTTP library raised this in transit: a cut connection, a time-out, broken HTTP."""
     library = http_library()
     return isinstance(error, library.HTTPError | library.StreamError)
 
@@ -57,19 +57,19 @@ def _limit(response: Any, most: int) -> None:
     declared = response.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and (len(declared) > 15 or int(declared) > most):
         raise _too_large(most)
-    packing = response.headers.pop("content-encoding", "identity").strip().lower()
-    if packing not in ("identity", "gzip", "x-gzip", "deflate", ""):
-        raise OddReplyError(f"a reply packed with {packing[:40]!r}; gzip or none was asked for")
-    packed = packing not in ("identity", "")
-    response.stream = _bounded(response.stream, most, packed)
+    encoding = response.headers.pop("content-encoding", "identity").strip().lower()
+    if encoding not in ("identity", "gzip", "x-gzip", "deflate", ""):
+        raise BadReplyError(f"a reply compressed with {encoding[:40]!r}; expected gzip or none")
+    compressed = encoding not in ("identity", "")
+    response.stream = _bounded(response.stream, most, compressed)
 
 
-def _bounded(stream: Any, most: int, packed: bool) -> Any:
+def _bounded(stream: Any, most: int, compressed: bool) -> Any:
     class Bounded(http_library().AsyncByteStream):  # type: ignore[misc]
         async def __aiter__(self) -> AsyncIterator[bytes]:
-            size, unpack = 0, _Unpacker() if packed else None
+            size, decompressor = 0, _Decompressor() if compressed else None
             async for chunk in stream:
-                for piece in unpack.pieces(chunk) if unpack else (chunk,):
+                for piece in decompressor.pieces(chunk) if decompressor else (chunk,):
                     size += len(piece)
                     if size > most:
                         raise _too_large(most)
@@ -81,8 +81,8 @@ def _bounded(stream: Any, most: int, packed: bool) -> Any:
     return Bounded()
 
 
-class _Unpacker:
-    """gzip or zlib, a bounded piece at a time."""
+class _Decompressor:
+    """Decompresses gzip or zlib, a bounded piece at a time."""
 
     def __init__(self) -> None:
         self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
@@ -96,9 +96,9 @@ class _Unpacker:
                     chunk = self._inflate.unused_data
                     self._inflate = zlib.decompressobj(zlib.MAX_WBITS | 32)
         except zlib.error as error:
-            raise OddReplyError(f"a reply that cannot be unpacked: {error}") from None
+            raise BadReplyError(f"a reply that cannot be decompressed: {error}") from None
 
 
-def _too_large(most: int) -> OddReplyError:
+def _too_large(most: int) -> BadReplyError:
     size = f"{most / 2**20:g} MiB" if most >= 2**20 else f"{most} bytes"
-    return OddReplyError(f"a reply of more than {size}")
+    return BadReplyError(f"a reply of more than {size}")

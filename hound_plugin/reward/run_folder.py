@@ -1,4 +1,4 @@
-"""The run folder: made, checked, and locked; its files have their home in :mod:`hound_plugin.records`."""
+"""The folder of a run: names of its files, its locks; files are written by :mod:`hound_plugin.records.files`."""
 
 from __future__ import annotations
 
@@ -9,27 +9,26 @@ from typing import Any
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.records import files
-from hound_plugin.records.files import append_rows as append_rows
-from hound_plugin.records.files import write_json as write_json
-from hound_plugin.records.files import write_whole as write_whole
-from hound_plugin.records.jsonl import read_objects as read_rows
+from hound_plugin.records.files import write_whole
+from hound_plugin.records.jsonl import read_objects
 
-__all__ = ["Row", "append_rows", "locked", "open_folder", "read_rows", "write_json", "write_whole"]
+CANDIDATES, SCORES, RANKED, EXCLUDED = "candidates.jsonl", "scores.jsonl", "ranked.jsonl", "excluded.jsonl"
+LEDGER, SAMPLER_LEDGER = "ledger.sqlite", "sampler.sqlite"
 
 Row = dict[str, Any]
 
 
 def locked(folder: Path, name: str, say: Callable[[str], None] = lambda _: None) -> AbstractContextManager[None]:
-    """Hold a lock of the folder; waits for another run that has it. It is free when its process ends, however."""
+    """Lock one job of the folder; waits for another run that has it. The end of a process frees its locks."""
     message = f"another run is at `{name}` in {folder}; waiting for it"
     return files.locked(folder / f".{name}.lock", lambda: say(message))
 
 
 def open_folder(path: str | Path) -> Path:
-    """The run folder, made if need be.
+    """The run folder, created if necessary.
 
     Raises:
-        SettingsError: nothing can be written there.
+        SettingsError: it is not writable.
     """
     folder = Path(path)
     try:
@@ -37,7 +36,11 @@ def open_folder(path: str | Path) -> Path:
         write_whole(folder / ".writable", "")
         (folder / ".writable").unlink()
     except OSError as error:
-        raise SettingsError(
-            f"folder: expected a folder that can be written, got {folder}: {error.strerror}."
-        ) from error
+        raise SettingsError(f"folder: expected a writable folder, got {folder}: {error.strerror}.") from error
     return folder
+
+
+def excluded_ids(folder: Path) -> frozenset[str]:
+    """Ids of pairs that were dropped by hand; the last row of an id counts."""
+    state = {str(row["id"]): bool(row.get("excluded", True)) for row in read_objects(folder / EXCLUDED) if "id" in row}
+    return frozenset(name for name, is_out in state.items() if is_out)

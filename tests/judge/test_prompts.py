@@ -9,12 +9,12 @@ import pytest
 import yaml
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.llm.requests import Task
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.prompts import BUILT_IN, Judging, make_nonce, read_protocol
+from hound_plugin.judge.prompts import BUILT_IN, JudgePrompt, make_nonce, read_template
+from hound_plugin.llm.requests import Request
 
 SNAPSHOTS = Path(__file__).parent / "snapshots"
-TASK = Task(
+REQUEST = Request(
     "k" * 64, "q1", 0, 0,
     {"caption": "A red ring moves left.", "question": "What moves?", "reference": "A ring.", "answer": "A square."},
 )  # fmt: skip
@@ -24,8 +24,8 @@ TASK = Task(
 @pytest.mark.parametrize("name", BUILT_IN)
 def test_snapshot(name: str, answer_format: str) -> None:
     """Set HOUND_WRITE_SNAPSHOTS=1 to write them anew, after raising `version`."""
-    protocol = read_protocol(name)
-    messages = Judging(protocol, "salt", answer_format).messages(TASK, attempt=1)
+    protocol = read_template(name)
+    messages = JudgePrompt(protocol, "salt", answer_format).messages(REQUEST, attempt=1)
     text = protocol.id + "\n" + "".join(f"--- {message['role']}\n{message['content']}\n" for message in messages)
     file = SNAPSHOTS / f"{name}-{answer_format}.txt"
     if os.environ.get("HOUND_WRITE_SNAPSHOTS"):
@@ -35,8 +35,8 @@ def test_snapshot(name: str, answer_format: str) -> None:
 
 
 def test_without_a_reference() -> None:
-    task = Task(TASK.key, "q1", 0, 0, {**TASK.fields, "reference": ""})
-    text = Judging(read_protocol("caption"), "salt").messages(task, 0)[1]["content"]
+    request = Request(REQUEST.key, "q1", 0, 0, {**REQUEST.fields, "reference": ""})
+    text = JudgePrompt(read_template("caption"), "salt").messages(request, 0)[1]["content"]
     assert "REFERENCE" not in text
     assert "for comparison" not in text
     assert "could not be read" not in text
@@ -59,9 +59,9 @@ OWN_WORDS = {
 def test_a_file_replaces_the_words(tmp_path: Path) -> None:
     file = tmp_path / "mine.yaml"
     file.write_text(yaml.safe_dump(OWN_WORDS))
-    judging = Judging(read_protocol(str(file)), "salt")
-    assert judging.needs == ("question", "answer")
-    assert "A square." in judging.messages(TASK, 0)[1]["content"]
+    prompt = JudgePrompt(read_template(str(file)), "salt")
+    assert prompt.required_fields == ("question", "answer")
+    assert "A square." in prompt.messages(REQUEST, 0)[1]["content"]
     for change, match in (
         ({"user": "{{question}}"}, "must list the fields"),
         ({"system": "no code"}, "nonce"),
@@ -73,9 +73,9 @@ def test_a_file_replaces_the_words(tmp_path: Path) -> None:
     ):
         file.write_text(yaml.safe_dump(OWN_WORDS | change))
         with pytest.raises(SettingsError, match=match):
-            read_protocol(str(file))
+            read_template(str(file))
     with pytest.raises(SettingsError, match="caption, vision or a YAML file"):
-        read_protocol("no-such")
+        read_template("no-such")
 
 
 def test_a_scale_of_ones_own(tmp_path: Path) -> None:
@@ -84,15 +84,15 @@ def test_a_scale_of_ones_own(tmp_path: Path) -> None:
     found = {}
     for scale in ([1, 5], [1, 10], [0, 3]):
         file.write_text(yaml.safe_dump(OWN_WORDS | {"scale": scale}))
-        found[tuple(scale)] = read_protocol(str(file))
+        found[tuple(scale)] = read_template(str(file))
     file.write_text(yaml.safe_dump(OWN_WORDS))
-    assert read_protocol(str(file)).id == found[1, 5].id
+    assert read_template(str(file)).id == found[1, 5].id
     assert len({protocol.id for protocol in found.values()}) == 3
-    judging = Judging(found[1, 10], "salt")
-    assert judging.protocol.scale == Scale(1, 10)
-    assert judging.response_format["json_schema"]["schema"]["properties"]["score"]["enum"] == list(range(1, 11))
-    assert [judging.parse(text) for text in ("SCORE: 8/10", "SCORE: 8/5", "SCORE: 11", '{"score": "10"}')] == [
+    prompt = JudgePrompt(found[1, 10], "salt")
+    assert prompt.template.scale == Scale(1, 10)
+    assert prompt.response_format["json_schema"]["schema"]["properties"]["score"]["enum"] == list(range(1, 11))
+    assert [prompt.parse(text) for text in ("SCORE: 8/10", "SCORE: 8/5", "SCORE: 11", '{"score": "10"}')] == [
         8, None, None, 10,
     ]  # fmt: skip
-    assert Judging(found[0, 3], "salt").parse("SCORE: 0") == 0
-    assert "from 0 to 3" in Judging(found[0, 3], "salt", "text").expects
+    assert JudgePrompt(found[0, 3], "salt").parse("SCORE: 0") == 0
+    assert "from 0 to 3" in JudgePrompt(found[0, 3], "salt", "text").expects

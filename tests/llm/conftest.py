@@ -1,4 +1,4 @@
-"""The fault server as a process, and tasks for it."""
+"""The fault server as a process, and requests for it."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from hound_plugin.llm.requests import Task, request_key
+from hound_plugin.judge.prompts import JudgePrompt, read_template
 from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.limits import Limits
 from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
-from hound_plugin.judge.prompts import Judging, read_protocol
-from hound_plugin.llm.runner import Limits
+from hound_plugin.llm.requests import Request, request_key
 
 REPO = Path(__file__).resolve().parents[2]
 SECRET = "sk-test-secret-1234567890"
@@ -55,9 +55,9 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultServer]:
         process.communicate()
 
 
-def make_tasks(number: int, first: int = 0) -> list[Task]:
+def make_requests(number: int, first: int = 0) -> list[Request]:
     return [
-        Task(
+        Request(
             request_key({"item": item}), f"q{item}", 0, 0,
             {"caption": "A dog runs.", "question": "What runs?", "answer": f"A dog. [item-{item}]"},
         )
@@ -65,7 +65,7 @@ def make_tasks(number: int, first: int = 0) -> list[Task]:
     ]  # fmt: skip
 
 
-PROTOCOL = read_protocol("caption")
+PROTOCOL = read_template("caption")
 FAST = Limits(attempts=3, tries=4, backoff=0.01, concurrency=8)
 
 
@@ -75,4 +75,4 @@ def open_ledger(folder: Path) -> Ledger:
 
 def make_client(server: FaultServer, ledger: Ledger, timeout: float = 5.0, answer_format: str = "json") -> OpenAIClient:
     endpoint = Endpoint("tiny", base_url=server.base_url, timeout=timeout, parameters={"temperature": 0})
-    return OpenAIClient(endpoint, Judging(PROTOCOL, ledger.salt, answer_format))
+    return OpenAIClient(endpoint, JudgePrompt(PROTOCOL, ledger.salt, answer_format))

@@ -11,25 +11,27 @@ from typing import Any
 
 import pytest
 
+from hound_plugin.backoff import Backoff
 from hound_plugin.errors import JudgeError
-from hound_plugin.llm.batch import run_batches
-from hound_plugin.llm.batch_api import BatchServer
+from hound_plugin.llm.batch import BatchLimits, run_batches
+from hound_plugin.llm.batch_api import BatchAPI
 from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.limits import Outcome
 from hound_plugin.llm.prices import Price
-from hound_plugin.llm.runner import Outcome, run_tasks
-from hound_plugin.llm.throttle import ServerWaits
-from tests.llm.conftest import FAST, FaultServer, make_client, make_tasks, open_ledger
+from hound_plugin.llm.runner import run_requests
+from tests.llm.conftest import FAST, FaultServer, make_client, make_requests, open_ledger
 from tests.llm.fault_server import grade
 
 
 def go(server: FaultServer, ledger: Ledger, number: int, rows: int = 100, size: int = 10**6, **changes: Any) -> Outcome:
     limits = replace(FAST, **changes)
     client = make_client(server, ledger)
-    return run_batches(lambda: iter(make_tasks(number)), client, ledger, limits, rows, size, 0.01, lambda _: None)
+    files = BatchLimits(rows, size, 0.01)
+    return run_batches(lambda: iter(make_requests(number)), client, ledger, limits, files, lambda _: None)
 
 
 def values(ledger: Ledger, number: int) -> list[Any]:
-    entries = [ledger.entry(task.key) for task in make_tasks(number)]
+    entries = [ledger.entry(request.key) for request in make_requests(number)]
     return [entry.value if entry else None for entry in entries]
 
 
@@ -56,7 +58,7 @@ def test_a_separator_inside_an_answer_does_not_end_its_row(server: FaultServer, 
 
     async def there_and_back() -> list[dict[str, Any]]:
         with open_ledger(tmp_path) as ledger:
-            calls = BatchServer(make_client(server, ledger), 3, 0.01, ServerWaits())
+            calls = BatchAPI(make_client(server, ledger), 3, Backoff(0.01))
             file = await calls.upload(tmp_path / "rows.jsonl")
             return [row async for row in calls.rows(file, tmp_path)]
 
@@ -70,7 +72,7 @@ def test_rows_that_failed_or_expired_are_asked_again(server: FaultServer, tmp_pa
         expected = [grade(item) for item in range(10)]
         expected[3] = None  # refused by the server for good
         assert values(ledger, 10) == expected
-        entry = ledger.entry(make_tasks(4)[3].key)
+        entry = ledger.entry(make_requests(4)[3].key)
         assert entry is not None
         assert entry.status == "rejected"
         assert ledger.count("SELECT COUNT(*) FROM answers WHERE status = 'unparsed'") == 1
@@ -134,11 +136,11 @@ def test_single_requests_leave_a_batch_alone(server: FaultServer, tmp_path: Path
     with open_ledger(tmp_path) as ledger:
         client, say = make_client(server, ledger), _kill_on("submitted")
         with pytest.raises(Killed):
-            run_batches(lambda: iter(make_tasks(3)), client, ledger, FAST, 9, 10**6, 0.01, say)
+            run_batches(lambda: iter(make_requests(3)), client, ledger, FAST, BatchLimits(9, 10**6, 0.01), say)
     with open_ledger(tmp_path) as ledger:
-        outcome = run_tasks(make_tasks(4), make_client(server, ledger), ledger, FAST)
+        outcome = run_requests(make_requests(4), make_client(server, ledger), ledger, FAST)
         assert (outcome.answered, outcome.failed) == (1, 3)
-        assert "lie in a batch" in outcome.warnings[0]
+        assert "are in a batch" in outcome.warnings[0]
         server.control(hold=False)
         go(server, ledger, 4)
         assert values(ledger, 4) == [grade(item) for item in range(4)]
@@ -173,7 +175,7 @@ def test_max_cost_counts_what_lies_in_batches(server: FaultServer, tmp_path: Pat
 def test_requests_in_a_file_are_those_of_single_requests(server: FaultServer, tmp_path: Path) -> None:
     with open_ledger(tmp_path) as ledger:
         client = make_client(server, ledger)
-        (task,) = make_tasks(1)
-        body = json.loads(json.dumps(client.body(task, 0)))
-        run_tasks([task], client, ledger, FAST)
+        (request,) = make_requests(1)
+        body = json.loads(json.dumps(client.body(request, 0)))
+        run_requests([request], client, ledger, FAST)
     assert server.stats()["bodies"][0]["body"] == body

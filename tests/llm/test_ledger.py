@@ -20,11 +20,11 @@ from tests.llm.conftest import PROTOCOL, REPO, SECRET, FaultServer, open_ledger
 WORKER = """
 import sys
 from pathlib import Path
-from tests.llm.conftest import FAST, FaultServer, make_client, make_tasks, open_ledger
-from hound_plugin.llm.runner import run_tasks
+from tests.llm.conftest import FAST, FaultServer, make_client, make_requests, open_ledger
+from hound_plugin.llm.runner import run_requests
 folder, port, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 with open_ledger(folder) as ledger:
-    print(run_tasks(make_tasks(number), make_client(FaultServer(port), ledger), ledger, FAST).sent)
+    print(run_requests(make_requests(number), make_client(FaultServer(port), ledger), ledger, FAST).sent)
 """
 
 

@@ -14,15 +14,16 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.errors import JudgeError, SettingsError
-from hound_plugin.llm.requests import TransientError
+from hound_plugin.llm.ledger_tables import Entry
+from hound_plugin.llm.limits import Outcome
 from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
 from hound_plugin.llm.prices import Price
-from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.redaction import Redactor, printable, shortened
+from hound_plugin.llm.reparse import reparse
 from hound_plugin.llm.replies import decode_body, read_row, token_count
-from hound_plugin.llm.reparse import read_again
-from hound_plugin.llm.runner import Outcome, run_tasks
-from tests.llm.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
+from hound_plugin.llm.requests import TransientError
+from hound_plugin.llm.runner import run_requests
+from tests.llm.conftest import FAST, SECRET, FaultServer, make_client, make_requests, open_ledger
 from tests.llm.fault_server import grade
 from tests.llm.odd_replies import COUNTED_ODDLY, ECHOES, NO_COMPLETION, PREFIX, READABLE
 
@@ -36,10 +37,10 @@ def odd(names: Iterable[str]) -> list[str]:
 def ask(server: FaultServer, folder: Path, kinds: list[str], **changes: object) -> tuple[Outcome, list[object]]:
     """Each kind once, in order; the outcome, and the recorded answer or the last failure of each."""
     server.control(script=list(kinds))
-    tasks = make_tasks(len(kinds))
+    requests = make_requests(len(kinds))
     with open_ledger(folder) as ledger:
-        outcome = run_tasks(tasks, make_client(server, ledger), ledger, replace(ONE, **changes))
-        return outcome, [ledger.entry(task.key) or ledger.last_failure(task.key) for task in tasks]
+        outcome = run_requests(requests, make_client(server, ledger), ledger, replace(ONE, **changes))
+        return outcome, [ledger.entry(request.key) or ledger.last_failure(request.key) for request in requests]
 
 
 def test_token_counts_that_cannot_be_true_are_unknown(server: FaultServer, tmp_path: Path) -> None:
@@ -66,11 +67,11 @@ def test_max_cost_counts_answers_without_token_counts(server: FaultServer, tmp_p
     limits = replace(FAST, max_cost=5.0, price=Price(input=1000, output=1000), output_tokens=300)
     server.control(share=1.0, kinds=odd(["no usage"]))
     with open_ledger(tmp_path) as ledger:
-        outcome = run_tasks(make_tasks(100), make_client(server, ledger), ledger, limits)
+        outcome = run_requests(make_requests(100), make_client(server, ledger), ledger, limits)
     assert "max_cost 5 reached" in outcome.stopped
     assert 2 <= outcome.answered <= 8  # each is estimated at about 0.9
     with open_ledger(tmp_path) as ledger:  # a restart knows of them
-        assert run_tasks(make_tasks(100), make_client(server, ledger), ledger, limits).sent <= 1
+        assert run_requests(make_requests(100), make_client(server, ledger), ledger, limits).sent <= 1
 
 
 def test_answers_of_other_shapes_are_read(server: FaultServer, tmp_path: Path) -> None:
@@ -113,8 +114,8 @@ def test_large_and_packed_replies(server: FaultServer, tmp_path: Path) -> None:
     large, bomb, damaged, brotli = found[2:6]
     assert "more than 4 MiB" in large[1]
     assert "more than 4 MiB" in bomb[1]
-    assert "cannot be unpacked" in damaged[1]
-    assert "packed with 'br'" in brotli[1]
+    assert "cannot be decompressed" in damaged[1]
+    assert "compressed with 'br'" in brotli[1]
     assert peak < 25 * 2**20, "nothing near the 50 MB that the bomb unpacks to"
 
 
@@ -124,7 +125,7 @@ def test_redirects_are_refused_by_name(server: FaultServer, tmp_path: Path, plac
     where = place.format(port=server.url.rpartition(":")[2])
     server.control(share=1.0, kinds=["redirect"], location=where)
     with open_ledger(tmp_path) as ledger, pytest.raises(JudgeError, match="redirects to") as caught:
-        run_tasks(make_tasks(30), make_client(server, ledger), ledger, ONE)
+        run_requests(make_requests(30), make_client(server, ledger), ledger, ONE)
     assert f"{server.base_url}/chat/completions redirects to {where}" in str(caught.value)
     assert "Set `base_url`" in str(caught.value)
     assert server.stats()["counts"]["requests"] == 1
@@ -147,10 +148,10 @@ def test_a_key_that_is_echoed_reaches_no_file(
     server.control(script=list(ECHOES), models={"tiny": {"deprecation": f"on {SECRET}"}})
     with open_ledger(tmp_path) as ledger:
         client = make_client(server, ledger)
-        outcome = run_tasks(make_tasks(len(ECHOES)), client, ledger, ONE, said.append)
+        outcome = run_requests(make_requests(len(ECHOES)), client, ledger, ONE, said.append)
         assert asyncio.run(_shutdown_date(client)) == "on [key]"
-        entries = [ledger.entry(task.key) for task in make_tasks(len(ECHOES))]
-        failures = [ledger.last_failure(task.key) for task in make_tasks(len(ECHOES))]
+        entries = [ledger.entry(request.key) for request in make_requests(len(ECHOES))]
+        failures = [ledger.last_failure(request.key) for request in make_requests(len(ECHOES))]
     assert entries[0].raw == "The key is [key].\nSCORE: 4"  # type: ignore[union-attr]
     assert entries[0].value == 4  # type: ignore[union-attr]
     assert sum("[key]" in str(found) for found in (*entries, *failures, *outcome.warnings)) >= len(ECHOES) - 1
@@ -190,7 +191,7 @@ def test_a_long_retry_after_is_capped_and_said_once(server: FaultServer, tmp_pat
     limits = replace(FAST, longest_retry_after=0.2)
     started = time.monotonic()
     with open_ledger(tmp_path) as ledger:
-        outcome = run_tasks(make_tasks(3), make_client(server, ledger), ledger, limits, said.append)
+        outcome = run_requests(make_requests(3), make_client(server, ledger), ledger, limits, said.append)
     assert outcome.answered == 3
     assert 0.2 <= time.monotonic() - started < 5
     assert [line for line in said if "Retry-After" in line] == [
@@ -211,15 +212,15 @@ def test_an_address_holds_nothing_secret(url: str) -> None:
 
 def test_an_address_may_name_a_version() -> None:
     url = "https://host.azure.com/openai/v1?api-version=preview"
-    assert Endpoint("m", base_url=url).place == url
+    assert Endpoint("m", base_url=url).url == url
 
 
 def test_why_an_answer_is_missing_is_kept(server: FaultServer, tmp_path: Path) -> None:
     server.control(share=1.0, kinds=["say"], text="SCORE: 4/10")
-    (task,) = make_tasks(1)
+    (request,) = make_requests(1)
     with open_ledger(tmp_path) as ledger:
-        run_tasks([task], make_client(server, ledger), ledger, FAST)
-        entry = ledger.entry(task.key)
+        run_requests([request], make_client(server, ledger), ledger, FAST)
+        entry = ledger.entry(request.key)
     assert entry is not None
     assert (entry.status, entry.raw) == ("unparsed", "SCORE: 4/10")
     assert json.loads(entry.detail)["why"] == "'4/10' is on another scale than 1 to 5"
@@ -228,17 +229,17 @@ def test_why_an_answer_is_missing_is_kept(server: FaultServer, tmp_path: Path) -
 def test_what_an_older_version_could_not_read_is_read_again(server: FaultServer, tmp_path: Path) -> None:
     """A ledger with the replies of a version that read less: nothing is paid for again, and nothing there changes."""
     texts = ["**SCORE: 5**", "Score: 4/5", "I cannot say.", "SCORE: 2"]
-    tasks = make_tasks(len(texts))
+    requests = make_requests(len(texts))
     with open_ledger(tmp_path) as ledger:
-        for task, text in zip(tasks, texts, strict=True):
-            ledger.record(Entry(task.key, 2, "unparsed", None, text, "m", "f", "{}", 7, 3), release=True).result()
-        conversation = make_client(server, ledger).conversation
-        ledger.claim(tasks[3].key, 9).result()
+        for request, text in zip(requests, texts, strict=True):
+            ledger.record(Entry(request.key, 2, "unparsed", None, text, "m", "f", "{}", 7, 3), release=True).result()
+        prompt = make_client(server, ledger).prompt
+        ledger.claim(requests[3].key, 9).result()
         with open_ledger(tmp_path) as other:
-            assert read_again(tasks, other, conversation, 9) == 2, "the fourth is in another run's hands"
-        entries = [ledger.entry(task.key) for task in tasks]
+            assert reparse(requests, other, prompt, 9) == 2, "the fourth is in another run's hands"
+        entries = [ledger.entry(request.key) for request in requests]
         assert [entry.value for entry in entries if entry] == [5, 4, None, None]
         assert ledger.count("SELECT COUNT(*) FROM answers WHERE status = 'unparsed'") == 4
         assert (ledger.totals().prompt_tokens, ledger.uncounted()) == (28, 0)
-        assert read_again(tasks[:3], ledger, conversation, 9) == 0
-        assert run_tasks(tasks[:2], make_client(server, ledger), ledger, FAST).sent == 0
+        assert reparse(requests[:3], ledger, prompt, 9) == 0
+        assert run_requests(requests[:2], make_client(server, ledger), ledger, FAST).sent == 0

@@ -12,11 +12,12 @@ import pytest
 
 from hound_plugin import cli
 from hound_plugin.errors import JudgeError
-from hound_plugin.llm.batch import run_batches
+from hound_plugin.llm.batch import BatchLimits, run_batches
 from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.limits import Outcome
 from hound_plugin.llm.prices import Price
-from hound_plugin.llm.runner import Outcome, run_tasks
-from tests.llm.conftest import FAST, SECRET, FaultServer, make_client, make_tasks, open_ledger
+from hound_plugin.llm.runner import run_requests
+from tests.llm.conftest import FAST, SECRET, FaultServer, make_client, make_requests, open_ledger
 from tests.llm.fault_server import grade
 from tests.reward.conftest import questions_file as questions_file
 from tests.reward.conftest import write_rows
@@ -26,13 +27,13 @@ SAID = f"\x1b[31mI rate it {SECRET}" + " very well" * 100 + ".\nRating: 4 of 5"
 
 def ask(server: FaultServer, folder: Path, number: int, **changes: Any) -> Outcome:
     with open_ledger(folder) as ledger:
-        return run_tasks(make_tasks(number), make_client(server, ledger), ledger, replace(FAST, **changes))
+        return run_requests(make_requests(number), make_client(server, ledger), ledger, replace(FAST, **changes))
 
 
 def batch(server: FaultServer, ledger: Ledger, number: int, said: list[str] | None = None, **changes: Any) -> Outcome:
     limits, client = replace(FAST, **changes), make_client(server, ledger)
     say = said.append if said is not None else lambda _: None
-    return run_batches(lambda: iter(make_tasks(number)), client, ledger, limits, 1000, 10**7, 0.01, say)
+    return run_batches(lambda: iter(make_requests(number)), client, ledger, limits, BatchLimits(1000, 10**7, 0.01), say)
 
 
 def test_a_judge_that_cannot_be_read_stops_the_run(server: FaultServer, tmp_path: Path) -> None:
@@ -96,7 +97,7 @@ def test_a_short_run_ends_as_it_did(server: FaultServer, tmp_path: Path) -> None
 def test_the_same_request_twice_is_one(server: FaultServer, tmp_path: Path) -> None:
     server.control(share=1.0, kinds=["prose"])
     with open_ledger(tmp_path) as ledger:
-        outcome = run_tasks(make_tasks(10) * 5, make_client(server, ledger), ledger, FAST)
+        outcome = run_requests(make_requests(10) * 5, make_client(server, ledger), ledger, FAST)
     assert outcome.sent == 30
 
 
@@ -130,7 +131,7 @@ def test_a_batch_run_sends_its_pilot_ahead(server: FaultServer, tmp_path: Path) 
     said: list[str] = []
     with open_ledger(tmp_path) as ledger:
         outcome = batch(server, ledger, 50, said)
-        assert [ledger.entry(task.key).value for task in make_tasks(50)] == [  # type: ignore[union-attr]
+        assert [ledger.entry(request.key).value for request in make_requests(50)] == [  # type: ignore[union-attr]
             grade(item) for item in range(50)
         ]
     assert (outcome.answered, outcome.sent, outcome.done_before) == (50, 50, 0)

@@ -1,4 +1,4 @@
-"""How the number of requests under way follows 429, Retry-After and latency; by a clock of its own."""
+"""How the number of requests in flight follows 429, Retry-After and latency, on a simulated clock."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import asyncio
 import heapq
 import random
 import time
-from email.utils import formatdate
 
 import pytest
 
-from hound_plugin.llm.throttle import LONGEST_WAIT, ServerWaits, Throttle, retry_after
+from hound_plugin.llm.throttle import Throttle
 
 
 class Clock:
@@ -136,31 +135,3 @@ def test_a_crowd_of_429_closes_the_gate_for_all() -> None:
             throttle.overloaded(throttle.now(), 0.3)
     assert asyncio.run(wait(alone)) < 0.2
     assert asyncio.run(wait(crowd)) >= 0.25
-
-
-@pytest.mark.parametrize(
-    ("headers", "seconds"),
-    [
-        ({"retry-after": "7"}, 7), ({"retry-after": "0.5"}, 0.5), ({"retry-after-ms": "1500"}, 1.5),
-        ({"retry-after": "-3"}, 0), ({"retry-after": "soon"}, None), ({}, None), ({"retry-after": "nan"}, None),
-        ({"retry-after": "1e9"}, 1e9), ({"retry-after": "inf"}, None), ({"retry-after": "1e999"}, None),
-        ({"retry-after": "Fri, 31 Dec 99999 23:59:59 GMT"}, None), ({"retry-after": ""}, None),
-    ],
-)  # fmt: skip
-def test_retry_after(headers: dict[str, str], seconds: float | None) -> None:
-    assert retry_after(headers) == seconds
-
-
-def test_retry_after_as_a_date() -> None:
-    found = retry_after({"retry-after": formatdate(time.time() + 30, usegmt=True)})
-    assert found is not None
-    assert 27 < found <= 30
-
-
-def test_a_long_wait_is_capped_and_said_once() -> None:
-    said: list[str] = []
-    waits = ServerWaits(said.append)
-    assert [waits(seconds) for seconds in (None, 0.0, 7.5, LONGEST_WAIT)] == [None, 0.0, 7.5, LONGEST_WAIT]
-    assert said == []
-    assert [waits(seconds) for seconds in (LONGEST_WAIT + 1, 1e9, 86400.0)] == [LONGEST_WAIT] * 3
-    assert said == ["warning: the server asks to wait 301 s (Retry-After); 300 s are waited at most"]

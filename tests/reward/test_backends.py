@@ -11,9 +11,9 @@ from hound_plugin.errors import DataError
 from hound_plugin.reward import stages
 from hound_plugin.reward.settings import build_settings
 from tests.goldens import ROOT
+from tests.judge.test_local import model as model  # the tiny chat model
 from tests.llm.conftest import FaultServer
 from tests.llm.fault_server import grade
-from tests.judge.test_local import model as model  # the tiny chat model
 from tests.reward.conftest import rows, write_rows
 from tests.reward.test_stages import start
 

@@ -12,10 +12,10 @@ from hound_plugin import cli
 from hound_plugin.errors import DataError
 from hound_plugin.records.files import write_json
 from hound_plugin.reward import rounds, stages
+from hound_plugin.reward.pipeline import run_stages
 from hound_plugin.reward.questions import read_questions
-from hound_plugin.reward.run import run_stages
+from hound_plugin.reward.run import Run, open_run
 from hound_plugin.reward.settings import RewardSettings, build_settings
-from hound_plugin.reward.stages import Run, open_run
 from tests.reward.conftest import Parrot, rows, write_rows
 
 SKIP = {"on_bad_rows": "skip", "max_bad_rows": 0.5}

@@ -11,8 +11,8 @@ import yaml
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.prompts import read_protocol
-from hound_plugin.reward.run import run_stages
+from hound_plugin.judge.prompts import read_template
+from hound_plugin.reward.pipeline import run_stages
 from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from hound_plugin.reward.summary import score_bins
@@ -24,7 +24,7 @@ from tests.reward.test_stages import start
 @pytest.fixture
 def protocol(tmp_path: Path) -> Path:
     """The built-in protocol with another scale; its words do not matter to the server here."""
-    values = read_protocol("caption").model_dump(by_alias=True)
+    values = read_template("caption").model_dump(by_alias=True)
     file = tmp_path / "ten.yaml"
     file.write_text(yaml.safe_dump({**{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
                                     "name": "ten", "scale": [1, 10]}))  # fmt: skip

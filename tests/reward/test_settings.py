@@ -11,8 +11,8 @@ import pytest
 
 from hound_plugin.errors import DataError, HoundError, LedgerError, MediaNotFoundError, SettingsError
 from hound_plugin.reward import stages
+from hound_plugin.reward.run import open_run
 from hound_plugin.reward.settings import build_settings, read_settings
-from hound_plugin.reward.stages import open_run
 from tests.reward.conftest import rows, write_rows
 from tests.reward.test_stages import start
 

@@ -12,6 +12,8 @@ import pytest
 from hound_plugin import cli
 from hound_plugin.errors import DataError, JudgeError, LedgerError, MediaNotFoundError
 from hound_plugin.judge.lexical import SMOKE_TEST
+from hound_plugin.records.files import append_rows
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward import stages
 from hound_plugin.reward.candidates import (
     add_candidates,
@@ -20,10 +22,10 @@ from hound_plugin.reward.candidates import (
     read_candidates,
     sample_candidates,
 )
-from hound_plugin.reward.run import dry_run, run_stages
+from hound_plugin.reward.pipeline import dry_run, run_stages
+from hound_plugin.reward.run import Run, open_run
+from hound_plugin.reward.run_folder import excluded_ids
 from hound_plugin.reward.settings import RewardSettings, build_settings
-from hound_plugin.reward.stages import Run, open_run
-from hound_plugin.reward.run_folder import append_rows, read_rows
 from tests.llm.conftest import SECRET, FaultServer
 from tests.llm.fault_server import grade
 from tests.reward.conftest import Parrot, rows, write_rows
@@ -314,7 +316,7 @@ def test_excluded_pairs_stay_out(settings: RewardSettings) -> None:
     run_stages(run, ("sample", "judge", "pairs"))
     name = rows(run.folder / "pairs" / "hound_pairs.jsonl")[0]["id"]
     write_rows(run.folder / "excluded.jsonl", [{"id": name}, {"id": "other"}, {"id": "other", "excluded": False}])
-    assert stages.excluded_ids(run.folder) == {name}
+    assert excluded_ids(run.folder) == {name}
     result = stages.pairs(run)
     assert name not in {pair.id for pair in result.pairs}
     assert result.pairs_dropped["excluded by hand"] == 1
@@ -326,7 +328,7 @@ def test_a_damaged_file_is_named(settings: RewardSettings) -> None:
     file = run.folder / "candidates.jsonl"
     file.write_text("{broken\n" + file.read_text())
     with pytest.raises(DataError, match=r"candidates\.jsonl, line 1: expected a JSON object"):
-        list(read_rows(file))
+        list(read_objects(file))
 
 
 def test_half_a_surrogate_pair_breaks_nothing(values: dict[str, Any], tmp_path: Path) -> None:
@@ -348,10 +350,10 @@ def test_a_file_of_answers_that_was_cut_off_is_refused(values: dict[str, Any], t
 
 def test_added_answers_stay_as_they_are(settings: RewardSettings) -> None:
     run = start(settings)
-    from hound_plugin.reward.candidates import Sampled
+    from hound_plugin.reward.candidates import SampledAnswer
 
     for text in ("first", "second"):
-        add_candidates(run.folder, {"model": "m"}, iter([(run.questions[0], 0, Sampled(text))]), 0)
+        add_candidates(run.folder, {"model": "m"}, iter([(run.questions[0], 0, SampledAnswer(text))]), 0)
     assert read_candidates(run.folder)["q0"][0]["answer"] == "first"
 
 

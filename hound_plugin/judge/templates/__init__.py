@@ -1,1 +1,1 @@
-"""Protocol files; see :mod:`hound_plugin.judge.prompts`."""
+"""Prompt templates as YAML files; see :mod:`hound_plugin.judge.prompts`."""
