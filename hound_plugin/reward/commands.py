@@ -97,8 +97,8 @@ def _say(text: str) -> None:
 
 
 def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
-    from hound_plugin.reward.pipeline import STAGES, dry_run, run_stages
-    from hound_plugin.reward.run import open_run
+    from hound_plugin.reward.run import STAGES, dry_run, run_stages
+    from hound_plugin.reward.run_setup import open_run
 
     settings = _settings(arguments)
     if getattr(arguments, "second", None):
@@ -150,8 +150,8 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     from hound_plugin.records.bad_rows import RowReport
     from hound_plugin.reward.candidates import read_candidates
     from hound_plugin.reward.rank import agreement_with_scores, best_of_n, rank_file
-    from hound_plugin.reward.run import read_run_questions, report_bad_rows
     from hound_plugin.reward.run_folder import RANKED, SCORES, open_folder
+    from hound_plugin.reward.run_setup import read_run_questions, report_bad_rows
     from hound_plugin.reward.scoring import latest
 
     settings = _settings(arguments)

@@ -21,10 +21,10 @@ from hound_plugin.records.bad_rows import RowReport
 from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.jsonl import read_rows
 from hound_plugin.records.parse import row_id
-from hound_plugin.reward.pipeline import run_stages
 from hound_plugin.reward.questions import make_seed
-from hound_plugin.reward.run import MakeGenerator, open_run, read_run_questions, report_bad_rows
+from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.run_folder import open_folder
+from hound_plugin.reward.run_setup import MakeGenerator, open_run, read_run_questions, report_bad_rows
 from hound_plugin.reward.settings import RewardSettings
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")

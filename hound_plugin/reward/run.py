@@ -1,124 +1,159 @@
-"""A run of ``hound reward``: its settings, folder and checked questions."""
+"""Stages one after another, with ``run.json``; and the dry run, which sends nothing."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
+import json
+import platform
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.errors import DataError, LedgerError, SettingsError
-from hound_plugin.judge.backends import make_judge, required_fields, scale_of, template_id
-from hound_plugin.judge.parsing import Scale
+from hound_plugin.judge.backends import make_judge, template_id
 from hound_plugin.llm.ledger import Ledger
-from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
-from hound_plugin.records.files import write_whole
-from hound_plugin.records.media_identity import media_digest
-from hound_plugin.reward.candidates import Generator
-from hound_plugin.reward.questions import Question, check_fields, read_questions
-from hound_plugin.reward.run_folder import CANDIDATES, LEDGER, open_folder
-from hound_plugin.reward.settings import RewardSettings, SampleSettings
+from hound_plugin.llm.prices import estimate_tokens
+from hound_plugin.llm.requests import message_text
+from hound_plugin.records.files import write_json
+from hound_plugin.reward import stages
+from hound_plugin.reward.candidates import read_candidates
+from hound_plugin.reward.questions import Question
+from hound_plugin.reward.report import write_report
+from hound_plugin.reward.run_folder import LEDGER, Row, locked
+from hound_plugin.reward.run_setup import Run
+from hound_plugin.reward.scoring import make_requests
+from hound_plugin.reward.summary import summarise
+from hound_plugin.reward.usage import stage_limits
+from hound_plugin.version import __version__
 
-MakeGenerator = Callable[[SampleSettings], Generator]
+STAGES = ("sample", "judge", "pairs", "report")
+SHOWN_PROMPTS = 2
 
 
-@dataclass
-class Run:
-    """A run folder with checked questions.
+def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
+    """Run stages in order and write ``run.json``; finished work is not repeated.
 
-    Attributes:
-        settings: all of them.
-        folder: where everything is written.
-        questions: checked.
-        say: receives lines for the user.
-        make_generator: loads the model for sampling in this process.
-        counts: by stage, for ``run.json``.
+    Returns the counts by stage. If a stage raises, ``run.json`` is written with its error.
     """
-
-    settings: RewardSettings
-    folder: Path
-    questions: list[Question]
-    say: Callable[[str], None]
-    make_generator: MakeGenerator | None = None
-    counts: dict[str, Any] = field(default_factory=dict)
-    _digests: dict[str, str] | None = None
-
-    def media_digests(self) -> dict[str, str] | None:
-        """Hash of each question's clip if requests show it, else None; computed once."""
-        if self.settings.judge.backend != "vision":
-            return None
-        if self._digests is None:
-            self._digests = {question.id: media_digest(question.paths) for question in self.questions}
-        return self._digests
-
-
-def open_run(settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None) -> Run:
-    """Make every check that needs no request, then open the folder.
-
-    Raises:
-        DataError, MediaNotFoundError: questions that cannot be used.
-        SettingsError: a folder that is not writable, no API key, a bad prompt template.
-        LedgerError: a ledger made with another prompt template.
-    """
-    check_scale(settings)
-    report = RowReport(settings.questions)
-    questions = read_run_questions(settings, report)
-    check_fields(questions, required_fields(settings.judge), f"judge.backend {settings.judge.backend}")
-    blind = [question.id for question in questions if not question.medium]
-    if settings.judge.backend == "vision" and blind:
-        raise DataError(f"judge.backend vision: {len(blind)} questions have no clip; the first is {blind[0]}.")
-    if settings.pairs.chosen_from_reference and not any(question.reference for question in questions):
-        raise DataError("pairs.chosen_from_reference: no question has a `reference`.")
-    folder = open_folder(settings.folder)
+    started, error = time.time(), ""
     try:
-        with Ledger(folder / LEDGER, template_id(settings.judge)) as ledger:
-            make_judge(settings.judge, ledger, lambda _: None, probe_server=False)
-    except LedgerError as error:
-        raise LedgerError(
-            f"{error} The same answers can be judged in a new folder: sample.backend=given "
-            f"sample.answers={folder / CANDIDATES}."
-        ) from error
-    report_bad_rows(report, settings, folder, say)
-    return Run(settings, folder, questions, say, make_generator)
+        for name in names:
+            _STAGES[name](run)
+    except BaseException as problem:
+        error = f"{type(problem).__name__}: {problem}"
+        raise
+    finally:
+        write_run(run, names, started, error)
+    return run.counts
 
 
-def check_scale(settings: RewardSettings) -> None:
-    """Compare the settings of pairs with the judge's scale.
+def report(run: Run) -> Path:
+    """Write the report; returns the path of the HTML page."""
+    pair_file = run.folder / "pairs" / f"{run.settings.pairs.name}.jsonl"
+    summary = summarise(run.folder, run.questions, pair_file, run.settings.judge.k, run.settings.report.second)
+    page = write_report(run.folder, summary, stage_counts(run), pair_file)
+    run.say(f"report: {page}")
+    return page
 
-    Raises:
-        SettingsError: a threshold or a difference that no scores can have, or a default threshold on another scale.
-    """
-    scale, pairs = scale_of(settings.judge), settings.pairs
-    if not scale.lowest <= pairs.threshold <= scale.highest:
-        raise SettingsError(
-            f"pairs.threshold: expected a number on the judge's scale, {scale}; got {pairs.threshold:g}."
+
+_STAGES: dict[str, Callable[[Run], Any]] = {
+    "sample": stages.sample,
+    "judge": stages.judge,
+    "pairs": stages.pairs,
+    "report": report,
+}
+
+
+def stage_counts(run: Run) -> dict[str, Any]:
+    """Counts of this process, and of earlier ones for stages that did not run in it."""
+    return {**_before(run).get("counts", {}), **run.counts}
+
+
+def _before(run: Run) -> Row:
+    try:
+        return dict(json.loads((run.folder / "run.json").read_text(encoding="utf-8")))
+    except (FileNotFoundError, ValueError):
+        return {}
+
+
+def write_run(run: Run, names: Sequence[str], started: float, error: str) -> None:
+    """Write ``run.json``: versions, settings, seed, counts, tokens and cost; never an API key."""
+    with locked(run.folder, "run"):
+        before = _before(run)
+        entry = {"stages": list(names), "started": round(started, 3), "seconds": round(time.time() - started, 3)}
+        write_json(
+            run.folder / "run.json",
+            {
+                "hound_plugin": __version__,
+                "python": platform.python_version(),
+                "platform": platform.platform(),
+                "command": sys.argv[1:],
+                "settings": run.settings.as_dict(),
+                "seed": run.settings.seed,
+                "protocol": template_id(run.settings.judge),
+                "counts": stage_counts(run),
+                "error": error or None,
+                "history": [*before.get("history", [])[-49:], {**entry, "error": error or None}],
+            },
         )
-    for name in ("margin", "min_gap"):
-        value, most = getattr(pairs, name), scale.highest - scale.lowest
-        if value > most and (name == "min_gap" or pairs.policy == "margin"):
-            raise SettingsError(f"pairs.{name}: expected at most {most} on the judge's scale, {scale}; got {value:g}.")
-    if scale != Scale() and pairs.policy == "threshold" and "threshold" not in pairs.model_fields_set:
-        raise SettingsError(f"pairs.threshold: must be given, because the judge's scale is {scale}, not {Scale()}.")
 
 
-def read_run_questions(settings: RewardSettings, report: RowReport | None = None) -> list[Question]:
-    """The questions of a run; raises as :func:`hound_plugin.reward.questions.read_questions`."""
-    return read_questions(
-        settings.questions,
-        settings.media_dir,
-        settings.limit,
-        on_bad_rows=settings.on_bad_rows,
-        max_bad_rows=settings.max_bad_rows,
-        report=report,
-    )
+def dry_run(run: Run) -> dict[str, Any]:
+    """What a run would send and roughly what it would cost; nothing is sent, and no model is loaded.
+
+    Answers that are not sampled yet are assumed to be as long as the reference, or 200 characters.
+    """
+    settings = run.settings
+    sampled = read_candidates(run.folder)
+    _dry_sampling(run, sampled)
+    candidates = {question.id: _with_placeholders(run, question, sampled) for question in run.questions}
+    number = prompt_tokens = known = 0
+    seen: set[str] = set()
+    with Ledger(run.folder / LEDGER, template_id(settings.judge)) as ledger:
+        judge = make_judge(settings.judge, ledger, lambda _: None, probe_server=False)
+        limits = stage_limits(settings, "judge")
+        for request in make_requests(run.questions, candidates, judge, settings.judge, run.media_digests()):
+            is_sampled = request.candidate in sampled.get(request.id, {})
+            if is_sampled and (request.key in seen or ledger.entry(request.key) is not None):
+                known += 1
+                continue
+            seen.add(request.key)
+            text = message_text(judge.client.prompt.messages(request, 0))
+            if number < SHOWN_PROMPTS:
+                run.say(f"--- request {number + 1}: {request.name}\n{text}\n")
+            number += 1
+            prompt_tokens += estimate_tokens(text) + limits.image_tokens
+    output = number * limits.output_tokens
+    cost = limits.price.cost(prompt_tokens, output) if limits.price else None
+    run.say(f"{number} requests to the judge; {known} others are answered already or the same as one of these")
+    if settings.judge.backend not in ("lexical", "local"):
+        run.say(f"about {prompt_tokens} input tokens and at most {output} output tokens (at 4 characters a token)")
+        priced = f"at most about {cost:.4f}" if cost is not None else f"unknown: no price for {settings.judge.model}"
+        run.say(f"cost: {priced} (in the currency of your price table)")
+    return {"requests": number, "known": known, "prompt_tokens": prompt_tokens, "output_tokens": output, "cost": cost}
 
 
-def report_bad_rows(report: RowReport, settings: RewardSettings, folder: Path, say: Callable[[str], None]) -> None:
-    """Print what was decided about rows of questions, and list those that are left out in the folder."""
-    for line in report.remarks():
-        say(line)
-    if not report.bad:
-        (folder / LIST).unlink(missing_ok=True)  # of an earlier run
+def _with_placeholders(run: Run, question: Question, sampled: dict[str, dict[int, Row]]) -> dict[int, Row]:
+    """The answers to a question, with a text of a likely length for each that is not sampled yet."""
+    rows = dict(sampled.get(question.id, {}))
+    for number in range(run.settings.sample.n):
+        text = question.reference or f"[answer {number} is not sampled yet] " + "x" * 160
+        rows.setdefault(number, {"answer": text})
+    return rows
+
+
+def _dry_sampling(run: Run, sampled: dict[str, dict[int, Row]]) -> None:
+    """What sampling from a server would take; existing answers do not count."""
+    settings = run.settings.sample
+    if settings.backend != "openai":
         return
-    write_whole(folder / LIST, to_lines(report.entries))
-    say(f"warning: {report.settle('skip', settings.max_bad_rows, folder / LIST, '')}")
+    missing = [q for q in run.questions for n in range(settings.n) if n not in sampled.get(q.id, {})]
+    tokens = sum(estimate_tokens(question.text) for question in missing)
+    limits = stage_limits(run.settings, "sample")
+    output = len(missing) * limits.output_tokens
+    run.say(
+        f"{len(missing)} requests to the sampling server: about {tokens} input tokens of text and at most {output} "
+        "output tokens; the server adds tokens for clips"
+    )
+    if limits.price:
+        run.say(f"cost of sampling: at most about {limits.price.cost(tokens, output):.4f} without clips")

@@ -26,8 +26,8 @@ from hound_plugin.reward.candidates import (
 from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
 from hound_plugin.reward.questions import Question
 from hound_plugin.reward.report import dataset_card
-from hound_plugin.reward.run import MakeGenerator, Run
 from hound_plugin.reward.run_folder import LEDGER, SAMPLER_LEDGER, SCORES, excluded_ids
+from hound_plugin.reward.run_setup import MakeGenerator, Run
 from hound_plugin.reward.sampling_server import PROMPT_ID, make_sampler, sampler_identity, sampling_requests
 from hound_plugin.reward.scoring import judge_of, latest, make_requests, scale_of, write_scores
 from hound_plugin.reward.settings import SampleSettings

@@ -12,8 +12,8 @@ from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.limits import Limits, Outcome
 from hound_plugin.llm.prices import Price
 from hound_plugin.llm.server_settings import make_limits
-from hound_plugin.reward.run import Run
 from hound_plugin.reward.run_folder import LEDGER, SAMPLER_LEDGER
+from hound_plugin.reward.run_setup import Run
 from hound_plugin.reward.sampling_server import PROMPT_ID
 from hound_plugin.reward.settings import RewardSettings
 

@@ -20,8 +20,8 @@ import pytest
 
 from hound_plugin.llm.batch import BatchLimits, run_batches
 from hound_plugin.llm.ledger import Ledger
-from hound_plugin.reward.pipeline import run_stages
-from hound_plugin.reward.run import Run, open_run
+from hound_plugin.reward.run import run_stages
+from hound_plugin.reward.run_setup import Run, open_run
 from hound_plugin.reward.settings import build_settings
 from tests.llm.conftest import FAST, FaultServer, make_client, make_requests, open_ledger
 from tests.llm.fault_server import grade

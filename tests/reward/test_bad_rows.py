@@ -12,9 +12,9 @@ from hound_plugin import cli
 from hound_plugin.errors import DataError
 from hound_plugin.records.files import write_json
 from hound_plugin.reward import rounds, stages
-from hound_plugin.reward.pipeline import run_stages
 from hound_plugin.reward.questions import read_questions
-from hound_plugin.reward.run import Run, open_run
+from hound_plugin.reward.run import run_stages
+from hound_plugin.reward.run_setup import Run, open_run
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from tests.reward.conftest import Parrot, rows, write_rows
 

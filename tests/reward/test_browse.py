@@ -10,7 +10,7 @@ import pytest
 from hound_plugin.errors import DataError, MediaDecodeError
 from hound_plugin.reward import stages
 from hound_plugin.reward.browse import Browser, Filter, make_page
-from hound_plugin.reward.pipeline import run_stages
+from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.settings import RewardSettings
 from tests.reward.test_stages import start
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from hound_plugin.reward.pipeline import run_stages
+from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.settings import build_settings
 from tests.llm.conftest import FaultServer
 from tests.llm.fault_server import grade

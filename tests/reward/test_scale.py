@@ -12,7 +12,7 @@ import yaml
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.prompts import read_template
-from hound_plugin.reward.pipeline import run_stages
+from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from hound_plugin.reward.summary import score_bins

@@ -11,7 +11,7 @@ import pytest
 
 from hound_plugin.errors import DataError, HoundError, LedgerError, MediaNotFoundError, SettingsError
 from hound_plugin.reward import stages
-from hound_plugin.reward.run import open_run
+from hound_plugin.reward.run_setup import open_run
 from hound_plugin.reward.settings import build_settings, read_settings
 from tests.reward.conftest import rows, write_rows
 from tests.reward.test_stages import start

@@ -22,9 +22,9 @@ from hound_plugin.reward.candidates import (
     read_candidates,
     sample_candidates,
 )
-from hound_plugin.reward.pipeline import dry_run, run_stages
-from hound_plugin.reward.run import Run, open_run
+from hound_plugin.reward.run import dry_run, run_stages
 from hound_plugin.reward.run_folder import excluded_ids
+from hound_plugin.reward.run_setup import Run, open_run
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from tests.llm.conftest import SECRET, FaultServer
 from tests.llm.fault_server import grade
