@@ -16,7 +16,7 @@ from hound_plugin.reward.settings import SampleSettings
 
 FRAME_SIZE = 512
 PROMPT_ID = "sample/1"
-"""What the ledger of a sampler is bound to, in place of a judge's prompt template."""
+"""What the ledger of a sampler is bound to, instead of a prompt template."""
 
 
 @dataclass(frozen=True)

@@ -77,7 +77,7 @@ def test_what_does_not_fit_is_missing(model: Path, tmp_path: Path) -> None:
         entry = ledger.entry(request.key)
     assert entry is not None
     assert entry.status == "rejected"
-    assert "do not fit into 2048" in entry.raw
+    assert "exceed the context of 2048" in entry.raw
 
 
 def test_a_model_that_is_none_stops_the_run(tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_refused_request_is_not_sent_again(server: FaultServer, tmp_path: Path
 
 def test_requests_that_are_all_refused_stop_the_run(server: FaultServer, tmp_path: Path) -> None:
     server.control(share=1.0, kinds=["bad"])
-    with open_ledger(tmp_path) as ledger, pytest.raises(JudgeError, match="10 requests were refused"):
+    with open_ledger(tmp_path) as ledger, pytest.raises(JudgeError, match="rejected 10 requests in a row"):
         run_requests(make_requests(100), make_client(server, ledger), ledger, FAST)
     assert server.stats()["counts"]["requests"] <= 10 + 2 * FAST.concurrency
 

@@ -103,14 +103,14 @@ def test_another_protocol_is_refused(tmp_path: Path) -> None:
     Ledger(tmp_path / "ledger.sqlite", "caption/0/old").close()
     with open_ledger(tmp_path) as ledger:  # no request was made with the other: nothing can be mixed
         ledger.sent("k", 0).result()
-    with pytest.raises(LedgerError, match=r"made with protocol caption/1/\w+, this run uses caption/2"):
+    with pytest.raises(LedgerError, match=r"made with protocol caption/1/\w+; this run uses caption/2"):
         Ledger(tmp_path / "ledger.sqlite", "caption/2/abc")
     open_ledger(tmp_path).close()
 
 
 def test_what_is_no_ledger_is_refused(tmp_path: Path) -> None:
     (tmp_path / "ledger.sqlite").write_text("some text that is no database at all, long enough to be read as one\n" * 9)
-    with pytest.raises(LedgerError, match="can be written"):
+    with pytest.raises(LedgerError, match="a writable ledger"):
         open_ledger(tmp_path)
     other = sqlite3.connect(tmp_path / "other.sqlite")
     other.execute("CREATE TABLE customers(name)")

@@ -195,7 +195,7 @@ def test_a_long_retry_after_is_capped_and_said_once(server: FaultServer, tmp_pat
     assert outcome.answered == 3
     assert 0.2 <= time.monotonic() - started < 5
     assert [line for line in said if "Retry-After" in line] == [
-        "warning: the server asks to wait 1000000000 s (Retry-After); 0.2 s are waited at most"
+        "warning: the server asks to wait 1000000000 s (Retry-After); waiting 0.2 s at most"
     ]
 
 

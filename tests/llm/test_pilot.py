@@ -71,7 +71,7 @@ def test_the_rest_follows_the_first_score(server: FaultServer, tmp_path: Path) -
         (["prose", "schema", "range", "twice"], "unparsed ("),
         (["500"], "(20 failed)"),
         (["odd: brackets"], "nested too deep"),
-        (["truncated", "prose"], "gave nothing that can be used"),
+        (["truncated", "prose"], "gave nothing usable"),
     ],
 )  # fmt: skip
 def test_every_way_to_be_useless_counts(server: FaultServer, tmp_path: Path, kinds: list[str], word: str) -> None:
@@ -243,7 +243,7 @@ def test_the_command_ends_with_one_and_keeps_everything(
     recipe.write_text(json.dumps(values))
     assert cli.main(["reward", "run", str(recipe)]) == 1
     error = capsys.readouterr().err
-    assert "The first 20 requests gave nothing that can be used" in error
+    assert "The first 20 requests gave nothing usable" in error
     assert "a last line `SCORE: N` with N from 1 to 5" in error
     assert error.count("I rate it [key]") == 3
     found = json.loads((tmp_path / "run" / "run.json").read_text())
@@ -264,4 +264,4 @@ def test_the_command_ends_with_one_and_keeps_everything(
     server.control(share=1.0, kinds=["prose"])
     assert cli.main(["reward", "judge", str(recipe), f"folder={tmp_path / 'short'}"]) == 2
     assert cli.main(["reward", "run", str(recipe), f"folder={tmp_path / 'short'}"]) == 1
-    assert "not one answer has a score" in capsys.readouterr().err
+    assert "no answer has a score" in capsys.readouterr().err

@@ -62,7 +62,7 @@ def test_scores_on_ten(values: dict[str, Any], server: FaultServer, protocol: Pa
 @pytest.mark.parametrize(
     ("pairs", "match"),
     [
-        ({}, "pairs.threshold: must be given, since the judge's scale is 1 to 10"),
+        ({}, "pairs.threshold: must be given, because the judge's scale is 1 to 10"),
         ({"threshold": 11}, "pairs.threshold: expected a number on the judge's scale, 1 to 10; got 11"),
         ({"policy": "margin", "margin": 10}, "pairs.margin: expected at most 9 on the judge's scale, 1 to 10; got 10"),
         ({"policy": "all", "min_gap": 9.5}, "pairs.min_gap: expected at most 9"),

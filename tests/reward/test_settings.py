@@ -87,7 +87,7 @@ TWO = [{"role": ("user", "assistant")[n % 2], "content": f"<video>{n}" if n % 2 
 @pytest.mark.parametrize(
     ("fields", "judge", "error", "match"),
     [
-        ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected an id of its own, found that of"),
+        ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected a unique id; row \d+ has the same one"),
         ({"id": ""}, {}, DataError, "no id +row 4: `id`: expected an id, by which answers .* found none"),
         ({"prompt": "<video>\n "}, {}, DataError, "blank question +row 4, id 'q3': `prompt`: expected a question with"),
         ({"prompt": None}, {}, DataError, "no question +row 4, id 'q3': `prompt`: expected a question, found none"),
@@ -122,11 +122,11 @@ def test_a_judge_without_a_key(values: dict[str, Any], monkeypatch: pytest.Monke
 
 def test_an_unwritable_folder(values: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="folder that can be written"):
+    with pytest.raises(SettingsError, match="writable folder"):
         open_run(build_settings({**values, "folder": str(tmp_path / "file" / "run")}), print)
     if os.geteuid() != 0:
         (tmp_path / "shut").mkdir(mode=0o500)
-        with pytest.raises(SettingsError, match="folder that can be written"):
+        with pytest.raises(SettingsError, match="writable folder"):
             open_run(build_settings({**values, "folder": str(tmp_path / "shut")}), print)
 
 
@@ -137,6 +137,6 @@ def test_a_folder_of_another_protocol(values: dict[str, Any]) -> None:
     open_run(build_settings(other), print)  # nothing was judged yet: nothing can be mixed
     stages.judge(start(build_settings(values)))
     with pytest.raises(
-        LedgerError, match=r"made with protocol lexical/1, this run uses caption/1/.*sample.backend=given"
+        LedgerError, match=r"made with protocol lexical/1; this run uses caption/1/.*sample.backend=given"
     ):
         open_run(build_settings(other), print)

@@ -73,7 +73,7 @@ def test_the_whole_run_offline(settings: RewardSettings) -> None:
     [
         ({}, r"Check sample\.temperature \(1\.0\) and sample\.top_p \(0\.95\)"),
         ({"temperature": 0}, "sample.temperature is 0, which is greedy"),
-        ({"backend": "given", "answers": "ANSWERS"}, "holds several different answers"),
+        ({"backend": "given", "answers": "ANSWERS"}, "has several different answers"),
     ],
 )
 def test_a_sampler_that_always_says_the_same_is_told_of(
@@ -89,7 +89,7 @@ def test_a_sampler_that_always_says_the_same_is_told_of(
     run = start(build_settings({**values, "sample": {**values["sample"], **block}}), said, Parrot(["up"]))
     counts = run_stages(run, ("sample",))
     (warning,) = [line for line in said if "all alike" in line]
-    assert warning.startswith("warning: 8 of 8 questions")
+    assert warning.startswith("warning: the answers to 8 of 8 questions")
     assert re.search(advice, warning)
     assert counts["sample"]["questions_alike"] == 8
     assert json.loads((run.folder / "run.json").read_text())["counts"]["sample"]["questions_alike"] == 8
