@@ -120,7 +120,7 @@ def _read(
     notes = [*([OF_A_PAIR] if record.is_pair else []), *([TWO_REFERENCES] if unused else [])]
     report.add_notes([*parsed.notes, *notes], parsed.unknown)
     if record.id in seen:
-        return None, [Problem("id twice", "id", f"expected a unique id; row {seen[record.id]} has the same one")]
+        return None, [Problem("id twice", "id", f"expected a unique id; row {seen[record.id]} has it too")]
     seen[record.id] = row.number
     media, paths = _media(record, media_dir, problems)
     text = record.questions[-1]

@@ -54,6 +54,16 @@ def test_a_bad_judge_gives_no_scores(model: Path, tmp_path: Path) -> None:
         assert ledger.count("SELECT COUNT(*) FROM answers WHERE status IN ('truncated', 'unparsed', 'empty')") == 15
 
 
+def test_what_generation_raises_stops_the_run_and_is_named(model: Path, tmp_path: Path) -> None:
+    """An argument that `generate` does not know: nothing of it is swallowed."""
+    with open_ledger(tmp_path) as ledger:
+        judge = make(model, JudgePrompt(PROTOCOL, ledger.salt, "text"), no_such_argument=3)
+        with pytest.raises(JudgeError, match=r"cannot generate: .*no_such_argument") as caught:
+            run_requests(make_requests(3), judge, ledger, FAST)
+        assert isinstance(caught.value.__cause__, ValueError)
+        assert ledger.count("SELECT COUNT(*) FROM answers") == 0
+
+
 def test_answers_are_those_of_one_at_a_time(model: Path, tmp_path: Path) -> None:
     import asyncio
 
@@ -92,9 +102,9 @@ def test_what_tells_reasoning_from_the_answer_stays_in_the_text(model: Path) -> 
     tokenizer.add_special_tokens({"additional_special_tokens": ["[THINK]", "[/THINK]", "<|eot_id|>"]})
     network.generation_config.eos_token_id = [2, tokenizer.convert_tokens_to_ids("<|eot_id|>")]
     text = "[THINK]SCORE: 5[/THINK]\nSCORE: 2<|eot_id|>SCORE: 4"
-    reply = judge._read(tokenizer(text, add_special_tokens=False)["input_ids"], 100, 7)
+    reply = judge._reply(tokenizer(text, add_special_tokens=False)["input_ids"], 100, 7)
     assert (reply.finish, judge.prompt.parse(reply.text)) == ("stop", 2)
-    cut = judge._read(tokenizer("[THINK]SCORE: 5", add_special_tokens=False)["input_ids"], 1, 7)
+    cut = judge._reply(tokenizer("[THINK]SCORE: 5", add_special_tokens=False)["input_ids"], 1, 7)
     assert (cut.finish, judge.prompt.parse(cut.text)) == ("length", None)
 
 

@@ -87,7 +87,7 @@ TWO = [{"role": ("user", "assistant")[n % 2], "content": f"<video>{n}" if n % 2 
 @pytest.mark.parametrize(
     ("fields", "judge", "error", "match"),
     [
-        ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected a unique id; row \d+ has the same one"),
+        ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected a unique id; row \d+ has it"),
         ({"id": ""}, {}, DataError, "no id +row 4: `id`: expected an id, by which answers .* found none"),
         ({"prompt": "<video>\n "}, {}, DataError, "blank question +row 4, id 'q3': `prompt`: expected a question with"),
         ({"prompt": None}, {}, DataError, "no question +row 4, id 'q3': `prompt`: expected a question, found none"),
