@@ -139,7 +139,7 @@ class _Batches:
         claim: Claim = await self._on_disk(self.ledger.claim(request.key, self.limits.attempts))
         if claim.entry is not None:
             self._count_done(claim.entry)
-        return BatchRow(request, claim.attempt) if claim.state == "mine" else None
+        return BatchRow(request, claim.attempt) if claim.state == "claimed" else None
 
     def _is_answered(self, key: str) -> bool:
         entry = self.ledger.entry(key)

@@ -163,7 +163,7 @@ class Ledger:
             if row and row[0] != self.owner and self._alive(row[0]):
                 return Claim("batched" if row[0].startswith(BATCH_OWNER) else "busy")
             database.execute("INSERT OR REPLACE INTO claims VALUES (?, ?)", (key, self.owner))
-            return Claim("mine", attempt=last.attempt + 1 if last else 0)
+            return Claim("claimed", attempt=last.attempt + 1 if last else 0)
 
         return self._do(work)
 

@@ -50,11 +50,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Claim:
-    """The result of a claim: ``mine``, to be sent as ``attempt``; ``busy`` in another run; ``done``, with its last
+    """The result of a claim: ``claimed``, to be sent as ``attempt``; ``busy`` in another run; ``done``, with its last
     ``entry``; ``batched``, in a batch that is not collected yet.
     """
 
-    state: Literal["mine", "busy", "batched", "done"]
+    state: Literal["claimed", "busy", "batched", "done"]
     attempt: int = 0
     entry: Entry | None = None
 

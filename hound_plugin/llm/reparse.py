@@ -28,7 +28,7 @@ def reparse(requests: Iterable[Request], ledger: Ledger, prompt: ChatPrompt, att
         entry = ledger.entry(request.key)
         if entry is None or entry.status != UNPARSED or (value := prompt.parse(entry.raw)) is None:
             continue
-        if ledger.claim(request.key, attempts).result().state in ("mine", "done"):  # or another run is at work on it
+        if ledger.claim(request.key, attempts).result().state in ("claimed", "done"):  # or another run is at work on it
             parsed = replace(entry, attempt=entry.attempt + 1, status=OK, value=value, prompt_tokens=0)
             ledger.record(replace(parsed, completion_tokens=0, time=0.0), release=True).result()
             number += 1

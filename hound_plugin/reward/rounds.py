@@ -85,13 +85,13 @@ def _one_round(
     make_generator: MakeGenerator | None,
 ) -> None:
     questions = _share(settings, folder, number, say)
-    mine = settings.changed(
+    round_settings = settings.changed(
         folder=str(folder),
         questions=str(questions),
         seed=make_seed("round", settings.seed, number),
         sample=settings.sample.changed(model=checkpoint),
     )
-    run = open_run(mine, say, make_generator)
+    run = open_run(round_settings, say, make_generator)
     counts = run_stages(run)
     for stage in ("sample", "judge"):
         usage = counts.get(f"{stage}_usage")
@@ -100,7 +100,7 @@ def _one_round(
                              "Run the same command again to continue.")  # fmt: skip
     if not counts["pairs"]["pairs"]:
         raise DataError(f"round {number}: there are no pairs; see {folder / 'report' / 'report.md'} for the reasons.")
-    train(recipe, folder, mine, checkpoint, say)
+    train(recipe, folder, round_settings, checkpoint, say)
 
 
 def _share(settings: RewardSettings, folder: Path, number: int, say: Callable[[str], None]) -> Path:

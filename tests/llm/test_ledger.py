@@ -87,16 +87,16 @@ def test_answers_are_append_only(tmp_path: Path) -> None:
 
 def test_claims(tmp_path: Path) -> None:
     with open_ledger(tmp_path) as one, open_ledger(tmp_path) as two:
-        assert one.claim("k", 3).result().state == "mine"
+        assert one.claim("k", 3).result().state == "claimed"
         assert two.claim("k", 3).result().state == "busy"
         one.record(Entry("k", 0, "unparsed", None, "?"), release=True).result()
         claim = two.claim("k", 3).result()
-        assert (claim.state, claim.attempt) == ("mine", 1)
+        assert (claim.state, claim.attempt) == ("claimed", 1)
         two.record(Entry("k", 1, "ok", 2, "!"), release=True).result()
         assert one.claim("k", 3).result().entry == one.entry("k")
-        assert one.claim("gone", 3).result().state == "mine"
+        assert one.claim("gone", 3).result().state == "claimed"
         one.close()
-        assert two.claim("gone", 3).result().state == "mine"
+        assert two.claim("gone", 3).result().state == "claimed"
 
 
 def test_another_protocol_is_refused(tmp_path: Path) -> None:

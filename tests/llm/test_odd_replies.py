@@ -127,7 +127,7 @@ def test_redirects_are_refused_by_name(server: FaultServer, tmp_path: Path, plac
     with open_ledger(tmp_path) as ledger, pytest.raises(JudgeError, match="redirects to") as caught:
         run_requests(make_requests(30), make_client(server, ledger), ledger, ONE)
     assert f"{server.base_url}/chat/completions redirects to {where}" in str(caught.value)
-    assert "Set `base_url`" in str(caught.value)
+    assert "set `base_url`" in str(caught.value)
     assert server.stats()["counts"]["requests"] == 1
 
 

@@ -97,7 +97,7 @@ def test_the_validator_lists_the_same_rows(
 
 def test_no_row_can_be_used(values: dict[str, Any]) -> None:
     write_rows(Path(values["questions"]), [{"id": "a"}, {"id": "b"}])
-    with pytest.raises(DataError, match="expected questions, one JSON object a line; none of its 2 rows can be used"):
+    with pytest.raises(DataError, match="expected questions, one JSON object per line; none of its 2 rows can be used"):
         read_questions(values["questions"], None, on_bad_rows="skip", max_bad_rows=1.0)
 
 

@@ -51,7 +51,7 @@ def test_scores_on_ten(values: dict[str, Any], server: FaultServer, protocol: Pa
     other = [{**row, "score": 4, "judge": {}} for row in found]
     second = write_rows(folder / "second.jsonl", other)
     settings = asking(values, server, protocol, threshold=7.5).changed(report={"second": str(second)})
-    with pytest.raises(DataError, match="has scores on 1 to 5, this run on 1 to 10"):
+    with pytest.raises(DataError, match="has scores on 1 to 5; this run has scores on 1 to 10"):
         run_stages(start(settings), ("report",))
     with (folder / "scores.jsonl").open("a") as file:
         file.write(json.dumps(other[0]) + "\n")

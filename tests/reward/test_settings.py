@@ -44,8 +44,8 @@ from tests.reward.test_stages import start
         ({"pairs": {"threshold": -1}}, "pairs.threshold: expected a number of at least 0 and at most 100; got -1"),
         ({"judge": {"base_url": "http://me:word@host/v1"}}, "judge.base_url: expected http"),
         ({"sample": {"model": "m", "azure_endpoint": "https://me:word@host"}}, "sample.azure_endpoint: expected http"),
-        ({"judge": {"parameters": {"extra_headers": {"a": "word"}}}}, "judge.parameters: extra_headers is no argument"),
-        ({"sample": {"model": "m", "parameters": {"api_key": "word"}}}, "sample.parameters: api_key is no argument"),
+        ({"judge": {"parameters": {"extra_headers": {"a": "word"}}}}, "judge.parameters: extra_headers is not allowed here"),
+        ({"sample": {"model": "m", "parameters": {"api_key": "word"}}}, "sample.parameters: api_key is not allowed here"),
     ],
 )
 def test_bad_settings(values: dict[str, Any], change: dict[str, Any], match: str) -> None:
@@ -116,7 +116,7 @@ def test_a_judge_without_a_key(values: dict[str, Any], monkeypatch: pytest.Monke
     judge = {"backend": "openai", "model": "m"}
     with pytest.raises(SettingsError, match="OPENAI_API_KEY is not set"):
         open_run(build_settings({**values, "judge": judge}), print)
-    with pytest.raises(SettingsError, match="without user and password"):
+    with pytest.raises(SettingsError, match="without a user, a password or a query"):
         open_run(build_settings({**values, "judge": {**judge, "base_url": "http://me:secret@host/v1"}}), print)
 
 
