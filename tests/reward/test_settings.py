@@ -44,8 +44,8 @@ from tests.reward.test_stages import start
         ({"pairs": {"threshold": -1}}, "pairs.threshold: expected a number of at least 0 and at most 100; got -1"),
         ({"judge": {"base_url": "http://me:word@host/v1"}}, "judge.base_url: expected http"),
         ({"sample": {"model": "m", "azure_endpoint": "https://me:word@host"}}, "sample.azure_endpoint: expected http"),
-        ({"judge": {"parameters": {"extra_headers": {"a": "word"}}}}, "judge.parameters: extra_headers is not allowed here"),
-        ({"sample": {"model": "m", "parameters": {"api_key": "word"}}}, "sample.parameters: api_key is not allowed here"),
+        ({"judge": {"parameters": {"extra_headers": {"a": "word"}}}}, "judge.parameters: extra_headers is not allowed"),
+        ({"sample": {"model": "m", "parameters": {"api_key": "word"}}}, "sample.parameters: api_key is not allowed"),
     ],
 )
 def test_bad_settings(values: dict[str, Any], change: dict[str, Any], match: str) -> None:
