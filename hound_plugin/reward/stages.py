@@ -143,9 +143,7 @@ def judge(run: Run) -> dict[str, int]:
         try:
             with usage_on_error(run, "judge", ledger):
                 limits = remaining_limits(run, "judge")
-                outcome = run_judge(
-                    lambda: judge_requests(run, backend), backend, settings, ledger, limits, run.say
-                )  # fmt: skip
+                outcome = run_judge(lambda: judge_requests(run, backend), backend, settings, ledger, limits, run.say)
         finally:  # replies from before an error or Ctrl-C are in the file and the counts too
             counts = write_scores(run.folder, judge_requests(run, backend), ledger, backend)
             run.counts["judge"] = counts
@@ -156,9 +154,7 @@ def judge(run: Run) -> dict[str, int]:
 
 def judge_requests(run: Run, backend: JudgeBackend) -> Iterator[Request]:
     """One request for each answer and draw, in the order of the questions."""
-    return make_requests(
-        run.questions, read_candidates(run.folder), backend, run.settings.judge, run.media_digests()
-    )  # fmt: skip
+    return make_requests(run.questions, read_candidates(run.folder), backend, run.settings.judge, run.media_digests())
 
 
 # --- pairs

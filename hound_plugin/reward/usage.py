@@ -45,9 +45,7 @@ def remaining_limits(run: Run, stage: Stage) -> Limits:
     """Limits of a stage; ``max_cost`` is for the whole folder, so what the other stage spent is subtracted."""
     limits = stage_limits(run.settings, stage)
     other: Stage = "sample" if stage == "judge" else "judge"
-    name, prompt_id = (
-        (SAMPLER_LEDGER, PROMPT_ID) if other == "sample" else (LEDGER, template_id(run.settings.judge))
-    )  # fmt: skip
+    name, prompt_id = (SAMPLER_LEDGER, PROMPT_ID) if other == "sample" else (LEDGER, template_id(run.settings.judge))
     price = stage_price(run.settings, other)
     if limits.max_cost is None or price is None or not (run.folder / name).is_file():
         return limits
