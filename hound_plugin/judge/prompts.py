@@ -25,7 +25,6 @@ from hound_plugin.llm.requests import Message, Request
 from hound_plugin.validation import Settings, build
 
 BUILT_IN = ("caption", "vision")
-FORMATS = ("json", "text")
 FIELDS = ("caption", "question", "reference", "answer")
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
 
