@@ -20,7 +20,7 @@ from hound_plugin.llm.prices import Price
 from hound_plugin.llm.reparse import reparse
 from hound_plugin.llm.requests import Client, Request, request_key
 from hound_plugin.llm.runner import run_requests
-from hound_plugin.llm.server_settings import make_endpoint, make_limits
+from hound_plugin.llm.server_settings import make_endpoint, make_limits, output_token_limit
 
 LEXICAL_ID = "lexical/1"
 
@@ -152,11 +152,10 @@ def judge_price(settings: JudgeSettings, prices: Mapping[str, Price]) -> Price |
 
 def judge_limits(settings: JudgeSettings, prices: Mapping[str, Price], max_cost: float | None) -> Limits:
     """The limits of a run of this judge."""
-    limits = [settings.parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
     return make_limits(
         settings,
         attempts=settings.attempts,
-        output_tokens=next((int(value) for value in limits if value), 300),
+        output_tokens=output_token_limit(settings.parameters),
         price=judge_price(settings, prices),
         max_cost=max_cost,
         image_tokens=settings.num_frames * settings.image_tokens if settings.backend == "vision" else 0,

@@ -10,6 +10,7 @@ from typing import Any
 from hound_plugin.errors import JudgeError
 from hound_plugin.judge.chat_tokens import encode_chat
 from hound_plugin.llm.requests import ChatPrompt, Message, RejectedError, Reply, Request
+from hound_plugin.llm.server_settings import output_token_limit
 
 STANDARD = ("temperature", "top_p", "max_tokens", "max_completion_tokens")
 
@@ -111,7 +112,7 @@ class LocalJudge:
         import torch
 
         network, tokenizer = self._load()
-        limit = int(self._parameters.get("max_tokens") or self._parameters.get("max_completion_tokens") or 300)
+        limit = output_token_limit(self._parameters)
         room = getattr(network.config, "max_position_embeddings", None)
         replies: list[Reply | RejectedError] = []
         encoded: dict[int, list[int]] = {}

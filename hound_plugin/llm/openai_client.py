@@ -87,12 +87,6 @@ class Endpoint:
         """The server's address, for request keys and records."""
         return self.azure_endpoint or self.base_url or "https://api.openai.com/v1"
 
-    @property
-    def output_tokens(self) -> int:
-        """The token limit of a reply as the parameters set it; 300 if they set none."""
-        limits = [self.parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
-        return next((int(value) for value in limits if value), 300)
-
 
 class OpenAIClient:
     """A :class:`~hound_plugin.llm.requests.Client` over HTTP."""

@@ -58,6 +58,12 @@ def make_endpoint(settings: ServerSettings, parameters: Mapping[str, Any]) -> En
     )
 
 
+def output_token_limit(parameters: Mapping[str, Any]) -> int:
+    """Tokens of a reply at most, as these parameters of a request set it; 300 if they do not."""
+    limits = [parameters.get(name) for name in ("max_tokens", "max_completion_tokens")]
+    return next((int(value) for value in limits if value), 300)
+
+
 def make_limits(
     settings: ServerSettings,
     attempts: int,

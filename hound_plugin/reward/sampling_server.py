@@ -59,15 +59,20 @@ def sampler_identity(settings: SampleSettings) -> dict[str, Any]:
     return {"endpoint": make_endpoint(settings, {}).url, **{name: getattr(settings, name) for name in names}}
 
 
-def make_sampler(settings: SampleSettings) -> OpenAIClient:
-    """A client for sampling from a server."""
-    parameters = {
+def sampling_parameters(settings: SampleSettings) -> dict[str, Any]:
+    """Parameters of each request; ``parameters`` of the settings override the others."""
+    return {
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "max_tokens": settings.max_new_tokens,
         **settings.parameters,
     }
-    client = OpenAIClient(make_endpoint(settings, parameters), SamplingPrompt(settings.show, settings.num_frames or 8))
+
+
+def make_sampler(settings: SampleSettings) -> OpenAIClient:
+    """A client for sampling from a server."""
+    endpoint = make_endpoint(settings, sampling_parameters(settings))
+    client = OpenAIClient(endpoint, SamplingPrompt(settings.show, settings.num_frames or 8))
     client.reads_clips = settings.show == "frames"
     return client
 

@@ -271,6 +271,29 @@ def test_the_dry_run_sends_nothing(values: dict[str, Any], server: FaultServer) 
     assert dry_run(start(settings))["requests"] == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({"max_new_tokens": 40}, 40),
+        ({"max_new_tokens": 40, "parameters": {"max_tokens": 100}}, 100),
+        ({"parameters": {"max_tokens": None, "max_completion_tokens": 900}}, 900),
+    ],
+)
+def test_the_dry_run_counts_tokens_as_they_are_requested(
+    values: dict[str, Any], server: FaultServer, changes: dict[str, Any], tokens: int
+) -> None:
+    """``parameters`` override ``max_new_tokens`` in a request, and so in its estimate."""
+    sample = {"backend": "openai", "model": "tiny", "base_url": server.base_url, "n": 1, "show": "none", **changes}
+    settings = build_settings({**values, "sample": sample, "limit": 2})
+    said: list[str] = []
+    dry_run(start(settings, said))
+    (line,) = [line for line in said if "to the sampling server" in line]
+    assert f"at most {2 * tokens} output tokens" in line
+    stages.sample(start(settings))
+    body = server.stats()["bodies"][0]["body"]
+    assert tokens in (body.get("max_tokens"), body.get("max_completion_tokens"))
+
+
 def test_sampling_from_a_server(values: dict[str, Any], server: FaultServer) -> None:
     sample = {"backend": "openai", "model": "tiny", "base_url": server.base_url, "n": 3, "show": "video_url"}
     settings = build_settings({**values, "sample": sample})
