@@ -24,7 +24,7 @@ from tests.llm.conftest import FAST, FaultServer, make_client, make_requests, op
 from hound_plugin.llm.runner import run_requests
 folder, port, number = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
 with open_ledger(folder) as ledger:
-    print(run_requests(make_requests(number), make_client(FaultServer(port), ledger), ledger, FAST).sent)
+    print(run_requests(make_requests(number), make_client(FaultServer(port), ledger, timeout=60), ledger, FAST).sent)
 """
 
 
