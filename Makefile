@@ -42,7 +42,7 @@ lint: $(VENV)/.installed-dev
 
 # An environment of its own (50 MB): the site needs nothing of the package, and the other one is left as it is.
 docs: .venv-docs/.installed
-	.venv-docs/bin/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/mkdocs build --strict --quiet
 	@echo "The site is in site/index.html."
 
 # The environment counts as made when pip is in it: an interrupted `venv` leaves none.

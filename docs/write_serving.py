@@ -28,6 +28,33 @@ serves OpenAI's chat completions (`/v1/chat/completions`, `/v1/models`), streame
 examples/yaml/hound_api.yaml` checks the set-up first. Every parameter of a request has its effect, asks for nothing, or
 is refused with a 400 that names it. There is no third way: a misspelt parameter is refused too.
 
+`SAFE_MEDIA_PATH` is the folder whose clips may be asked about by path. `API_KEY` is the key that clients must send; without
+it everyone is answered. `API_HOST` (0.0.0.0), `API_PORT` (8000) and `MAX_CONCURRENT` (1 request at a time) are the host's.
+For LoRA adapters add `adapter_name_or_path` and `finetuning_type: lora`.
+
+## A clip by `curl`
+
+```bash
+curl http://localhost:8000/v1/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{{
+  "model": "hound",
+  "temperature": 0,
+  "messages": [{{"role": "user", "content": [
+    {{"type": "video_url", "video_url": {{"url": "/data/clips/dog.mp4"}}}},
+    {{"type": "text", "text": "What happens?"}}
+  ]}}]
+}}'
+```
+
+The path must be absolute, as the server sees it, and below `SAFE_MEDIA_PATH`. A clip that lies with the client goes as a
+`data:` URI; a shell's arguments are too short for it, so write the request to a file:
+
+```bash
+echo '{{"messages": [{{"role": "user", "content": [{{"type": "video_url", "video_url": {{"url": "data:video/mp4;base64,'$(base64 -w0 dog.mp4)'"}}}}, {{"type": "text", "text": "What happens?"}}]}}]}}' > request.json
+curl http://localhost:8000/v1/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @request.json
+```
+
+## A clip by `openai`
+
 ```python
 import openai
 
@@ -39,7 +66,10 @@ content = [
 answer = client.chat.completions.create(
     model="hound", messages=[{{"role": "user", "content": content}}], temperature=1.0, n=3, seed=7, stop=["\\n"]
 )
+print(answer.choices[0].message.content)
 ```
+
+`hound reward` speaks to this server as to any other: `judge.base_url` or `sample.base_url` names it.
 
 ## Parameters with an effect
 
@@ -89,7 +119,10 @@ An address is one of
   decoded): a file, a folder of frames, or a part of a file (`clip.mp4#t=2,5`). Links that lead out of the folder, and
   everything beside it, are refused alike, whether there is something or not. `ALLOW_LOCAL_FILES=0` refuses all paths.
 - `data:TYPE/FORMAT;base64,...`, with the format of a clip one of {video}, and of an image one of {image}.
-- http or https, at public network addresses only; redirects are checked too.
+- http or https, at public network addresses only; redirects are checked too. Proxies are not used.
+
+The host's own checks take `/allowed-evil` for a part of `/allowed`, follow redirects to private addresses, and look a name
+up twice. These do not. When a client hangs up, its answer ends, so that a retry does not wait behind it.
 
 ## Errors
 
