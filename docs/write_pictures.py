@@ -11,6 +11,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 
 DOCS = Path(__file__).resolve().parent
@@ -151,7 +152,7 @@ def _centres(slots: list[list[str]], paths: dict[tuple[str, str], list[str]]) ->
     """Where each box and each passing arrow stands in its row, near what it is joined to."""
     joined: dict[str, list[str]] = {slot: [] for row in slots for slot in row}
     for path in paths.values():
-        for one, other in zip(path, path[1:], strict=False):
+        for one, other in pairwise(path):
             joined[one].append(other)
             joined[other].append(one)
     centres: dict[str, float] = {}
@@ -189,7 +190,7 @@ def _arrow(path: list[str], centres: dict[str, float], boxes: dict[str, Box]) ->
         points += [(centres[slot], top), (centres[slot], top + 40)]
     points.append((centres[path[-1]], end[1] - 1))
     line = f"M{points[0][0]:.0f} {points[0][1]:.0f}"
-    for (x1, y1), (x2, y2) in zip(points, points[1:], strict=False):
+    for (x1, y1), (x2, y2) in pairwise(points):
         middle = (y2 - y1) / 2
         line += f"C{x1:.0f} {y1 + middle:.0f} {x2:.0f} {y2 - middle:.0f} {x2:.0f} {y2:.0f}"
     return f'<path d="{line}" {_TIP}/>'
@@ -245,7 +246,8 @@ _ENDS: dict[str, Box] = {
 _ARROWS = [
     "M110 51H148", "M110 101C132 101 128 62 148 58", "M110 101C132 101 128 140 148 144", "M110 151H148",
     "M290 51C318 51 314 92 338 94", "M290 151C318 151 314 110 338 108", "M480 101H528", "M670 101H718",
-    "M590 132C590 200 410 160 410 228", "M292 254H338", "M338 270H292", "M480 261H528", "M670 261C760 261 790 220 790 134",
+    "M590 132C590 200 410 160 410 228", "M292 254H338", "M338 270H292", "M480 261H528",
+    "M670 261C760 261 790 220 790 134",
 ]  # fmt: skip
 
 

@@ -28,14 +28,15 @@ serves OpenAI's chat completions (`/v1/chat/completions`, `/v1/models`), streame
 examples/yaml/hound_api.yaml` checks the set-up first. Every parameter of a request has its effect, asks for nothing, or
 is refused with a 400 that names it. There is no third way: a misspelt parameter is refused too.
 
-`SAFE_MEDIA_PATH` is the folder whose clips may be asked about by path. `API_KEY` is the key that clients must send; without
-it everyone is answered. `API_HOST` (0.0.0.0), `API_PORT` (8000) and `MAX_CONCURRENT` (1 request at a time) are the host's.
-For LoRA adapters add `adapter_name_or_path` and `finetuning_type: lora`.
+`SAFE_MEDIA_PATH` is the folder whose clips may be asked about by path. `API_KEY` is the key that clients must send;
+without it everyone is answered. `API_HOST` (0.0.0.0), `API_PORT` (8000) and `MAX_CONCURRENT` (1 request at a time) are
+the host's. For LoRA adapters add `adapter_name_or_path` and `finetuning_type: lora`.
 
 ## A clip by `curl`
 
 ```bash
-curl http://localhost:8000/v1/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d '{{
+curl http://localhost:8000/v1/chat/completions -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" \\
+  -d '{{
   "model": "hound",
   "temperature": 0,
   "messages": [{{"role": "user", "content": [
@@ -45,12 +46,19 @@ curl http://localhost:8000/v1/chat/completions -H "Authorization: Bearer $API_KE
 }}'
 ```
 
-The path must be absolute, as the server sees it, and below `SAFE_MEDIA_PATH`. A clip that lies with the client goes as a
-`data:` URI; a shell's arguments are too short for it, so write the request to a file:
+Write the path in full, as the server sees it; it must lie below `SAFE_MEDIA_PATH`. A clip of the client's own machine
+goes as a `data:` URI. That is too long for an argument, so the request is written to a file first:
 
 ```bash
-echo '{{"messages": [{{"role": "user", "content": [{{"type": "video_url", "video_url": {{"url": "data:video/mp4;base64,'$(base64 -w0 dog.mp4)'"}}}}, {{"type": "text", "text": "What happens?"}}]}}]}}' > request.json
-curl http://localhost:8000/v1/chat/completions -H "Authorization: Bearer $API_KEY" -H "Content-Type: application/json" -d @request.json
+echo '{{
+  "model": "hound",
+  "messages": [{{"role": "user", "content": [
+    {{"type": "video_url", "video_url": {{"url": "data:video/mp4;base64,'$(base64 -w0 dog.mp4)'"}}}},
+    {{"type": "text", "text": "What happens?"}}
+  ]}}]
+}}' > request.json
+curl http://localhost:8000/v1/chat/completions -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" \\
+  -d @request.json
 ```
 
 ## A clip by `openai`
@@ -121,8 +129,8 @@ An address is one of
 - `data:TYPE/FORMAT;base64,...`, with the format of a clip one of {video}, and of an image one of {image}.
 - http or https, at public network addresses only; redirects are checked too. Proxies are not used.
 
-The host's own checks take `/allowed-evil` for a part of `/allowed`, follow redirects to private addresses, and look a name
-up twice. These do not. When a client hangs up, its answer ends, so that a retry does not wait behind it.
+The host's own checks take `/allowed-evil` for a part of `/allowed`, follow redirects to private addresses, and look a
+name up twice. These do not. When a client hangs up, its answer ends, so that a retry does not wait behind it.
 
 ## Errors
 
