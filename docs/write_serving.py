@@ -35,8 +35,8 @@ the host's. For LoRA adapters add `adapter_name_or_path` and `finetuning_type: l
 ## A clip by `curl`
 
 ```bash
-curl http://localhost:8000/v1/chat/completions -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" \\
-  -d '{{
+curl http://localhost:8000/v1/chat/completions \\
+  -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" -d '{{
   "model": "hound",
   "temperature": 0,
   "messages": [{{"role": "user", "content": [
@@ -57,8 +57,8 @@ echo '{{
     {{"type": "text", "text": "What happens?"}}
   ]}}]
 }}' > request.json
-curl http://localhost:8000/v1/chat/completions -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" \\
-  -d @request.json
+curl http://localhost:8000/v1/chat/completions \\
+  -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" -d @request.json
 ```
 
 ## A clip by `openai`
@@ -89,12 +89,12 @@ A temperature above 0 means sampling, also where the recipe says `do_sample: fal
 true`, `top_p` below 1, `top_k` above 0 and `n` above 1 do so too. What such a request leaves out comes from the recipe
 if the recipe samples, and has OpenAI's defaults (temperature 1, top_p 1) if it is greedy.
 
-`presence_penalty` and `frequency_penalty` are OpenAI's: they are taken off the scores of tokens that the answer holds.
-`repetition_penalty` is the one of transformers. Draws do not depend on what else the server does: the same request with
-the same `seed` gives the same answers, and without one they differ.
+`presence_penalty` and `frequency_penalty` are OpenAI's: they are subtracted from the scores of tokens that the answer
+already contains. `repetition_penalty` is transformers' own. Draws do not depend on what else the server does: the same
+request with the same `seed` gives the same answers, and without one they differ.
 
-`stop` works across tokens, and a streamed answer holds back what may become one of the strings. `finish_reason` is
-`stop` at the end of an answer (its end token, a stop string, or a role's name that the model writes of itself) and
+`stop` works across tokens, and a streamed answer holds back text that may turn into one of the strings. `finish_reason`
+is `stop` at the end of an answer (its end token, a stop string, or a role's name that the model itself writes) and
 `length` at the limit of tokens or of the context. In `usage` the conversation counts once, whatever `n` is.
 
 A recipe with `num_beams` above 1 serves greedy requests without `logprobs`; others are refused by name.
