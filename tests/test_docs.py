@@ -22,6 +22,7 @@ from hound_plugin.records.consumers import check
 from hound_plugin.records.parse import parse
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from hound_plugin.settings import HoundSettings
+from tests import goldens
 from tests.test_commands import host_keys
 from tests.test_layering import import_graph
 
@@ -145,6 +146,31 @@ def test_python_calls_what_exists(text: str) -> None:
         elif isinstance(node, ast.ImportFrom):
             module = __import__(str(node.module), fromlist=["x"])
             assert all(hasattr(module, alias.name) for alias in node.names)
+
+
+@pytest.fixture(scope="module")
+def things_named(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder where the models and clips are that the pages name: the recorded tiny ones, and an adapter of one."""
+    from peft import LoraConfig, get_peft_model
+
+    folder = tmp_path_factory.mktemp("named")
+    for name in ("clip.mp4", "a.mp4", "b.mp4"):
+        (folder / name).symlink_to(next((goldens.ROOT / "media").glob("clip*.mp4")))
+    for name, target in (("frames/clip_1", goldens.ROOT / "frames" / "clip_long"), ("demo/model", goldens.SFT)):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).symlink_to(target)
+    network = hound_plugin.load(str(goldens.SFT)).model
+    adapted = get_peft_model(network, LoraConfig(r=2, target_modules=["q_proj"]))
+    adapted.save_pretrained(folder / "saves" / "llava-hound-7b" / "dpo-lora")
+    return folder
+
+
+@pytest.mark.parametrize("text", [block for block in every("python") if "openai" not in block.values[0]])
+def test_python_runs(text: str, things_named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(things_named)
+    monkeypatch.setattr("hound_plugin.model.inference.NEW_TOKENS", 2)
+    text = re.sub(r'"ShareGPTVideo/[^"]*"(, device="cuda", dtype="bfloat16")?', '"demo/model"', text)
+    exec(compile(text, "page", "exec"), {})
 
 
 def requests() -> list[Any]:
