@@ -90,6 +90,9 @@ def rows_of(graph: Graph) -> list[list[str]]:
         for name, imported in graph.items():
             straight = [level[below] for below in imported if name not in graph[below]]
             level[name] = max([level[name], *(depth + 1 for depth in straight)])
+    for name, imported in graph.items():  # what imports nothing stands right below those that import it
+        users = [level[user] for user in graph if name in graph[user]]
+        level[name] = level[name] if imported or not users else min(users) - 1
     rows: list[list[str]] = [[] for _ in range(max(level.values()) + 1)]
     for name in sorted(graph):
         rows[level[name]].append(name)
@@ -107,10 +110,12 @@ _PURPOSES = {
     "llm": "requests to language models: ledger, client, throttle, batches",
     "media": "clips and images to frames: which ones, how they are read, is the file whole, caches",
     "model": "towers, projector, language model; checkpoints of both layouts; answers",
+    "moved": "earlier names of modules, which still work",
     "processing": "frames to pixels, conversations to exact tokens",
     "records": "rows of every shape to one typed record or named problems; paths, files, locks",
     "reward": "preference data: answers, scores, pairs, report, rounds",
     "settings": "the `hound:` block",
+    "version": "the version of the package",
     "validation": "settings as pydantic models, with every problem in one message",
 }
 

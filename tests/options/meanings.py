@@ -74,7 +74,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "cutoff_len: answers, streamed": "the same, batch by batch",
         "on_cut_answers: error": "`hound.on_cut_answers: error` stops the run",
         "num_frames beyond the context": "more tokens than the language model has positions; with the arithmetic",
-        "rope_scaling": "the host would not apply it to the language model inside; set `rope_parameters` in config.json",
+        "rope_scaling": "has no effect on the language model inside; set `rope_parameters` in config.json",
     },
     "The vocabulary": {
         "add_tokens": "checkpoints and placeholders have no room for new rows",
