@@ -8,6 +8,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -191,6 +192,36 @@ def test_requests_are_taken_by_the_server(body: str) -> None:
 
 def test_requests_are_found() -> None:
     assert len(requests()) >= 2
+
+
+# --- messages
+
+
+def messages() -> list[str]:
+    """Parts of messages in the first column of the page on troubleshooting, as long as the code must have them."""
+    text = (ROOT / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (.+?) \| .+ \|$", text, flags=re.M)
+    quoted = [match[0] or match[1] for row in rows for match in re.findall(r"``(.+?)``|`([^`]+)`", row)]
+    parts = [part.strip() for message in quoted for part in re.split(r"\.\.\.|\b[NM]\b|\d+", message)]
+    return [part for part in parts if len(part) > 12 and " " in part]
+
+
+@pytest.fixture(scope="module")
+def sources() -> str:
+    """The code of this package, of the host's parser and of transformers' loggers, string literals joined."""
+    spec = find_spec("llamafactory.hparams.parser"), find_spec("transformers.integrations.integration_utils")
+    files = [*(ROOT / "hound_plugin").rglob("*.py"), *(Path(str(found.origin)) for found in spec if found)]
+    text = "".join(path.read_text(encoding="utf-8") for path in files)
+    return re.sub(r'"\s*\n\s*f?"', "", text)
+
+
+@pytest.mark.parametrize("part", messages())
+def test_a_message_that_is_explained_exists(part: str, sources: str) -> None:
+    assert part in sources
+
+
+def test_messages_are_found() -> None:
+    assert len(messages()) >= 8
 
 
 # --- pictures
