@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 import hound_plugin
@@ -192,6 +193,37 @@ def test_requests_are_taken_by_the_server(body: str) -> None:
 
 def test_requests_are_found() -> None:
     assert len(requests()) >= 2
+
+
+def test_the_arithmetic_of_memory() -> None:
+    """Sizes in the page on training are those of the full model."""
+    config = hound_plugin.LlavaHoundConfig()
+    with torch.device("meta"):
+        model = hound_plugin.LlavaHoundForConditionalGeneration(config)
+    every_one = sum(parameter.numel() for parameter in model.parameters())
+    language = sum(p.numel() for part in (model.model.language_model, model.lm_head) for p in part.parameters())
+    rank = 64
+    linear = [part for part in model.model.language_model.modules() if isinstance(part, torch.nn.Linear)]
+    adapters = sum(rank * (part.in_features + part.out_features) for part in linear)
+    row, layers, width, heads = 2170, 32, 4096, 32
+    text = (ROOT / "docs" / "train.md").read_text(encoding="utf-8")
+    for said in (
+        f"{every_one / 1e9:.2f} billion parameters",
+        f"| {every_one * 2 / 1e9:.1f} GB |",
+        f"{language / 1e9:.2f} billion trained parameters x 2 bytes | {language * 2 / 1e9:.1f} GB",
+        f"12 bytes (fp32 weights and two moments) | {language * 12 / 1e9:.1f} GB",
+        f"x {layers} layers | {row * width * 2 * layers / 1e9:.2f} GB",
+        f"logits of one row in fp32: 2,170 x 32,000 x 4 bytes | {row * config.text_config.vocab_size * 4 / 1e9:.2f} GB",
+        f"{language * 14 / 1e9:.0f} GB become {language * 14 / 8e9:.1f} GB on 8",
+        f"{every_one * 4 / 1e9:.1f} GB become {every_one * 4 / 8e9:.1f} GB on 8",
+        f"{adapters / 1e6:.0f} million parameters of rank 64 need {adapters * 16 / 1e9:.1f} GB",
+        f"a quarter of that: {adapters * 4 / 1e9:.1f} GB",
+        f"= {heads * row * row * 2 / 1e9:.1f} GB for the layer at work",
+        f"= {row * width * 34 * layers / 1e9:.1f} GB a row",
+        f"| 8 | {config.tokens_per_video(8):,} |",
+        f"| 16 | {config.tokens_per_video(16):,} |",
+    ):
+        assert said in text, said
 
 
 # --- messages
