@@ -46,7 +46,7 @@ curl http://localhost:8000/v1/chat/completions \\
 }}'
 ```
 
-Write the path in full, as the server sees it; it must lie below `SAFE_MEDIA_PATH`. A clip of the client's own machine
+Write the path in full, as the server sees it; it must be inside `SAFE_MEDIA_PATH`. A clip of the client's own machine
 goes as a `data:` URI. That is too long for an argument, so the request is written to a file first:
 
 ```bash
@@ -113,7 +113,7 @@ Any other value is a 400.
 
 - Roles: `system` and `developer` (the same thing; several are joined by a line break) in front, then `user` and
   `assistant` in turn, a `user` at the end. `tool` and `function` are refused.
-- `content`: a text, or a list of parts; an assistant's may be null beside a `refusal`, which is what it said then.
+- `content`: a text, or a list of parts; an assistant's may be null if there is a `refusal`, which is then what it said.
 - Parts of text: `text` (also `input_text`, `output_text`).
 - Media, in messages of the user: `video_url` and `image_url` (also `video`, `image`, `input_video`, `input_image`),
   with the address as text or as `{{"url": ...}}`. A `video` may be a list of frames. `detail` may be auto, low or high:
@@ -125,7 +125,7 @@ An address is one of
 
 - a path under `SAFE_MEDIA_PATH`, plain or as `file:///path` (also `file://localhost/path`; `%20` and the like are
   decoded): a file, a folder of frames, or a part of a file (`clip.mp4#t=2,5`). Links that lead out of the folder, and
-  everything beside it, are refused alike, whether there is something or not. `ALLOW_LOCAL_FILES=0` refuses all paths.
+  everything outside it, are refused alike, whether or not something is there. `ALLOW_LOCAL_FILES=0` refuses all paths.
 - `data:TYPE/FORMAT;base64,...`, with the format of a clip one of {video}, and of an image one of {image}.
 - http or https, at public network addresses only; redirects are checked too. Proxies are not used.
 
@@ -150,7 +150,7 @@ their text, with U+FFFD for a part of a character. The end token is not among th
 
 `webchat` and the web UI sample as the recipe does until the slider of the temperature or of top-p is moved, and then as
 the sliders show. `ChatModel.chat(..., temperature=...)` and `hound_plugin.load(...).chat(..., temperature=...)` sample
-where a temperature is given, and refuse `do_sample=False` beside one.
+where a temperature is given, and refuse `do_sample=False` with one.
 """
 
 
