@@ -83,6 +83,10 @@ def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, all
     from llamafactory.hparams.parser import read_args
 
     args = settings_state.take_settings(read_args(args))
+    if isinstance(args, dict) and args.get("template") == NAME:
+        from hound_plugin.host.argument_types import typed_values
+
+        args = typed_values(parser.dataclass_types, args)
     try:
         parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
     except ValueError as error:
