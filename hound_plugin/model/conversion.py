@@ -23,6 +23,7 @@ from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, read_tower
 from hound_plugin.model.checkpoint_files import (
     check_architecture,
+    check_files,
     fetch,
     key_names,
     stored_shapes,
@@ -96,6 +97,7 @@ def convert(
     if not folder.is_dir():
         folder = fetch(source)
     check_architecture(folder)
+    check_files(folder, with_tokenizer=tokenizer is None)
     config = LlavaHoundConfig.from_pretrained(folder)
     files = weight_files(folder)
     if is_original(key_names(files)) == (to == "original"):

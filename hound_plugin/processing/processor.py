@@ -23,6 +23,7 @@ from hound_plugin.media.cache import FrameCache
 from hound_plugin.media.decode import read_clip
 from hound_plugin.media.pictures import open_picture
 from hound_plugin.media.pixel_memory import MediaMemory
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.prompt import (
@@ -109,6 +110,8 @@ class LlavaHoundProcessor(ProcessorMixin):
             CheckpointError: the checkpoint is of another architecture, or its configuration or tokenizer is damaged.
         """
         hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
+        if (Path(pretrained_model_name_or_path) / "config.json").is_file():
+            check_files(pretrained_model_name_or_path)
         with damage_named(pretrained_model_name_or_path, "config.json"):
             config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
         if not isinstance(config, LlavaHoundConfig):
@@ -118,6 +121,11 @@ class LlavaHoundProcessor(ProcessorMixin):
             )
         with damage_named(pretrained_model_name_or_path, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, padding_side="right", **hub)
+        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+            raise CheckpointError(
+                f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in "
+                f"{pretrained_model_name_or_path}. Is its tokenizer_config.json there and whole?"
+            )
         saved = _saved(pretrained_model_name_or_path, **hub)
         names = ("num_frames", "frame_sampling", "image_aspect_ratio", "system")
         settings = {key: source[key] for source in (saved, kwargs) for key in names if key in source}
