@@ -68,7 +68,14 @@ def settle_resume(original: Callable[[str], str | None], training_args: Any) -> 
     Raises:
         SettingsError: there is none, or it belongs to another run.
     """
-    if str(training_args.resume_from_checkpoint).lower() != "true":
+    named = training_args.resume_from_checkpoint
+    if str(named).lower() != "true":
+        if isinstance(named, str) and named.lower() != "false" and not is_complete(Path(named)):
+            raise SettingsError(
+                f"Expected a complete checkpoint in `resume_from_checkpoint: {named}`; "
+                + (f"its {STATE} is missing or cut." if os.path.isdir(named) else "there is no such folder.")
+                + " Name another one, or remove the key."
+            )
         return
     folder = training_args.output_dir
     found = last_complete(original, folder) if os.path.isdir(folder) else None
