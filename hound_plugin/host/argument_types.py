@@ -18,6 +18,8 @@ from hound_plugin.errors import SettingsError
 
 _PLAIN = (bool, int, float, str, types.NoneType)
 _TRUTH = {"true": True, "false": False, "1": True, "0": False}
+_EITHER = ("resume_from_checkpoint",)
+"""Annotated as text, and a truth value for the trainer too."""
 _COMMAS = "comma"
 """In the help of a key whose text is a list, separated by commas."""
 
@@ -42,7 +44,7 @@ def typed_values(classes: Iterable[type], values: dict[str, Any]) -> dict[str, A
     typed, problems = dict(values), []
     for name, value in values.items():
         field, hint = fields.get(name, (None, None))
-        if field is None or hint is None or value is field.default:
+        if field is None or hint is None or value is field.default or name in _EITHER:
             continue
         try:
             typed[name] = _as(value, _members(hint), str(field.metadata.get("help", "")))
@@ -72,7 +74,9 @@ def _as(value: Any, members: list[Any], advice: str) -> Any:
     Raises:
         ValueError: it is none of them; says which were expected.
     """
-    choices = [choice for member in members if typing.get_origin(member) is Literal for choice in typing.get_args(member)]
+    choices = [
+        choice for member in members if typing.get_origin(member) is Literal for choice in typing.get_args(member)
+    ]
     plain = {member for member in members if member in _PLAIN}
     if choices:
         if value not in choices and not (value is None and types.NoneType in plain):

@@ -49,6 +49,11 @@ def test_a_value_is_taken_as_its_type(name: str, written: Any, meant: Any) -> No
     assert parsed(**{name: written})[name] == meant
 
 
+@pytest.mark.parametrize("written", [False, None])
+def test_a_training_that_does_not_resume(written: object) -> None:
+    assert not parsed(resume_from_checkpoint=written)["resume_from_checkpoint"]
+
+
 def test_a_list_of_adapters_is_the_list_that_commas_separate() -> None:
     lists = parsed(finetuning_type="lora", adapter_name_or_path=["saves/a", "saves/b"], create_new_adapter=True)
     assert lists["adapter_name_or_path"] == ["saves/a", "saves/b"]
@@ -82,5 +87,5 @@ def test_a_value_of_another_type_is_refused(name: str, written: Any, message: st
 
 
 def test_all_of_them_are_named_at_once() -> None:
-    with pytest.raises(SettingsError, match="`cutoff_len`.*`lora_rank`"):
+    with pytest.raises(SettingsError, match=r"`cutoff_len`.*`lora_rank`"):
         parsed(cutoff_len="long", lora_rank="high")
