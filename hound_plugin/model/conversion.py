@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
+from transformers.utils import PROCESSOR_NAME
 
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, read_tower
@@ -39,7 +40,7 @@ from hound_plugin.model.configuration import (
 from hound_plugin.model.convert import is_original, to_original, to_ours
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.model.shards import CheckpointWriter, parse_size
-from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.processing.processor import LlavaHoundProcessor, changed_settings, saved_settings
 
 TOWERS = ("image_tower", "video_tower")
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -220,7 +221,8 @@ class _ToOurs:
         self.config.architectures = ["LlavaHoundForConditionalGeneration"]
         self.config.save_pretrained(writer.part)
         tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        LlavaHoundProcessor.from_config(self.config, tokenizer).save_pretrained(writer.part)
+        settings = saved_settings(self.folder)
+        LlavaHoundProcessor.from_config(self.config, tokenizer, **settings).save_pretrained(writer.part)
         keep_tokenizer(self.folder, writer.part)
         if (self.folder / "generation_config.json").is_file():
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
@@ -271,6 +273,11 @@ class _ToOriginal:
                 f"The source names no repository for its {' and '.join(self._unnamed())}: the checkpoint holds their "
                 "weights, and config.json names folders beside it that hold their configurations."
             )
+        if changed := changed_settings(self.folder, self.config):
+            report.warnings.append(
+                f"The original layout has no place for {', '.join(changed)} of this model. {PROCESSOR_NAME} is copied "
+                "for the way back and for this package; the original code uses its own values."
+            )
         return report
 
     def _unnamed(self) -> list[str]:
@@ -300,6 +307,8 @@ class _ToOriginal:
                 shutil.copyfile(place / name, writer.part / name)
         if (self.folder / "generation_config.json").is_file():
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
+        if changed_settings(self.folder, self.config):
+            shutil.copyfile(self.folder / PROCESSOR_NAME, writer.part / PROCESSOR_NAME)
 
 
 def original_config(config: LlavaHoundConfig) -> dict[str, Any]:
