@@ -349,7 +349,7 @@ def _collate_preferences(original: Callable[..., Any], self: Any, features: list
     return original(self, drop_bad_rows(features, self.processor) if _skips(self) else features)
 
 
-# --- llamafactory.train: sft, dpo and kto trainers
+# --- llamafactory.train: sft, dpo, kto and rm trainers
 
 
 def patch_trainers(module: Any) -> None:
@@ -367,10 +367,12 @@ def patch_trainers(module: Any) -> None:
         ("CustomDPOTrainer", "dpo_loss", "preference_loss.named_loss"),
         ("CustomKTOTrainer", "forward", "preference_loss.forward_with_media"),
         ("CustomSeq2SeqTrainer", "compute_loss", "preference_loss.loss_with_media"),
+        ("PairwiseTrainer", None, None),
     ):
         if hasattr(module, name):
             trainer = getattr(module, name)
-            _wrap(trainer, method, _for_our_template(*ours.split(".")))
+            if method and ours:
+                _wrap(trainer, method, _for_our_template(*ours.split(".")))
             _wrap(trainer, "training_step", _for_our_template("finite_steps", "watched_step"))
             _wrap(trainer, "_get_grad_norm", _for_our_template("finite_steps", "watched_norm"))
             _wrap(trainer, "_init_training_state", _for_our_template("resume", "settled_start"))

@@ -17,6 +17,7 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host.models import MODELS
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.records.media_identity import digest_of_places
 
 logger = logging.get_logger(__name__)
@@ -99,6 +100,7 @@ def _check_model(model: Any) -> None:
                 f"Expected a model in `model_name_or_path: {name}`, but it has no config.json: {held}. "
                 "Name the folder that holds one."
             )
+        check_files(name)
     elif os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or _begins_here(name):
         raise SettingsError(
             f"`model_name_or_path: {name}` is not a folder of this machine (searched from {os.getcwd()}), and hub ids "
@@ -210,6 +212,11 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
         raise SettingsError(
             "Expected `pref_loss` to be sigmoid, hinge, ipo, orpo or simpo; got 'kto_pair', which trl no longer has. "
             "For labelled answers use `stage: kto`."
+        )
+    if finetuning.stage in ("dpo", "kto") and finetuning.pref_loss != "orpo" and finetuning.pref_beta <= 0:
+        raise SettingsError(
+            f"Expected `pref_beta` above 0 in `stage: {finetuning.stage}`, got {finetuning.pref_beta}: the loss would "
+            "not tell chosen answers from rejected ones. The original has 0.1."
         )
     if finetuning.ref_model_adapters is not None and finetuning.ref_model is None:
         raise SettingsError(

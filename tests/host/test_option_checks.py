@@ -86,3 +86,16 @@ def test_packages_that_scores_need(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"model_name_or_path": str(SFT), "template": "llava_hound", "stage": "sft", "output_dir": "unused"}
     with pytest.raises(SettingsError, match="pip install jieba nltk"):
         get_train_args({**values, "predict_with_generate": True, "do_predict": True, "eval_dataset": "sft"})
+
+
+@pytest.mark.parametrize(
+    ("stage", "loss", "beta"), [("dpo", "ipo", 0), ("dpo", "hinge", -0.1), ("kto", "sigmoid", 0.0)]
+)
+def test_a_beta_that_tells_no_answers_apart(stage: str, loss: str, beta: float) -> None:
+    with pytest.raises(SettingsError, match="Expected `pref_beta` above 0"):
+        parse(SFT, stage=stage, pref_loss=loss, pref_beta=beta)
+
+
+def test_a_beta_that_is_only_a_weight() -> None:
+    parse(SFT, stage="dpo", pref_loss="orpo", pref_beta=0)
+    parse(SFT, stage="sft", pref_beta=0)
