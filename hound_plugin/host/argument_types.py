@@ -37,7 +37,7 @@ def typed_values(classes: Iterable[type], values: dict[str, Any]) -> dict[str, A
     Raises:
         SettingsError: lists every value that is of another type, or none of those that its argument allows.
     """
-    fields = {}
+    fields: dict[str, tuple[dataclasses.Field[Any], Any]] = {}
     for kind in classes:
         hints = _hints(kind)
         fields |= {field.name: (field, hints.get(field.name)) for field in dataclasses.fields(kind) if field.init}

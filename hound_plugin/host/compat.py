@@ -377,6 +377,7 @@ def patch_trainers(module: Any) -> None:
             _wrap(trainer, "_get_grad_norm", _for_our_template("finite_steps", "watched_norm"))
             _wrap(trainer, "_init_training_state", _for_our_template("resume", "settled_start"))
             _wrap(trainer, "_save_checkpoint", _for_our_template("resume", "signed_checkpoint"))
+            _wrap(trainer, "save_model", _for_our_template("resume", "signed_model"))
 
 
 def _for_our_template(module: str, name: str) -> Callable[..., Any]:

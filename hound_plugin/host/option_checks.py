@@ -17,6 +17,7 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host.models import MODELS
+from hound_plugin.host.resume import adapters_below
 from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.records.media_identity import digest_of_places
 
@@ -111,8 +112,10 @@ def _check_model(model: Any) -> None:
             "`export_legacy_format: true` has no effect: the installed transformers writes safetensors files only. "
             "Remove the key."
         )
-    for adapter in model.adapter_name_or_path or []:
+    adapters = model.adapter_name_or_path or []
+    for place, adapter in enumerate(adapters):
         _check_base(adapter, name)
+        _check_below(adapter, adapters[:place])
 
 
 def _begins_here(name: str) -> bool:
@@ -146,6 +149,20 @@ def _check_base(adapter: str, name: str) -> None:
         logger.warning_rank0(
             f"The adapter {adapter} was trained on {base}, and `model_name_or_path` is {name}: they must be the same "
             "model."
+        )
+
+
+def _check_below(adapter: str, given: list[str]) -> None:
+    """Refuse an adapter without those that were merged into the model before it was trained."""
+    below = adapters_below(adapter)
+    same = len(below) == len(given) and all(
+        os.path.realpath(before) == os.path.realpath(now) or not os.path.isdir(before) or _same_weights(before, now)
+        for before, now in zip(below, given, strict=True)
+    )
+    if below and not same:
+        raise SettingsError(
+            f"The adapter {adapter} was trained on a model into which {', '.join(below)} had been merged; got "
+            f"{', '.join(given) or 'no adapter'} before it. Set `adapter_name_or_path: {','.join([*below, adapter])}`."
         )
 
 

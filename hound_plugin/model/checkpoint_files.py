@@ -118,8 +118,9 @@ def _indexed(index: Path) -> list[str]:
     """The files that an index names."""
     values = _read_object(index)
     weights = values.get("weight_map")
-    usable = isinstance(weights, dict) and bool(weights) and all(isinstance(name, str) for name in weights.values())
-    if not usable or not isinstance(values.get("metadata"), dict):
+    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
+        weights = None
+    if weights is None or not isinstance(values.get("metadata"), dict):
         raise CheckpointError(
             f"Expected an index of weights with `metadata` and a `weight_map` from tensors to files in {index}. It is "
             "damaged; download it again."
