@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from tests.e2e.conftest import data_sets, recipe_for
 from tests.e2e.together import train_together
 from tests.goldens import SFT
-from tests.model.test_conversion import copy_of, tensors
+from tests.model.test_checkpoint_conversion import copy_of, tensors
 
 pytestmark = pytest.mark.e2e
 
