@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from torch.serialization import register_package
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError
@@ -25,6 +27,12 @@ STATE = "trainer_state.json"
 """The trainer writes this file last (transformers 5.5, ``Trainer._save_checkpoint``)."""
 RUN = "hound_run.json"
 """In each checkpoint: which run it belongs to."""
+RESULTS = "train_results.json"
+"""What the host writes of a training, in its ``output_dir``."""
+
+
+class _Finished(BaseException):
+    """Leads from inside the trainer's loop to its caller, past handlers of errors: there is nothing to train."""
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -87,7 +95,7 @@ def settled_start(
     """``Trainer._init_training_state``, which takes a checkpoint with more steps than the run has for its end.
 
     A run that was killed behind its last step, before its model was saved, takes no step beyond and ends as it would
-    have.
+    have. A run that has ended with its model is left to :func:`settled_training`.
 
     Args:
         original: the trainer's method.
@@ -107,9 +115,44 @@ def settled_start(
     if done > max_steps:
         raise SettingsError(complete_message(self, checkpoint))
     if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
-        return begin  # it was saved, too
+        raise _Finished  # its model was saved, too
     logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
     return epochs, 0
+
+
+def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``Trainer.train``: a finished run that is started again says so, and keeps its model, its log and its results.
+
+    The command ends with 0, as it does for a run that trains: whoever starts jobs until they are done may go on. What
+    the recipe asks for behind the training (``do_eval``, ``do_predict``) is done with the model that was saved.
+
+    Raises:
+        SettingsError: under DeepSpeed or FSDP, where that model is not loaded, something is asked for behind it.
+    """
+    try:
+        return original(self, *args, **kwargs)
+    except _Finished:
+        folder = Path(self.args.output_dir)
+    logger.warning(
+        f"The training in {folder} is finished, with all {self.state.global_step} steps: its model lies there, and "
+        "nothing is trained. To train on, raise `max_steps` or `num_train_epochs`; to begin again, choose another "
+        "`output_dir`."
+    )
+    if (self.is_deepspeed_enabled or self.is_fsdp_enabled) and (self.args.do_eval or self.args.do_predict):
+        raise SettingsError(
+            f"The training in {folder} is finished. To evaluate its model, set `do_train: false` and "
+            f"`model_name_or_path: {folder}`."
+        )
+    self.state = TrainerState.load_from_json(str(folder / STATE))
+    if self.args.load_best_model_at_end and os.path.isdir(self.state.best_model_checkpoint or ""):
+        self._load_best_model()
+    self.save_model = self.save_state = _keep
+    results = _read(folder / RESULTS) or {}
+    return TrainOutput(self.state.global_step, results.get("train_loss", 0.0), results)
+
+
+def _keep(*args: Any, **kwargs: Any) -> None:
+    """Instead of a write: what is there is the finished run's."""
 
 
 @functools.cache
