@@ -44,8 +44,8 @@ NOT_POSSIBLE = {
     "resize_vocab": _VOCABULARY,
     "split_special_tokens": "would begin every turn but the first with other tokens than this model was trained "
     "on. Remove the key: what people write is never taken for a placeholder.",
-    "use_unsloth": "needs a model that unsloth knows, and LLaVA-Hound is none. Remove the key (in the web UI: *Booster* "
-    "auto).",
+    "use_unsloth": "needs a model that unsloth knows, which LLaVA-Hound is not. Remove the key (in the web UI: "
+    "*Booster* auto).",
     "use_kt": "computes the experts of a model in KTransformers, and a LLaVA-Hound model has none. Remove the key.",
     "mixture_of_depths": "is made for language models alone. Remove the key.",
     "use_hyper_parallel": "is made for language models alone. Remove the key; DeepSpeed ZeRO and FSDP2 split a "

@@ -25,6 +25,8 @@ MORE_SECTIONS: dict[str, dict[str, str]] = {
         "create_new_adapter without an adapter": "the first adapter is new anyway",
         "adapter_folder alone": "names a folder in `adapter_name_or_path`",
         "adapter, full": "adapters go with `finetuning_type: lora`",
+        "a checkpoint without some of its tensors": "with their names",
+        "weights that are not finite": "stops at the first step; nothing is saved",
     },
     "More of the reference": {
         "ref_model": "another model than the one that is trained",
@@ -134,6 +136,8 @@ MORE_SECTIONS: dict[str, dict[str, str]] = {
         "export onto the model": "its files would be replaced while they are read",
         "export onto the adapter": "it would be applied again when the model is loaded",
         "export, adapter on 4 bits": "leave `quantization_bit` out",
+        "export, adapter of another model": "with the model that it was trained on",
+        "export, a checkpoint without some of its tensors": "with their names",
         "export_quantization_bit": "GPTQ is for language models alone",
         "export, export_legacy_format": "transformers writes safetensors only",
         "export, template of another model": "`template: llava_hound`",
@@ -153,6 +157,9 @@ MORE_SECTIONS: dict[str, dict[str, str]] = {
         "chat, exported in 4 bits": "answers as that does",
         "chat, 8 bits": _SAME,
         "chat, two adapters": "one after the other",
+        "chat, adapter of another model": "with the model that it was trained on",
+        "chat, adapter as the model": "an adapter goes into `adapter_name_or_path`",
+        "chat, a checkpoint without some of its tensors": "with their names",
     },
     "System prompts of answers": {
         "chat, adapter's system": "the one that the adapter was trained with",

@@ -21,6 +21,8 @@ WORK = "<work>"
 RUNS, EXPORTS = f"{WORK}/runs", f"{WORK}/exports"
 WIDE = f"{WORK}/wide"
 """The recorded checkpoint with more hidden units, which bitsandbytes needs to answer in 4 bits on a CPU."""
+DAMAGED, NOT_FINITE = f"{WORK}/damaged", f"{WORK}/not_finite"
+"""The same without its temporal tensors, and with a weight that is no number."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from tests.goldens import DPO
 from tests.options.option import (
+    DAMAGED,
     EXPORTS,
     LANGUAGE,
     LORA,
@@ -61,6 +63,12 @@ EXPORTED: dict[str, Row] = {
     "export, adapter on 4 bits": Export(
         {**ADAPTER_4, "quantization_bit": 4}, refused=r"`quantization_bit: 4` leaves weights that no adapter"
     ),
+    "export, adapter of another model": Export(
+        {**ADAPTER, "model_name_or_path": str(DPO)}, refused=r"was trained on .*, whose weights differ"
+    ),
+    "export, a checkpoint without some of its tensors": Export(
+        {"model_name_or_path": DAMAGED}, refused=r"keys are missing .*temporal", long=True
+    ),
     "export_quantization_bit": Export(
         {"export_quantization_bit": 4, "export_quantization_dataset": "data/c4_demo.jsonl"},
         refused=r"`export_quantization_bit` makes a GPTQ model",
@@ -92,6 +100,15 @@ CHATS: dict[str, Row] = {
     "chat, 8 bits": Chat({"quantization_bit": 8}, tokens=8, long=True),
     "chat, two adapters": Chat(
         {"adapter_name_or_path": f"{RUNS}/learnt_with_system,{RUNS}/learnt"}, other="chat, adapter", long=True
+    ),
+    "chat, adapter of another model": Chat(
+        {**ADAPTER, "model_name_or_path": str(DPO)}, refused=r"was trained on .*, whose weights differ"
+    ),
+    "chat, adapter as the model": Chat(
+        {"model_name_or_path": f"{RUNS}/learnt"}, refused=r"holds an adapter alone. Set `adapter_name_or_path"
+    ),
+    "chat, a checkpoint without some of its tensors": Chat(
+        {"model_name_or_path": DAMAGED}, refused=r"keys are missing .*temporal", long=True
     ),
     # --- the system prompt
     "chat, adapter's system": Chat(ADAPTER_SYSTEM, other="chat", long=True),

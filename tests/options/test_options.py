@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 import runpy
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from llamafactory.chat import ChatModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
 import hound_plugin
@@ -56,6 +58,8 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ]
     write_dataset(folder / "data", "text", texts)
     widened(folder / "wide")
+    spoilt(folder / "wide", folder / "damaged", without_time)
+    spoilt(folder / "wide", folder / "not_finite", not_finite)
     return folder
 
 
@@ -109,6 +113,21 @@ def widened(folder: Path) -> None:
     text.intermediate_size = 192
     model.save_pretrained(folder)
     LlavaHoundProcessor.from_pretrained(SFT).save_pretrained(folder)
+
+
+def spoilt(whole: Path, folder: Path, change: Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]) -> None:
+    """Copy a checkpoint with other weights in its file."""
+    shutil.copytree(whole, folder)
+    save_file(change(weights_of(folder)), folder / "model.safetensors", {"format": "pt"})
+
+
+def without_time(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: weight for name, weight in weights.items() if "temporal" not in name}
+
+
+def not_finite(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    weights["lm_head.weight"][5, 3] = float("nan")
+    return weights
 
 
 @pytest.fixture(scope="module")

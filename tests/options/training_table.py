@@ -3,7 +3,20 @@
 from __future__ import annotations
 
 from tests.goldens import DPO, SFT
-from tests.options.option import LANGUAGE, LORA, PLAIN_LOSS, PROJECTOR, QUANTISED, RUNS, TOWERS, WIDE, Option, runs
+from tests.options.option import (
+    DAMAGED,
+    LANGUAGE,
+    LORA,
+    NOT_FINITE,
+    PLAIN_LOSS,
+    PROJECTOR,
+    QUANTISED,
+    RUNS,
+    TOWERS,
+    WIDE,
+    Option,
+    runs,
+)
 from tests.options.table import EVALUATED
 
 FREEZE = {"finetuning_type": "freeze", "freeze_trainable_layers": 1}
@@ -74,6 +87,12 @@ MORE_TRAININGS: dict[str, Option] = {
     ),
     "adapter, full": Option(
         "sft", {"adapter_name_or_path": "saves/sft"}, refused=r"only valid for the LoRA method", by_host=True
+    ),
+    "a checkpoint without some of its tensors": Option(
+        "sft", {"model_name_or_path": DAMAGED}, refused=r"keys are missing .*temporal"
+    ),
+    "weights that are not finite": Option(
+        "sft", {"model_name_or_path": NOT_FINITE}, refused=r"stops at step 1: the loss is nan"
     ),
     # --- the reference
     "ref_model": runs("dpo", {"ref_model": str(DPO)}, trained=LANGUAGE),
