@@ -74,9 +74,10 @@ def check_values(part: Any) -> None:
     for name, reason in NOT_POSSIBLE.items():
         if getattr(part, name, None):
             raise SettingsError(f"`{name}` {reason}")
-    if getattr(part, "rope_scaling", None) is not None:
+    rope = getattr(part, "rope_scaling", None)
+    if rope is not None:
         raise SettingsError(
-            f"`rope_scaling: {getattr(part.rope_scaling, 'value', part.rope_scaling)}` has no effect on a LLaVA-Hound "
+            f"`rope_scaling: {getattr(rope, 'value', rope)}` has no effect on a LLaVA-Hound "
             "model, whose language model is one part of it. Write `rope_parameters` into `text_config` of the "
             "checkpoint's config.json."
         )

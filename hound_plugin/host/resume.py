@@ -117,6 +117,7 @@ def settled_start(
     if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
         raise _Finished  # its model was saved, too
     logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
+    self._hound_trains_nothing = True
     return epochs, 0
 
 
@@ -130,9 +131,19 @@ def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwar
         SettingsError: under DeepSpeed or FSDP, where that model is not loaded, something is asked for behind it.
     """
     try:
-        return original(self, *args, **kwargs)
+        output: TrainOutput = original(self, *args, **kwargs)
     except _Finished:
-        folder = Path(self.args.output_dir)
+        return _keep_finished(self)
+    if getattr(self, "_hound_trains_nothing", False):  # the mean loss and speed of no steps would be 0
+        for measured in (output.metrics, *self.state.log_history[-1:]):
+            for name in [name for name in measured if name.startswith("train_")]:
+                del measured[name]
+    return output
+
+
+def _keep_finished(self: Any) -> TrainOutput:
+    """What a finished run's trainer gives to the host, which logs and saves it once more."""
+    folder = Path(self.args.output_dir)
     logger.warning(
         f"The training in {folder} is finished, with all {self.state.global_step} steps: its model lies there, and "
         "nothing is trained. To train on, raise `max_steps` or `num_train_epochs`; to begin again, choose another "

@@ -121,6 +121,7 @@ def test_a_checkpoint_at_the_end_of_a_run(name: str, whole: dict[str, Outcome], 
     else:
         assert_same_end(whole["sft"], run)
         assert "has all 4 steps of this run" in run.output
+        assert "train_loss" not in (run.folder / "train_results.json").read_text(), "the mean of no steps"
 
 
 @pytest.mark.parametrize("name", FINISHED)
