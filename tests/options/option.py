@@ -15,7 +15,7 @@ SECOND_LOSS = 9.884411
 OWN_SYSTEM = 'You watch "clips".'
 LORA = {"finetuning_type": "lora", "lora_target": "all", "lora_rank": 4}
 QUANTISED = {**LORA, "quantization_bit": 4}
-CLIP = str(ROOT / "frames" / "clip_short")
+CLIP = str(ROOT / "frames" / "clip_long")
 WORK = "<work>"
 """In a value: the folder of the runs."""
 RUNS, EXPORTS = f"{WORK}/runs", f"{WORK}/exports"

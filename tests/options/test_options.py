@@ -87,7 +87,7 @@ def command(work: Path, name: str, row: Row) -> list[str]:
     if isinstance(row, Export):
         folder = values.pop("export_dir", str(work / "exports" / folder_of(name)))
         return [str(write_yaml(file, values)), f"export_dir={folder}", "command=export"]
-    messages = [{"role": "user", "content": "<video>\nWhat moves?"}]
+    messages = [{"role": "user", "content": "<video>\nWhat happens?"}]
     asked = {"messages": messages, "videos": [CLIP], **(row.asked or {})}
     return [str(write_yaml(file, values)), "command=chat", f"ask={json.dumps([asked])}"]
 
