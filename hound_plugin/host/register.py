@@ -58,7 +58,7 @@ def _auto_models(module: Any) -> None:
 
 
 def _auto_processors(module: Any) -> None:
-    import_module("hound_plugin.processing.processor")
+    import_module("hound_plugin.model.auto_processing")
     if f"{_AUTO}modeling_auto" in sys.modules:
         import_module("hound_plugin.model.modeling")
 
