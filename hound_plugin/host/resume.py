@@ -31,10 +31,6 @@ RESULTS = "train_results.json"
 """What the host writes of a training, in its ``output_dir``."""
 
 
-class _Finished(BaseException):
-    """Leads from inside the trainer's loop to its caller, past handlers of errors: there is nothing to train."""
-
-
 def is_complete(checkpoint: Path) -> bool:
     """Whether the trainer finished writing a checkpoint folder."""
     return _read(checkpoint / STATE) is not None
@@ -105,7 +101,7 @@ def settled_start(
         args: further arguments of the method.
 
     Raises:
-        SettingsError: the checkpoint has more steps than this run.
+        SettingsError: the checkpoint has more steps than this run, or the run is finished.
     """
     read_numbered_cpus()
     begin: tuple[int, int] = original(self, max_steps, per_epoch, epochs, checkpoint, *args)
@@ -115,7 +111,8 @@ def settled_start(
     if done > max_steps:
         raise SettingsError(complete_message(self, checkpoint))
     if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
-        raise _Finished  # its model was saved, too
+        self._hound_finished = True  # its model was saved, too
+        raise SettingsError(finished_message(self))
     logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
     self._hound_trains_nothing = True
     return epochs, 0
@@ -132,7 +129,10 @@ def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwar
     """
     try:
         output: TrainOutput = original(self, *args, **kwargs)
-    except _Finished:
+    except SettingsError as error:
+        if not getattr(self, "_hound_finished", False):
+            raise
+        logger.warning(str(error))
         return _keep_finished(self)
     if getattr(self, "_hound_trains_nothing", False):  # the mean loss and speed of no steps would be 0
         for measured in (output.metrics, *self.state.log_history[-1:]):
@@ -144,11 +144,6 @@ def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwar
 def _keep_finished(self: Any) -> TrainOutput:
     """What a finished run's trainer gives to the host, which logs and saves it once more."""
     folder = Path(self.args.output_dir)
-    logger.warning(
-        f"The training in {folder} is finished, with all {self.state.global_step} steps: its model lies there, and "
-        "nothing is trained. To train on, raise `max_steps` or `num_train_epochs`; to begin again, choose another "
-        "`output_dir`."
-    )
     if (self.is_deepspeed_enabled or self.is_fsdp_enabled) and (self.args.do_eval or self.args.do_predict):
         raise SettingsError(
             f"The training in {folder} is finished. To evaluate its model, set `do_train: false` and "
@@ -180,6 +175,15 @@ def complete_message(trainer: Any, checkpoint: Any) -> str:
         f"{state.global_step}, and this run has {state.max_steps}. Raise `max_steps` or `num_train_epochs`, choose "
         "another `output_dir`, or set `overwrite_output_dir: true` (checkpoints of an earlier run stay there: remove "
         "them)."
+    )
+
+
+def finished_message(trainer: Any) -> str:
+    """What is said of a run that is started again with all of its steps and its model there."""
+    return (
+        f"The training in {trainer.args.output_dir} is finished, with all {trainer.state.global_step} steps: its model "
+        "lies there, and nothing is trained. To train on, raise `max_steps` or `num_train_epochs`; to begin again, "
+        "choose another `output_dir`."
     )
 
 
