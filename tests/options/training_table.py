@@ -73,7 +73,6 @@ MORE_TRAININGS: dict[str, Option] = {
         "sft", {**LORA, "use_llama_pro": True}, refused=r"`use_llama_pro` with .*use `finetuning_type: freeze`"
     ),
     "train_from_scratch": runs("sft", {"train_from_scratch": True}, trained=TOWERS | LANGUAGE | PROJECTOR),
-    "pissa_iter: -1": runs("sft", {**LORA, "pissa_init": True, "pissa_iter": -1}, first_loss=PLAIN_LOSS),
     "pissa_convert": runs(
         "sft", {**LORA, "pissa_init": True, "pissa_convert": True}, files=("pissa_converted/adapter_model.safetensors",)
     ),
@@ -95,7 +94,6 @@ MORE_TRAININGS: dict[str, Option] = {
         "sft", {"model_name_or_path": NOT_FINITE}, refused=r"stops at step 1: the loss is nan"
     ),
     # --- the reference
-    "ref_model": runs("dpo", {"ref_model": str(DPO)}, trained=LANGUAGE),
     "ref_model, lora": runs("dpo", {**LORA, "ref_model": str(SFT)}, first_loss=0.693147, trained=LANGUAGE),
     "ref_model: no folder": Option(
         "dpo", {"ref_model": "/nowhere/model"}, refused=r"`ref_model: /nowhere/model` is not a folder of this machine"
@@ -113,7 +111,6 @@ MORE_TRAININGS: dict[str, Option] = {
         "sft", {"quantization_bit": 4}, refused=r"only compatible with the LoRA or OFT method", by_host=True
     ),
     "quantization_type: fp4": runs("sft", {**QUANTISED, "quantization_type": "fp4"}, trained=LANGUAGE | PROJECTOR),
-    "double_quantization: false": runs("sft", {**QUANTISED, "double_quantization": False}),
     "quantization_method: hqq": _lacks("hqq", "sft", {**QUANTISED, "quantization_method": "hqq"}, long=True),
     "quantization_method: eetq": _lacks(
         "eetq", "sft", {**LORA, "quantization_bit": 8, "quantization_method": "eetq"}, long=True
@@ -140,40 +137,27 @@ MORE_TRAININGS: dict[str, Option] = {
     "flash_attn: fa3": Option("sft", {"flash_attn": "fa3"}, refused=r"to be auto, sdpa, fa2 or disabled.* got 'fa3'"),
     "flash_attn: fa2": runs("sft", {"flash_attn": "fa2"}, says=r"FlashAttention-2 is not installed"),
     "shift_attn": runs("sft", {"shift_attn": True}, says=r"does not support shift short attention", later_steps="same"),
-    "use_v1_kernels": runs("sft", {"use_v1_kernels": True}, says=r"not supported for all models", later_steps="same"),
     "use_galore": _lacks("galore_torch", "sft", {"use_galore": True}),
     "use_apollo": _lacks("apollo_torch", "sft", {"use_apollo": True}),
     "use_swanlab": _lacks("swanlab", "sft", {"use_swanlab": True}),
     # --- the tokenizer and the conversation
     "use_fast_tokenizer: false": runs("sft", {"use_fast_tokenizer": False}, later_steps="same"),
     "split_special_tokens": Option("sft", {"split_special_tokens": True}, refused=r"every turn but the first"),
-    "init_special_tokens": runs("sft", {"init_special_tokens": "desc_init"}, says=r"Falling back to 'noise_init'"),
     "tool_format": Option("sft", {"tool_format": "qwen"}, refused=r"`tool_format` .*without function calls"),
     "enable_thinking: false": runs("sft", {"enable_thinking": False}, later_steps="same"),
-    "preserve_thinking": runs("sft", {"preserve_thinking": True}, later_steps="same"),
     "template of another model": Option(
         "sft", {"template": "vicuna"}, refused=r"Expected `template: llava_hound`", long=True
     ),
     "ignore_pad_token_for_loss: false": runs("sft", {"ignore_pad_token_for_loss": False}, first_loss=10.722979),
     # --- losses
-    "use_eaft_loss": runs("sft", {"use_eaft_loss": True}, trained=LANGUAGE | PROJECTOR),
     "eaft_alpha": runs("sft", {"use_eaft_loss": True, "eaft_alpha": 2.0}, first_loss=6.806191),
-    "asft_alpha": runs("sft", {"use_asft_loss": True, "asft_alpha": 0.5}, trained=LANGUAGE | PROJECTOR),
     # --- steps
     "max_grad_norm: null": Option("sft", {"max_grad_norm": None}, refused=r"got null. Set `max_grad_norm: 0`"),
     "max_grad_norm: 0": runs("sft", {"max_grad_norm": 0}, later_steps="same"),
     "max_grad_norm": runs("sft", {"max_grad_norm": 1e-9}, later_steps="other"),
-    "disable_shuffling: false": runs("sft", {"disable_shuffling": False}, trained=LANGUAGE | PROJECTOR),
-    "lr_scheduler_kwargs": runs(
-        "sft",
-        {"lr_scheduler_type": "cosine_with_min_lr", "lr_scheduler_kwargs": {"min_lr": 1e-5}},
-        first_loss=PLAIN_LOSS,
-    ),
-    "auto_find_batch_size": runs("sft", {"auto_find_batch_size": True}, later_steps="same"),
     "dataloader_prefetch_factor": runs(
         "sft", {"dataloader_num_workers": 1, "dataloader_prefetch_factor": 1}, later_steps="same"
     ),
-    "average_tokens_across_devices: false": runs("sft", {"average_tokens_across_devices": False}, later_steps="same"),
     # --- options of inference in a training
     "infer_dtype": runs("sft", {"infer_dtype": "bfloat16"}, later_steps="same"),
     "use_kv_cache: false": runs("sft", {"use_kv_cache": False}, later_steps="same"),
@@ -181,7 +165,6 @@ MORE_TRAININGS: dict[str, Option] = {
     "overwrite_cache": runs("sft", {"overwrite_cache": True}, later_steps="same"),
     "tokenized_path": runs("sft", TOKENS, later_steps="same", says=r"Tokenized dataset is saved"),
     "tokenized_path, again": runs("sft", TOKENS, later_steps="same", says=r"Loaded tokenized dataset"),
-    "data_shared_file_system": runs("sft", {"data_shared_file_system": True}, later_steps="same"),
     "rows without clips": runs("sft", {"dataset": "text"}, trained=LANGUAGE),
     "rows with and without clips": runs("sft", {"dataset": "text,sft", "max_steps": 3}, trained=LANGUAGE | PROJECTOR),
     "pt on text": runs("pt", {"dataset": "text", "packing": False}, trained=LANGUAGE),
@@ -191,11 +174,9 @@ MORE_TRAININGS: dict[str, Option] = {
     "include_effective_tokens_per_second": runs(
         "sft", {"include_effective_tokens_per_second": True}, says=r"effective_tokens_per_sec += +\d"
     ),
-    "eval_on_start": runs("sft", {**EVALUATED, "eval_on_start": True}, says=r"eval_loss"),
     "report_to: tensorboard": Option("sft", {"report_to": "tensorboard"}, refused=r"Run: pip install tensorboard"),
     # --- predictions
     "do_predict": runs("sft", PREDICTED, files=PREDICTIONS, says=r"predict_bleu-4"),
-    "do_predict, beams": runs("sft", {**PREDICTED, "num_beams": 2}, files=PREDICTIONS),
     "do_predict, 4 bits": runs("sft", {**PREDICTED, **QUANTISED, "model_name_or_path": WIDE}, files=PREDICTIONS),
     "do_predict without predict_with_generate": Option(
         "sft", {**PREDICTED, "predict_with_generate": False}, refused=r"enable `predict_with_generate`", by_host=True

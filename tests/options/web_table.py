@@ -9,15 +9,10 @@ PAGES: dict[str, Row] = {
     "page, DPO": Page(
         values={"train.training_stage": "DPO", "train.dataset": ["dpo"]}, first_loss=0.693147, trained=LANGUAGE
     ),
-    "page, KTO": Page(values={"train.training_stage": "KTO", "train.dataset": ["kto"]}, first_loss=0.5),
-    "page, full": Page(values={"top.finetuning_type": "full"}, trained=LANGUAGE),
-    "page, freeze": Page(values={"top.finetuning_type": "freeze"}, trained=LANGUAGE),
     "page, quantization bit": Page(values={"top.quantization_bit": "4"}, trained=LANGUAGE),
-    "page, PiSSA": Page(values={"train.use_pissa": True}, files=("pissa_converted/adapter_model.safetensors",)),
     "page, compute type": Page(values={"train.compute_type": "bf16"}, refused=r"choose fp32 as \*Compute type\*"),
     "page, booster: unsloth": Page(values={"top.booster": "unsloth"}, refused=r"unsloth knows.*\*Booster\* auto"),
     "page, booster: liger_kernel": Page(values={"top.booster": "liger_kernel"}, refused=r"liger.*\*Booster\* auto"),
-    "page, booster: flashattn2": Page(values={"top.booster": "flashattn2"}, says=r"FlashAttention-2 is not installed"),
     "page, RoPE scaling": Page(values={"top.rope_scaling": "yarn"}, refused=r"`rope_scaling: yarn` has no effect"),
     "page, image max pixels": Page(values={"train.image_max_pixels": "512*512"}, refused=r"`image_max_pixels` to be"),
     "page, video min pixels": Page(values={"train.video_min_pixels": "8*8"}, refused=r"`video_min_pixels` to be left"),
