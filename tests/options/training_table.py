@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from tests.goldens import DPO, SFT
+from tests.goldens import SFT
 from tests.options.option import (
     DAMAGED,
     LANGUAGE,
     LORA,
     NOT_FINITE,
-    PLAIN_LOSS,
     PROJECTOR,
     QUANTISED,
     RUNS,
@@ -17,7 +16,6 @@ from tests.options.option import (
     Option,
     runs,
 )
-from tests.options.table import EVALUATED
 
 FREEZE = {"finetuning_type": "freeze", "freeze_trainable_layers": 1}
 TOKENS = {"tokenized_path": f"{RUNS}/tokens"}
