@@ -18,7 +18,9 @@ from hound_plugin.errors import SettingsError
 from hound_plugin.host.inference_options import check_export, check_generation
 from hound_plugin.host.models import MODELS
 from hound_plugin.host.refused_options import check_values
+from hound_plugin.host.resume import adapters_below
 from hound_plugin.host.template import check_system
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.records.media_identity import digest_of_places
 
 logger = logging.get_logger(__name__)
@@ -95,8 +97,11 @@ def _check_model(model: Any) -> None:
             f"`adapter_folder: {model.adapter_folder}` has no effect without `adapter_name_or_path`, the folder or hub "
             "id that holds it. Set that, or remove the key."
         )
-    for adapter in model.adapter_name_or_path or []:
-        _check_base(os.path.join(adapter, model.adapter_folder or ""), model.model_name_or_path)
+    below = model.adapter_folder
+    adapters = [os.path.join(name, below) if below else name for name in model.adapter_name_or_path or []]
+    for place, adapter in enumerate(adapters):
+        _check_base(adapter, model.model_name_or_path)
+        _check_below(adapter, adapters[:place])
 
 
 def _check_folder(key: str, name: str) -> None:
@@ -116,6 +121,7 @@ def _check_folder(key: str, name: str) -> None:
                 f"Expected a model in `{key}: {name}`, but it has no config.json: {held}. Name the folder that holds "
                 "one."
             )
+        check_files(name)
     elif os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or _begins_here(name):
         raise SettingsError(
             f"`{key}: {name}` is not a folder of this machine (searched from {os.getcwd()}), and hub ids have the form "
@@ -157,6 +163,20 @@ def _check_base(adapter: str, name: str) -> None:
         )
 
 
+def _check_below(adapter: str, given: list[str]) -> None:
+    """Refuse an adapter without those that were merged into the model before it was trained."""
+    below = adapters_below(adapter)
+    same = len(below) == len(given) and all(
+        os.path.realpath(before) == os.path.realpath(now) or not os.path.isdir(before) or _same_weights(before, now)
+        for before, now in zip(below, given, strict=True)
+    )
+    if below and not same:
+        raise SettingsError(
+            f"The adapter {adapter} was trained on a model into which {', '.join(below)} had been merged; got "
+            f"{', '.join(given) or 'no adapter'} before it. Set `adapter_name_or_path: {','.join([*below, adapter])}`."
+        )
+
+
 def _same_weights(first: str, second: str) -> bool:
     """Whether two folders hold the same files of weights, by name and identity (size, head, middle and tail)."""
     return os.path.isdir(second) and _weights(first) == _weights(second)
@@ -192,6 +212,13 @@ def _check_training(training: Any) -> None:
         raise SettingsError(
             "Expected `max_grad_norm` to be a number, got null. Set `max_grad_norm: 0` to leave gradients as they are."
         )
+    if str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)) == "constant" and (
+        training.warmup_steps or getattr(training, "warmup_ratio", None)
+    ):
+        raise SettingsError(
+            "`warmup_steps` and `warmup_ratio` have no effect with `lr_scheduler_type: constant`. Set "
+            "`lr_scheduler_type: constant_with_warmup`."
+        )
     if training.fp8 and not torch.cuda.is_available():
         raise SettingsError("`fp8: true` needs a GPU that computes in it, and torch finds none here. Remove the key.")
 
@@ -201,6 +228,11 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
         raise SettingsError(
             "Expected `pref_loss` to be sigmoid, hinge, ipo, orpo or simpo; got 'kto_pair', which trl no longer has. "
             "For labelled answers use `stage: kto`."
+        )
+    if finetuning.stage in ("dpo", "kto") and finetuning.pref_loss != "orpo" and finetuning.pref_beta <= 0:
+        raise SettingsError(
+            f"Expected `pref_beta` above 0 in `stage: {finetuning.stage}`, got {finetuning.pref_beta}: the loss would "
+            "not tell chosen answers from rejected ones. The original has 0.1."
         )
     for key in ("ref_model_adapters", "ref_model_quantization_bit"):
         if getattr(finetuning, key) is not None and finetuning.ref_model is None:

@@ -73,6 +73,7 @@ MORE_SECTIONS: dict[str, dict[str, str]] = {
     },
     "Steps": {
         "max_grad_norm: null": "write 0 for no clipping",
+        "warmup_steps, constant": "`constant_with_warmup`",
         "max_grad_norm: 0": "gradients stay as they are",
         "max_grad_norm": "gradients are clipped",
         "dataloader_prefetch_factor": "the same losses",

@@ -40,7 +40,13 @@ def page_arguments(fields: dict[str, Any], work: Path, name: str) -> dict[str, A
     engine = _page()
     tab = "eval" if "eval.dataset" in fields else "train"
     cutoff = engine.manager.get_elem_by_id(f"{tab}.cutoff_len").value
-    extra = {"max_steps": 2, "save_strategy": "no", "preprocessing_num_workers": 1, "media_dir": str(work / "media")}
+    extra = {
+        "max_steps": 2,
+        "logging_steps": 1,
+        "save_strategy": "no",
+        "preprocessing_num_workers": 1,
+        "media_dir": str(work / "media"),
+    }
     settled = {
         "top.model_name": next(iter(MODELS)),
         "top.model_path": str(SFT),

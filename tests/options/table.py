@@ -246,7 +246,7 @@ TRAININGS: dict[str, Option] = {
     "preprocessing_batch_size": _runs("sft", {"preprocessing_batch_size": 5}, later_steps="same"),
     "neat_packing": _runs("sft", {"neat_packing": True}),
     "lr_scheduler_type: cosine": _runs("sft", {"lr_scheduler_type": "cosine"}, first_loss=PLAIN_LOSS),
-    "warmup_steps": _runs("sft", {"warmup_steps": 1}, later_steps="other"),
+    "warmup_steps": _runs("sft", {"warmup_steps": 1, "lr_scheduler_type": "constant_with_warmup"}, later_steps="other"),
     "weight_decay": _runs("sft", {"weight_decay": 0.1}, first_loss=PLAIN_LOSS),
     "label_smoothing_factor": _runs("sft", {"label_smoothing_factor": 0.1}),
     "num_train_epochs": _runs("sft", {"num_train_epochs": 1.0, "max_steps": -1}, first_loss=PLAIN_LOSS),
