@@ -194,7 +194,8 @@ def stream_chat(
         config = arguments["generation_config"]
         skip = getattr(config, "skip_special_tokens", True)
         if (config.num_beams or 1) > 1:  # which beam wins is known at the end: the answer comes in one piece
-            yield cut_roles(tokenizer.decode(model.generate(**arguments)[0, prompt:], skip_special_tokens=skip))
+            best = model.generate(**arguments)[0, prompt:]
+            yield cut_roles(tokenizer.decode(best, skip_special_tokens=skip, clean_up_tokenization_spaces=True))
         else:
             yield from stream_text(model.generate, arguments, tokenizer, skip)
 
