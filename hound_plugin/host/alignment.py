@@ -22,10 +22,10 @@ from llamafactory.extras import logging
 from hound_plugin import __version__
 from hound_plugin.errors import DataError, HoundError
 from hound_plugin.host.column_checks import check_columns
+from hound_plugin.host.column_types import ALIGNED, Encoded, without_decoding
 from hound_plugin.host.converter import HoundDatasetConverter
 from hound_plugin.host.row_source import FILE, NUMBER
 from hound_plugin.host.settings_state import settings
-from hound_plugin.host.typed import ALIGNED, Encoded, undecoded
 from hound_plugin.records.bad_rows import LIST, MISSING, Place, RowReport, error_of, to_lines
 from hound_plugin.records.fields import LABELS
 from hound_plugin.records.files import write_whole
@@ -151,7 +151,7 @@ def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_ar
     Raises:
         DataError: ``dataset_info.json`` names columns that the rows do not have; or a stream has a bad row.
     """
-    dataset = undecoded(dataset) if dataset_attr.formatting == "hound" else dataset
+    dataset = without_decoding(dataset) if dataset_attr.formatting == "hound" else dataset
     check_columns(dataset, dataset_attr)
     if dataset_attr.formatting == "hound":
         _check_label(dataset, dataset_attr)
@@ -272,7 +272,7 @@ def settle(training_args: Any) -> None:
         raise error_of(names)("\n\n".join(map(str, errors)))
 
 
-def settled_split(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def settle_and_split(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
     """The host's ``split_dataset``, which runs when all data sets were read and none is tokenised."""
     if _run:
         settle(_run[0])

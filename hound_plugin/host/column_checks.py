@@ -16,7 +16,6 @@ from hound_plugin.errors import DataError
 from hound_plugin.host import settings_state
 from hound_plugin.host.row_source import FILE, NUMBER, ROW, is_text_row, row_of
 
-_TEMPLATE = "llava_hound"
 _LOOKED_AT = 100  # rows, for what a message or a question holds
 _COMMON = ("system", "tools", "images", "videos", "audios", "kto_tag")
 _PAIR = ("chosen", "rejected")
@@ -83,7 +82,7 @@ def check_columns(dataset: Any, attr: Any) -> None:
     Raises:
         DataError: a column or a tag that is named is not there, or media are in the rows and not named.
     """
-    if attr.formatting != "hound" and (settings_state.template() != _TEMPLATE or attr.formatting not in _NEEDED):
+    if attr.formatting != "hound" and (not settings_state.is_ours() or attr.formatting not in _NEEDED):
         return
     first = next(iter(dataset), None)
     if first is None:
@@ -127,9 +126,9 @@ def _check_named(dataset: Any, attr: Any) -> None:
         raise _missing(first, *next(iter(missing.items())))
 
 
-def suitable(
+def check_stage(
     original: Callable[..., Any],
-    names: Any,
+    dataset_names: Any,
     model_args: Any,
     data_args: Any,
     training_args: Any,
@@ -144,8 +143,9 @@ def suitable(
     """
     from llamafactory.data.parser import get_dataset_list
 
-    ours = settings_state.template() == _TEMPLATE and names is not None
-    for name, attr in zip(names, get_dataset_list(names, data_args.dataset_dir), strict=True) if ours else ():
+    ours = settings_state.is_ours() and dataset_names is not None
+    attrs = get_dataset_list(dataset_names, data_args.dataset_dir) if ours else []
+    for name, attr in zip(dataset_names if ours else [], attrs, strict=True):
         if stage == "rm" and not attr.ranking:
             raise DataError(
                 f"Expected data sets of pairs for `stage: {settings_state.stage()}`; {name!r} is none by its entry in "
@@ -157,7 +157,7 @@ def suitable(
                 f"Expected data sets of conversations for `stage: {settings_state.stage()}`; {name!r} holds pairs by "
                 'its entry in dataset_info.json ("ranking": true). Choose `stage: dpo`, or another data set.'
             )
-    return original(names, model_args, data_args, training_args, stage, *args, **kwargs)
+    return original(dataset_names, model_args, data_args, training_args, stage, *args, **kwargs)
 
 
 def _check_needed(entry: _Entry) -> None:

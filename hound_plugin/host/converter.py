@@ -7,7 +7,7 @@ A media item of the aligned form is the path of a file or of a folder of frames,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -90,7 +90,7 @@ class HoundDatasetConverter(DatasetConverter):
         place = Place(place.file, place.row, record.id if record else row_id(row))
         if record is not None:
             problems += check(record, self.consumer, parsed.unknown)
-        media = self._found(record, problems) if record is not None else []
+        media = self._media_paths(record, problems) if record is not None else []
         if record is None or problems:
             return empty_row(), Parsed(None, tuple(problems), parsed.notes, parsed.unknown), place
         if record.label is False and self.consumer == "sft":
@@ -134,7 +134,7 @@ class HoundDatasetConverter(DatasetConverter):
 
     # --- media
 
-    def _found(self, record: Record, problems: list[Problem]) -> list[str | list[str]]:
+    def _media_paths(self, record: Record, problems: list[Problem]) -> list[str | list[str]]:
         items: list[str | list[str]] = []
         for item in record.media:
             paths = [as_file(item)] if item.bytes is not None else [self._path(name, problems) for name in item.names]
@@ -190,6 +190,16 @@ def empty_row() -> dict[str, Any]:
     """An aligned row with nothing in it."""
     names = ("_images", "_videos", "_audios")
     return {"_prompt": [], "_response": [], "_system": "", "_tools": "", **dict.fromkeys(names)}
+
+
+def find_frame_folders(original: Callable[..., Any], self: Any, medias: Any) -> Any:
+    """``DatasetConverter._find_medias``, which looks for files only: folders of frames under ``media_dir`` too."""
+    items = medias if isinstance(medias, list) else [medias]
+    if self.dataset_attr.load_from in ("script", "file") and items and all(isinstance(item, str) for item in items):
+        paths = [find_media(item, self.data_args.media_dir) for item in items]
+        if any(path is not None and os.path.isdir(path) for path in paths):
+            return [path or item for path, item in zip(paths, items, strict=True)]
+    return original(self, medias)
 
 
 def register() -> None:

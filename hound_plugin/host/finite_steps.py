@@ -79,7 +79,7 @@ class _StepWatch:
         )
 
 
-def watched_step(original: Callable[..., Any], self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+def watch_step(original: Callable[..., Any], self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
     """``Trainer.training_step``, whose loss is looked at; no step is taken beyond the last one.
 
     Raises:
@@ -93,7 +93,7 @@ def watched_step(original: Callable[..., Any], self: Any, model: Any, inputs: An
     return loss
 
 
-def watched_norm(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+def watch_norm(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
     """``Trainer._get_grad_norm``, called once before each step, whose result is looked at."""
     norm = original(self, *args, **kwargs)
     if norm is not None:

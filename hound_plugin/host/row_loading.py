@@ -19,11 +19,11 @@ from datasets.packaged_modules.json.json import Json
 
 from hound_plugin.errors import DataError, HoundError
 from hound_plugin.host import settings_state
+from hound_plugin.host.column_type_errors import explain_failure
 from hound_plugin.host.row_builder import RowText
 from hound_plugin.host.row_source import FEATURES, FILE, NUMBER, ROW, generate_rows, read_texts
-from hound_plugin.host.type_clash import explain_failure
 
-FORMATTING, TEMPLATE = "hound", "llava_hound"
+FORMATTING = "hound"
 _LAYOUT = 1  # of the cached rows; raise it when they change
 _OTHER_ARCHIVES = (".zip", ".xz", ".bz2", ".zst", ".lz4", ".tar", ".7z")
 
@@ -48,7 +48,7 @@ class Request:
     @property
     def is_checked(self) -> bool:
         """Whether its mistakes are explained here; data sets of other templates are none of ours."""
-        return self.as_text or settings_state.template() == TEMPLATE
+        return self.as_text or settings_state.is_ours()
 
     def name_of(self, file: str) -> str:
         """A file's name as ``dataset_info.json`` or the hub's page shows it."""
@@ -116,13 +116,13 @@ def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
         raise
 
 
-def read_cloud_json(original: Callable[..., Any], path: str) -> list[Any]:
+def read_cloud_json(original: Callable[..., Any], cloud_path: str) -> list[Any]:
     """The host's ``read_cloud_json``, with rows of text for our format; it holds them in memory, as the host does."""
-    rows: list[Any] = original(path)
+    rows: list[Any] = original(cloud_path)
     request = _request.get()
     if request is None or not request.as_text:
         return rows
-    return [{ROW: json.dumps(row), NUMBER: number, FILE: path} for number, row in enumerate(rows, 1)]
+    return [{ROW: json.dumps(row), NUMBER: number, FILE: cloud_path} for number, row in enumerate(rows, 1)]
 
 
 def _json_builder(options: dict[str, Any]) -> Json | None:

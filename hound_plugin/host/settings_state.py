@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from hound_plugin.host.models import TEMPLATE
 from hound_plugin.settings import HoundSettings
 
 _settings = HoundSettings()
@@ -27,6 +28,11 @@ def settings() -> HoundSettings:
 def template() -> str | None:
     """The ``template`` of the last arguments that the host parsed; None before."""
     return _template
+
+
+def is_ours() -> bool:
+    """Whether LLaVA-Hound is trained or served in this process: the last parsed arguments name its template."""
+    return _template == TEMPLATE
 
 
 def take_settings(args: dict[str, Any] | list[str]) -> dict[str, Any] | list[str]:
@@ -51,7 +57,7 @@ def run() -> dict[str, Any]:
     return dict(_run)
 
 
-def remember_arguments(parsed: Iterable[Any]) -> None:
+def record_arguments(parsed: Iterable[Any]) -> None:
     """Remember what the host parsed as ``template`` and ``stage``, and which run it is."""
     global _template, _stage, _run
     parts = list(parsed)

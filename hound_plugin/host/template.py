@@ -14,6 +14,7 @@ from llamafactory.data.template import TEMPLATES, Template, register_template
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host.mm_plugin import get_plugin
+from hound_plugin.host.models import TEMPLATE
 from hound_plugin.processing.prompt import (
     PLACEHOLDER,
     SYSTEM,
@@ -22,8 +23,6 @@ from hound_plugin.processing.prompt import (
     chat_template,
     encode_conversation,
 )
-
-NAME = "llava_hound"
 
 
 class LlavaHoundTemplate(Template):
@@ -115,10 +114,10 @@ def shorten(messages: Any, limit: int = 300) -> str:
 
 def register() -> None:
     """Add the template to the host, once."""
-    if NAME in TEMPLATES:
+    if TEMPLATE in TEMPLATES:
         return
     register_template(
-        name=NAME,
+        name=TEMPLATE,
         format_user=StringFormatter(slots=["USER: {{content}} ASSISTANT:"]),
         format_assistant=StringFormatter(slots=[" {{content}}", {"eos_token"}]),
         format_system=StringFormatter(slots=["{{content}} "]),

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hound_plugin.errors import MediaError, SettingsError
-from hound_plugin.host.engine import Messages, shielded
-from hound_plugin.host.sources import open_source
+from hound_plugin.host.serve.api_media import open_source
+from hound_plugin.host.serve.engine import Messages, escape_placeholders
 from hound_plugin.processing.processor import open_image
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 
@@ -127,7 +127,7 @@ def _text(message: Mapping[str, Any], role: str, where: str, media: list[Medium]
     if content is None and role == "assistant" and message.get("refusal"):
         content = message["refusal"]
     if isinstance(content, str):
-        return shielded(content) if role == "user" else content
+        return escape_placeholders(content) if role == "user" else content
     if not isinstance(content, list) or not content:
         raise _refused(place, "a text, or a list of parts with something in it", content)
     return "".join(_part(part, role, f"{place}[{number}]", media) for number, part in enumerate(content))
@@ -140,7 +140,7 @@ def _part(part: Any, role: str, where: str, media: list[Medium]) -> str:
         if not isinstance(part.get(name), str):
             raise _refused(f"{where}.{name}", "a text", part.get(name))
         _check_part(part, ("type", name), where)
-        return shielded(part[name]) if role == "user" else str(part[name])
+        return escape_placeholders(part[name]) if role == "user" else str(part[name])
     match = _MEDIA_PART.fullmatch(kind) if isinstance(kind, str) else None
     if match is None:
         hint = " (LLaVA-Hound hears nothing)" if isinstance(kind, str) and "audio" in kind else ""

@@ -19,6 +19,8 @@ import pyarrow
 from datasets import Dataset, Features, Sequence, Value
 from datasets.features.features import register_feature
 
+from hound_plugin.host.mm_plugin import is_ours
+
 MEDIA = ("images", "videos", "audios")
 _SEARCHED = 100  # rows, for one that the host does not drop
 
@@ -62,21 +64,21 @@ ALIGNED = Features(
 )
 
 
-def undecoded(dataset: Any) -> Any:
+def without_decoding(dataset: Any) -> Any:
     """A data set whose images and clips stay paths and bytes; they are opened when a batch is made."""
-    features = {name: _undecoded(feature) for name, feature in (dataset.features or {}).items()}
+    features = {name: _without_decoding(feature) for name, feature in (dataset.features or {}).items()}
     for name, feature in features.items():
         if feature != dataset.features[name]:
             dataset = dataset.cast_column(name, feature)
     return dataset
 
 
-def _undecoded(feature: Any) -> Any:
+def _without_decoding(feature: Any) -> Any:
     if isinstance(feature, dict):
-        return {name: _undecoded(item) for name, item in feature.items()}
+        return {name: _without_decoding(item) for name, item in feature.items()}
     if hasattr(feature, "feature"):  # a list
         changed = copy(feature)
-        changed.feature = _undecoded(feature.feature)
+        changed.feature = _without_decoding(feature.feature)
         return changed
     return replace(feature, decode=False) if getattr(feature, "decode", None) is True else feature
 
@@ -118,7 +120,7 @@ class _TypedMap:
         return self._dataset.map(function, batched=batched, features=features, **kwargs)
 
 
-def typed_merge(original: Callable[..., Any], all_datasets: list[Any], *args: Any, **kwargs: Any) -> Any:
+def merge_with_types(original: Callable[..., Any], all_datasets: list[Any], *args: Any, **kwargs: Any) -> Any:
     """The host's ``merge_dataset``, for data sets of our format beside those of others."""
     ours = [isinstance((dataset.features or {}).get("_videos"), MediaItems) for dataset in all_datasets]
     if any(ours) and not all(ours):
@@ -135,7 +137,7 @@ def _with_media_items(dataset: Any) -> Any:
     return _TypedMap(dataset, lambda function, batched: features).map(dict)
 
 
-def typed_tokenisation(
+def tokenise_with_types(
     original: Callable[..., Any],
     dataset: Any,
     data_args: Any,
@@ -146,11 +148,9 @@ def typed_tokenisation(
     **kwargs: Any,
 ) -> Any:
     """The host's ``_get_preprocessed_dataset`` for our template, passing the types of the media columns on."""
-    from hound_plugin.host.template import LlavaHoundTemplate
-
     args = (data_args, training_args, stage, template, *args)
     typed = isinstance(dataset, Dataset) and any(_is_typed(dataset.features.get(f"_{name}")) for name in MEDIA)
-    if not typed or stage == "pt" or not isinstance(template, LlavaHoundTemplate):
+    if not typed or stage == "pt" or not is_ours(template):
         return original(dataset, *args, **kwargs)
 
     def features(function: Any, batched: bool) -> Features | None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from hound_plugin.host.api_errors import describe
-from hound_plugin.host.engine import Messages
+from hound_plugin.host.serve.api_errors import describe
+from hound_plugin.host.serve.engine import Messages
 from hound_plugin.model.answer_stream import Decoding, End, Event, Piece, TokenLogProb, generate_answers
 
 
@@ -24,7 +24,7 @@ class PreparedRequest:
     """A request whose conversation was checked and whose media are read.
 
     Attributes:
-        messages, system, images, videos: as :func:`hound_plugin.host.engine.prepare` gives them.
+        messages, system, images, videos: as :func:`hound_plugin.host.serve.engine.prepare` gives them.
         decoding: how answers are made.
         longest: tokens of an answer; None: as the recipe says.
     """

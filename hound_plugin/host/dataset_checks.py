@@ -4,34 +4,17 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from logging import Filter
 from typing import Any
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host import alignment, media_checks, sequence_length, settings_state
+from hound_plugin.host.mm_plugin import is_ours
 from hound_plugin.host.settings_state import settings
 
-_TEMPLATE = "llava_hound"
 _UNLIMITED = 1 << 40
 
 
-def _is_ours(template: Any) -> bool:
-    from hound_plugin.host.template import LlavaHoundTemplate
-
-    return isinstance(template, LlavaHoundTemplate)
-
-
-class OnePreferenceFilter(Filter):
-    """Drop the host's warning of one preference type for our template: it looks at each batch of rows alone.
-
-    :mod:`hound_plugin.host.alignment` looks at all labels.
-    """
-
-    def filter(self, record: Any) -> bool:
-        return settings_state.template() != _TEMPLATE or "only has one preference type" not in record.getMessage()
-
-
-def checked_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+def check_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
     """Run a dataset processor's ``_encode_data_example`` and check what ``cutoff_len`` left of the row.
 
     Raises:
@@ -40,7 +23,7 @@ def checked_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwar
         SettingsError: the row has more tokens than the language model has positions.
     """
     result = original(self, *args, **kwargs)
-    if not _is_ours(self.template):
+    if not is_ours(self.template):
         return result
     videos, images = kwargs.get("videos") or [], kwargs.get("images") or []
     expected = len(videos) * self.processor.tokens_per_video + len(images) * self.processor.tokens_per_image
@@ -91,7 +74,7 @@ def _explain(self: Any, full: list[list[int]], kwargs: Any, what: str) -> None:
     )
 
 
-def checked_dataset(
+def check_datasets(
     original: Callable[..., Any],
     template: Any,
     model_args: Any,
@@ -107,14 +90,14 @@ def checked_dataset(
         SettingsError: `packing` without `neat_packing`, or a `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
     """
-    if _is_ours(template):
+    if is_ours(template):
         _check_packing(data_args)
         template.settle_system(data_args.default_system, kwargs["processor"])
-    if _is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
+    if is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
         # accelerate would cut the batch of one process into rows for the others; clips are not rows
         training_args.accelerator_config.dispatch_batches = False
     workers = training_args.dataloader_num_workers
-    if _is_ours(template) and data_args.streaming and not workers:
+    if is_ours(template) and data_args.streaming and not workers:
         training_args.dataloader_num_workers = 1  # the host splits a stream into that many shards: none holds no row
     alignment.begin(training_args)
     try:
@@ -126,7 +109,7 @@ def checked_dataset(
         raise
     finally:
         training_args.dataloader_num_workers = workers
-    if not _is_ours(template):
+    if not is_ours(template):
         return module
     for dataset in (module.get("train_dataset"), module.get("eval_dataset")):
         _check_tokens(dataset, kwargs.get("processor"))

@@ -3,7 +3,7 @@
 A request is checked and its media are read before its answer begins, so that a bad one is a 400 with its reason, for
 streamed answers too, and the server's event loop never waits for a download or a decoder. An answer ends when its
 client is gone, so that one who gave up and asks again does not wait for what he no longer wants. The patches are listed
-in :mod:`hound_plugin.host.compat`; what is honoured, in :mod:`hound_plugin.host.api_schema`.
+in :mod:`hound_plugin.host.patches`; what is honoured, in :mod:`hound_plugin.host.serve.api_schema`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from llamafactory.extras import logging
 from llamafactory.extras.misc import is_env_enabled
 from sse_starlette import EventSourceResponse
 
-from hound_plugin.host import api_errors
-from hound_plugin.host.api_answers import Begun, Completion, PreparedRequest, answer_events, chunks
-from hound_plugin.host.api_messages import read_conversation
-from hound_plugin.host.api_schema import ChatRequest, decoding_of, read_request
-from hound_plugin.host.engine import is_ours, prepare
+from hound_plugin.host.mm_plugin import is_ours
+from hound_plugin.host.serve import api_errors
+from hound_plugin.host.serve.api_answers import Begun, Completion, PreparedRequest, answer_events, chunks
+from hound_plugin.host.serve.api_messages import read_conversation
+from hound_plugin.host.serve.api_schema import ChatRequest, decoding_of, read_request
+from hound_plugin.host.serve.engine import prepare
 from hound_plugin.model.answer_stream import Event
 
 logger = logging.get_logger(__name__)

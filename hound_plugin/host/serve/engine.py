@@ -1,7 +1,7 @@
 """The host's chat engine for our template: what is asked, where answers end, and what is kept between questions.
 
 ``llamafactory-cli chat``, ``api``, ``webchat`` and the web UI all answer through ``HuggingfaceEngine``; the patches are
-listed in :mod:`hound_plugin.host.compat`.
+listed in :mod:`hound_plugin.host.patches`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import llamafactory.data  # noqa: F401  (first: importing it registers the modul
 import torch
 
 from hound_plugin.errors import ContextLengthError
-from hound_plugin.host.mm_plugin import LlavaHoundPlugin
+from hound_plugin.host.mm_plugin import is_ours
 from hound_plugin.media.pixel_memory import MediaMemory
 from hound_plugin.model.features import FeatureMemory
 from hound_plugin.model.generation import Cancelled, cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
@@ -25,16 +25,11 @@ from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, shield
 
 Messages = list[dict[str, str]]
 
-asker_gone: ContextVar[threading.Event | None] = ContextVar("asker_gone", default=None)
+client_disconnected: ContextVar[threading.Event | None] = ContextVar("client_disconnected", default=None)
 """Set by whoever asks the engine from this context, to end an answer that nobody waits for any more."""
 
 
-def is_ours(template: Any) -> bool:
-    """Whether a template is ``llava_hound``."""
-    return isinstance(getattr(template, "mm_plugin", None), LlavaHoundPlugin)
-
-
-def remember(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+def set_up_engine(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
     """``HuggingfaceEngine.__init__``: keep the last clips, so that a conversation decodes and encodes each once."""
     original(self, *args, **kwargs)
     if is_ours(self.template) and self.can_generate:
@@ -46,12 +41,12 @@ def remember(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any
                 module.feature_memory = FeatureMemory()
 
 
-def shielded(text: str) -> str:
+def escape_placeholders(text: str) -> str:
     """A text of a user: names of placeholders in it are ordinary characters."""
     return shield(shield(text, IMAGE_TOKEN), VIDEO_TOKEN)
 
 
-def placed(messages: Messages, images: list[Any] | None, videos: list[Any] | None) -> Messages:
+def insert_placeholders(messages: Messages, images: list[Any] | None, videos: list[Any] | None) -> Messages:
     """A copy of the messages with a placeholder for each item.
 
     Where no question has one, they stand in front of the first question. A name of a kind that was not given is
@@ -92,8 +87,8 @@ def prepare(
         MediaError: a clip or an image cannot be used.
     """
     template, processor = engine.template, engine.processor
-    messages = placed(messages, images, videos)
-    system = None if system is None else shielded(system)
+    messages = insert_placeholders(messages, images, videos)
+    system = None if system is None else escape_placeholders(system)
     expanded = template.mm_plugin.process_messages(messages, images or [], videos or [], audios or [], processor)
     paired = [*expanded, {"role": "assistant", "content": ""}]
     prompt, _ = template.encode_oneturn(engine.tokenizer, paired, system, tools)
@@ -153,7 +148,7 @@ def process_args(
                 )
         config.max_new_tokens = new_tokens(model.config, prompt, wanted)
         arguments["stopping_criteria"] = stop_criteria(tokenizer, prompt)
-        gone = asker_gone.get()
+        gone = client_disconnected.get()
         if gone is not None:
             arguments["stopping_criteria"].append(Cancelled(gone))
     return arguments, prompt

@@ -111,7 +111,7 @@ def _copy_real_requirements(stubs: Path) -> None:
     import configparser
 
     settings = configparser.ConfigParser()
-    settings.read(Path(__file__).parents[1] / "setup.cfg")
+    settings.read(Path(__file__).parents[2] / "setup.cfg")
     lines = [line for line in settings["options"]["install_requires"].splitlines() if line.strip()]
     text = "Metadata-Version: 2.1\nName: hound-plugin\nVersion: 0.1.0\n"
     text += f"Requires-Python: {settings['options']['python_requires']}\n"

@@ -11,11 +11,11 @@ import pytest
 from openai.types.chat import completion_create_params
 
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.host.api_messages import read_conversation
-from hound_plugin.host.api_schema import IGNORED, NEUTRAL, ChatRequest, decoding_of, read_request, sampling_of
+from hound_plugin.host.serve.api_messages import read_conversation
+from hound_plugin.host.serve.api_schema import IGNORED, NEUTRAL, ChatRequest, decoding_of, read_request, sampling_of
 from hound_plugin.model.answer_stream import Decoding
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HELLO = [{"role": "user", "content": "Hello"}]
 GREEDY: dict[str, Any] = {"do_sample": False, "temperature": 0.95, "top_p": 0.7, "top_k": 50, "repetition_penalty": 1.0}
 SAMPLING = {**GREEDY, "do_sample": True}

@@ -13,7 +13,8 @@ from queue import SimpleQueue
 from typing import Any
 
 from hound_plugin.errors import DataError, HoundError, MediaDecodeError
-from hound_plugin.host.engine import asker_gone, is_ours, shielded
+from hound_plugin.host.mm_plugin import is_ours
+from hound_plugin.host.serve.engine import client_disconnected, escape_placeholders
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 from hound_plugin.records.media_paths import cut_part, is_image_path, media_exists
 
@@ -144,7 +145,7 @@ class Conversation:
             print("Ask something about what is attached, or `/detach` it.")
             return
         items = [*self.waiting, *inline]
-        content = "".join(TOKENS[kind] for kind, _ in items) + shielded(text)
+        content = "".join(TOKENS[kind] for kind, _ in items) + escape_placeholders(text)
         media = {
             kind: [*paths, *(path for other, path in items if other == kind)] for kind, paths in self.shown.items()
         }
@@ -173,7 +174,7 @@ class Conversation:
         gone = threading.Event()
 
         async def read() -> None:
-            asker_gone.set(gone)
+            client_disconnected.set(gone)
             async for piece in self.chat_model.astream_chat(
                 messages, images=media["image"] or None, videos=media["video"] or None
             ):
