@@ -103,7 +103,7 @@ def add_doctor(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
         help="check versions, activation, decoders and the GPU, and say what to do",
-        description="Looks at this environment and says what to do about each problem. Takes 5 to 30 seconds.",
+        description="Examines this environment and says what to do about each problem: 10 to 60 seconds, line by line.",
         epilog="exit codes: 0 fit (warnings allowed), 1 at least one problem",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -121,8 +121,11 @@ def add_doctor(commands: Commands) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     from hound_plugin import doctor
 
-    checks = doctor.examine(arguments.serve)
-    print(doctor.to_json(checks) if arguments.json else doctor.to_text(checks))
+    def show(check: doctor.Check) -> None:
+        print("\n".join(doctor.to_lines(check)) + "\n", end="", flush=True)  # in one piece: it has several callers
+
+    checks = doctor.examine(arguments.serve, None if arguments.json else show)
+    print(doctor.to_json(checks) if arguments.json else f"\n{doctor.closing_line(checks)}")
     return doctor.exit_code(checks)
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from hound_plugin.host.autoload import DISABLE_VARIABLE, is_disabled
 
-from .child import Probe, run_probe
+from .child import Outcome, run_script
+from .host_patches import SCRIPT, check_patches
 from .report import FAIL, OK, WARN, Check
 from .versions import DISTRIBUTION
 
@@ -71,25 +73,24 @@ attempt("state", state)
 """
 
 
-def check_switches() -> list[Check]:
+def check_switches() -> Iterator[Check]:
     """Environment variables that switch activation off, and the entry point that it hangs on."""
-    checks = []
     if is_disabled():
         value = os.environ[DISABLE_VARIABLE]
         fix = f"unset {DISABLE_VARIABLE}"
-        checks.append(Check(DISABLE_VARIABLE, FAIL, f"set to {value}: the plugin is switched off", "not set", fix))
+        yield Check(DISABLE_VARIABLE, FAIL, f"set to {value}: the plugin is switched off", "not set", fix)
     value = os.environ.get(AUTOLOAD_VARIABLE, "1")
     if value != "1":
         found = f"set to {value}: torch loads no plugins, ours among them"
-        checks.append(Check(AUTOLOAD_VARIABLE, FAIL, found, "not set, or 1", f"unset {AUTOLOAD_VARIABLE}"))
-    return [*checks, _check_entry_point()]
+        yield Check(AUTOLOAD_VARIABLE, FAIL, found, "not set, or 1", f"unset {AUTOLOAD_VARIABLE}")
+    yield _check_entry_point()
 
 
 def _check_entry_point() -> Check:
     name = "entry point"
     expected = f"one distribution with a {ENTRY_POINT_GROUP} entry point"
-    probe = run_probe(_ENTRY_POINT_SCRIPT, timeout=60)
-    stage = probe.stage("entry points")
+    outcome = run_script(_ENTRY_POINT_SCRIPT, timeout=60)
+    stage = outcome.stage("entry points")
     if not stage.ok:
         return Check(name, FAIL, stage.error, expected, "Damaged package metadata: reinstall the package named here.")
     owners: list[str] = stage.facts
@@ -102,24 +103,25 @@ def _check_entry_point() -> Check:
     return Check(name, OK, owners[0], expected)
 
 
-def check_activation() -> list[Check]:
+def check_activation() -> Iterator[Check]:
     """Import the host in a child, as its own command does, and look for ourselves in its registries."""
-    probe = run_probe(_HOST_SCRIPT)
-    host = probe.stage("host")
+    outcome = run_script(_HOST_SCRIPT + SCRIPT)
+    host = outcome.stage("host")
     if not host.ok:
         fix = f"Solve the version problems above first; otherwise reinstall it: pip install --upgrade {DISTRIBUTION}"
-        return [
-            Check("host import", FAIL, host.error, "llamafactory can be imported", fix),
-            Check("plugin in the host", FAIL, "not known: the host cannot be imported", "registered"),
-        ]
-    return [Check("host import", OK, f"llamafactory {host.facts}"), _check_registries(probe)]
+        yield Check("host import", FAIL, host.error, "llamafactory can be imported", fix)
+        yield Check("plugin in the host", FAIL, "unknown: the host cannot be imported", "registered")
+        return
+    yield Check("host import", OK, f"llamafactory {host.facts}")
+    yield _check_registries(outcome)
+    yield from check_patches(outcome)
 
 
-def _check_registries(probe: Probe) -> Check:
+def _check_registries(outcome: Outcome) -> Check:
     name = "plugin in the host"
     expected = "template, mm plugin, dataset format, model names, composite model"
-    registries = probe.stage("registries")
-    state = probe.stage("state").facts or {}
+    registries = outcome.stage("registries")
+    state = outcome.stage("state").facts or {}
     if not registries.ok:
         fix = "This release of the host is laid out differently: install the version named above."
         return Check(name, FAIL, registries.error, expected, fix)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .child import Probe, Stage, run_probe
+from .child import Outcome, Stage, run_script
 from .report import FAIL, OK, WARN, Check
 
 _TORCH_SCRIPT = """
@@ -106,26 +107,28 @@ _SAME_RELEASE = (
 )
 
 
-def check_torch() -> list[Check]:
+def check_torch() -> Iterator[Check]:
     """torch and companions agree; GPU and flash-attn compute."""
-    probe = run_probe(_TORCH_SCRIPT)
-    torch = probe.stage("torch")
+    outcome = run_script(_TORCH_SCRIPT)
+    torch = outcome.stage("torch")
     if not torch.ok:
         fix = "If another package's plugin is named, uninstall that one; else reinstall: pip install torch==2.11.0"
-        return [Check("torch import", FAIL, torch.error, "torch can be imported", fix)]
-    checks = [Check("torch import", OK, f"{torch.facts['version']} (CUDA {torch.facts['cuda'] or 'none'})")]
+        yield Check("torch import", FAIL, torch.error, "torch can be imported", fix)
+        return
+    yield Check("torch import", OK, f"{torch.facts['version']} (CUDA {torch.facts['cuda'] or 'none'})")
     for name in ("torchvision", "torchaudio"):
-        stage = probe.stage(name)
+        stage = outcome.stage(name)
         if stage.ok:
-            checks.append(Check(f"{name} import", OK, str(stage.facts)))
+            yield Check(f"{name} import", OK, str(stage.facts))
         else:
             expected = f"the release that belongs to torch {torch.facts['version']}"
-            checks.append(Check(f"{name} import", FAIL, stage.error, expected, _SAME_RELEASE))
-    return [*checks, _check_gpu(probe, torch.facts["cuda"]), _check_flash(probe)]
+            yield Check(f"{name} import", FAIL, stage.error, expected, _SAME_RELEASE)
+    yield _check_gpu(outcome, torch.facts["cuda"])
+    yield _check_flash(outcome)
 
 
-def _check_gpu(probe: Probe, cuda: str | None) -> Check:
-    name, stage = "GPU", probe.stage("gpu")
+def _check_gpu(outcome: Outcome, cuda: str | None) -> Check:
+    name, stage = "GPU", outcome.stage("gpu")
     if not stage.ok:
         fix = "Run `nvidia-smi`; another process may fill the GPU, or this torch may not support it."
         return Check(name, FAIL, stage.error, "a GPU that computes", fix)
@@ -163,8 +166,8 @@ def nvidia_driver() -> str:
         return ""
 
 
-def _check_flash(probe: Probe) -> Check:
-    name, stage = "flash-attn", probe.stage("flash-attn")
+def _check_flash(outcome: Outcome) -> Check:
+    name, stage = "flash-attn", outcome.stage("flash-attn")
     if not stage.ok:
         fix = "Rebuild it for this torch (pip install --force-reinstall --no-build-isolation flash-attn) or uninstall."
         return Check(name, WARN, stage.error, "works, or is absent", fix)
@@ -175,11 +178,11 @@ def _check_flash(probe: Probe) -> Check:
 
 def check_decoders() -> list[Check]:
     """Decode a small H.264 clip with each decoder; one that works is enough."""
-    probe = run_probe(_DECODER_SCRIPT, timeout=60)
-    clip = probe.stage("clip")
+    outcome = run_script(_DECODER_SCRIPT, timeout=60)
+    clip = outcome.stage("clip")
     if not clip.ok:
         return [Check("decoders", FAIL, clip.error, "av can write a clip", 'pip install --force-reinstall "av<=16"')]
-    stages = {name: probe.stage(name) for name in ("decord", "av", "torchcodec")}
+    stages = {name: outcome.stage(name) for name in ("decord", "av", "torchcodec")}
     working = [name for name, stage in stages.items() if stage.ok and stage.facts is not None]
     checks = [_check_decoder(name, stage, working) for name, stage in stages.items()]
     return [*checks, Check("ffmpeg program", OK, "not needed; decord and av carry their own libraries")]

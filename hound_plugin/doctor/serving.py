@@ -7,11 +7,11 @@ weights by the names and shapes in their files.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from .activation import TEMPLATE
-from .child import Probe, run_probe
+from .child import Outcome, run_script
 from .report import FAIL, OK, WARN, Check
 
 FOLDER_VARIABLE = "SAFE_MEDIA_PATH"
@@ -123,21 +123,25 @@ if facts:
 """
 
 
-def check_serving(arguments: Sequence[str]) -> list[Check]:
+def check_serving(arguments: Sequence[str]) -> Iterator[Check]:
     """Settings, template, checkpoint, adapters, decoder, allowed folder and access.
 
     Args:
         arguments: as for ``llamafactory-cli api``: a YAML file, and ``key=value`` overrides.
     """
-    probe = run_probe(f"ARGUMENTS = {list(arguments)!r}\n{_SCRIPT}")
-    stage = probe.stage("settings")
+    outcome = run_script(f"ARGUMENTS = {list(arguments)!r}\n{_SCRIPT}")
+    stage = outcome.stage("settings")
     if not stage.ok:
         fix = "Correct the file; `llamafactory-cli api FILE.yaml` would end with the same message."
-        return [Check("serving: settings", FAIL, stage.error, "the host can read them", fix), *_surroundings()]
-    checks = [_check_template(stage.facts), _check_checkpoint(probe), _check_decoder(probe, stage.facts["decoder"])]
-    if stage.facts["adapters"]:
-        checks.append(_check_adapters(probe, stage.facts["tuning"]))
-    return [*checks, *_surroundings()]
+        yield Check("serving: settings", FAIL, stage.error, "the host can read them", fix)
+    else:
+        yield _check_template(stage.facts)
+        yield _check_checkpoint(outcome)
+        yield _check_decoder(outcome, stage.facts["decoder"])
+        if stage.facts["adapters"]:
+            yield _check_adapters(outcome, stage.facts["tuning"])
+    yield check_media_folder()
+    yield check_access()
 
 
 def _check_template(facts: dict[str, str]) -> Check:
@@ -150,8 +154,8 @@ def _check_template(facts: dict[str, str]) -> Check:
     return Check(name, OK, f"{TEMPLATE}, infer_backend huggingface")
 
 
-def _check_checkpoint(probe: Probe) -> Check:
-    name, stage = "serving: model", probe.stage("checkpoint")
+def _check_checkpoint(outcome: Outcome) -> Check:
+    name, stage = "serving: model", outcome.stage("checkpoint")
     if not stage.ok:
         fix = "Set `model_name_or_path` to a LLaVA-Hound checkpoint: a folder (of either layout) or a hub id."
         return Check(name, FAIL, stage.error, "a LLaVA-Hound checkpoint", fix)
@@ -163,16 +167,16 @@ def _check_checkpoint(probe: Probe) -> Check:
     return Check(name, OK, found + ("" if stage.facts["files"] else "; weights come from the hub"))
 
 
-def _check_decoder(probe: Probe, decoder: str) -> Check:
-    name, stage = "serving: decoder", probe.stage("decoder")
+def _check_decoder(outcome: Outcome, decoder: str) -> Check:
+    name, stage = "serving: decoder", outcome.stage("decoder")
     if not stage.ok:
         fix = "Set `hound: {decoder: auto}`; the lines on decoders above say what works here."
         return Check(name, FAIL, stage.error, f"decoder {decoder} reads an H.264 clip", fix)
     return Check(name, OK, f"{decoder} reads an H.264 clip (by {stage.facts})")
 
 
-def _check_adapters(probe: Probe, tuning: str) -> Check:
-    name, stage = "serving: adapter", probe.stage("adapters")
+def _check_adapters(outcome: Outcome, tuning: str) -> Check:
+    name, stage = "serving: adapter", outcome.stage("adapters")
     if not stage.ok:
         fix = "Check `adapter_name_or_path`, and that it was trained on this model."
         return Check(name, FAIL, stage.error, "adapters of this model", fix)
@@ -180,10 +184,6 @@ def _check_adapters(probe: Probe, tuning: str) -> Check:
         fix = "Set `finetuning_type: lora`."
         return Check(name, FAIL, f"finetuning_type {tuning} with adapters", "lora", fix)
     return Check(name, OK, "; ".join(stage.facts))
-
-
-def _surroundings() -> list[Check]:
-    return [check_media_folder(), check_access()]
 
 
 def check_media_folder() -> Check:

@@ -14,6 +14,7 @@ import torch
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError, TrainingError
+from hound_plugin.host import patching
 from hound_plugin.host.resume import complete_message
 from hound_plugin.host.settings_state import settings
 
@@ -35,6 +36,11 @@ class _StepWatch:
             raise SettingsError(
                 f"hound.max_skipped_steps: expected 0 with DeepSpeed, whose engine takes the step itself; got "
                 f"{self.limit}. Remove it, or train with DDP or FSDP2."
+            )
+        if self.limit and patching.is_missing("_get_grad_norm"):
+            raise SettingsError(
+                f"hound.max_skipped_steps: expected 0 with this release of the host, in which gradients "
+                f"cannot be checked (see `hound doctor`); got {self.limit}. Remove it."
             )
 
     def saw_loss(self, loss: torch.Tensor, rows: Callable[[], list[str]]) -> None:

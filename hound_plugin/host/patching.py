@@ -17,10 +17,8 @@ from typing import Any
 
 from hound_plugin.errors import EnvironmentMismatchError
 from hound_plugin.host import settings_state
-from hound_plugin.host.patches import ENTRIES, EVERY_RUN, Entry, Patch, entries_of
+from hound_plugin.host.patches import EVERY_RUN, KNOWN, Entry, Patch, entries_of
 
-KNOWN = "0.9.5"
-"""The release of the host that the catalogue was written for."""
 _MARK = "_hound_plugin"
 
 
@@ -75,8 +73,8 @@ def missing() -> list[Missing]:
 
 
 def is_missing(target: str) -> bool:
-    """Whether a function of the host, by the end of its name, was not as expected."""
-    return any(entry.place.endswith(target) for entry in _missing)
+    """Whether a method of the host, by its name, was not as expected."""
+    return any(name.endswith(f".{target}") for entry in _missing for name in entry.names)
 
 
 def check_missing() -> None:
@@ -194,7 +192,8 @@ def _fits(found: list[str], expected: list[str]) -> bool:
     named = {part.removesuffix("=") for part in expected if part.endswith("=")}
     ordinary = [name for name in found if not name.startswith("*")]
     takes_any = any(name.startswith("**") for name in found)
-    if len(ordinary) < len(leading) and any(name.startswith("*") and name[1] != "*" for name in found):
+    takes_all = any(name.startswith("*") and not name.startswith("**") for name in found)
+    if takes_all and ordinary == leading[: len(ordinary)]:
         return True  # a wrapper of somebody else's, which passes everything on
     if ordinary[: len(leading)] != leading or not (takes_any or named <= set(ordinary)):
         return False
@@ -241,8 +240,3 @@ def _body(path: str) -> Callable[..., Any]:
     module, _, name = path.partition(":")
     function: Callable[..., Any] = getattr(import_module(f"hound_plugin.host.{module}"), name)
     return function
-
-
-def places() -> tuple[Entry, ...]:
-    """Every entry of the catalogue, for the doctor and for tests."""
-    return ENTRIES

@@ -82,7 +82,14 @@ def settle_resume(original: Callable[[str], str | None], training_args: Any) -> 
 
 
 def settled_start(
-    original: Callable[..., Any], self: Any, max_steps: int, per_epoch: int, epochs: int, checkpoint: Any, *args: Any
+    original: Callable[..., Any],
+    self: Any,
+    max_steps: int,
+    num_update_steps_per_epoch: int,
+    num_train_epochs: int,
+    resume_from_checkpoint: Any,
+    *args: Any,
+    **kwargs: Any,
 ) -> tuple[int, int]:
     """``Trainer._init_training_state``, which takes a checkpoint with more steps than the run has for its end.
 
@@ -92,24 +99,28 @@ def settled_start(
     Args:
         original: the trainer's method.
         self: the trainer.
-        max_steps, per_epoch, epochs: steps of this run and of an epoch, and epochs.
-        checkpoint: what the training goes on from, or None.
-        args: further arguments of the method.
+        max_steps, num_update_steps_per_epoch, num_train_epochs: steps of this run and of an epoch, and epochs.
+        resume_from_checkpoint: what the training goes on from, or None.
+        args, kwargs: further arguments of the method.
 
     Raises:
         SettingsError: the checkpoint has more steps than this run.
     """
     read_numbered_cpus()
-    begin: tuple[int, int] = original(self, max_steps, per_epoch, epochs, checkpoint, *args)
+    begin: tuple[int, int] = original(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, *args, **kwargs
+    )
     done = self.state.global_step
-    if checkpoint is None or done < max_steps:
+    if resume_from_checkpoint is None or done < max_steps:
         return begin
     if done > max_steps:
-        raise SettingsError(complete_message(self, checkpoint))
+        raise SettingsError(complete_message(self, resume_from_checkpoint))
     if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
         return begin  # it was saved, too
-    logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
-    return epochs, 0
+    logger.warning(
+        f"{resume_from_checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved."
+    )
+    return num_train_epochs, 0
 
 
 @functools.cache

@@ -163,7 +163,7 @@ def test_two_distributions_with_our_entry_point(stubs: Path) -> None:
 
 def test_no_entry_point(monkeypatch: pytest.MonkeyPatch) -> None:
     stage = child.Stage(True, [])
-    monkeypatch.setattr(activation, "run_probe", lambda *_, **__: child.Probe({"entry points": stage}))
+    monkeypatch.setattr(activation, "run_script", lambda *_, **__: child.Outcome({"entry points": stage}))
     point = _by_name(activation.check_switches())["entry point"]
     assert point.status == "fail"
     assert "pip install" in point.fix
@@ -213,7 +213,7 @@ def test_all_decoders_broken_is_a_failure() -> None:
 
 
 def _gpu(**facts: Any) -> Check:
-    return runtime._check_gpu(child.Probe({"gpu": child.Stage(True, facts)}), "13.0")
+    return runtime._check_gpu(child.Outcome({"gpu": child.Stage(True, facts)}), "13.0")
 
 
 def test_gpu_lines(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,9 +227,9 @@ def test_gpu_lines(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_hanging_probe_ends() -> None:
-    probe = child.run_probe("report('first', ok=True)\nimport time\ntime.sleep(60)", timeout=2)
-    assert probe.stage("first").ok
-    assert probe.stage("second").error == "no answer within 2 s"
+    outcome = child.run_script("report('first', ok=True)\nimport time\ntime.sleep(60)", timeout=2)
+    assert outcome.stage("first").ok
+    assert outcome.stage("second").error == "no answer within 2 s"
 
 
 # --- versions

@@ -304,4 +304,4 @@ def test_hooked_modules_exist_in_the_installed_host(sandbox: Sandbox) -> None:
 def test_the_hooks_are_those_of_the_catalogue() -> None:
     from hound_plugin.host import patches, register
 
-    assert HOOKED_MODULES == (*register.AUTO_CLASSES, *patches.MODULES)
+    assert (*register.AUTO_CLASSES, *patches.MODULES) == HOOKED_MODULES

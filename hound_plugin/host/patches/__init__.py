@@ -14,19 +14,22 @@ from hound_plugin.host.patches.model import ARGUMENTS, REGISTRIES
 from hound_plugin.host.patches.serving import ENGINE, WEB
 from hound_plugin.host.patches.training import TRAINERS, ZERO3
 
-__all__ = ["ENTRIES", "EVERY_RUN", "MODULES", "Entry", "Patch", "Setup", "entries_of"]
+__all__ = ["AREAS", "ENTRIES", "EVERY_RUN", "KNOWN", "MODULES", "Entry", "Patch", "Setup", "entries_of"]
 
-ENTRIES: tuple[Entry, ...] = (
-    *REGISTRIES,
-    *ARGUMENTS,
-    *DATA,
-    *TOKENISATION,
-    *COLLATORS,
-    *TRAINERS,
-    *ZERO3,
-    *ENGINE,
-    *WEB,
-)
+KNOWN = "0.9.5"
+"""The release of the host that the catalogue was written for."""
+AREAS: dict[str, tuple[Entry, ...]] = {
+    "registries": REGISTRIES,
+    "arguments, model": ARGUMENTS,
+    "data": DATA,
+    "tokenisation": TOKENISATION,
+    "collators": COLLATORS,
+    "trainers": TRAINERS,
+    "ZeRO-3": ZERO3,
+    "chat, API": ENGINE,
+    "web UI": WEB,
+}
+ENTRIES: tuple[Entry, ...] = tuple(entry for area in AREAS.values() for entry in area)
 MODULES: tuple[str, ...] = tuple(dict.fromkeys(entry.module for entry in ENTRIES))
 """The host modules whose execution :mod:`hound_plugin.host.autoload` waits for."""
 

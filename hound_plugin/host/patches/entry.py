@@ -37,9 +37,9 @@ class Patch:
     needs: tuple[str, ...] = ()
 
     @property
-    def place(self) -> str:
-        """``module.target``."""
-        return f"{self.module}.{self.target}"
+    def names(self) -> tuple[str, ...]:
+        """``module:target``."""
+        return (f"{self.module}:{self.target}",)
 
 
 @dataclass(frozen=True)
@@ -61,9 +61,9 @@ class Setup:
     essential_for: str = ""
 
     @property
-    def place(self) -> str:
-        """What it uses of the host."""
-        return ", ".join(need.partition("(")[0].replace(":", ".") for need in self.needs)
+    def names(self) -> tuple[str, ...]:
+        """What it uses of the host, as ``module:name``."""
+        return tuple(need.partition("(")[0] for need in self.needs)
 
 
 Entry = Patch | Setup
