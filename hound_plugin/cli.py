@@ -158,6 +158,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     from hound_plugin.demo.run import run_demo
 
     if arguments.train:
+        from hound_plugin.host.presence import require_host
+
+        require_host("`hound demo --run`")
         run_demo(arguments.folder, arguments.seed, arguments.force)
         return DONE
     paths = build_demo(arguments.folder, seed=arguments.seed, force=arguments.force, write_model=write_model)

@@ -10,6 +10,8 @@ import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hound_plugin.host.presence import HOW_TO_INSTALL, is_installed
+
 from .activation import TEMPLATE
 from .child import Outcome, run_script
 from .report import FAIL, OK, WARN, Check
@@ -133,6 +135,8 @@ def check_serving(arguments: Sequence[str]) -> Iterator[Check]:
     stage = outcome.stage("settings")
     if not stage.ok:
         fix = "Correct the file; `llamafactory-cli api FILE.yaml` would end with the same message."
+        if not is_installed():
+            fix = f"Chat, API and web chat are LLaMA-Factory's, which is not installed. Run: {HOW_TO_INSTALL}"
         yield Check("serving: settings", FAIL, stage.error, "the host can read them", fix)
     else:
         yield _check_template(stage.facts)

@@ -113,7 +113,10 @@ def _bounds() -> tuple[dict[str, str], set[str]]:
 def _check_package(name: str, expected: str) -> Check:
     found = _version(name)
     if found is None:
-        return Check(name, FAIL, "not installed", expected or "any version", _install(name, expected))
+        fix = _install(name, expected)
+        if name == HOST:
+            fix += "  (needed for training, chat and API; loading a model and vLLM work without it)"
+        return Check(name, FAIL, "not installed", expected or "any version", fix)
     if not found:
         return Check(name, FAIL, "its metadata holds no version", expected, _install(name, expected, force=True))
     for package, specifier, reason in KNOWN_BAD:
