@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -316,6 +318,36 @@ def test_a_check_that_breaks_is_one_line(monkeypatch: pytest.MonkeyPatch) -> Non
     checks = doctor.examine()
     assert [check.status for check in checks] == ["fail"]
     assert "KeyError: 'surprise'" in checks[0].found
+
+
+def test_each_check_is_shown_as_soon_as_it_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    shown: list[str] = []
+    first_is_shown = threading.Event()
+
+    def slow() -> Iterator[Check]:
+        yield Check("early", "ok", "1")
+        assert first_is_shown.wait(20), "nothing is shown before the section ends"
+        yield Check("late", "ok", "2")
+
+    def show(check: Check) -> None:
+        shown.append(check.name)
+        first_is_shown.set()
+
+    monkeypatch.setattr(doctor, "_SECTIONS", (("plugin", slow), ("machine", lambda: [Check("quick", "ok", "3")])))
+    checks = doctor.examine(show=show)
+    assert [check.name for check in checks] == ["early", "late", "quick"], "the result keeps its order"
+    assert sorted(shown) == ["early", "late", "quick"]
+    assert shown.index("early") < shown.index("late")
+
+
+def test_a_stage_is_there_before_its_child_has_ended() -> None:
+    start = time.monotonic()
+    script = "report('first', ok=True, facts=1)\nimport time\ntime.sleep(4)\nreport('second', ok=True)"
+    outcome = child.run_script(script)
+    assert outcome.stage("first").facts == 1
+    assert time.monotonic() - start < 4
+    assert outcome.stage("second").ok
+    assert outcome.stage("third").error == "not reached"
 
 
 def test_text_shows_the_fix_under_the_problem() -> None:

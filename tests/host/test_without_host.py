@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from tests.goldens import HUB, SFT
 from tests.host.hosting import REPO
 
+Run = Callable[..., subprocess.CompletedProcess[str]]
 NO_HOST = """
 import importlib.metadata as metadata, sys
 class Blocker:
@@ -29,7 +31,7 @@ metadata.Distribution.from_name = classmethod(from_name)
 
 
 @pytest.fixture
-def run(tmp_path: Path) -> object:
+def run(tmp_path: Path) -> Run:
     (tmp_path / "path").mkdir()
     (tmp_path / "path" / "sitecustomize.py").write_text(NO_HOST)
 
@@ -50,7 +52,7 @@ def run(tmp_path: Path) -> object:
     return run
 
 
-def test_the_auto_classes_and_a_model_work_in_silence(run) -> None:  # type: ignore[no-untyped-def]
+def test_the_auto_classes_and_a_model_work_in_silence(run: Run) -> None:
     """`import torch` activates the plugin; the plugin itself is never imported by name before the classes are used."""
     done = run(
         "-c",
@@ -80,12 +82,12 @@ print(hound_plugin.load({str(SFT)!r}, device="cpu").chat("Hello", max_new_tokens
         (
             ["demo", "--run"],
             1,
-            "`hound demo --run` needs LLaMA-Factory, which is not installed. Run: pip install 'llama",
+            "`hound demo --run` needs LLaMA-Factory, which is not installed. Run: pip",
         ),
         (["demo", "--help"], 0, "--run"),
     ],
 )
-def test_commands(run, command: list[str], code: int, text: str) -> None:  # type: ignore[no-untyped-def]
+def test_commands(run: Run, command: list[str], code: int, text: str) -> None:
     done = run("-m", "hound_plugin.cli", *command)
     assert done.returncode == code, done.stderr
     assert text in done.stdout + done.stderr
