@@ -12,7 +12,7 @@
     ├── DataError              a record of a data set is malformed
     │   ├── PlaceholderError       ``<video>`` / ``<image>`` placeholders and media do not match in number
     │   └── ContextLengthError     a conversation leaves no room for an answer in the model's context
-    ├── CorpusError            a corpus cannot be had
+    ├── CorpusError            a corpus is unavailable
     │   ├── DownloadError          the hub cannot be reached, is gated or lacks a file, or the disk is full
     │   └── ArchiveError           an archive is damaged, or holds what must not be unpacked
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
@@ -27,6 +27,9 @@ exception of the same meaning, so that code which knows nothing of this package 
 """
 
 from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
 
 
 class HoundError(Exception):
@@ -123,3 +126,25 @@ class CheckpointError(HoundError, ValueError):
 
 class EnvironmentMismatchError(HoundError, ImportError):
     """A package that is needed is missing or outside the supported versions."""
+
+
+@contextlib.contextmanager
+def damage_named(name: object, what: str) -> Iterator[None]:
+    """Turn what a library raises over a damaged file into an error that names checkpoint and file.
+
+    Raises:
+        CheckpointError: anything but a file that is absent (``OSError``) or an error of ours was raised inside.
+    """
+    try:
+        yield
+    except HoundError:
+        raise
+    except OSError as error:
+        if not isinstance(error.__context__, ValueError):  # transformers' word for JSON that cannot be read
+            raise
+        raise CheckpointError(f"{error} It is damaged; copy or download it again.") from error
+    except Exception as error:  # tokenizers raises plain exceptions, transformers whatever its code ran into
+        raise CheckpointError(
+            f"The {what} of the checkpoint {name} cannot be read ({type(error).__name__}: {error}). It is damaged, or "
+            "of another architecture; copy or download it again."
+        ) from error

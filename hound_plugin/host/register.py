@@ -15,7 +15,7 @@ _AUTO = "transformers.models.auto."
 AUTO_CLASSES = {
     f"{_AUTO}configuration_auto": ("hound_plugin.model.configuration",),
     f"{_AUTO}modeling_auto": ("hound_plugin.model.modeling",),
-    f"{_AUTO}processing_auto": ("hound_plugin.processing.processor",),
+    f"{_AUTO}processing_auto": ("hound_plugin.model.auto_processing",),
 }
 
 

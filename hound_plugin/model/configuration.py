@@ -9,10 +9,8 @@ Source of every field: arXiv 2404.01258 and the configuration files of the relea
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +18,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
-from hound_plugin.errors import CheckpointError, HoundError
+from hound_plugin.errors import CheckpointError, damage_named
 
 IMAGE_TOWER = "LanguageBind/LanguageBind_Image"
 VIDEO_TOWER = "LanguageBind/LanguageBind_Video_merge"
@@ -258,28 +256,6 @@ def _tower(value: dict | PreTrainedConfig | None, **defaults: Any) -> LlavaHound
         return LlavaHoundTowerConfig(**defaults)
     values = value if isinstance(value, dict) else value.to_dict()
     return LlavaHoundTowerConfig(**{k: v for k, v in values.items() if k != "model_type"})
-
-
-@contextlib.contextmanager
-def damage_named(name: Any, what: str) -> Iterator[None]:
-    """Turn what a library raises over a damaged file into an error that names checkpoint and file.
-
-    Raises:
-        CheckpointError: anything but a file that is absent (``OSError``) or an error of ours was raised inside.
-    """
-    try:
-        yield
-    except HoundError:
-        raise
-    except OSError as error:
-        if not isinstance(error.__context__, ValueError):  # transformers' word for JSON that cannot be read
-            raise
-        raise CheckpointError(f"{error} It is damaged; copy or download it again.") from error
-    except Exception as error:  # tokenizers raises plain exceptions, transformers whatever its code ran into
-        raise CheckpointError(
-            f"The {what} of the checkpoint {name} cannot be read ({type(error).__name__}: {error}). It is damaged, or "
-            "of another architecture; copy or download it again."
-        ) from error
 
 
 def tower_location(name: str, folder: str | None) -> str:

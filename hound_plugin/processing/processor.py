@@ -15,15 +15,14 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
-from transformers import AutoConfig, AutoProcessor, AutoTokenizer, BatchFeature, ProcessorMixin
+from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.utils import PROCESSOR_NAME, cached_file
 
-from hound_plugin.errors import CheckpointError, MediaDecodeError, SettingsError
-from hound_plugin.media.cache import FrameCache
+from hound_plugin.errors import CheckpointError, MediaDecodeError, SettingsError, damage_named
 from hound_plugin.media.decode import read_clip
+from hound_plugin.media.frame_cache import FrameCache
 from hound_plugin.media.pictures import open_picture
-from hound_plugin.media.pixel_memory import MediaMemory
-from hound_plugin.model.configuration import LlavaHoundConfig, damage_named
+from hound_plugin.media.pixel_cache import PixelCache
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.prompt import (
     IMAGE_TOKEN,
@@ -45,7 +44,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         image_processor: pixels to tensors.
         tokenizer: a fast LLaMA tokenizer; the two placeholders are added above ``vocab_size`` if they are missing.
         num_frames: frames taken from a clip.
-        frame_sampling: ``uniform``, ``first_10s`` or ``fps``; see :mod:`hound_plugin.media.sampling`.
+        frame_sampling: ``uniform``, ``first_10s`` or ``fps``; see :mod:`hound_plugin.media.frame_sampling`.
         image_aspect_ratio: ``pad`` or None, as the checkpoint was trained.
         image_patches, frame_patches: visual tokens of one image and of one frame.
         frame_multiple: the video tower takes multiples of so many frames.
@@ -83,12 +82,12 @@ class LlavaHoundProcessor(ProcessorMixin):
         self.decode_timeout: float | None = None
         self.frame_cache: str | None = None
         self.on_bad_media = "error"
-        self.memory: MediaMemory | None = None  # set where questions are answered
+        self.pixel_cache: PixelCache | None = None  # set where questions are answered
         super().__init__(image_processor, tokenizer, chat_template=chat_template or template_for(system))
 
     @classmethod
-    def from_config(cls, config: LlavaHoundConfig, tokenizer: Any, **settings: Any) -> LlavaHoundProcessor:
-        """Build the processor that belongs to a model's configuration."""
+    def from_config(cls, config: Any, tokenizer: Any, **settings: Any) -> LlavaHoundProcessor:
+        """Build the processor that belongs to a :class:`~hound_plugin.model.configuration.LlavaHoundConfig`."""
         tower = config.video_tower_config
         image_processor = LlavaHoundImageProcessor(size=tower.image_size, **settings.pop("image_processor", {}))
         defaults = {
@@ -111,7 +110,7 @@ class LlavaHoundProcessor(ProcessorMixin):
         hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
         with damage_named(pretrained_model_name_or_path, "config.json"):
             config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-        if not isinstance(config, LlavaHoundConfig):
+        if not hasattr(config, "video_tower_config"):
             raise CheckpointError(
                 f"Expected a LLaVA-Hound checkpoint in {pretrained_model_name_or_path}, found model_type "
                 f"{config.model_type!r}."
@@ -163,10 +162,10 @@ class LlavaHoundProcessor(ProcessorMixin):
         Raises:
             MediaError: it cannot be found, read, or has no frames.
         """
-        if self.memory is None:
+        if self.pixel_cache is None:
             return self._read_video(video)
         settings = ("video", self.num_frames, self.frame_sampling, self.decoder, *self._pixel_settings())
-        pixels: torch.Tensor = self.memory.recall(video, settings, self._read_video)
+        pixels: torch.Tensor = self.pixel_cache.get_or_compute(video, settings, self._read_video)
         return pixels
 
     def _pixel_settings(self) -> tuple[Any, ...]:
@@ -206,10 +205,10 @@ class LlavaHoundProcessor(ProcessorMixin):
         Returns:
             float32 ``[3, size, size]``; padded to a square first if ``image_aspect_ratio`` is "pad".
         """
-        if self.memory is None:
+        if self.pixel_cache is None:
             return self._read_image(image)
         settings = ("image", self.image_aspect_ratio, *self._pixel_settings())
-        pixels: torch.Tensor = self.memory.recall(image, settings, self._read_image)
+        pixels: torch.Tensor = self.pixel_cache.get_or_compute(image, settings, self._read_image)
         return pixels
 
     def _read_image(self, image: Any) -> torch.Tensor:
@@ -355,6 +354,3 @@ def _as_videos(videos: Any) -> list[Any]:
 def _is_boxed(item: Any) -> bool:
     """A clip's path in a list of its own, as transformers' chat templates hand it over."""
     return isinstance(item, list | tuple) and len(item) == 1 and isinstance(item[0], str) and not is_image_path(item[0])
-
-
-AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)
