@@ -1,4 +1,4 @@
-"""Is the plugin active in the host, and which switches stand in its way."""
+"""Is the plugin active in the host, and which switches prevent it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ MODEL_NAMES = (
     "LLaVA-Hound-7B-SFT-Image_only",
 )
 
-# In a child, because the current folder may be on our own path and holds metadata in a checkout.
+# In a child, because the current folder may be on our own path, with the metadata of a checkout in it.
 _ENTRY_POINT_SCRIPT = f"""
 def owners():
     from importlib import metadata
@@ -32,7 +32,7 @@ def owners():
         try:
             owner = f"{{distribution.metadata['Name'].replace('_', '-')}} {{distribution.version}}"
             points = distribution.entry_points
-        except Exception:  # somebody else's damaged metadata
+        except Exception:  # another package's damaged metadata
             continue
         if any(point.group == "{ENTRY_POINT_GROUP}" and point.value.startswith("hound_plugin.") for point in points):
             found.add(owner)
@@ -74,14 +74,14 @@ attempt("state", state)
 
 
 def check_switches() -> Iterator[Check]:
-    """Environment variables that switch activation off, and the entry point that it hangs on."""
+    """Environment variables that switch activation off, and the entry point that it depends on."""
     if is_disabled():
         value = os.environ[DISABLE_VARIABLE]
         fix = f"unset {DISABLE_VARIABLE}"
         yield Check(DISABLE_VARIABLE, FAIL, f"set to {value}: the plugin is switched off", "not set", fix)
     value = os.environ.get(AUTOLOAD_VARIABLE, "1")
     if value != "1":
-        found = f"set to {value}: torch loads no plugins, ours among them"
+        found = f"set to {value}: torch loads no plugins, including this one"
         yield Check(AUTOLOAD_VARIABLE, FAIL, found, "not set, or 1", f"unset {AUTOLOAD_VARIABLE}")
     yield _check_entry_point()
 
@@ -104,11 +104,11 @@ def _check_entry_point() -> Check:
 
 
 def check_activation() -> Iterator[Check]:
-    """Import the host in a child, as its own command does, and look for ourselves in its registries."""
+    """Import the host in a child, as its own command does; look into its registries, and at what is patched."""
     outcome = run_script(_HOST_SCRIPT + SCRIPT)
     host = outcome.stage("host")
     if not host.ok:
-        fix = f"Solve the version problems above first; otherwise reinstall it: pip install --upgrade {DISTRIBUTION}"
+        fix = f"Solve the version problems first; otherwise reinstall it: pip install --upgrade {DISTRIBUTION}"
         yield Check("host import", FAIL, host.error, "llamafactory can be imported", fix)
         yield Check("plugin in the host", FAIL, "unknown: the host cannot be imported", "registered")
         return
@@ -123,7 +123,7 @@ def _check_registries(outcome: Outcome) -> Check:
     registries = outcome.stage("registries")
     state = outcome.stage("state").facts or {}
     if not registries.ok:
-        fix = "This release of the host is laid out differently: install the version named above."
+        fix = "This release of the host is laid out differently: install the one named under llamafactory."
         return Check(name, FAIL, registries.error, expected, fix)
     missing = [registry for registry, there in registries.facts.items() if not there]
     if state.get("error"):
@@ -134,7 +134,7 @@ def _check_registries(outcome: Outcome) -> Check:
     if state.get("disabled_by"):
         return Check(name, FAIL, f"switched off by {state['disabled_by']}", expected, f"unset {state['disabled_by']}")
     if not state:
-        fix = "See the lines on the entry point and on the switches above."
+        fix = "See the lines about the entry point and the switches."
         return Check(name, FAIL, "not activated: torch did not call the plugin", expected, fix)
     fix = "Reinstall hound-plugin and llamafactory in the versions named above."
     return Check(name, FAIL, "missing: " + ", ".join(missing), expected, fix)

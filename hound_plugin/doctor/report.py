@@ -1,4 +1,4 @@
-"""One finding of the doctor, and its presentation for people and for machines."""
+"""One check of the doctor, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ NAME_WIDTH = 22
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """One check and its result.
 
     Attributes:
-        name: What was looked at.
+        name: What was checked.
         status: ``"ok"``, ``"warn"`` (works, with a drawback) or ``"fail"`` (training or inference will not work).
         found: What is there.
         expected: What should be there, or "".

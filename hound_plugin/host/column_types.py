@@ -1,9 +1,9 @@
-"""Typed columns: records with images after a thousand with clips alone, lists of frames between files, and mixtures.
+"""Types of a data set's columns, given to ``Dataset.map`` instead of guessed from the first rows.
 
 ``Dataset.map`` takes the type of a column from the first rows that it writes. If none of them has an image, the column
-is of the type "null", and the first image later on is an error ("Couldn't cast array of type list<item: string> to
-null"). So the types are given. Clips are paths in one row and lists of frames in another, which no type of Arrow's
-allows: :class:`MediaItems` keeps them as text.
+has the type "null", and the first image later on is an error ("Couldn't cast array of type list<item: string> to
+null"). Clips are paths in one row and lists of frames in another, which no Arrow type allows: :class:`MediaItems` keeps
+them as text.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SEARCHED = 100  # rows, for one that the host does not drop
 
 @dataclass
 class MediaItems:
-    """A column's type: lists of paths and lists of frames in any mixture, kept as JSON text and read as lists."""
+    """A column's type: any mixture of paths and lists of frames, stored as JSON text and read as lists."""
 
     dtype: ClassVar[str] = "string"
     pa_type: ClassVar[Any] = pyarrow.string()
@@ -42,7 +42,7 @@ class MediaItems:
         return value if value is None or isinstance(value, str) else json.dumps(value)
 
     def decode_example(self, value: str, token_per_repo_id: Any = None) -> Any:
-        """A text as the list that it holds."""
+        """The list in a text."""
         return json.loads(value)
 
 
@@ -65,7 +65,7 @@ ALIGNED = Features(
 
 
 def without_decoding(dataset: Any) -> Any:
-    """A data set whose images and clips stay paths and bytes; they are opened when a batch is made."""
+    """A data set whose images and clips stay paths and bytes until a batch is made."""
     features = {name: _without_decoding(feature) for name, feature in (dataset.features or {}).items()}
     for name, feature in features.items():
         if feature != dataset.features[name]:
@@ -111,7 +111,7 @@ class _TypedMap:
         return len(self._dataset)
 
     def map(self, function: Any, batched: bool = False, **kwargs: Any) -> Any:
-        """``Dataset.map`` with features; a data set whose rows are dropped keeps the host's way."""
+        """``Dataset.map`` with features; without them if the host drops all rows."""
         features = self._features(function, batched)
         if features is not None and isinstance(self._dataset, Dataset):  # a stream hands its rows on as they are
             for name, feature in features.items():
@@ -147,7 +147,7 @@ def tokenise_with_types(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """The host's ``_get_preprocessed_dataset`` for our template, passing the types of the media columns on."""
+    """The host's ``_get_preprocessed_dataset`` for our template, which is given the types of the media columns."""
     args = (data_args, training_args, stage, template, *args)
     typed = isinstance(dataset, Dataset) and any(_is_typed(dataset.features.get(f"_{name}")) for name in MEDIA)
     if not typed or stage == "pt" or not is_ours(template):

@@ -1,4 +1,4 @@
-"""Dataset format ``hound`` in the host: what :mod:`hound_plugin.records` reads, in the host's aligned form.
+"""Dataset format ``hound``: what :mod:`hound_plugin.records` reads, in the host's aligned form.
 
 A media item of the aligned form is the path of a file or of a folder of frames, with its part
 (``clip.mp4#t=0.5,1.0``) if the row names one, or the list of a clip's frames.
@@ -46,7 +46,7 @@ _COLUMNS = {
 
 @dataclass
 class HoundDatasetConverter(DatasetConverter):
-    """Turns one row into the host's aligned form; a row that cannot be used is an error that names it.
+    """Turns one row into the host's aligned form; an unusable row is an error that names it.
 
     Attributes:
         consumer: what the rows are for: pairs, labels, predictions or supervised training.
@@ -64,7 +64,7 @@ class HoundDatasetConverter(DatasetConverter):
         """Convert one row.
 
         Raises:
-            DataError: it cannot be used; every problem is in the message.
+            DataError: it is unusable; every problem is in the message.
             PlaceholderError: the only problem is that ``<video>`` / ``<image>`` and media do not match in number.
             MediaNotFoundError: the only problem is a clip or an image that does not exist.
         """
@@ -75,7 +75,7 @@ class HoundDatasetConverter(DatasetConverter):
         return aligned
 
     def aligned(self, example: Mapping[str, Any]) -> tuple[dict[str, Any], Parsed, Place]:
-        """The host's form, or an empty one with the problems; and where the row stands."""
+        """The host's form, or an empty one with the problems; and where the row is."""
         name = self.dataset_attr.dataset_name
         where = f"dataset {name!r}"
         try:
@@ -103,7 +103,7 @@ class HoundDatasetConverter(DatasetConverter):
             name = getattr(self.dataset_attr, setting, None)
             if name and name != default and name != field and name in row:
                 others = {key: value for key, value in row.items() if key not in (name, field)}
-                if row.get(field) is not None:  # nobody reads it then: counted as such
+                if row.get(field) is not None:  # no one reads it then: counted as unknown
                     others[f"{field} beside {name}"] = row[field]
                 row = {field: row[name], **others}
         return row
@@ -144,7 +144,7 @@ class HoundDatasetConverter(DatasetConverter):
     def _part(self, item: Media, path: str, problems: list[Problem]) -> str:
         in_row = item.start is not None or item.end is not None
         if not in_row and settings().on_bad_media == "skip":
-            return path  # a part that its path names is looked at with all media
+            return path  # a part named in the path is checked with all media
         try:
             bare, start, end = split_part(path)
             if not in_row and start is end is None:
@@ -171,11 +171,11 @@ class HoundDatasetConverter(DatasetConverter):
                 "such rows out"
             )
             problems.append(Problem(MISSING, "video", detail))
-        return os.path.join(self.data_args.media_dir, name)  # left out and listed with all other bad media
+        return os.path.join(self.data_args.media_dir, name)  # skipped and listed with all other bad media
 
 
 def normalised(prompt: list[Message], token: str, media: int) -> list[Message]:
-    """Questions with their placeholders in front, as the original has them; several clips in one question stay so."""
+    """Questions with their placeholders in front, as in the original; several clips in a question stay in place."""
     several = sum(message["content"].count(token) for message in prompt if message["role"] == "user") == media
     changed = []
     for message in prompt:

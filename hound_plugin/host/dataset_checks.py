@@ -1,4 +1,4 @@
-"""What must hold before the first step: nothing visual is cut, and something is learnt; :mod:`media_checks` follows."""
+"""Checks of tokenised rows: no visual token is cut, and there is something to learn. :mod:`media_checks` follows."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ _UNLIMITED = 1 << 40
 
 
 def check_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Run a dataset processor's ``_encode_data_example`` and check what ``cutoff_len`` left of the row.
+    """Run a dataset processor's ``_encode_data_example`` and check what ``cutoff_len`` leaves of the row.
 
     Raises:
-        DataError: visual tokens were cut (the message names the ``cutoff_len`` that is needed), or nothing is left
-            to learn.
+        DataError: visual tokens were cut (the message names the ``cutoff_len`` that is needed), or nothing is left to
+            learn.
         SettingsError: the row has more tokens than the language model has positions.
     """
     result = original(self, *args, **kwargs)
@@ -94,18 +94,20 @@ def check_datasets(
         _check_packing(data_args)
         template.settle_system(data_args.default_system, kwargs["processor"])
     if is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
-        # accelerate would cut the batch of one process into rows for the others; clips are not rows
+        # accelerate would split one process's batch by rows for the others; clips are not rows
         training_args.accelerator_config.dispatch_batches = False
     workers = training_args.dataloader_num_workers
     if is_ours(template) and data_args.streaming and not workers:
-        training_args.dataloader_num_workers = 1  # the host splits a stream into that many shards: none holds no row
+        training_args.dataloader_num_workers = (
+            1  # the host splits a stream into that many shards, and none may be empty
+        )
     alignment.begin(training_args)
     try:
         module = original(template, model_args, data_args, training_args, *args, **kwargs)
     except DataError:
         raise
     except Exception:
-        alignment.settle(training_args)  # the host may have failed for want of rows that were taken out
+        alignment.settle(training_args)  # the host may have failed because bad rows were taken out
         raise
     finally:
         training_args.dataloader_num_workers = workers
@@ -136,21 +138,21 @@ def _check_packing(data_args: Any) -> None:
 
 
 def _check_tokens(dataset: Any, processor: Any) -> None:
-    """Compare the first row's visual tokens with what the processor would make today."""
+    """Compare the first row's visual tokens with what the processor would make now."""
     if processor is None or not hasattr(dataset, "__len__") or isinstance(dataset, dict) or not len(dataset):
         return
     row = dataset[0]
     ids = row.get("input_ids") or row.get("chosen_input_ids") or []
     expected = len(row.get("videos") or []) * processor.tokens_per_video
     expected += len(row.get("images") or []) * processor.tokens_per_image
-    found = sum(token in (processor.image_token_id, processor.video_token_id) for token in ids)
-    if found and settings_state.stage() == "pt":
+    present = sum(token in (processor.image_token_id, processor.video_token_id) for token in ids)
+    if present and settings_state.stage() == "pt":
         raise DataError(
             "`stage: pt` trains on text alone, and the first row has a clip or an image. Use `stage: sft`, as "
             "examples/yaml/hound_pretrain.yaml does."
         )
-    if found != expected:
+    if present != expected:
         raise DataError(
-            f"Expected {expected} visual tokens in the first row of the tokenised data set, found {found}: it was made "
-            "for another `num_frames` or another model. Remove the folder of `tokenized_path`, or name another one."
+            f"Expected {expected} visual tokens in the first row of the tokenised data set, found {present}: it was "
+            "made for another `num_frames` or another model. Delete the folder of `tokenized_path`, or choose another."
         )

@@ -1,6 +1,6 @@
 """The multimodal plugin ``llava_hound``: this is the video collator.
 
-While a dataset is tokenised nothing is opened: the number of visual tokens is arithmetic. When a batch is collated,
+Tokenising opens nothing: the number of visual tokens is arithmetic. When a batch is collated,
 each distinct clip is decoded once, however many rows name it; ``video_index`` tells the model which row shows which
 clip, so that the tower encodes it once too.
 """
@@ -71,11 +71,11 @@ class LlavaHoundPlugin(BasePlugin):
             if sum(message["content"].count(token) for message in questions) > number:
                 for message in questions:  # a question that names its one clip twice, as the original takes it
                     message["content"] = normalise_question(message["content"], (token,))
-            found = sum(message["content"].count(token) for message in questions)
-            if found != number:
+            present = sum(message["content"].count(token) for message in questions)
+            if present != number:
                 raise PlaceholderError(
                     f"Expected one {token} for each of the {number} item(s) "
-                    f"{_names(videos if token == VIDEO_TOKEN else images)}, found {found} in the question(s) "
+                    f"{_names(videos if token == VIDEO_TOKEN else images)}, found {present} in the question(s) "
                     f"{[message['content'][:200] for message in questions]}. Correct the record."
                 )
             for message in questions:
@@ -85,7 +85,7 @@ class LlavaHoundPlugin(BasePlugin):
     def process_token_ids(
         self, input_ids: list[int], labels: Any, images: Any, videos: Any, audios: Any, tokenizer: Any, processor: Any
     ) -> tuple[list[int], Any]:
-        """Nothing is left to do: the template has put in the ids."""
+        """Nothing to do: the template has inserted the ids."""
         self._validate_input(processor, images, videos, audios)
         return input_ids, labels
 
@@ -123,8 +123,8 @@ class LlavaHoundPlugin(BasePlugin):
 def _normalise(text: str) -> str:
     """Placeholders in front, as in training.
 
-    The host's chat engine glues them to the question; then the question itself has none, and the original leaves such
-    a question's spaces alone.
+    The host's chat engine puts them right before the question, which then has none itself; the original leaves the
+    spaces of such a question alone.
     """
     glued = _PREPENDED.match(text)
     if glued is not None and not re.search("<video>|<image>", text[glued.end() :]):
@@ -138,7 +138,7 @@ def _normalise(text: str) -> str:
 
 
 def media_key(item: Any) -> Any:
-    """What makes two media items of a batch the same one."""
+    """A key that is equal for two items of a batch that are the same medium."""
     if isinstance(item, str | os.PathLike):
         return os.fspath(item)
     if isinstance(item, list) and all(isinstance(frame, str) for frame in item):
@@ -150,15 +150,15 @@ def media_key(item: Any) -> Any:
 
 def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Read each distinct item once: ``([N, ...], index [M])``."""
-    places: dict[Any, int] = {}
+    positions: dict[Any, int] = {}
     tensors: list[torch.Tensor] = []
     index = []
     for item in items:
         key = media_key(item)
-        if key not in places:
-            places[key] = len(tensors)
+        if key not in positions:
+            positions[key] = len(tensors)
             tensors.append(item if torch.is_tensor(item) else read(item))
-        index.append(places[key])
+        index.append(positions[key])
     return torch.stack(tensors), torch.tensor(index)
 
 

@@ -1,6 +1,6 @@
-"""Options of the host that would do nothing or something else with this model: refused by name, before any work.
+"""Options of the host that would do nothing, or something unexpected, with this model: refused before any work.
 
-Only arguments with our template are looked at. What the host refuses itself is left to it.
+Only runs with our template are checked. What the host itself refuses is left to it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ logger = logging.get_logger(__name__)
 
 _FRAMES = "Set `hound.num_frames` instead."
 _WHICH = "Set `hound.frame_sampling` (`uniform`, `first_10s` or `fps`) instead."
-_SIZE = "This model sees every picture at the size that its towers were trained on; remove the key."
+_SIZE = "This model resizes every picture to the size that its towers were trained on; remove the key."
 _VOCABULARY = ("add_tokens", "add_special_tokens", "new_special_tokens_config", "resize_vocab")
-_AUDIO = "This model hears nothing; remove the key."
+_AUDIO = "This model has no audio; remove the key."
 # The host's keys for pictures, clips and sound, which its own plugins read and ours does not.
 WITHOUT_EFFECT = {
     "video_maxlen": _FRAMES,
@@ -43,13 +43,13 @@ WITHOUT_EFFECT = {
 
 
 def check_options(parsed: Iterable[Any]) -> None:
-    """Look at what the host parsed, for a run with our template.
+    """Check what the host parsed, for a run with our template.
 
     Args:
         parsed: the host's argument objects.
 
     Raises:
-        SettingsError: an option has no effect with this model, or another one than its name says.
+        SettingsError: an option has no effect with this model, or not the one that its name says.
     """
     parts = list(parsed)
     for part in parts:
@@ -83,25 +83,25 @@ def _with(parts: list[Any], name: str) -> Any:
 
 
 def _check_model(model: Any) -> None:
-    """Is there a model where ``model_name_or_path`` points, before the hub is asked for a folder of this machine?"""
+    """Is there a model where ``model_name_or_path`` points? Asked before the hub is searched for a local path."""
     name = model.model_name_or_path
     if os.path.isdir(name):
         files = set(os.listdir(name))
         if "config.json" not in files and "adapter_config.json" in files:
             base = _base_of(name)
             raise SettingsError(
-                f"Expected a model in `model_name_or_path: {name}`, which holds an adapter alone. Set "
+                f"Expected a model in `model_name_or_path: {name}`, which has only an adapter. Set "
                 f"`adapter_name_or_path: {name}` and `model_name_or_path: {base or 'its base model'}`."
             )
         if "config.json" not in files:
-            held = ", ".join(sorted(files)[:8]) or "nothing"
+            listing = ", ".join(sorted(files)[:8]) or "nothing"
             raise SettingsError(
-                f"Expected a model in `model_name_or_path: {name}`, but it has no config.json: {held}. "
+                f"Expected a model in `model_name_or_path: {name}`, but it has no config.json: {listing}. "
                 "Name the folder that holds one."
             )
     elif os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or _begins_here(name):
         raise SettingsError(
-            f"`model_name_or_path: {name}` is not a folder of this machine (searched from {os.getcwd()}), and hub ids "
+            f"`model_name_or_path: {name}` is not a folder on this machine (searched from {os.getcwd()}), and hub ids "
             "have the form `owner/name`. Correct the path."
         )
     if model.export_legacy_format:
@@ -114,7 +114,7 @@ def _check_model(model: Any) -> None:
 
 
 def _begins_here(name: str) -> bool:
-    """Whether ``a/b`` is meant as a path: a folder ``a`` holds models, and ``a/b`` is none of the released ones."""
+    """Whether ``a/b`` is meant as a path: a folder ``a`` has models in it, and ``a/b`` is not a released one."""
     folder, slash, _ = name.partition("/")
     if not slash or name in MODELS.values() or not os.path.isdir(folder):
         return False
@@ -148,7 +148,7 @@ def _check_base(adapter: str, name: str) -> None:
 
 
 def _same_weights(first: str, second: str) -> bool:
-    """Whether two folders hold the same files of weights, by name and identity (size, head, middle and tail)."""
+    """Whether two folders have the same weight files, by name and identity (size, head, middle and tail)."""
     return os.path.isdir(second) and _weights(first) == _weights(second)
 
 
@@ -220,7 +220,7 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
     continued = model is not None and model.adapter_name_or_path and not finetuning.create_new_adapter
     if finetuning.finetuning_type == "lora" and referenced and continued and finetuning.ref_model is None:
         raise SettingsError(
-            f"`adapter_name_or_path: {','.join(model.adapter_name_or_path)}` would go on in `stage: "
+            f"`adapter_name_or_path: {','.join(model.adapter_name_or_path)}` would be trained further in `stage: "
             f"{finetuning.stage}`, and the reference would be the model without this adapter, not the model that you "
             "start from. Set `create_new_adapter: true` (in the web UI *Create new adapter*: the adapter is merged and "
             f"a new one is trained), or name the reference: `ref_model: {model.model_name_or_path}`, with "
@@ -231,7 +231,7 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
 def _check_methods(finetuning: Any, model: Any) -> None:
     if finetuning.finetuning_type == "oft":
         raise SettingsError(
-            "`finetuning_type: oft` trains, but the host can neither go on from its adapter nor merge it. Use lora."
+            "`finetuning_type: oft` trains, but the host can neither continue from its adapter nor merge it. Use lora."
         )
     if finetuning.finetuning_type == "freeze" and not finetuning.freeze_vision_tower:
         raise SettingsError(

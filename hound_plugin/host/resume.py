@@ -1,4 +1,4 @@
-"""Which checkpoint a stopped training goes on from: the last one of this run that was written to its end."""
+"""Which checkpoint a stopped training resumes from: the last complete one of this run."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def last_complete(original: Callable[[str], str | None], folder: str) -> str | None:
-    """``transformers.trainer_utils.get_last_checkpoint``, past checkpoints that a kill or a full disk broke off.
+    """``transformers.trainer_utils.get_last_checkpoint``, without those that a kill or a full disk cut off.
 
     Args:
         original: that function.
@@ -48,18 +48,18 @@ def last_complete(original: Callable[[str], str | None], folder: str) -> str | N
     last = original(folder)
     if last is None:
         return None
-    found: str | None = last
+    checkpoint: str | None = last
     if not is_complete(Path(last)):
         numbered = [(int(match[1]), path) for path in Path(folder).iterdir() if (match := _NAME.fullmatch(path.name))]
         complete = [str(path) for _, path in sorted(numbered) if is_complete(path)]
-        found = complete[-1] if complete else None
+        checkpoint = complete[-1] if complete else None
         logger.warning(
-            f"{last} was not written to its end ({STATE} is missing or cut): the training goes on from "
-            f"{found or 'the beginning'}."
+            f"{last} is incomplete ({STATE} is missing or cut off): the training resumes from "
+            f"{checkpoint or 'the beginning'}."
         )
-    if found is not None:
-        _check_run(Path(found))
-    return found
+    if checkpoint is not None:
+        _check_run(Path(checkpoint))
+    return checkpoint
 
 
 def settle_resume(original: Callable[[str], str | None], training_args: Any) -> None:
@@ -71,14 +71,14 @@ def settle_resume(original: Callable[[str], str | None], training_args: Any) -> 
     if str(training_args.resume_from_checkpoint).lower() != "true":
         return
     folder = training_args.output_dir
-    found = last_complete(original, folder) if os.path.isdir(folder) else None
-    if found is None:
+    checkpoint = last_complete(original, folder) if os.path.isdir(folder) else None
+    if checkpoint is None:
         raise SettingsError(
             f"Expected a complete checkpoint in output_dir ({folder}) for `resume_from_checkpoint: true`; there is "
-            "none. Remove the key: a training goes on by itself where its output_dir holds a checkpoint, and begins "
-            "otherwise."
+            "none. Remove the key: a training resumes by itself if its output_dir has a checkpoint, and starts "
+            "from the beginning otherwise."
         )
-    training_args.resume_from_checkpoint = found
+    training_args.resume_from_checkpoint = checkpoint
 
 
 def settled_start(
@@ -91,16 +91,16 @@ def settled_start(
     *args: Any,
     **kwargs: Any,
 ) -> tuple[int, int]:
-    """``Trainer._init_training_state``, which takes a checkpoint with more steps than the run has for its end.
+    """``Trainer._init_training_state``, which does not notice a checkpoint with more steps than the run has.
 
-    A run that was killed behind its last step, before its model was saved, takes no step beyond and ends as it would
+    A run that was killed after its last step, before its model was saved, takes no further step and ends as it would
     have.
 
     Args:
         original: the trainer's method.
         self: the trainer.
         max_steps, num_update_steps_per_epoch, num_train_epochs: steps of this run and of an epoch, and epochs.
-        resume_from_checkpoint: what the training goes on from, or None.
+        resume_from_checkpoint: what the training resumes from, or None.
         args, kwargs: further arguments of the method.
 
     Raises:
@@ -118,7 +118,7 @@ def settled_start(
     if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
         return begin  # it was saved, too
     logger.warning(
-        f"{resume_from_checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved."
+        f"{resume_from_checkpoint} has all {done} steps of this run: nothing is left to train; the model is saved."
     )
     return num_train_epochs, 0
 
@@ -130,12 +130,12 @@ def read_numbered_cpus() -> None:
 
 
 def complete_message(trainer: Any, checkpoint: Any) -> str:
-    """Why a training cannot go on from a checkpoint that has all of its steps, or more."""
+    """Why a training cannot resume from a checkpoint that has all of its steps, or more."""
     folder, state = trainer.args.output_dir, trainer.state
     return (
         f"The training in {folder} is complete: its checkpoint{f' {checkpoint}' if checkpoint else ''} is at step "
         f"{state.global_step}, and this run has {state.max_steps}. Raise `max_steps` or `num_train_epochs`, choose "
-        "another `output_dir`, or set `overwrite_output_dir: true` (checkpoints of an earlier run stay there: remove "
+        "another `output_dir`, or set `overwrite_output_dir: true` (checkpoints of an earlier run stay there: delete "
         "them)."
     )
 
@@ -151,19 +151,19 @@ def signed_checkpoint(original: Callable[..., Any], self: Any, *args: Any, **kwa
 
 def _check_run(checkpoint: Path) -> None:
     before, now = _read(checkpoint / RUN), settings_state.run()
-    differing = [n for n in now if before is not None and n in before and _place(before[n]) != _place(now[n])]
+    differing = [n for n in now if before is not None and n in before and _real_path(before[n]) != _real_path(now[n])]
     if before is not None and differing:
         changes = "; ".join(f"{name}: {before[name]!r} there, {now[name]!r} now" for name in differing)
         raise SettingsError(
             f"{checkpoint} belongs to another run ({changes}). Choose another `output_dir`, set "
-            f"`overwrite_output_dir: true`, or go on from it all the same with `resume_from_checkpoint: {checkpoint}`."
+            f"`overwrite_output_dir: true`, or resume from it anyway with `resume_from_checkpoint: {checkpoint}`."
         )
 
 
-def _place(value: Any) -> Any:
+def _real_path(value: Any) -> Any:
     """A folder by its real path, however it is written; other values as they are."""
     if isinstance(value, list):
-        return [_place(item) for item in value]
+        return [_real_path(item) for item in value]
     return os.path.realpath(value) if isinstance(value, str) and os.path.isdir(value) else value
 
 

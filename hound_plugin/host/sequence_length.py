@@ -30,7 +30,7 @@ def note_cut(encoder: Any, needed: int) -> None:
 
 
 def count_cut_answers(original: Callable[..., Any], self: Any, examples: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """``preprocess_dataset`` of a dataset processor, with the two columns beside its own (not for streams)."""
+    """``preprocess_dataset`` of a dataset processor, with the two columns added (not for streams)."""
     self.__dict__.pop("_hound_cut", None)
     columns = original(self, examples)
     cut: list[int] = self.__dict__.pop("_hound_cut", [])  # what is left would change the cache's fingerprint
@@ -61,7 +61,7 @@ def tokenise_and_report(original: Callable[..., Any], dataset: Any, data_args: A
 
 
 def keep_prompt(original: Callable[..., Any], source_len: int, target_len: int, cutoff_len: int) -> tuple[int, int]:
-    """The host's ``infer_seqlen``, which cuts a prompt before the answer; here the answer gives way, or the turn.
+    """The host's ``infer_seqlen``, which cuts the prompt first; here the answer is cut, or the turn is dropped.
 
     Args:
         original: the host's function.
@@ -69,7 +69,7 @@ def keep_prompt(original: Callable[..., Any], source_len: int, target_len: int, 
         cutoff_len: tokens that are left for the turn.
 
     Returns:
-        How many tokens of each are kept.
+        How many tokens of each remain.
     """
     if source_len >= cutoff_len:
         return 0, 0
@@ -77,12 +77,12 @@ def keep_prompt(original: Callable[..., Any], source_len: int, target_len: int, 
 
 
 def as_written(data_args: Any, tokens: int, enough: bool = False) -> int:
-    """The ``cutoff_len`` of a recipe for a number of tokens: with packing, the host's parser takes one off.
+    """The ``cutoff_len`` of a recipe for a number of tokens; with packing, the host's parser subtracts one.
 
     Args:
         data_args: the host's.
         tokens: of a row.
-        enough: round up to what packing takes.
+        enough: round up to what packing accepts.
     """
     written = tokens + (1 if data_args.packing else 0)
     return -(-written // PACKED_MULTIPLE) * PACKED_MULTIPLE if enough and data_args.neat_packing else written
@@ -111,7 +111,7 @@ def check_positions(processor: Any, tokens: int, where: str) -> None:
         where: names the row.
 
     Raises:
-        SettingsError: they are not enough; with the arithmetic.
+        SettingsError: there are too few; the message has the arithmetic.
     """
     limit = getattr(processor, "context_length", None)
     if limit is not None and tokens > limit:

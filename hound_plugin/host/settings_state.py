@@ -1,7 +1,7 @@
-"""What the host's argument parser leaves behind in this process: the ``hound:`` block and the template's name.
+"""What the host's argument parser read in this process: the ``hound:`` block, template, stage and run.
 
 The host hands its arguments on as objects of its own, which have no room for ours. The parser's patch writes here; data
-loading, model loading and the doctor read. Each process of a training parses its arguments, so each has its own.
+loading, model loading and the doctor read it. Each process of a training parses its arguments, so each has its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _settings = HoundSettings()
 _template: str | None = None
 _stage: str | None = None
 _run: dict[str, Any] = {}
-# What makes a run another one, so that its checkpoints are not gone on from.
+# A run that differs in one of these is another run, which does not resume from its checkpoints.
 _RUN_KEYS = ("model_name_or_path", "adapter_name_or_path", "stage", "finetuning_type", "dataset", "ref_model")
 
 
@@ -36,7 +36,7 @@ def is_ours() -> bool:
 
 
 def take_settings(args: dict[str, Any] | list[str]) -> dict[str, Any] | list[str]:
-    """Remember our settings; give the host's arguments without them.
+    """Store our settings; return the host's arguments without them.
 
     Raises:
         SettingsError: an unknown key or a bad value in the block or in a ``HOUND_<KEY>`` variable.
@@ -58,7 +58,7 @@ def run() -> dict[str, Any]:
 
 
 def record_arguments(parsed: Iterable[Any]) -> None:
-    """Remember what the host parsed as ``template`` and ``stage``, and which run it is."""
+    """Store what the host parsed as ``template`` and ``stage``, and which run it is."""
     global _template, _stage, _run
     parts = list(parsed)
     _run = {key: getattr(part, key) for key in _RUN_KEYS for part in parts if hasattr(part, key)}

@@ -269,7 +269,7 @@ def test_a_package_that_only_other_machines_need(tmp_path: Path, monkeypatch: py
     real = versions._version
     monkeypatch.setattr(versions, "_version", lambda name: None if name in ("decord", "av") else real(name))
     checks = _by_name(versions.check_versions())
-    assert (checks["decord"].status, checks["decord"].found) == ("ok", "not needed on this machine")
+    assert (checks["decord"].status, checks["decord"].found) == ("ok", "not needed on this platform")
     assert checks["av"].status == "fail"
 
 

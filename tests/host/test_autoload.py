@@ -214,8 +214,9 @@ def test_activation_imports_nothing_heavy(sandbox: Sandbox) -> None:
         """
     )
     assert out.strip() == (
-        "[] ['hound_plugin', 'hound_plugin.host', 'hound_plugin.host.autoload', 'hound_plugin.host.register']"
-    )  # the last is the recorder
+        "[] ['hound_plugin', 'hound_plugin.host', 'hound_plugin.host.autoload', 'hound_plugin.host.register', "
+        "'hound_plugin.moved', 'hound_plugin.version']"
+    )  # `register` is the recorder
 
 
 IMPORTLIB_FEATURES = """

@@ -116,7 +116,7 @@ OPTIONS: dict[str, Option] = {
     "rslora": Option("sft", {**LORA, "use_rslora": True}, first_loss=PLAIN_LOSS, long=True),
     "pissa": Option("sft", {**LORA, "pissa_init": True}, long=True),
     "loraplus": Option("sft", {**LORA, "loraplus_lr_ratio": 16.0}, first_loss=PLAIN_LOSS, long=True),
-    "oft": Option("sft", {"finetuning_type": "oft"}, refused=r"neither go on from its adapter nor merge it"),
+    "oft": Option("sft", {"finetuning_type": "oft"}, refused=r"neither continue from its adapter nor merge it"),
     "use_badam": Option("sft", {"use_badam": True}, refused=r"`use_badam` .*the frozen towers' too"),
     "use_adam_mini": Option("sft", {"use_adam_mini": True}, refused=r"`use_adam_mini` reads the number of heads"),
     # --- keys of other models' media
@@ -131,8 +131,8 @@ OPTIONS: dict[str, Option] = {
             ("video_min_pixels", 64, "remove the key"),
             ("crop_to_patches", True, "remove the key"),
             ("image_do_pan_and_scan", True, "remove the key"),
-            ("use_audio_in_video", True, "hears nothing"),
-            ("audio_sampling_rate", 8000, "hears nothing"),
+            ("use_audio_in_video", True, "has no audio"),
+            ("audio_sampling_rate", 8000, "has no audio"),
         )
     },
     "the host's own defaults": Option(
@@ -301,7 +301,7 @@ OPTIONS: dict[str, Option] = {
     ),
     # --- where models lie
     "model_name_or_path: no folder": Option(
-        "sft", {"model_name_or_path": "/nowhere/model"}, refused=r"/nowhere/model` is not a folder of this machine"
+        "sft", {"model_name_or_path": "/nowhere/model"}, refused=r"/nowhere/model` is not a folder on this machine"
     ),
     "bf16 without a GPU": Option("sft", {"bf16": True}, refused=r"`bf16: true` needs a GPU.*\*Compute type\*"),
     "export_legacy_format": Option(

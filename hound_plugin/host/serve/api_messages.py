@@ -20,7 +20,7 @@ _MEDIA_PART = re.compile(r"(?:input_)?(video|image)(?:_url)?")
 _ABSENT: tuple[Any, ...] = (None, [], {}, "")
 _DETAILS = ("auto", "low", "high", *_ABSENT)
 _TOOLS = "LLaVA-Hound calls no tools"
-_REFUSED = {"tool_calls": _TOOLS, "function_call": _TOOLS, "tool_call_id": _TOOLS, "audio": "LLaVA-Hound hears nothing"}
+_REFUSED = {"tool_calls": _TOOLS, "function_call": _TOOLS, "tool_call_id": _TOOLS, "audio": "LLaVA-Hound has no audio"}
 
 Medium = tuple[str, str, Any]  # where it stands in the request, "image" or "video", an address or a list of them
 
@@ -39,20 +39,20 @@ class Conversation:
     system: str | None = None
     media: list[Medium] = field(default_factory=list)
 
-    def opened(self) -> dict[str, list[Any]]:
+    def open_media(self) -> dict[str, list[Any]]:
         """The media by their kind, as the processor reads them; downloads what lies elsewhere.
 
         Raises:
             SettingsError: one of them may not be read or is unavailable; ``key`` says where it stands.
             fastapi.HTTPException: the host's own check refuses it.
         """
-        found: dict[str, list[Any]] = {"image": [], "video": []}
+        opened: dict[str, list[Any]] = {"image": [], "video": []}
         for where, kind, source in self.media:
             try:
-                found[kind].append(_frames(source) if isinstance(source, list) else open_source(source, kind))
+                opened[kind].append(_frames(source) if isinstance(source, list) else open_source(source, kind))
             except MediaError as error:
                 raise SettingsError(str(error), where) from error
-        return found
+        return opened
 
 
 def _frames(sources: list[str]) -> list[Any]:
@@ -122,15 +122,15 @@ def _check_keys(message: Mapping[str, Any], role: str, where: str, names: dict[s
 
 
 def _text(message: Mapping[str, Any], role: str, where: str, media: list[Medium]) -> str:
-    """A message's text with a placeholder for each of its media, which are appended to ``media``."""
-    content, place = message.get("content"), f"{where}.content"
+    """A message's text with a placeholder for each of its media; those are appended to ``media``."""
+    content, name = message.get("content"), f"{where}.content"
     if content is None and role == "assistant" and message.get("refusal"):
         content = message["refusal"]
     if isinstance(content, str):
         return escape_placeholders(content) if role == "user" else content
     if not isinstance(content, list) or not content:
-        raise _refused(place, "a text, or a list of parts with something in it", content)
-    return "".join(_part(part, role, f"{place}[{number}]", media) for number, part in enumerate(content))
+        raise _refused(name, "a text, or a list of parts with something in it", content)
+    return "".join(_part(part, role, f"{name}[{number}]", media) for number, part in enumerate(content))
 
 
 def _part(part: Any, role: str, where: str, media: list[Medium]) -> str:
@@ -143,7 +143,7 @@ def _part(part: Any, role: str, where: str, media: list[Medium]) -> str:
         return escape_placeholders(part[name]) if role == "user" else str(part[name])
     match = _MEDIA_PART.fullmatch(kind) if isinstance(kind, str) else None
     if match is None:
-        hint = " (LLaVA-Hound hears nothing)" if isinstance(kind, str) and "audio" in kind else ""
+        hint = " (LLaVA-Hound has no audio)" if isinstance(kind, str) and "audio" in kind else ""
         raise _refused(
             f"{where}.type" if kind else where, f"a part of type text, image_url or video_url{hint}", kind or part
         )

@@ -38,7 +38,7 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "tool_choice": (("none", "auto"), "LLaVA-Hound calls no tools"),
     "functions": (([],), "LLaVA-Hound calls no functions"),
     "function_call": (("none", "auto"), "LLaVA-Hound calls no functions"),
-    "response_format": (({"type": "text"},), "answers are not held to a schema"),
+    "response_format": (({"type": "text"},), "answers follow no schema"),
     "modalities": ((["text"],), "answers are text"),
     "audio": ((), "answers are text"),
     "reasoning_effort": (("none",), "LLaVA-Hound does not reason before it answers"),
@@ -63,11 +63,11 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "chat_template": ((), "the template is the model's own"),
     "chat_template_kwargs": (({},), "the template is the model's own"),
     "mm_processor_kwargs": (({},), "the recipe chooses frames (`hound: {num_frames: ...}`)"),
-    "structured_outputs": ((), "answers are not held to a schema"),
-    "guided_json": ((), "answers are not held to a schema"),
-    "guided_regex": ((), "answers are not held to a schema"),
-    "guided_choice": ((), "answers are not held to a schema"),
-    "guided_grammar": ((), "answers are not held to a schema"),
+    "structured_outputs": ((), "answers follow no schema"),
+    "guided_json": ((), "answers follow no schema"),
+    "guided_regex": ((), "answers follow no schema"),
+    "guided_choice": ((), "answers follow no schema"),
+    "guided_grammar": ((), "answers follow no schema"),
     "prompt_logprobs": ((), "use logprobs, which are of the answer"),
 }
 """Parameters that cannot be honoured: the values besides null that ask for nothing, and what to do instead."""
@@ -81,14 +81,14 @@ def _stops(value: Any) -> Any:
 
 
 def _biases(value: Any) -> Any:
-    found: dict[int, float] = {}
+    biases: dict[int, float] = {}
     items: list[tuple[str, Any]] = list(value.items()) if isinstance(value, dict) else [("", None)]
     for name, bias in items:
         is_number = isinstance(bias, int | float) and not isinstance(bias, bool)
         if not is_number or not -100 <= bias <= 100 or not (name.isascii() and name.isdigit()):
             raise ValueError(f"expected {_BIASES}; got {value!r:.200}.")
-        found[int(name)] = float(bias)
-    return found
+        biases[int(name)] = float(bias)
+    return biases
 
 
 _STOPS = f"a text, or a list of at most {MOST_STOPS} of them; none is empty"

@@ -26,11 +26,14 @@ from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, shield
 Messages = list[dict[str, str]]
 
 client_disconnected: ContextVar[threading.Event | None] = ContextVar("client_disconnected", default=None)
-"""Set by whoever asks the engine from this context, to end an answer that nobody waits for any more."""
+"""Set by whoever asks the engine in this context, to end an answer that nobody is waiting for."""
 
 
 def set_up_engine(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
-    """``HuggingfaceEngine.__init__``: keep the last clips, so that a conversation decodes and encodes each once."""
+    """``HuggingfaceEngine.__init__``: settle the system prompt, and keep the last clips.
+
+    A conversation then decodes and encodes each clip once.
+    """
     original(self, *args, **kwargs)
     if is_ours(self.template) and self.can_generate:
         data_args = kwargs["data_args"] if "data_args" in kwargs else args[1]
@@ -42,15 +45,14 @@ def set_up_engine(original: Callable[..., None], self: Any, *args: Any, **kwargs
 
 
 def escape_placeholders(text: str) -> str:
-    """A text of a user: names of placeholders in it are ordinary characters."""
+    """A user's text in which the names of placeholders are ordinary characters."""
     return shield(shield(text, IMAGE_TOKEN), VIDEO_TOKEN)
 
 
 def insert_placeholders(messages: Messages, images: list[Any] | None, videos: list[Any] | None) -> Messages:
     """A copy of the messages with a placeholder for each item.
 
-    Where no question has one, they stand in front of the first question. A name of a kind that was not given is
-    ordinary text.
+    If no question has one, they go before the first question. The name of a kind that was not given is ordinary text.
     """
     messages = deepcopy(messages)
     questions = [message for message in messages if message["role"] == "user"]
@@ -79,7 +81,7 @@ def prepare(
         messages, system, tools, images, videos, audios: as the host's engine takes them.
 
     Returns:
-        Messages, system prompt and pixels, which the engine takes in place of them.
+        Messages, system prompt and pixels, which the engine takes instead.
 
     Raises:
         DataError: roles, tools, audio, or placeholders that do not match.
@@ -122,7 +124,7 @@ def process_args(
     audios: Any = None,
     input_kwargs: Any = None,
 ) -> tuple[dict[str, Any], int]:
-    """``HuggingfaceEngine._process_args``: checked media, and an answer that stays within the context.
+    """``HuggingfaceEngine._process_args``: checks media, and keeps the answer within the context.
 
     A temperature means sampling, whatever the recipe says.
     """
@@ -144,20 +146,20 @@ def process_args(
             if wanted < 1:
                 raise ContextLengthError(
                     f"The conversation has {prompt} tokens, and `max_length` allows {wanted + prompt} with the answer. "
-                    "Set `max_new_tokens` in its place."
+                    "Set `max_new_tokens` instead."
                 )
         config.max_new_tokens = new_tokens(model.config, prompt, wanted)
         arguments["stopping_criteria"] = stop_criteria(tokenizer, prompt)
-        gone = client_disconnected.get()
-        if gone is not None:
-            arguments["stopping_criteria"].append(Cancelled(gone))
+        disconnected = client_disconnected.get()
+        if disconnected is not None:
+            arguments["stopping_criteria"].append(Cancelled(disconnected))
     return arguments, prompt
 
 
 def chat(
     original: Callable[..., Any], model: Any, tokenizer: Any, processor: Any, template: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """``HuggingfaceEngine._chat``: answers without role names."""
+    """``HuggingfaceEngine._chat``: answers end at the name of a role."""
     responses = original(model, tokenizer, processor, template, *args, **kwargs)
     if is_ours(template):
         for response in responses:
@@ -170,7 +172,7 @@ def chat(
 def stream_chat(
     original: Callable[..., Any], model: Any, tokenizer: Any, processor: Any, template: Any, *args: Any, **kwargs: Any
 ) -> Callable[[], str]:
-    """``HuggingfaceEngine._stream_chat``: errors reach the reader, media are read off the event loop."""
+    """``HuggingfaceEngine._stream_chat``: errors reach the reader, and media are not read on the event loop."""
     if not is_ours(template):
         stream: Callable[[], str] = original(model, tokenizer, processor, template, *args, **kwargs)
         return stream
