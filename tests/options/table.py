@@ -283,8 +283,8 @@ OPTIONS: dict[str, Option] = {
     "pt packed": Option("pt", {}, refused=r"Set `packing: false`; the host turns packing on"),
     "packing": Option("sft", {"packing": True}, refused=r"Use `neat_packing: true`"),
     "rm": Option("rm", {"dataset": "dpo"}, long=True),
-    "pairs in sft": Option("sft", {"dataset": "dpo"}, refused=r"`stage: sft`; 'dpo' holds pairs .*Choose `stage: dpo`"),
-    "pairs in kto": Option("kto", {"dataset": "dpo"}, refused=r"`stage: kto`; 'dpo' holds pairs"),
+    "pairs in sft": Option("sft", {"dataset": "dpo"}, refused=r"`stage: sft`; 'dpo' has pairs .*Choose `stage: dpo`"),
+    "pairs in kto": Option("kto", {"dataset": "dpo"}, refused=r"`stage: kto`; 'dpo' has pairs"),
     "conversations in dpo": Option("dpo", {"dataset": "sft"}, refused=r"'sft' is none .*\"ranking\": true"),
     "conversations in kto": Option("kto", {"dataset": "sft"}, refused=r"12 +no label .*expected true or false"),
     # --- steps that are not finite
