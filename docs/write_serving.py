@@ -51,7 +51,7 @@ A temperature above 0 means sampling, also where the recipe says `do_sample: fal
 true`, `top_p` below 1, `top_k` above 0 and `n` above 1 do so too. What such a request leaves out comes from the recipe
 if the recipe samples, and has OpenAI's defaults (temperature 1, top_p 1) if it is greedy.
 
-`presence_penalty` and `frequency_penalty` are OpenAI's: they are taken off the scores of tokens that the answer holds.
+`presence_penalty` and `frequency_penalty` are OpenAI's: they lower the scores of tokens that the answer already has.
 `repetition_penalty` is the one of transformers. Draws do not depend on what else the server does: the same request with
 the same `seed` gives the same answers, and without one they differ.
 

@@ -33,7 +33,7 @@ def examine(serve: Sequence[str] = (), show: Callable[[Check], None] | None = No
 
     Args:
         serve: a YAML file for chat, API or web chat, and ``key=value`` overrides, to be checked as well.
-        show: called with each check as soon as it is known, whatever its place in the result; from several threads.
+        show: called with each check as soon as it is known, so not in the order of the result; from several threads.
 
     Returns:
         All checks, in the order of the sections.

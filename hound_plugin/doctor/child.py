@@ -60,7 +60,7 @@ class Outcome:
 
 
 class _Child(Outcome):
-    """A child under way: a stage is there as soon as the child has reported it."""
+    """A running child: a stage is available as soon as the child has reported it."""
 
     def __init__(self, process: subprocess.Popen[str], stderr: TextIO, timeout: float) -> None:
         super().__init__()

@@ -37,7 +37,7 @@ def check_patches(outcome: Outcome) -> Iterator[Check]:
         stage = outcome.stage(f"patches: {area}")
         if not stage.ok:
             fix = "This release of the host is laid out differently: install the one named under llamafactory."
-            yield Check(f"host: {area}", FAIL, stage.error, "the host can be looked at", fix)
+            yield Check(f"host: {area}", FAIL, stage.error, "the host can be examined", fix)
             continue
         present = [place for place in stage.facts if place["problem"] is None]
         if present:

@@ -42,7 +42,7 @@ _FREE = 10  # bad rows of a stream before their share counts: a stream has no le
 _run: list[Any] = []  # the arguments of the training whose data sets are read
 _reports: list[tuple[RowReport, Dataset]] = []  # data sets of the run with bad rows
 _places: list[Dataset] = []  # media and places of the usable rows of the run's data sets
-_listed: list[dict[str, object]] = []  # bad rows that stand in the list of the run
+_listed: list[dict[str, object]] = []  # bad rows in the list of the run
 HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
 
 

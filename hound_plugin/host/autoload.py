@@ -1,20 +1,20 @@
 """Activation: how LLaMA-Factory, which has no plugin entry point, finds this package in every process it starts.
 
 ``import torch`` calls the entry points of the group ``torch.backends``; ours is :func:`activate`. It imports nothing
-beyond the standard library and puts one finder at the head of ``sys.meta_path``. When a host module that holds a
-registry (:data:`HOOKED_MODULES`) has been executed, the finder's hook calls
+beyond the standard library and puts one finder at the head of ``sys.meta_path``. When one of :data:`HOOKED_MODULES`
+has been executed, the finder's hook calls
 ``hound_plugin.host.register.register_for(module_name)``.
 
 Three cases need care:
 
-* A hooked module may already be under way when torch is imported (``llamafactory.extras.constants`` imports peft,
+* A hooked module may already be half imported when torch is (``llamafactory.extras.constants`` imports peft,
   which imports torch). No finder sees it again, so its spec is watched: the import system sets
   ``spec._initializing = False`` as its last act, and that assignment is the signal.
 * transformers' modules import one another half-way (``modeling_layers`` imports ``modeling_auto``), and our model needs
-  them whole: what belongs to transformers waits until none of its modules is under way.
-* ``register_for`` may fail. The host's users of other models must not suffer, so the import goes on and the failure is
+  them whole: what belongs to transformers waits until none of its modules is still being imported.
+* ``register_for`` may fail. Users of other models must not suffer, so the import continues, and the failure is
   reported on stderr and kept for :func:`activation_error`. Only where the command line or the YAML file named there
-  asks for LLaVA-Hound is the failure raised, because training would otherwise go on with half a plugin.
+  asks for LLaVA-Hound is the failure raised, because training would otherwise continue with half a plugin.
 
 ``HOUND_PLUGIN_DISABLE=1`` switches all of this off.
 """
@@ -173,7 +173,7 @@ class _ExecThenRegister:
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
-        self.previous = vars(loader).get("exec_module")  # somebody else's hook of the same kind
+        self.previous = vars(loader).get("exec_module")  # another package's hook of the same kind
 
     def __call__(self, module: ModuleType) -> None:
         if self.previous is not None:
@@ -205,11 +205,11 @@ def _hook_loader(spec: ModuleSpec) -> None:
         _defer(spec.name)
 
 
-# --- modules whose import is under way
+# --- modules that are still being imported
 
 
 class _WatchedSpec(ModuleSpec):
-    """A spec that tells when the import system is through with its module."""
+    """A spec that notices when the import system is done with its module."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -326,7 +326,7 @@ def _report(error: Exception) -> None:
 
 
 def _raise_if_wanted(error: Exception) -> None:
-    """Raise where this process was asked for LLaVA-Hound: the host would go on without a part of it."""
+    """Raise if this process was asked for LLaVA-Hound: the host would continue without a part of it."""
     if _wanted():
         raise error
 

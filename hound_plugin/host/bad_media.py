@@ -73,7 +73,7 @@ def drop_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor
 
 
 def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> None:
-    """With ``on_bad_media: skip``: put a black clip in place of one that cannot be read and mask its rows.
+    """With ``on_bad_media: skip``: replace a clip that cannot be read by a black one, and mask its rows.
 
     A fully masked row adds nothing to the loss of supervised training, so that neither the other rows nor the other
     ranks of a distributed run are disturbed. What was masked is logged.

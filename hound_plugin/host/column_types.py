@@ -121,7 +121,7 @@ class _TypedMap:
 
 
 def merge_with_types(original: Callable[..., Any], all_datasets: list[Any], *args: Any, **kwargs: Any) -> Any:
-    """The host's ``merge_dataset``, for data sets of our format beside those of others."""
+    """The host's ``merge_dataset``, for data sets of our format mixed with others."""
     ours = [isinstance((dataset.features or {}).get("_videos"), MediaItems) for dataset in all_datasets]
     if any(ours) and not all(ours):
         all_datasets = [

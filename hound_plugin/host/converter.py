@@ -28,7 +28,7 @@ from hound_plugin.records.record import Media, Note, Parsed, Problem, Record
 NAME = "hound"
 BAD_LABEL = Note("`label: false` has no effect on supervised training, which learns every answer")
 Message = dict[str, str]
-# `columns` of dataset_info.json -> what the host sets by itself, and the field that the parser knows
+# `columns` of dataset_info.json -> the host's default, and the field that the parser knows
 _COLUMNS = {
     "messages": ("conversations", "conversations"),
     "videos": (None, "videos"),
@@ -151,7 +151,7 @@ class HoundDatasetConverter(DatasetConverter):
                 return path
             if os.path.isdir(bare):
                 raise DataError(
-                    "expected a video file beside `start` and `end`, found a folder of frames: it has no clock"
+                    "expected a video file with `start` and `end`, found a folder of frames, which has no times"
                 )
             return with_part(path, item.start, item.end)
         except (DataError, MediaError) as error:

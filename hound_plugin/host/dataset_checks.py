@@ -124,7 +124,7 @@ def _check_packing(data_args: Any) -> None:
         raise SettingsError(
             "`packing: true` lets the rows of a pack attend to one another: an answer would see other rows' clips. "
             + (
-                "Set `packing: false`; the host turns packing on by itself in `stage: pt`."
+                "Set `packing: false`; the host turns packing on in `stage: pt` unless told otherwise."
                 if settings_state.stage() == "pt"
                 else "Use `neat_packing: true`, which keeps them apart and gives the losses of single rows."
             )

@@ -1,7 +1,7 @@
 """The multimodal plugin ``llava_hound``: this is the video collator.
 
 Tokenising opens nothing: the number of visual tokens is arithmetic. When a batch is collated,
-each distinct clip is decoded once, however many rows name it; ``video_index`` tells the model which row shows which
+each distinct clip is decoded once, even if many rows name it; ``video_index`` tells the model which row shows which
 clip, so that the tower encodes it once too.
 """
 

@@ -1,4 +1,4 @@
-"""Applies the catalogue of :mod:`hound_plugin.host.patches` to the host, after a look at each place: is it as expected?
+"""Applies the catalogue of :mod:`hound_plugin.host.patches`, after probing each place: is it there, as expected?
 
 What has moved, or takes other arguments, is left alone and remembered. Where LLaVA-Hound is trained or served, it is an
 error if the run depends on it, else a warning.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import import_module
@@ -94,7 +95,7 @@ def check_missing() -> None:
 
 
 def _reads(entry: Entry) -> bool:
-    """Whether the entry is the one that learns what is trained: without it nobody would ask later."""
+    """Whether the entry is the one that learns what is trained; without it no later check would be made."""
     return isinstance(entry, Patch) and entry.target == "_parse_args"
 
 
@@ -116,7 +117,10 @@ def _advice() -> str:
 
 
 def host_version() -> str | None:
-    """The version of the installed host; None for a source checkout without metadata, or where there is none."""
+    """The version of the host: its own word once it is imported, else its metadata; None if it has neither."""
+    own: str | None = getattr(sys.modules.get("llamafactory.extras.env"), "VERSION", None)
+    if own is not None:
+        return own
     try:
         return version("llamafactory")
     except PackageNotFoundError:
@@ -163,13 +167,13 @@ def _problem_of(module: str, target: str, takes: str | None) -> str | None:
 
 
 def _locate(module: Any, target: str) -> tuple[Any, str]:
-    """The object that holds ``target``, and the name under which it does."""
+    """The object that has ``target`` as an attribute, and the attribute's name."""
     *path, name = target.split(".")
     return functools.reduce(getattr, path, module), name
 
 
 def _parameters(owner: Any, name: str) -> list[str] | None:
-    """Names of a function's parameters without ``self``, ``*`` before open ends; None where Python cannot tell."""
+    """Names of a function's parameters without ``self``, with ``*`` and ``**``; None if Python does not know them."""
     static = inspect.getattr_static(owner, name)
     try:
         parameters = list(inspect.signature(_unwrapped(getattr(owner, name))).parameters.values())
@@ -194,7 +198,7 @@ def _fits(found: list[str], expected: list[str]) -> bool:
     takes_any = any(name.startswith("**") for name in found)
     takes_all = any(name.startswith("*") and not name.startswith("**") for name in found)
     if takes_all and ordinary == leading[: len(ordinary)]:
-        return True  # a wrapper of somebody else's, which passes everything on
+        return True  # another package's wrapper, which passes everything on
     if ordinary[: len(leading)] != leading or not (takes_any or named <= set(ordinary)):
         return False
     return "..." in expected or set(ordinary) <= {*leading, *named}
@@ -236,7 +240,7 @@ def _generator(patch: Patch, original: Callable[..., Any]) -> Callable[..., Any]
 
 @functools.cache
 def _body(path: str) -> Callable[..., Any]:
-    """A function of ours, imported when it is first called: its module may import host modules that are under way."""
+    """A function of ours, imported at its first call: its module may import host modules that are not ready yet."""
     module, _, name = path.partition(":")
     function: Callable[..., Any] = getattr(import_module(f"hound_plugin.host.{module}"), name)
     return function

@@ -1,7 +1,7 @@
 """Rows of JSON files as text: the format ``hound`` reads a data set without guessing column types.
 
 ``load_dataset("json", ...)`` gives every column one type, taken from the first rows; an id that is a number in one row
-and a text in the next is an error there. Here a data set has three columns, whatever is in its rows: the row's JSON
+and a text in the next is an error there. Here every data set has the same three columns: the row's JSON
 text, its number in the file and the file's name. :func:`row_of` turns them back into the row.
 """
 

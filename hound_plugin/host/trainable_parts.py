@@ -17,7 +17,7 @@ PROJECTOR = "multi_modal_projector"
 def settle_targets(model: Any, finetuning_args: Any) -> None:
     """Bring ``lora_target`` and ``additional_target`` in line with the host's other options, before it reads them.
 
-    * ``freeze_multi_modal_projector: false`` trains the projector whole, as the original's LoRA does.
+    * ``freeze_multi_modal_projector: false`` trains the projector in full, as the original's LoRA does.
     * A name of ``lora_target`` that stands for a part of the model means the linear layers in it.
 
     Args:
@@ -40,7 +40,7 @@ def settle_targets(model: Any, finetuning_args: Any) -> None:
         adapted = any(PROJECTOR in target for target in targets)
         if not adapted and not any(PROJECTOR in name for name in additional):
             finetuning_args.additional_target = [*additional, PROJECTOR]
-            logger.info_rank0("freeze_multi_modal_projector: false: the projector is trained whole beside LoRA.")
+            logger.info_rank0("freeze_multi_modal_projector: false: the projector is trained in full, next to LoRA.")
 
 
 def _linear_targets(targets: list[str], linear: list[str]) -> list[str]:

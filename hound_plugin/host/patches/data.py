@@ -90,7 +90,7 @@ DATA: tuple[Entry, ...] = (
         "get_dataset",
         "template, model_args, data_args, training_args, processor=, ...",
         "dataset_checks:check_datasets",
-        why="The host opens media for the first time in the midst of training.",
+        why="The host opens media for the first time in the middle of training.",
         without="media are not checked before training",
         essential_for=EVERY_RUN,
     ),

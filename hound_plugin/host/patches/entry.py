@@ -10,7 +10,7 @@ class Patch:
     """A function of ours around one of the host's.
 
     Attributes:
-        module: host module that holds the function.
+        module: host module of the function.
         target: the function, or ``Class.method``.
         takes: the arguments that the body relies on, ``self`` left out: leading ones by name and position, ``...``
             where more are passed on, ``name=`` for one that is used by its name.

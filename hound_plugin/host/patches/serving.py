@@ -39,7 +39,7 @@ ENGINE: tuple[Entry, ...] = (
         "_chat",
         f"{_CONVERSATION}...",
         "chat",
-        why="The model may go on with the next question by itself.",
+        why="The model may continue with the user's next question itself.",
         without="answers do not end at the name of a role",
     ),
     _engine(
@@ -73,8 +73,8 @@ ENGINE: tuple[Entry, ...] = (
         why=(
             "The host ignores a temperature where the recipe is greedy, `stop`, `seed`, `logprobs` and "
             "`max_completion_tokens`, takes `presence_penalty` for a repetition penalty, answers bad media with a 500 "
-            "or in the midst of a stream, cannot read `data:` clips, follows redirects to private addresses, takes "
-            "/allowed-evil for a part of /allowed, and has errors without OpenAI's `message`."
+            "or in the middle of a stream, cannot read `data:` clips, follows redirects to private addresses, takes "
+            "/allowed-evil to be inside /allowed, and has errors without OpenAI's `message`."
         ),
         removable="it does none of that",
         without="the API would ignore parameters of requests",
@@ -132,7 +132,7 @@ WEB: tuple[Entry, ...] = (
         "chatter",
         "WebChatModel.stream_chat",
         "stream_chat",
-        why="The host sends the first values of the sliders with every question, whatever the recipe says.",
+        why="The host sends the first values of the sliders with every question, and overrides the recipe.",
         removable="the sliders begin at the values of the recipe",
         without="answers on the page are sampled by the sliders, not as the recipe says",
     ),

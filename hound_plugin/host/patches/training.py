@@ -10,8 +10,8 @@ _NAMES = {"sft": "CustomSeq2SeqTrainer", "dpo": "CustomDPOTrainer", "kto": "Cust
 def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
     """What every trainer inherits from transformers' own."""
     module = f"llamafactory.train.{stage}.trainer"
-    finite = "transformers logs a loss that is not finite as 0, goes on and saves the model."
-    removable = "the trainer stops by itself when loss or gradients are not finite"
+    finite = "transformers logs a loss that is not finite as 0, continues and saves the model."
+    removable = "the trainer itself stops when loss or gradients are not finite"
     return (
         Patch(
             module=module,
@@ -21,7 +21,7 @@ def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
             ours_only=True,
             why=finite,
             removable=removable,
-            without="a training whose loss is not finite goes on",
+            without="a training whose loss is not finite continues",
         ),
         Patch(
             module=module,
@@ -31,7 +31,7 @@ def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
             ours_only=True,
             why=finite,
             removable=removable,
-            without="a training whose gradients are not finite goes on, and `hound.max_skipped_steps` has no effect",
+            without="a training whose gradients are not finite continues, and `hound.max_skipped_steps` has no effect",
         ),
         Patch(
             module=module,
@@ -100,7 +100,7 @@ ZERO3: tuple[Entry, ...] = (
         why=(
             "DeepSpeed starts one all-gather a parameter and waits for the last one only. NCCL's stream keeps their "
             "order; gloo (CPU) does not, and an all-gather that ends late overwrites a weight that `from_pretrained` "
-            "has just loaded: training goes on with uninitialised memory."
+            "has just loaded: training continues with uninitialised memory."
         ),
         removable="`Init._allgather_params_coalesced` waits for all of its handles",
         without="ZeRO-3 on CPU (gloo) may train with uninitialised weights",

@@ -1,4 +1,4 @@
-"""Errors of the API in OpenAI's form, whatever raises them: its clients show ``message``, ``param`` and ``code``."""
+"""All errors of the API in OpenAI's form: its clients show ``message``, ``param`` and ``code``."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 The host's own checks come first. Beyond them: a folder whose name merely begins like that of the allowed one is
 outside; every frame of a folder must itself be inside; a redirect is checked like the address that led to it; and the
 connection goes to the very network address that was checked, so that a name cannot point elsewhere in between.
-Refusals do not tell what exists outside the allowed folder.
+Refusals do not reveal what exists outside the allowed folder.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
     if _SCHEME.match(url):
         if url.partition("#")[2].startswith("t="):
             raise MediaDecodeError(
-                f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are taken only of "
+                f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are only for "
                 "clips in the server's media folder. Send the part itself, or leave #t= out.",
                 url,
             )

@@ -1,4 +1,4 @@
-"""The conversation of an API request: every message and part is taken, or refused with its place."""
+"""The conversation of an API request: every message and part is used, or refused by its path."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _DETAILS = ("auto", "low", "high", *_ABSENT)
 _TOOLS = "LLaVA-Hound calls no tools"
 _REFUSED = {"tool_calls": _TOOLS, "function_call": _TOOLS, "tool_call_id": _TOOLS, "audio": "LLaVA-Hound has no audio"}
 
-Medium = tuple[str, str, Any]  # where it stands in the request, "image" or "video", an address or a list of them
+Medium = tuple[str, str, Any]  # its path in the request, "image" or "video", an address or a list of them
 
 
 @dataclass
@@ -43,7 +43,7 @@ class Conversation:
         """The media by their kind, as the processor reads them; downloads what lies elsewhere.
 
         Raises:
-            SettingsError: one of them may not be read or is unavailable; ``key`` says where it stands.
+            SettingsError: one of them may not be read or is unavailable; ``key`` is its path.
             fastapi.HTTPException: the host's own check refuses it.
         """
         opened: dict[str, list[Any]] = {"image": [], "video": []}
@@ -64,7 +64,7 @@ def read_conversation(messages: list[Any]) -> Conversation:
     """The conversation of a request's messages.
 
     Raises:
-        SettingsError: something in it cannot be honoured; ``key`` is its place, such as ``messages[1].content``.
+        SettingsError: something in it cannot be honoured; ``key`` is its path, such as ``messages[1].content``.
     """
     if not messages:
         raise SettingsError("messages: expected at least one message of the user; got none.", "messages")
@@ -107,7 +107,7 @@ def _role(message: Any, where: str) -> str:
 
 
 def _check_keys(message: Mapping[str, Any], role: str, where: str, names: dict[str, str]) -> None:
-    """Refuse what a message says besides its text; ``names`` holds the participants' names by role."""
+    """Refuse what a message has besides its text; ``names`` maps roles to participants' names."""
     for key, value in message.items():
         if key in ("role", "content") or value in _ABSENT:
             continue

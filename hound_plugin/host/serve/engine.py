@@ -26,7 +26,7 @@ from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, shield
 Messages = list[dict[str, str]]
 
 client_disconnected: ContextVar[threading.Event | None] = ContextVar("client_disconnected", default=None)
-"""Set by whoever asks the engine in this context, to end an answer that nobody is waiting for."""
+"""Set by whoever asks the engine in this context, to end an answer that no one is waiting for."""
 
 
 def set_up_engine(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
@@ -126,7 +126,7 @@ def process_args(
 ) -> tuple[dict[str, Any], int]:
     """``HuggingfaceEngine._process_args``: checks media, and keeps the answer within the context.
 
-    A temperature means sampling, whatever the recipe says.
+    A temperature means sampling, even if the recipe is greedy.
     """
     input_kwargs = {} if input_kwargs is None else input_kwargs
     if is_ours(template):

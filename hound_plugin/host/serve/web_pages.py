@@ -57,8 +57,8 @@ def answer_with_errors(
 ) -> Iterator[Any]:
     """``WebChatModel.stream``: a question that fails gets the reason as its answer and leaves the conversation.
 
-    The conversation that goes into the next turn holds the texts as they were typed: the host writes placeholders
-    into it, and a next question without the clip would have one too many.
+    The conversation for the next turn has the texts as they were typed: the host writes placeholders into them, and a
+    next question without the clip would have one too many.
     """
     if not is_ours(self.engine.template):
         yield from original(self, chatbot, messages, *args, **kwargs)
