@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.util import find_spec
 
 from hound_plugin.errors import EnvironmentMismatchError
+from hound_plugin.host.register import requirement
 
-HOW_TO_INSTALL = "pip install 'llamafactory>=0.9.5,<0.10'"
+HOW_TO_INSTALL = f"pip install '{requirement('llamafactory')}'"
 
 
 def is_installed() -> bool:

@@ -38,6 +38,12 @@ def register_for(name: str) -> None:
     patching.apply_to(sys.modules[name])
 
 
+def requirement(package: str) -> str:
+    """The supported releases of ``package``, as pip takes them."""
+    lowest, beyond = SUPPORTED[package]
+    return f"{package}>={lowest}" + (f",<{beyond}" if beyond else "")
+
+
 def check_version(package: str) -> None:
     """Refuse a release outside the supported range; what moved within it is found by the probes.
 
@@ -52,8 +58,8 @@ def check_version(package: str) -> None:
     except PackageNotFoundError:
         return  # a source checkout on PYTHONPATH
     if Version(installed) < Version(lowest) or (beyond and Version(installed) >= Version(f"{beyond}.dev0")):
-        wanted = f">={lowest}" + (f",<{beyond}" if beyond else "")
         bounds = f">= {lowest}" + (f" and < {beyond}" if beyond else "")
         raise EnvironmentMismatchError(
-            f"Expected {package} {bounds} for hound_plugin, found {installed}. Run: pip install '{package}{wanted}'"
+            f"Expected {package} {bounds} for hound_plugin, found {installed}. "
+            f"Run: pip install '{requirement(package)}'"
         )

@@ -1,7 +1,7 @@
 """What the host's argument parser read in this process: the ``hound:`` block, template, stage and run.
 
 The host passes its arguments on as objects of its own, which have no room for ours. The parser's patch writes here;
-data loading, model loading and the doctor read it. Each process of a training parses its arguments, so each has its own.
+data loading, model loading and the doctor read it. Each process of a training parses its own arguments.
 """
 
 from __future__ import annotations
