@@ -106,6 +106,13 @@ def _check_entry_point() -> Check:
 def check_activation() -> Iterator[Check]:
     """Import the host in a child, as its own command does; look into its registries, and at what is patched."""
     outcome = run_script(_HOST_SCRIPT + SCRIPT)
+    try:
+        yield from _check_host(outcome)
+    finally:
+        outcome.stop()  # for a caller that has seen enough
+
+
+def _check_host(outcome: Outcome) -> Iterator[Check]:
     host = outcome.stage("host")
     if not host.ok:
         fix = f"Solve the version problems first; otherwise reinstall it: pip install --upgrade {DISTRIBUTION}"

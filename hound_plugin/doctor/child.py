@@ -58,6 +58,9 @@ class Outcome:
         """The named stage; one that was never reached has failed."""
         return self._stages.get(name, Stage(False, error=self._ending or "not reached"))
 
+    def stop(self) -> None:
+        """End the child if it is still running."""
+
 
 class _Child(Outcome):
     """A running child: a stage is available as soon as the child has reported it."""
@@ -66,6 +69,7 @@ class _Child(Outcome):
         super().__init__()
         self._changed = threading.Condition()
         self._is_over = False
+        self._process = process
         threading.Thread(target=self._read, args=(process, stderr, timeout), daemon=True).start()
 
     def stage(self, name: str) -> Stage:
@@ -73,6 +77,10 @@ class _Child(Outcome):
         with self._changed:
             self._changed.wait_for(lambda: self._is_over or name in self._stages)
             return super().stage(name)
+
+    def stop(self) -> None:
+        """End the child if it is still running."""
+        self._process.kill()
 
     def _read(self, process: subprocess.Popen[str], stderr: TextIO, timeout: float) -> None:
         late = threading.Event()

@@ -15,7 +15,7 @@ import pytest
 from hound_plugin.host import patches, patching
 from hound_plugin.host.patches import ENTRIES, EVERY_RUN, Patch, Setup
 from tests.goldens import SFT
-from tests.host.hosting import cli, media_folder, write_dataset, write_yaml
+from tests.host.hosting import cli, environment, media_folder, write_dataset, write_yaml
 from tests.host.other_host import variables
 
 WRAPS = [entry for entry in ENTRIES if isinstance(entry, Patch)]
@@ -215,6 +215,22 @@ def test_a_missing_place_stops_the_runs_that_depend_on_it(
     assert "clips are upside down" in warned[0]
 
 
+def test_steps_cannot_be_skipped_where_gradients_cannot_be_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from types import SimpleNamespace
+
+    from hound_plugin.errors import SettingsError
+    from hound_plugin.host import finite_steps
+    from hound_plugin.settings import HoundSettings
+
+    entry = next(entry for entry in WRAPS if entry.target.endswith("._get_grad_norm"))
+    trainer = SimpleNamespace(is_deepspeed_enabled=False)
+    monkeypatch.setattr(finite_steps, "settings", lambda: HoundSettings(max_skipped_steps=2))
+    finite_steps._StepWatch(trainer)
+    monkeypatch.setattr(patching, "_missing", {entry: patching.Missing(entry, "it is not there")})
+    with pytest.raises(SettingsError, match="max_skipped_steps: expected 0 with this release of the host"):
+        finite_steps._StepWatch(trainer)
+
+
 # --- another host, in real processes
 
 
@@ -291,6 +307,21 @@ def test_a_run_that_does_not_depend_on_it_goes_on_with_one_warning(tmp_path: Pat
     (line,) = [line for line in done.stdout.splitlines() if "does not fit hound_plugin" in line]
     assert "`llamafactory.hparams.parser.get_last_checkpoint` is not there; without it, a training does not" in line
     assert "`llamafactory.data.processor.supervised.infer_seqlen` is not there" in line
+
+
+@pytest.mark.e2e
+def test_a_host_whose_parser_has_moved_is_left_alone(tmp_path: Path) -> None:
+    """Nothing would learn there what is trained; users of other models see one line."""
+    edits = {"llamafactory.hparams.parser": {"_parse_args": "_read_arguments"}}
+    done = subprocess.run(
+        [sys.executable, "-c", "import torch, llamafactory.hparams.parser; print('goes on')"],
+        env=environment(tmp_path, **variables(tmp_path / "path", edits)),
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout.strip() == "goes on", done.stderr
+    (line,) = [line for line in done.stderr.splitlines() if "hound" in line]
+    assert line.startswith("hound_plugin is not active: The installed llamafactory 0.9.5 does not fit hound_plugin: ")
+    assert "`llamafactory.hparams.parser._parse_args` is not there" in line
 
 
 @pytest.mark.e2e

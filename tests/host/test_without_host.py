@@ -84,7 +84,6 @@ print(hound_plugin.load({str(SFT)!r}, device="cpu").chat("Hello", max_new_tokens
             1,
             "`hound demo --run` needs LLaMA-Factory, which is not installed. Run: pip",
         ),
-        (["demo", "--help"], 0, "--run"),
     ],
 )
 def test_commands(run: Run, command: list[str], code: int, text: str) -> None:
