@@ -5,13 +5,15 @@ beyond the standard library and puts one finder at the head of ``sys.meta_path``
 has been executed, the finder's hook calls
 ``hound_plugin.host.register.register_for(module_name)``.
 
-Three cases need care:
+Four cases need care:
 
 * A hooked module may already be half imported when torch is (``llamafactory.extras.constants`` imports peft,
   which imports torch). No finder sees it again, so its spec is watched: the import system sets
   ``spec._initializing = False`` as its last act, and that assignment is the signal.
 * transformers' modules import one another half-way (``modeling_layers`` imports ``modeling_auto``), and our model needs
   them whole: what belongs to transformers waits until none of its modules is still being imported.
+* A module of ours that was imported first may itself cause the import of the host, whose registration needs it whole:
+  what belongs to the host waits until none of our modules is still being imported.
 * ``register_for`` may fail. Users of other models must not suffer, so the import continues, and the failure is
   reported on stderr and kept for :func:`activation_error`. Only where the command line or the YAML file named there
   asks for LLaVA-Hound is the failure raised, because training would otherwise continue with half a plugin.
@@ -65,7 +67,7 @@ HOOKED_MODULES: tuple[str, ...] = (
 DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"
 
 _REGISTER_MODULE = "hound_plugin.host.register"
-_TRANSFORMERS = "transformers."
+_TRANSFORMERS, _OURS = "transformers.", "hound_plugin.host."
 _TRUE = frozenset({"1", "true", "yes", "on", "y"})
 _NAMES_US = r"(?im)llava[-_]hound|^\s*[\"']?hound[\"']?\s*:|^hound\.\w+="  # compiled on failure only: 1 ms
 _MAX_SETTINGS_BYTES = 1 << 20
@@ -230,9 +232,8 @@ def _initialising_spec(name: str) -> ModuleSpec | None:
 
 def _under_way(name: str, executed: str | None) -> ModuleSpec | None:
     """What has to be complete before ``name`` can be registered, and is not."""
-    names = [name]
-    if name.startswith(_TRANSFORMERS):
-        names += [other for other in list(sys.modules) if other.startswith(_TRANSFORMERS)]
+    prefix = _TRANSFORMERS if name.startswith(_TRANSFORMERS) else _OURS
+    names = [name, *(other for other in list(sys.modules) if other.startswith(prefix))]
     specs = (_initialising_spec(other) for other in names if other != executed)
     return next((spec for spec in specs if spec is not None), None)
 

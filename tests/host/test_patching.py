@@ -127,8 +127,10 @@ def test_what_a_body_needs_besides_is_probed(monkeypatch: pytest.MonkeyPatch) ->
 
 @pytest.fixture
 def catalogue(monkeypatch: pytest.MonkeyPatch) -> list[Patch]:
-    """A catalogue of its own for a module `a_host`, and nothing missing yet."""
+    """A catalogue of its own for a module `a_host`, nothing missing, and no run parsed yet."""
     entries: list[Patch] = []
+    monkeypatch.setattr(patching.settings_state, "_template", None)
+    monkeypatch.setattr(patching.settings_state, "_stage", None)
     monkeypatch.setattr(patching, "entries_of", lambda name: tuple(entries))
     monkeypatch.setattr(patching, "_missing", {})
     monkeypatch.setattr(patching, "_warned", set())

@@ -88,6 +88,33 @@ def test_any_first_import_is_fine(first: str) -> None:
     assert "not active" not in done.stderr
 
 
+OURS = [
+    f"hound_plugin.host.{'.'.join(file.relative_to(REPO / 'hound_plugin' / 'host').with_suffix('').parts)}"
+    for file in sorted((REPO / "hound_plugin" / "host").rglob("*.py"))
+    if file.name != "__init__.py"
+]
+QUICK_OURS = ("hound_plugin.host.mm_plugin", "hound_plugin.host.serve.terminal_chat")
+
+
+@pytest.mark.parametrize(
+    "first", [item if item in QUICK_OURS else pytest.param(item, marks=pytest.mark.long) for item in OURS]
+)
+def test_a_module_of_ours_may_be_the_first_to_import_the_host(first: str) -> None:
+    script = f"""
+import {first}
+from llamafactory.data.template import TEMPLATES
+from llamafactory.data.mm_plugin import PLUGINS
+from llamafactory.data.converter import DATASET_CONVERTERS
+from hound_plugin.host import autoload, patching
+assert "llava_hound" in TEMPLATES and "llava_hound" in PLUGINS and "hound" in DATASET_CONVERTERS
+assert autoload.state()["error"] is None and not autoload.state()["pending"], autoload.state()
+assert patching.missing() == []
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "not active" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("efficient", "method", "reference", "refused"),
     [
