@@ -9,6 +9,7 @@ from transformers.trainer_utils import get_last_checkpoint
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host import patching, settings_state
+from hound_plugin.host.argument_types import typed_values
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.host.option_checks import check_options
 from hound_plugin.host.resume import settle_resume
@@ -24,6 +25,8 @@ def parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allo
     from llamafactory.hparams.parser import read_args
 
     args = settings_state.take_settings(read_args(args))
+    if isinstance(args, dict) and args.get("template") == TEMPLATE:
+        args = typed_values(parser.dataclass_types, args)
     try:
         parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
     except ValueError as error:

@@ -52,6 +52,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.train.sft.trainer",
     "llamafactory.train.dpo.trainer",
     "llamafactory.train.kto.trainer",
+    "llamafactory.train.rm.trainer",
     "deepspeed.runtime.zero.partition_parameters",
     "llamafactory.chat.hf_engine",
     "llamafactory.chat.chat_model",

@@ -36,7 +36,11 @@ def set_up_processor(original: Callable[..., Any], processor: Any, tokenizer: An
             f"got {chosen.num_frames}."
         )
     for adapter in model_args.adapter_name_or_path or []:
-        processor.take_system_of(adapter)
+        folder = model_args.adapter_folder
+        processor.take_system_of(os.path.join(adapter, folder) if folder else adapter)
+    system = settings_state.default_system()
+    if system is not None:  # an export saves it; trainings and chats settle it again
+        processor.set_system(system)
     processor.num_frames = chosen.num_frames or processor.num_frames
     processor.frame_sampling = chosen.frame_sampling
     processor.decoder = chosen.decoder

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from hound_plugin.host.patches.entry import Entry, Patch
 
-_NAMES = {"sft": "CustomSeq2SeqTrainer", "dpo": "CustomDPOTrainer", "kto": "CustomKTOTrainer"}
+_NAMES = {
+    "sft": "CustomSeq2SeqTrainer",
+    "dpo": "CustomDPOTrainer",
+    "kto": "CustomKTOTrainer",
+    "rm": "PairwiseTrainer",
+}
 
 
 def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
@@ -42,6 +47,26 @@ def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
             why="The trainer takes a step beyond the last one when it resumes from a checkpoint of a complete run.",
             removable="`Trainer` ends at `max_steps` when it resumes",
             without="resuming from the last checkpoint of a complete run trains beyond its end",
+        ),
+        Patch(
+            module=module,
+            target=f"{trainer}.train",
+            takes="...",
+            body="resume:settled_training",
+            ours_only=True,
+            why="A finished run that is started again overwrites its log and its results with those of no steps.",
+            removable="`Trainer.train` leaves a finished run as it is",
+            without="a finished run that is started again loses its log and its results",
+        ),
+        Patch(
+            module=module,
+            target=f"{trainer}.save_model",
+            takes="output_dir, ...",
+            body="resume:signed_model",
+            ours_only=True,
+            why="An adapter that was trained over merged ones names the base model alone.",
+            removable="peft's configuration of an adapter names the adapters that were merged below it",
+            without="an adapter that was trained over merged ones is not known as such",
         ),
         Patch(
             module=module,
