@@ -103,7 +103,7 @@ def add_doctor(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
         help="check versions, activation, decoders and the GPU, and say what to do",
-        description="Looks at this environment and says what to do about each problem. Takes 5 to 30 seconds.",
+        description="Examines this environment and says what to do about each problem: 10 to 60 seconds, line by line.",
         epilog="exit codes: 0 fit (warnings allowed), 1 at least one problem",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -121,8 +121,11 @@ def add_doctor(commands: Commands) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     import hound_plugin.doctor as doctor
 
-    checks = doctor.examine(arguments.serve)
-    print(doctor.to_json(checks) if arguments.json else doctor.to_text(checks))
+    def show(check: doctor.Check) -> None:
+        print("\n".join(doctor.to_lines(check)) + "\n", end="", flush=True)  # in one piece: it has several callers
+
+    checks = doctor.examine(arguments.serve, None if arguments.json else show)
+    print(doctor.to_json(checks) if arguments.json else f"\n{doctor.closing_line(checks)}")
     return doctor.exit_code(checks)
 
 
@@ -155,6 +158,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     from hound_plugin.demo.run import run_demo
 
     if arguments.train:
+        from hound_plugin.host.presence import require_host
+
+        require_host("`hound demo --run`")
         run_demo(arguments.folder, arguments.seed, arguments.force)
         return DONE
     paths = build_demo(arguments.folder, seed=arguments.seed, force=arguments.force, write_model=write_model)

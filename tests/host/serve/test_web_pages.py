@@ -14,7 +14,7 @@ from llamafactory.webui.components.chatbot import create_chat_box
 from llamafactory.webui.components.top import create_top
 from llamafactory.webui.engine import Engine
 
-from hound_plugin.host.web import CUTOFF, room_for_a_clip
+from hound_plugin.host.serve.web_pages import CUTOFF, room_for_a_clip
 
 
 def test_the_pages_memory_is_never_read_half_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,11 @@ import pytest
 from llamafactory.chat import ChatModel
 from llamafactory.chat import chat_model as host_module
 
-from hound_plugin.host import chat as ours
-from hound_plugin.host.chat import Conversation, completions
+from hound_plugin.host.serve import terminal_chat as ours
+from hound_plugin.host.serve.terminal_chat import Conversation, completions
 from tests.goldens import ROOT, SFT
 from tests.host.hosting import REPO, environment, write_yaml
-from tests.host.terminal import Terminal
+from tests.host.serve.terminal import Terminal
 from tests.model.batches import media_path
 
 ARGUMENTS = {

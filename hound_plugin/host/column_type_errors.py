@@ -1,4 +1,4 @@
-"""Why `datasets` could not give each column of a JSON file one type: the row and column where two types meet."""
+"""Why `datasets` could not give each column of a JSON file one type: the row and column where two types clash."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ HOUND = 'Write "formatting": "hound" into its entry of dataset_info.json: that f
 
 
 def explain_failure(attr: Any, files: list[tuple[str, Path]], texts: Texts, error: Exception) -> DataError | None:
-    """The error for the user, from the failed load of a data set; None if the load failed for another reason.
+    """The user's error for a data set that failed to load; None if it failed for another reason.
 
     Args:
         attr: the data set's entry of ``dataset_info.json``.
         files: name for the user, and path, of each of its files.
         texts: number and JSON text of each row of a file.
-        error: what `datasets` raised; quoted if it could not make the data set, and nothing better is found.
+        error: what `datasets` raised; quoted if it could not build the data set and no better reason is known.
     """
     where = f"dataset {attr.dataset_name!r}"
     try:
@@ -70,7 +70,7 @@ def _first_problem(files: list[tuple[str, Path]], texts: Texts) -> str | None:
 
 
 def _other_columns(columns: dict[str, set[str]]) -> str | None:
-    """Of several files: a column that not all of them have."""
+    """A column that some of several files lack."""
     for name, own in columns.items():
         for other, others in columns.items():
             if own - others:
@@ -79,7 +79,7 @@ def _other_columns(columns: dict[str, set[str]]) -> str | None:
 
 
 def _kinds(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
-    """Every place of a row, such as ``conversations[].value``, and what kind of value stands there."""
+    """Every path in a row, such as ``conversations[].value``, and the kind of value there."""
     if path and value is not None:
         yield path, _KINDS[type(value)]
     if isinstance(value, dict):

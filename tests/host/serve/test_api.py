@@ -27,10 +27,10 @@ from llamafactory.chat import ChatModel
 from PIL import Image
 
 from hound_plugin.errors import MediaNotFoundError
-from hound_plugin.host.engine import asker_gone
-from hound_plugin.host.sources import fetch, is_inside, is_public, open_source
+from hound_plugin.host.serve.api_media import fetch, is_inside, is_public, open_source
+from hound_plugin.host.serve.engine import client_disconnected
 from tests.goldens import ROOT
-from tests.host.api_server import LONG, SHORT, WIDE, ask, content, part
+from tests.host.serve.api_server import LONG, SHORT, WIDE, ask, content, part
 from tests.media.clips import encode
 
 
@@ -328,11 +328,11 @@ def test_nobody_waits_for_answers_that_were_given_up(client: openai.OpenAI) -> N
 def test_the_engine_is_told_that_nobody_waits(local: ChatModel) -> None:
     gone = threading.Event()
     gone.set()
-    token = asker_gone.set(gone)
+    token = client_disconnected.set(gone)
     try:
         answer = local.chat([{"role": "user", "content": "Tell a story."}], max_new_tokens=50)[0]
     finally:
-        asker_gone.reset(token)
+        client_disconnected.reset(token)
     assert answer.response_length == 1
 
 

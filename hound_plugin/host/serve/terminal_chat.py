@@ -13,14 +13,15 @@ from queue import SimpleQueue
 from typing import Any
 
 from hound_plugin.errors import DataError, HoundError, MediaDecodeError
-from hound_plugin.host.engine import asker_gone, is_ours, shielded
+from hound_plugin.host.mm_plugin import is_ours
+from hound_plugin.host.serve.engine import client_disconnected, escape_placeholders
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 from hound_plugin.records.media_paths import cut_part, is_image_path, media_exists
 
 WELCOME = (
     "Welcome to the CLI application, use `clear` to remove the history, use `exit` to exit the application.\n"
     "Use `/video PATH` or `/image PATH` to show something with the next question (Tab completes paths), or write "
-    "<video:PATH> in it; `/media` lists what is attached, `/detach` takes back what was not asked about yet.\n"
+    "<video:PATH> in it; `/media` lists what is attached, `/detach` removes what was not asked about yet.\n"
     "Ctrl-C stops an answer; pressed twice at the prompt it ends the conversation, as `exit` does."
 )
 COMMANDS = ("/video", "/image", "/media", "/detach", "/help")
@@ -77,7 +78,7 @@ class Conversation:
                 print("\n[stopped]")
 
     def take(self, query: str) -> None:
-        """One line of the user: a command or a question. What is wrong is printed, and the conversation goes on."""
+        """One line of the user: a command or a question. Errors are printed, and the conversation continues."""
         command = _COMMAND.fullmatch(query.strip())
         try:
             if query.strip() == "clear":
@@ -113,7 +114,7 @@ class Conversation:
             lines += [f"[{kind}] {path}: goes with your next question" for kind, path in self.waiting]
             print("\n".join(lines) or "Nothing is attached. Use `/video PATH` or `/image PATH`.")
         elif name == "/detach":
-            print(f"{len(self.waiting)} item(s) taken back.")
+            print(f"{len(self.waiting)} item(s) removed.")
             self.waiting = []
         elif name == "/help":
             print(WELCOME)
@@ -121,10 +122,10 @@ class Conversation:
             print(f"No such command: {name}. There are {', '.join(COMMANDS)}, `clear` and `exit`.")
 
     def _checked(self, kind: str, path: str) -> tuple[str, str]:
-        """Decode it now, so that a bad file is told at once; the engine keeps the result for the question."""
+        """Decode it now, so that a bad file is reported at once; the engine keeps the result for the question."""
         processor = self.chat_model.engine.processor
-        place = cut_part(path)[0]
-        if os.path.exists(place) and not os.path.isfile(place) and not os.path.isdir(place):
+        whole = cut_part(path)[0]
+        if os.path.exists(whole) and not os.path.isfile(whole) and not os.path.isdir(whole):
             raise MediaDecodeError(f"Expected a file or a folder of frames, got a pipe or a device: {path}.", path)
         read: Callable[[str], Any] = processor.read_video if kind == "video" else processor.read_image
         read(path)
@@ -144,7 +145,7 @@ class Conversation:
             print("Ask something about what is attached, or `/detach` it.")
             return
         items = [*self.waiting, *inline]
-        content = "".join(TOKENS[kind] for kind, _ in items) + shielded(text)
+        content = "".join(TOKENS[kind] for kind, _ in items) + escape_placeholders(text)
         media = {
             kind: [*paths, *(path for other, path in items if other == kind)] for kind, paths in self.shown.items()
         }
@@ -165,15 +166,15 @@ class Conversation:
         self.shown, self.waiting = media, []
 
     def _pieces(self, messages: list[dict[str, str]], media: dict[str, list[str]]) -> Iterator[str]:
-        """An answer as it comes. When its reader leaves, it ends with the token under way, and the engine is free.
+        """An answer as it is generated. When its reader leaves, it ends with the current token, and the engine is free.
 
         The host's ``ChatModel.stream_chat`` would leave that to the garbage collector.
         """
         pieces: SimpleQueue[str | None] = SimpleQueue()
-        gone = threading.Event()
+        disconnected = threading.Event()
 
         async def read() -> None:
-            asker_gone.set(gone)
+            client_disconnected.set(disconnected)
             async for piece in self.chat_model.astream_chat(
                 messages, images=media["image"] or None, videos=media["video"] or None
             ):
@@ -186,7 +187,7 @@ class Conversation:
                 yield piece
             answer.result()
         finally:
-            gone.set()
+            disconnected.set()
 
 
 def run_chat(original: Callable[[], None]) -> None:
@@ -205,7 +206,7 @@ def run_chat(original: Callable[[], None]) -> None:
 
 
 def _path(text: str) -> str:
-    """A path as typed: with quotes, backslashes before spaces, or ``~``; one with bare spaces is taken as it stands."""
+    """A path as typed: with quotes, backslashes before spaces, or ``~``; bare spaces belong to the path."""
     text = text.strip()
     if not media_exists(text):
         try:
@@ -233,7 +234,7 @@ def _nth(items: list[str], number: int) -> str | None:
 
 
 def completions(line: str, text: str) -> list[str]:
-    """What may stand in place of ``text``, the end of ``line``: names of files, or of commands.
+    """Completions of ``text``, the end of ``line``: names of files, or of commands.
 
     Folders end with a slash; for images only folders and images are offered.
     """
@@ -246,13 +247,13 @@ def completions(line: str, text: str) -> list[str]:
     folder, begun = os.path.split(path.group(1))
     try:
         with os.scandir(os.path.expanduser(folder) or ".") as entries:
-            found = [(entry.name, _is_folder(entry)) for entry in entries]
+            names = [(entry.name, _is_folder(entry)) for entry in entries]
     except OSError:
         return []
     images_only = "image" in line[: path.start(1)].rpartition("<")[2]
     return sorted(
         text + name[len(begun) :] + ("/" if is_folder else "")
-        for name, is_folder in found
+        for name, is_folder in names
         if name.startswith(begun) and (begun.startswith(".") or not name.startswith("."))
         if is_folder or not images_only or is_image_path(name)
     )

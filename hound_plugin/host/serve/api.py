@@ -1,9 +1,9 @@
-"""``llamafactory-cli api`` for our template: OpenAI's chat completions, of which nothing is silently left out.
+"""``llamafactory-cli api`` for our template: OpenAI's chat completions, with no parameter silently ignored.
 
 A request is checked and its media are read before its answer begins, so that a bad one is a 400 with its reason, for
 streamed answers too, and the server's event loop never waits for a download or a decoder. An answer ends when its
-client is gone, so that one who gave up and asks again does not wait for what he no longer wants. The patches are listed
-in :mod:`hound_plugin.host.compat`; what is honoured, in :mod:`hound_plugin.host.api_schema`.
+client disconnects, so that one who gave up and asks again does not wait for an unwanted answer. The patches are listed
+in :mod:`hound_plugin.host.patches`; what is honoured, in :mod:`hound_plugin.host.serve.api_schema`.
 """
 
 from __future__ import annotations
@@ -21,22 +21,23 @@ from llamafactory.extras import logging
 from llamafactory.extras.misc import is_env_enabled
 from sse_starlette import EventSourceResponse
 
-from hound_plugin.host import api_errors
-from hound_plugin.host.api_answers import Begun, Completion, PreparedRequest, answer_events, chunks
-from hound_plugin.host.api_messages import read_conversation
-from hound_plugin.host.api_schema import ChatRequest, decoding_of, read_request
-from hound_plugin.host.engine import is_ours, prepare
+from hound_plugin.host.mm_plugin import is_ours
+from hound_plugin.host.serve import api_errors
+from hound_plugin.host.serve.api_answers import Begun, Completion, PreparedRequest, answer_events, chunks
+from hound_plugin.host.serve.api_messages import read_conversation
+from hound_plugin.host.serve.api_schema import ChatRequest, decoding_of, read_request
+from hound_plugin.host.serve.engine import prepare
 from hound_plugin.model.answer_stream import Event
 
 logger = logging.get_logger(__name__)
 PATH = "/v1/chat/completions"
 _READERS = 4  # requests whose media are read at a time; they wait in memory for the engine
-_LOOK = 0.25  # seconds between two looks at a connection
+_POLL = 0.25  # seconds between two checks of a connection
 _SHOWN = 200  # characters of a text in the log; `data:` URIs are longer
 
 
 def create_app(original: Callable[..., Any], chat_model: Any) -> Any:
-    """``llamafactory.api.app.create_app``: our chat route in place of the host's, and OpenAI's form for errors."""
+    """``llamafactory.api.app.create_app``: our chat route instead of the host's, and OpenAI's form for errors."""
     app = original(chat_model)
     engine = chat_model.engine
     if not is_ours(getattr(engine, "template", None)):
@@ -51,10 +52,10 @@ def create_app(original: Callable[..., Any], chat_model: Any) -> Any:
     async def create_chat_completion(connection: Request) -> Any:
         try:
             body = await connection.body()
-            async with _while_connected(connection) as gone:
+            async with _while_connected(connection) as disconnected:
                 async with reading:
-                    request, ready = await asyncio.to_thread(prepared, body, engine)
-                return await _response(request, answer_events(engine, ready, gone))
+                    request, ready = await asyncio.to_thread(prepare_request, body, engine)
+                return await _response(request, answer_events(engine, ready, disconnected))
         except Exception as error:
             return api_errors.refusal(error)
 
@@ -70,7 +71,7 @@ def create_app(original: Callable[..., Any], chat_model: Any) -> Any:
 
 
 async def _response(request: ChatRequest, events: AsyncIterator[Begun | Event]) -> Any:
-    """The whole answer, or a stream that begins with its first piece: what fails before that is no stream."""
+    """The whole answer, or a stream that begins with its first piece; what fails before that is a plain error."""
     tells, n = bool(request.logprobs), request.n or 1
     if not request.stream:
         completion = Completion(request.model, n)
@@ -95,22 +96,22 @@ async def _response(request: ChatRequest, events: AsyncIterator[Begun | Event]) 
 @asynccontextmanager
 async def _while_connected(connection: Request) -> AsyncIterator[threading.Event]:
     """An event that is set when the client hangs up; a streamed answer, once it begins, ends with its reader anyway."""
-    gone = threading.Event()
+    disconnected = threading.Event()
 
     async def watch() -> None:
         while not await connection.is_disconnected():
-            await asyncio.sleep(_LOOK)
-        gone.set()
+            await asyncio.sleep(_POLL)
+        disconnected.set()
 
     watcher = asyncio.create_task(watch())
     try:
-        yield gone
+        yield disconnected
     finally:
         watcher.cancel()
 
 
-def prepared(body: bytes, engine: Any) -> tuple[ChatRequest, PreparedRequest]:
-    """Read a request with its media, and check that it can be answered.
+def prepare_request(body: bytes, engine: Any) -> tuple[ChatRequest, PreparedRequest]:
+    """Read a request and its media, and check that it can be answered.
 
     Raises:
         HoundError: it cannot; the message says why.
@@ -122,7 +123,7 @@ def prepared(body: bytes, engine: Any) -> tuple[ChatRequest, PreparedRequest]:
         logger.info_rank0(f"==== request ====\n{json.dumps(shown, indent=2, ensure_ascii=False)}")
     decoding = decoding_of(request, engine.generating_args, engine.model.config.get_text_config().vocab_size)
     conversation = read_conversation(request.messages)
-    media = conversation.opened()
+    media = conversation.open_media()
     messages, system, images, videos = prepare(
         engine, conversation.messages, conversation.system, None, media["image"] or None, media["video"] or None
     )

@@ -11,11 +11,11 @@ import pytest
 from openai.types.chat import completion_create_params
 
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.host.api_messages import read_conversation
-from hound_plugin.host.api_schema import IGNORED, NEUTRAL, ChatRequest, decoding_of, read_request, sampling_of
+from hound_plugin.host.serve.api_messages import read_conversation
+from hound_plugin.host.serve.api_schema import IGNORED, NEUTRAL, ChatRequest, decoding_of, read_request, sampling_of
 from hound_plugin.model.answer_stream import Decoding
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 HELLO = [{"role": "user", "content": "Hello"}]
 GREEDY: dict[str, Any] = {"do_sample": False, "temperature": 0.95, "top_p": 0.7, "top_k": 50, "repetition_penalty": 1.0}
 SAMPLING = {**GREEDY, "do_sample": True}
@@ -77,8 +77,8 @@ BAD = [
     ("tools", [{"type": "function", "function": {"name": "f"}}], r"expected \[\] or nothing \(LLaVA-Hound calls no"),
     ("tool_choice", "required", "calls no tools"),
     ("function_call", {"name": "f"}, "calls no functions"),
-    ("response_format", {"type": "json_object"}, "not held to a schema"),
-    ("response_format", {"type": "json_schema", "json_schema": {}}, "not held to a schema"),
+    ("response_format", {"type": "json_object"}, "follow no schema"),
+    ("response_format", {"type": "json_schema", "json_schema": {}}, "follow no schema"),
     ("modalities", ["text", "audio"], "answers are text"),
     ("reasoning_effort", "high", "does not reason"),
     ("mm_processor_kwargs", {"fps": 2}, "num_frames"),
@@ -278,7 +278,7 @@ BAD_MESSAGES: list[tuple[list[Any], str, str]] = [
         "messages[1].tool_calls",
         "calls no tools",
     ),
-    ([{"role": "user", "content": "x", "audio": {"id": "1"}}], "messages[0].audio", "hears nothing"),
+    ([{"role": "user", "content": "x", "audio": {"id": "1"}}], "messages[0].audio", "has no audio"),
     ([{"role": "user", "content": "x", "video": "a.mp4"}], "messages[0].video", "role and content alone"),
     ([{"role": "user", "content": "x", "refusal": "no"}], "messages[0].refusal", "role and content alone"),
     (
@@ -293,8 +293,8 @@ BAD_MESSAGES: list[tuple[list[Any], str, str]] = [
     (user({"type": "text", "text": 5}), "messages[0].content[0].text", "a text"),
     (user({"type": "text", "text": "x", "video": "a.mp4"}), "messages[0].content[0].video", "type, text alone"),
     (user({"type": "refusal", "refusal": "x"}), "messages[0].content[0].type", "a part of type text"),
-    (user({"type": "input_audio", "input_audio": {}}), "messages[0].content[0].type", "hears nothing"),
-    (user({"type": "audio_url", "audio_url": {}}), "messages[0].content[0].type", "hears nothing"),
+    (user({"type": "input_audio", "input_audio": {}}), "messages[0].content[0].type", "has no audio"),
+    (user({"type": "audio_url", "audio_url": {}}), "messages[0].content[0].type", "has no audio"),
     (user({"type": "file", "file": {}}), "messages[0].content[0].type", "a part of type"),
     (user({"type": "video_url"}), "messages[0].content[0].video_url", "one video"),
     (user({"type": "video_url", "video_url": None}), "messages[0].content[0].video_url", "one video"),

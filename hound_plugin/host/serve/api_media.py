@@ -1,9 +1,9 @@
 """Where the media of an API request may come from: the allowed folder (as path or ``file://``), ``data:``, public http.
 
-The host's own checks are asked first. Beyond them: a folder beside the allowed one whose name begins alike is outside;
-every frame of a folder must itself lie inside; a redirect is checked like the address that led to it; and the
-connection goes to the very network address that was checked, so that a name cannot change its meaning in between.
-Refusals do not tell what exists outside the allowed folder.
+The host's own checks come first. Beyond them: a folder whose name merely begins like that of the allowed one is
+outside; every frame of a folder must itself be inside; a redirect is checked like the address that led to it; and the
+connection goes to the very network address that was checked, so that a name cannot point elsewhere in between.
+Refusals do not reveal what exists outside the allowed folder.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
         kind: "image" or "video".
 
     Raises:
-        MediaError: it may not be read, cannot be had, or is empty.
+        MediaError: it may not be read, is unavailable, or is empty.
         fastapi.HTTPException: the host's own check refuses it.
     """
     scheme = url[:8].lower()
@@ -77,7 +77,7 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
     if _SCHEME.match(url):
         if url.partition("#")[2].startswith("t="):
             raise MediaDecodeError(
-                f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are taken only of "
+                f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are only for "
                 "clips in the server's media folder. Send the part itself, or leave #t= out.",
                 url,
             )
@@ -143,17 +143,17 @@ def local_media(path: str, kind: str) -> str | list[str]:
     try:
         if not is_inside(path, common.SAFE_MEDIA_PATH):
             raise refused
-        place, start, end = split_part(path)  # which looks for a file of the whole name, so not before the line above
-        if not is_inside(place, common.SAFE_MEDIA_PATH):
+        whole, start, end = split_part(path)  # which looks for a file of the whole name, so not before the line above
+        if not is_inside(whole, common.SAFE_MEDIA_PATH):
             raise refused
-        common.check_lfi_path(place)
-        real = os.path.realpath(place)
+        common.check_lfi_path(whole)
+        real = os.path.realpath(whole)
         mode = os.stat(real).st_mode
     except (OSError, ValueError) as error:
         if isinstance(error, MediaError):
             raise
         raise refused from error
-    if place != path and (kind != "video" or stat.S_ISDIR(mode)):
+    if whole != path and (kind != "video" or stat.S_ISDIR(mode)):
         raise refuse_part(path, "an image" if kind != "video" else "a folder of frames")
     if stat.S_ISREG(mode):
         return with_part(real, start, end)

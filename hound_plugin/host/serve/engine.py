@@ -1,7 +1,7 @@
 """The host's chat engine for our template: what is asked, where answers end, and what is kept between questions.
 
 ``llamafactory-cli chat``, ``api``, ``webchat`` and the web UI all answer through ``HuggingfaceEngine``; the patches are
-listed in :mod:`hound_plugin.host.compat`.
+listed in :mod:`hound_plugin.host.patches`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import llamafactory.data  # noqa: F401  (first: importing it registers the modul
 import torch
 
 from hound_plugin.errors import ContextLengthError
-from hound_plugin.host.mm_plugin import LlavaHoundPlugin
+from hound_plugin.host.mm_plugin import is_ours
 from hound_plugin.media.pixel_cache import PixelCache
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import Cancelled, cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
@@ -25,19 +25,15 @@ from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, shield
 
 Messages = list[dict[str, str]]
 
-asker_gone: ContextVar[threading.Event | None] = ContextVar("asker_gone", default=None)
-"""Set by whoever asks the engine from this context, to end an answer that nobody waits for any more."""
+client_disconnected: ContextVar[threading.Event | None] = ContextVar("client_disconnected", default=None)
+"""Set by whoever asks the engine in this context, to end an answer that no one is waiting for."""
 
 
-def is_ours(template: Any) -> bool:
-    """Whether a template is ``llava_hound``."""
-    return isinstance(getattr(template, "mm_plugin", None), LlavaHoundPlugin)
+def set_up_engine(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
+    """``HuggingfaceEngine.__init__``: settle the system prompt, and keep the last clips.
 
-
-def remember(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
-    """``HuggingfaceEngine.__init__``: keep the last clips, so that a conversation decodes and encodes each once.
-
-    The weights take ``infer_dtype``, which the host reads for exports alone.
+    A conversation then decodes and encodes each clip once. The weights take ``infer_dtype``, which the host reads for
+    exports alone.
     """
     original(self, *args, **kwargs)
     if is_ours(self.template) and self.can_generate:
@@ -53,16 +49,15 @@ def remember(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any
                 module.feature_cache = FeatureCache()
 
 
-def shielded(text: str) -> str:
-    """A text of a user: names of placeholders in it are ordinary characters."""
+def escape_placeholders(text: str) -> str:
+    """A user's text in which the names of placeholders are ordinary characters."""
     return shield(shield(text, IMAGE_TOKEN), VIDEO_TOKEN)
 
 
-def placed(messages: Messages, images: list[Any] | None, videos: list[Any] | None) -> Messages:
+def insert_placeholders(messages: Messages, images: list[Any] | None, videos: list[Any] | None) -> Messages:
     """A copy of the messages with a placeholder for each item.
 
-    Where no question has one, they stand in front of the first question. A name of a kind that was not given is
-    ordinary text.
+    If no question has one, they go before the first question. The name of a kind that was not given is ordinary text.
     """
     messages = deepcopy(messages)
     questions = [message for message in messages if message["role"] == "user"]
@@ -91,7 +86,7 @@ def prepare(
         messages, system, tools, images, videos, audios: as the host's engine takes them.
 
     Returns:
-        Messages, system prompt and pixels, which the engine takes in place of them.
+        Messages, system prompt and pixels, which the engine takes instead.
 
     Raises:
         DataError: roles, tools, audio, or placeholders that do not match.
@@ -99,8 +94,8 @@ def prepare(
         MediaError: a clip or an image cannot be used.
     """
     template, processor = engine.template, engine.processor
-    messages = placed(messages, images, videos)
-    system = None if system is None else shielded(system)
+    messages = insert_placeholders(messages, images, videos)
+    system = None if system is None else escape_placeholders(system)
     expanded = template.mm_plugin.process_messages(messages, images or [], videos or [], audios or [], processor)
     paired = [*expanded, {"role": "assistant", "content": ""}]
     prompt, _ = template.encode_oneturn(engine.tokenizer, paired, system, tools)
@@ -134,9 +129,9 @@ def process_args(
     audios: Any = None,
     input_kwargs: Any = None,
 ) -> tuple[dict[str, Any], int]:
-    """``HuggingfaceEngine._process_args``: checked media, and an answer that stays within the context.
+    """``HuggingfaceEngine._process_args``: checks media, and keeps the answer within the context.
 
-    A temperature means sampling, whatever the recipe says.
+    A temperature means sampling, even if the recipe is greedy.
     """
     input_kwargs = {} if input_kwargs is None else input_kwargs
     if is_ours(template):
@@ -156,20 +151,20 @@ def process_args(
             if wanted < 1:
                 raise ContextLengthError(
                     f"The conversation has {prompt} tokens, and `max_length` allows {wanted + prompt} with the answer. "
-                    "Set `max_new_tokens` in its place."
+                    "Set `max_new_tokens` instead."
                 )
         config.max_new_tokens = new_tokens(model.config, prompt, wanted)
         arguments["stopping_criteria"] = stop_criteria(tokenizer, prompt)
-        gone = asker_gone.get()
-        if gone is not None:
-            arguments["stopping_criteria"].append(Cancelled(gone))
+        disconnected = client_disconnected.get()
+        if disconnected is not None:
+            arguments["stopping_criteria"].append(Cancelled(disconnected))
     return arguments, prompt
 
 
 def chat(
     original: Callable[..., Any], model: Any, tokenizer: Any, processor: Any, template: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """``HuggingfaceEngine._chat``: answers without role names."""
+    """``HuggingfaceEngine._chat``: answers end at the name of a role."""
     responses = original(model, tokenizer, processor, template, *args, **kwargs)
     if is_ours(template):
         for response in responses:
@@ -182,7 +177,7 @@ def chat(
 def stream_chat(
     original: Callable[..., Any], model: Any, tokenizer: Any, processor: Any, template: Any, *args: Any, **kwargs: Any
 ) -> Callable[[], str]:
-    """``HuggingfaceEngine._stream_chat``: errors reach the reader, media are read off the event loop."""
+    """``HuggingfaceEngine._stream_chat``: errors reach the reader, and media are not read on the event loop."""
     if not is_ours(template):
         stream: Callable[[], str] = original(model, tokenizer, processor, template, *args, **kwargs)
         return stream

@@ -1,46 +1,29 @@
-"""What must hold before the first step: nothing visual is cut, and something is learnt; :mod:`media_checks` follows."""
+"""Checks of tokenised rows: no visual token is cut, and there is something to learn. :mod:`media_checks` follows."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from logging import Filter
 from typing import Any
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host import alignment, media_checks, sequence_length, settings_state
+from hound_plugin.host.mm_plugin import is_ours
 from hound_plugin.host.settings_state import settings
 
-_TEMPLATE = "llava_hound"
 _UNLIMITED = 1 << 40
 
 
-def _is_ours(template: Any) -> bool:
-    from hound_plugin.host.template import LlavaHoundTemplate
-
-    return isinstance(template, LlavaHoundTemplate)
-
-
-class OnePreferenceFilter(Filter):
-    """Drop the host's warning of one preference type for our template: it looks at each batch of rows alone.
-
-    :mod:`hound_plugin.host.alignment` looks at all labels.
-    """
-
-    def filter(self, record: Any) -> bool:
-        return settings_state.template() != _TEMPLATE or "only has one preference type" not in record.getMessage()
-
-
-def checked_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Run a dataset processor's ``_encode_data_example`` and check what ``cutoff_len`` left of the row.
+def check_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Run a dataset processor's ``_encode_data_example`` and check what ``cutoff_len`` leaves of the row.
 
     Raises:
-        DataError: visual tokens were cut (the message names the ``cutoff_len`` that is needed), or nothing is left
-            to learn.
+        DataError: visual tokens were cut (the message names the ``cutoff_len`` that is needed), or nothing is left to
+            learn.
         SettingsError: the row has more tokens than the language model has positions.
     """
     result = original(self, *args, **kwargs)
-    if not _is_ours(self.template):
+    if not is_ours(self.template):
         return result
     videos, images = kwargs.get("videos") or [], kwargs.get("images") or []
     expected = len(videos) * self.processor.tokens_per_video + len(images) * self.processor.tokens_per_image
@@ -91,7 +74,7 @@ def _explain(self: Any, full: list[list[int]], kwargs: Any, what: str) -> None:
     )
 
 
-def checked_dataset(
+def check_datasets(
     original: Callable[..., Any],
     template: Any,
     model_args: Any,
@@ -107,26 +90,28 @@ def checked_dataset(
         SettingsError: `packing` without `neat_packing`, or a `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
     """
-    if _is_ours(template):
+    if is_ours(template):
         _check_packing(data_args)
         template.settle_system(data_args.default_system, kwargs["processor"])
-    if _is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
-        # accelerate would cut the batch of one process into rows for the others; clips are not rows
+    if is_ours(template) and data_args.streaming and training_args.accelerator_config.dispatch_batches is None:
+        # accelerate would split one process's batch by rows for the others; clips are not rows
         training_args.accelerator_config.dispatch_batches = False
     workers = training_args.dataloader_num_workers
-    if _is_ours(template) and data_args.streaming and not workers:
-        training_args.dataloader_num_workers = 1  # the host splits a stream into that many shards: none holds no row
+    if is_ours(template) and data_args.streaming and not workers:
+        training_args.dataloader_num_workers = (
+            1  # the host splits a stream into that many shards, and none may be empty
+        )
     alignment.begin(training_args)
     try:
         module = original(template, model_args, data_args, training_args, *args, **kwargs)
     except DataError:
         raise
     except Exception:
-        alignment.settle(training_args)  # the host may have failed for want of rows that were taken out
+        alignment.settle(training_args)  # the host may have failed because bad rows were taken out
         raise
     finally:
         training_args.dataloader_num_workers = workers
-    if not _is_ours(template):
+    if not is_ours(template):
         return module
     for dataset in (module.get("train_dataset"), module.get("eval_dataset")):
         _check_tokens(dataset, kwargs.get("processor"))
@@ -139,7 +124,7 @@ def _check_packing(data_args: Any) -> None:
         raise SettingsError(
             "`packing: true` lets the rows of a pack attend to one another: an answer would see other rows' clips. "
             + (
-                "Set `packing: false`; the host turns packing on by itself in `stage: pt`."
+                "Set `packing: false`; the host turns packing on in `stage: pt` unless told otherwise."
                 if settings_state.stage() == "pt"
                 else "Use `neat_packing: true`, which keeps them apart and gives the losses of single rows."
             )
@@ -153,21 +138,21 @@ def _check_packing(data_args: Any) -> None:
 
 
 def _check_tokens(dataset: Any, processor: Any) -> None:
-    """Compare the first row's visual tokens with what the processor would make today."""
+    """Compare the first row's visual tokens with what the processor would make now."""
     if processor is None or not hasattr(dataset, "__len__") or isinstance(dataset, dict) or not len(dataset):
         return
     row = dataset[0]
     ids = row.get("input_ids") or row.get("chosen_input_ids") or []
     expected = len(row.get("videos") or []) * processor.tokens_per_video
     expected += len(row.get("images") or []) * processor.tokens_per_image
-    found = sum(token in (processor.image_token_id, processor.video_token_id) for token in ids)
-    if found and settings_state.stage() == "pt":
+    present = sum(token in (processor.image_token_id, processor.video_token_id) for token in ids)
+    if present and settings_state.stage() == "pt":
         raise DataError(
             "`stage: pt` trains on text alone, and the first row has a clip or an image. Use `stage: sft`, as "
             "examples/yaml/hound_pretrain.yaml does."
         )
-    if found != expected:
+    if present != expected:
         raise DataError(
-            f"Expected {expected} visual tokens in the first row of the tokenised data set, found {found}: it was made "
-            "for another `num_frames` or another model. Remove the folder of `tokenized_path`, or name another one."
+            f"Expected {expected} visual tokens in the first row of the tokenised data set, found {present}: it was "
+            "made for another `num_frames` or another model. Delete the folder of `tokenized_path`, or choose another."
         )

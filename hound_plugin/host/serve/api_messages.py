@@ -1,4 +1,4 @@
-"""The conversation of an API request: every message and part is taken, or refused with its place."""
+"""The conversation of an API request: every message and part is used, or refused by its path."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hound_plugin.errors import MediaError, SettingsError
-from hound_plugin.host.engine import Messages, shielded
-from hound_plugin.host.sources import open_source
+from hound_plugin.host.serve.api_media import open_source
+from hound_plugin.host.serve.engine import Messages, escape_placeholders
 from hound_plugin.processing.processor import open_image
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 
@@ -20,9 +20,9 @@ _MEDIA_PART = re.compile(r"(?:input_)?(video|image)(?:_url)?")
 _ABSENT: tuple[Any, ...] = (None, [], {}, "")
 _DETAILS = ("auto", "low", "high", *_ABSENT)
 _TOOLS = "LLaVA-Hound calls no tools"
-_REFUSED = {"tool_calls": _TOOLS, "function_call": _TOOLS, "tool_call_id": _TOOLS, "audio": "LLaVA-Hound hears nothing"}
+_REFUSED = {"tool_calls": _TOOLS, "function_call": _TOOLS, "tool_call_id": _TOOLS, "audio": "LLaVA-Hound has no audio"}
 
-Medium = tuple[str, str, Any]  # where it stands in the request, "image" or "video", an address or a list of them
+Medium = tuple[str, str, Any]  # its path in the request, "image" or "video", an address or a list of them
 
 
 @dataclass
@@ -39,20 +39,20 @@ class Conversation:
     system: str | None = None
     media: list[Medium] = field(default_factory=list)
 
-    def opened(self) -> dict[str, list[Any]]:
+    def open_media(self) -> dict[str, list[Any]]:
         """The media by their kind, as the processor reads them; downloads what lies elsewhere.
 
         Raises:
-            SettingsError: one of them may not be read or is unavailable; ``key`` says where it stands.
+            SettingsError: one of them may not be read or is unavailable; ``key`` is its path.
             fastapi.HTTPException: the host's own check refuses it.
         """
-        found: dict[str, list[Any]] = {"image": [], "video": []}
+        opened: dict[str, list[Any]] = {"image": [], "video": []}
         for where, kind, source in self.media:
             try:
-                found[kind].append(_frames(source) if isinstance(source, list) else open_source(source, kind))
+                opened[kind].append(_frames(source) if isinstance(source, list) else open_source(source, kind))
             except MediaError as error:
                 raise SettingsError(str(error), where) from error
-        return found
+        return opened
 
 
 def _frames(sources: list[str]) -> list[Any]:
@@ -64,7 +64,7 @@ def read_conversation(messages: list[Any]) -> Conversation:
     """The conversation of a request's messages.
 
     Raises:
-        SettingsError: something in it cannot be honoured; ``key`` is its place, such as ``messages[1].content``.
+        SettingsError: something in it cannot be honoured; ``key`` is its path, such as ``messages[1].content``.
     """
     if not messages:
         raise SettingsError("messages: expected at least one message of the user; got none.", "messages")
@@ -107,7 +107,7 @@ def _role(message: Any, where: str) -> str:
 
 
 def _check_keys(message: Mapping[str, Any], role: str, where: str, names: dict[str, str]) -> None:
-    """Refuse what a message says besides its text; ``names`` holds the participants' names by role."""
+    """Refuse what a message has besides its text; ``names`` maps roles to participants' names."""
     for key, value in message.items():
         if key in ("role", "content") or value in _ABSENT:
             continue
@@ -122,15 +122,15 @@ def _check_keys(message: Mapping[str, Any], role: str, where: str, names: dict[s
 
 
 def _text(message: Mapping[str, Any], role: str, where: str, media: list[Medium]) -> str:
-    """A message's text with a placeholder for each of its media, which are appended to ``media``."""
-    content, place = message.get("content"), f"{where}.content"
+    """A message's text with a placeholder for each of its media; those are appended to ``media``."""
+    content, name = message.get("content"), f"{where}.content"
     if content is None and role == "assistant" and message.get("refusal"):
         content = message["refusal"]
     if isinstance(content, str):
-        return shielded(content) if role == "user" else content
+        return escape_placeholders(content) if role == "user" else content
     if not isinstance(content, list) or not content:
-        raise _refused(place, "a text, or a list of parts with something in it", content)
-    return "".join(_part(part, role, f"{place}[{number}]", media) for number, part in enumerate(content))
+        raise _refused(name, "a text, or a list of parts with something in it", content)
+    return "".join(_part(part, role, f"{name}[{number}]", media) for number, part in enumerate(content))
 
 
 def _part(part: Any, role: str, where: str, media: list[Medium]) -> str:
@@ -140,10 +140,10 @@ def _part(part: Any, role: str, where: str, media: list[Medium]) -> str:
         if not isinstance(part.get(name), str):
             raise _refused(f"{where}.{name}", "a text", part.get(name))
         _check_part(part, ("type", name), where)
-        return shielded(part[name]) if role == "user" else str(part[name])
+        return escape_placeholders(part[name]) if role == "user" else str(part[name])
     match = _MEDIA_PART.fullmatch(kind) if isinstance(kind, str) else None
     if match is None:
-        hint = " (LLaVA-Hound hears nothing)" if isinstance(kind, str) and "audio" in kind else ""
+        hint = " (LLaVA-Hound has no audio)" if isinstance(kind, str) and "audio" in kind else ""
         raise _refused(
             f"{where}.type" if kind else where, f"a part of type text, image_url or video_url{hint}", kind or part
         )

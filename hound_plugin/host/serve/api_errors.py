@@ -1,4 +1,4 @@
-"""Errors of the API in OpenAI's form, whatever raises them: its clients show ``message``, ``param`` and ``code``."""
+"""All errors of the API in OpenAI's form: its clients show ``message``, ``param`` and ``code``."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ def error_body(status: int, message: str, param: str | None = None, code: str | 
 
 
 def describe(error: BaseException) -> tuple[int, dict[str, Any]]:
-    """Status and body for an exception; what is no fault of the request goes to the log, and only its name out."""
+    """Status and body for an exception; the client gets only the name of a fault that is not the request's."""
     if isinstance(error, HTTPException):
         return error.status_code, error_body(error.status_code, str(error.detail))
     if isinstance(error, RequestValidationError):
         problems = error.errors()
-        place = [str(part) for part in problems[0]["loc"] if part != "body"] if problems else []
+        field = [str(part) for part in problems[0]["loc"] if part != "body"] if problems else []
         text = "; ".join(f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in problems)
-        return 400, error_body(400, text, ".".join(place) or None)
+        return 400, error_body(400, text, ".".join(field) or None)
     if isinstance(error, _ABOUT_THE_REQUEST):
         code = "context_length_exceeded" if isinstance(error, ContextLengthError) else None
         about_messages = isinstance(error, MediaError | PlaceholderError | ContextLengthError)

@@ -1,9 +1,9 @@
-"""Typed columns: records with images after a thousand with clips alone, lists of frames between files, and mixtures.
+"""Types of a data set's columns, given to ``Dataset.map`` instead of guessed from the first rows.
 
 ``Dataset.map`` takes the type of a column from the first rows that it writes. If none of them has an image, the column
-is of the type "null", and the first image later on is an error ("Couldn't cast array of type list<item: string> to
-null"). So the types are given. Clips are paths in one row and lists of frames in another, which no type of Arrow's
-allows: :class:`MediaItems` keeps them as text.
+has the type "null", and the first image later on is an error ("Couldn't cast array of type list<item: string> to
+null"). Clips are paths in one row and lists of frames in another, which no Arrow type allows: :class:`MediaItems` keeps
+them as text.
 """
 
 from __future__ import annotations
@@ -19,13 +19,15 @@ import pyarrow
 from datasets import Dataset, Features, Sequence, Value
 from datasets.features.features import register_feature
 
+from hound_plugin.host.mm_plugin import is_ours
+
 MEDIA = ("images", "videos", "audios")
 _SEARCHED = 100  # rows, for one that the host does not drop
 
 
 @dataclass
 class MediaItems:
-    """A column's type: lists of paths and lists of frames in any mixture, kept as JSON text and read as lists."""
+    """A column's type: any mixture of paths and lists of frames, stored as JSON text and read as lists."""
 
     dtype: ClassVar[str] = "string"
     pa_type: ClassVar[Any] = pyarrow.string()
@@ -40,7 +42,7 @@ class MediaItems:
         return value if value is None or isinstance(value, str) else json.dumps(value)
 
     def decode_example(self, value: str, token_per_repo_id: Any = None) -> Any:
-        """A text as the list that it holds."""
+        """The list in a text."""
         return json.loads(value)
 
 
@@ -62,21 +64,21 @@ ALIGNED = Features(
 )
 
 
-def undecoded(dataset: Any) -> Any:
-    """A data set whose images and clips stay paths and bytes; they are opened when a batch is made."""
-    features = {name: _undecoded(feature) for name, feature in (dataset.features or {}).items()}
+def without_decoding(dataset: Any) -> Any:
+    """A data set whose images and clips stay paths and bytes until a batch is made."""
+    features = {name: _without_decoding(feature) for name, feature in (dataset.features or {}).items()}
     for name, feature in features.items():
         if feature != dataset.features[name]:
             dataset = dataset.cast_column(name, feature)
     return dataset
 
 
-def _undecoded(feature: Any) -> Any:
+def _without_decoding(feature: Any) -> Any:
     if isinstance(feature, dict):
-        return {name: _undecoded(item) for name, item in feature.items()}
+        return {name: _without_decoding(item) for name, item in feature.items()}
     if hasattr(feature, "feature"):  # a list
         changed = copy(feature)
-        changed.feature = _undecoded(feature.feature)
+        changed.feature = _without_decoding(feature.feature)
         return changed
     return replace(feature, decode=False) if getattr(feature, "decode", None) is True else feature
 
@@ -109,7 +111,7 @@ class _TypedMap:
         return len(self._dataset)
 
     def map(self, function: Any, batched: bool = False, **kwargs: Any) -> Any:
-        """``Dataset.map`` with features; a data set whose rows are dropped keeps the host's way."""
+        """``Dataset.map`` with features; without them if the host drops all rows."""
         features = self._features(function, batched)
         if features is not None and isinstance(self._dataset, Dataset):  # a stream hands its rows on as they are
             for name, feature in features.items():
@@ -118,8 +120,8 @@ class _TypedMap:
         return self._dataset.map(function, batched=batched, features=features, **kwargs)
 
 
-def typed_merge(original: Callable[..., Any], all_datasets: list[Any], *args: Any, **kwargs: Any) -> Any:
-    """The host's ``merge_dataset``, for data sets of our format beside those of others."""
+def merge_with_types(original: Callable[..., Any], all_datasets: list[Any], *args: Any, **kwargs: Any) -> Any:
+    """The host's ``merge_dataset``, for data sets of our format mixed with others."""
     ours = [isinstance((dataset.features or {}).get("_videos"), MediaItems) for dataset in all_datasets]
     if any(ours) and not all(ours):
         all_datasets = [
@@ -135,7 +137,7 @@ def _with_media_items(dataset: Any) -> Any:
     return _TypedMap(dataset, lambda function, batched: features).map(dict)
 
 
-def typed_tokenisation(
+def tokenise_with_types(
     original: Callable[..., Any],
     dataset: Any,
     data_args: Any,
@@ -145,12 +147,10 @@ def typed_tokenisation(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """The host's ``_get_preprocessed_dataset`` for our template, passing the types of the media columns on."""
-    from hound_plugin.host.template import LlavaHoundTemplate
-
+    """The host's ``_get_preprocessed_dataset`` for our template, which is given the types of the media columns."""
     args = (data_args, training_args, stage, template, *args)
     typed = isinstance(dataset, Dataset) and any(_is_typed(dataset.features.get(f"_{name}")) for name in MEDIA)
-    if not typed or stage == "pt" or not isinstance(template, LlavaHoundTemplate):
+    if not typed or stage == "pt" or not is_ours(template):
         return original(dataset, *args, **kwargs)
 
     def features(function: Any, batched: bool) -> Features | None:

@@ -14,8 +14,8 @@ from typing import Any
 
 import torch
 
-from hound_plugin.host.api_errors import describe
-from hound_plugin.host.engine import Messages
+from hound_plugin.host.serve.api_errors import describe
+from hound_plugin.host.serve.engine import Messages
 from hound_plugin.model.answer_stream import Decoding, End, Event, Piece, TokenLogProb, generate_answers
 
 
@@ -24,9 +24,9 @@ class PreparedRequest:
     """A request whose conversation was checked and whose media are read.
 
     Attributes:
-        messages, system, images, videos: as :func:`hound_plugin.host.engine.prepare` gives them.
+        messages, system, images, videos: as :func:`hound_plugin.host.serve.engine.prepare` gives them.
         decoding: how answers are made.
-        longest: tokens of an answer; None: as the recipe says.
+        longest: tokens an answer may have; None: as the recipe says.
     """
 
     messages: Messages
@@ -44,11 +44,13 @@ class Begun:
     prompt_tokens: int
 
 
-async def answer_events(engine: Any, ready: PreparedRequest, gone: threading.Event) -> AsyncIterator[Begun | Event]:
+async def answer_events(
+    engine: Any, ready: PreparedRequest, disconnected: threading.Event
+) -> AsyncIterator[Begun | Event]:
     """Events of the answers to one request, in the order in which they are generated.
 
-    It waits for one of the engine's places. When its reader leaves, or ``gone`` is set, generation ends with the token
-    under way, and only then is the place free.
+    It waits for one of the engine's slots. When its reader leaves, or ``disconnected`` is set, generation ends with the
+    token being generated, and only then is the slot free.
 
     Raises:
         Exception: whatever ended the generation.
@@ -56,17 +58,17 @@ async def answer_events(engine: Any, ready: PreparedRequest, gone: threading.Eve
     loop = asyncio.get_running_loop()
     events: asyncio.Queue[Begun | Event | BaseException | None] = asyncio.Queue()
 
-    def tell(event: Begun | Event | BaseException | None) -> None:
+    def send(event: Begun | Event | BaseException | None) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: the server ends
             loop.call_soon_threadsafe(events.put_nowait, event)
 
     def work() -> None:
         try:
-            if not gone.is_set():
-                _generate(engine, ready, tell, gone)
+            if not disconnected.is_set():
+                _generate(engine, ready, send, disconnected)
         except BaseException as error:  # handed to the reader below
-            tell(error)
-        tell(None)
+            send(error)
+        send(None)
 
     await engine.semaphore.acquire()
     generation = loop.run_in_executor(None, work)
@@ -78,7 +80,7 @@ async def answer_events(engine: Any, ready: PreparedRequest, gone: threading.Eve
             yield event
         is_over = True
     finally:
-        gone.set()
+        disconnected.set()
         if is_over:
             engine.semaphore.release()
         else:
@@ -86,7 +88,7 @@ async def answer_events(engine: Any, ready: PreparedRequest, gone: threading.Eve
 
 
 @torch.inference_mode()
-def _generate(engine: Any, ready: PreparedRequest, tell: Any, gone: threading.Event) -> None:
+def _generate(engine: Any, ready: PreparedRequest, send: Any, disconnected: threading.Event) -> None:
     parts = (engine.model, engine.tokenizer, engine.processor, engine.template, engine.generating_args)
     limit = {} if ready.longest is None else {"max_new_tokens": ready.longest}
     arguments, prompt = engine._process_args(
@@ -96,9 +98,9 @@ def _generate(engine: Any, ready: PreparedRequest, tell: Any, gone: threading.Ev
     config.repetition_penalty = 1.0  # ours comes after the log-probabilities
     config.top_k = None
     arguments.pop("stopping_criteria")
-    tell(Begun(prompt))
+    send(Begun(prompt))
     inputs = {"input_ids": arguments.pop("inputs"), **arguments}
-    generate_answers(engine.model.generate, inputs, config, engine.tokenizer, ready.decoding, tell, gone)
+    generate_answers(engine.model.generate, inputs, config, engine.tokenizer, ready.decoding, send, disconnected)
 
 
 class Completion:
@@ -163,8 +165,8 @@ async def chunks(
                 for index in range(n):
                     yield completion.chunk([_delta(index, {"role": "assistant", "content": ""})], **more)
             elif isinstance(event, Piece):
-                told = _log_probs(event.log_probs) if tells_log_probs else None
-                yield completion.chunk([_delta(event.index, {"content": event.text}, told)], **more)
+                log_probs = _log_probs(event.log_probs) if tells_log_probs else None
+                yield completion.chunk([_delta(event.index, {"content": event.text}, log_probs)], **more)
             else:
                 yield completion.chunk([_delta(event.index, {}, None, event.finish)], **more)
         if counts_tokens:

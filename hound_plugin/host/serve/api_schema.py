@@ -32,13 +32,13 @@ IGNORED: dict[str, str] = {
     "request_id": "vLLM's name of a request",
     "priority": "vLLM's order of requests",
 }
-"""Parameters without effect on the answer, and why; any value is taken."""
+"""Parameters without effect on the answer, and why; any value is accepted."""
 NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "tools": (([],), "LLaVA-Hound calls no tools"),
     "tool_choice": (("none", "auto"), "LLaVA-Hound calls no tools"),
     "functions": (([],), "LLaVA-Hound calls no functions"),
     "function_call": (("none", "auto"), "LLaVA-Hound calls no functions"),
-    "response_format": (({"type": "text"},), "answers are not held to a schema"),
+    "response_format": (({"type": "text"},), "answers follow no schema"),
     "modalities": ((["text"],), "answers are text"),
     "audio": ((), "answers are text"),
     "reasoning_effort": (("none",), "LLaVA-Hound does not reason before it answers"),
@@ -63,11 +63,11 @@ NEUTRAL: dict[str, tuple[tuple[Any, ...], str]] = {
     "chat_template": ((), "the template is the model's own"),
     "chat_template_kwargs": (({},), "the template is the model's own"),
     "mm_processor_kwargs": (({},), "the recipe chooses frames (`hound: {num_frames: ...}`)"),
-    "structured_outputs": ((), "answers are not held to a schema"),
-    "guided_json": ((), "answers are not held to a schema"),
-    "guided_regex": ((), "answers are not held to a schema"),
-    "guided_choice": ((), "answers are not held to a schema"),
-    "guided_grammar": ((), "answers are not held to a schema"),
+    "structured_outputs": ((), "answers follow no schema"),
+    "guided_json": ((), "answers follow no schema"),
+    "guided_regex": ((), "answers follow no schema"),
+    "guided_choice": ((), "answers follow no schema"),
+    "guided_grammar": ((), "answers follow no schema"),
     "prompt_logprobs": ((), "use logprobs, which are of the answer"),
 }
 """Parameters that cannot be honoured: the values besides null that ask for nothing, and what to do instead."""
@@ -81,14 +81,14 @@ def _stops(value: Any) -> Any:
 
 
 def _biases(value: Any) -> Any:
-    found: dict[int, float] = {}
+    biases: dict[int, float] = {}
     items: list[tuple[str, Any]] = list(value.items()) if isinstance(value, dict) else [("", None)]
     for name, bias in items:
         is_number = isinstance(bias, int | float) and not isinstance(bias, bool)
         if not is_number or not -100 <= bias <= 100 or not (name.isascii() and name.isdigit()):
             raise ValueError(f"expected {_BIASES}; got {value!r:.200}.")
-        found[int(name)] = float(bias)
-    return found
+        biases[int(name)] = float(bias)
+    return biases
 
 
 _STOPS = f"a text, or a list of at most {MOST_STOPS} of them; none is empty"
@@ -96,7 +96,7 @@ _BIASES = "an object of token ids, each with a number of at least -100 and at mo
 
 
 class StreamOptions(Settings):
-    """What a streamed answer holds besides the answer."""
+    """What a streamed answer has besides the answer."""
 
     include_usage: bool | None = Field(default=None, description="a last chunk with the number of tokens")
     include_obfuscation: bool | None = Field(default=None, description="no effect: nothing is padded")
@@ -109,7 +109,7 @@ class ChatRequest(Settings):
         SettingsError: as :class:`~hound_plugin.validation.Settings`; or two of them contradict each other.
     """
 
-    model: str = Field(description="comes back with the answer; the server has one model, whatever it is called")
+    model: str = Field(description="returned with the answer; the server has one model, so any name will do")
     messages: list[Any] = Field(description="the conversation; see below")
     stream: bool = Field(default=False, description="the answer in pieces, as server-sent events")
     stream_options: StreamOptions | None = Field(
@@ -121,7 +121,7 @@ class ChatRequest(Settings):
         default=None,
         ge=0,
         le=2,
-        description=f"above 0 means sampling, whatever the recipe says; below {GREEDY} the most probable token",
+        description=f"above 0 means sampling, even if the recipe is greedy; below {GREEDY} the most probable token",
     )
     top_p: float | None = Field(default=None, ge=0, le=1, description="share of probability that is sampled from")
     top_k: int | None = Field(
@@ -147,10 +147,10 @@ class ChatRequest(Settings):
         default=(), description="an answer ends before these strings", json_schema_extra={"accepts": _STOPS}
     )
     presence_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="taken off the score of a token that the answer holds already"
+        default=None, ge=-2, le=2, description="subtracted from the score of a token that the answer already has"
     )
     frequency_penalty: float | None = Field(
-        default=None, ge=-2, le=2, description="the same, for each time that the answer holds it"
+        default=None, ge=-2, le=2, description="the same, once for each time that the answer has it"
     )
     repetition_penalty: float | None = Field(
         default=None, ge=0.01, le=10, description="divides scores of tokens seen, the question's too (not OpenAI's)"
@@ -184,7 +184,7 @@ class ChatRequest(Settings):
                 "min_tokens",
             )
         if self.top_logprobs and not self.logprobs:
-            raise SettingsError("top_logprobs: expected `logprobs: true` beside it; got none.", "top_logprobs")
+            raise SettingsError("top_logprobs: expected `logprobs: true` with it; got none.", "top_logprobs")
         wants_sampling(self.temperature, self.do_sample)
         return self
 
@@ -258,7 +258,7 @@ def decoding_of(request: ChatRequest, recipe: Mapping[str, Any], vocab_size: int
         if name is not None:
             raise SettingsError(
                 f"{name}: this server searches with {recipe['num_beams']} beams (num_beams in its recipe) and can "
-                f"neither sample nor tell log-probabilities. Send temperature 0 and no logprobs, or serve with "
+                f"neither sample nor give log-probabilities. Send temperature 0 and no logprobs, or serve with "
                 "num_beams: 1.",
                 name,
             )

@@ -116,7 +116,7 @@ def test_access(clean: pytest.MonkeyPatch) -> None:
 
 def test_the_command_hands_the_arguments_on(clean: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     taken: list[list[str]] = []
-    clean.setattr(doctor, "examine", lambda serve: (taken.append(list(serve)), [Check("x", OK, "y")])[1])
+    clean.setattr(doctor, "examine", lambda serve, show: (taken.append(list(serve)), [Check("x", OK, "y")])[1])
     assert cli.main(["doctor", "--json", "--serve", "api.yaml", "a=1"]) == 0
     assert cli.main(["doctor"]) == 0
     assert taken == [["api.yaml", "a=1"], []]

@@ -19,8 +19,8 @@ import uvicorn
 from llamafactory.api.app import create_app
 from llamafactory.chat import ChatModel
 
-from hound_plugin.host import api
-from tests.host.api_server import ask, content, part
+from hound_plugin.host.serve import api
+from tests.host.serve.api_server import ask, content, part
 
 QUESTION: Any = [{"role": "user", "content": "What moves?"}]
 
