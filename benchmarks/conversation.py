@@ -23,9 +23,9 @@ import torch
 import transformers
 from transformers import AutoTokenizer, LlamaConfig, set_seed
 
-from hound_plugin.media.pixel_memory import MediaMemory
+from hound_plugin.media.pixel_cache import PixelCache
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
-from hound_plugin.model.features import FeatureMemory, fingerprint
+from hound_plugin.model.feature_cache import FeatureCache, fingerprint
 from hound_plugin.model.inference import HoundModel
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor
@@ -143,7 +143,7 @@ def main() -> None:
         write_clip(Path(clip), chosen.seconds, chosen.height)
         hound.chat("Warm up", temperature=0, max_new_tokens=1)
         without = converse(hound, clip, clock)
-        hound.processor.memory, hound.model.model.feature_memory = MediaMemory(), FeatureMemory()
+        hound.processor.pixel_cache, hound.model.model.feature_cache = PixelCache(), FeatureCache()
         kept = converse(hound, clip, clock)
     print("| question | memory | decode s | encode s | total s |\n|---|---|---|---|---|")
     for name, rows in (("off", without), ("on", kept)):
@@ -153,8 +153,8 @@ def main() -> None:
     fingerprint((hound.model.model.video_tower, hound.model.model.multi_modal_projector))
     print(f"\nchecksum of the tower's weights, once a question: {time.perf_counter() - start:.3f} s")
     print(f"answers equal: {[answer for answer, _ in without] == [answer for answer, _ in kept]}")
-    print(f"held: {hound.processor.memory.held >> 20} MiB of pixels, ", end="")
-    print(f"{hound.model.model.feature_memory.held >> 20} MiB of features (hidden size 256; 4096 in the 7B model)")
+    print(f"held: {hound.processor.pixel_cache.held >> 20} MiB of pixels, ", end="")
+    print(f"{hound.model.model.feature_cache.held >> 20} MiB of features (hidden size 256; 4096 in the 7B model)")
 
 
 if __name__ == "__main__":

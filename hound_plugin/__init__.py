@@ -19,7 +19,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from hound_plugin.version import __version__
 
 _HOME = {
     "ArchiveError": "hound_plugin.errors",
@@ -90,8 +90,10 @@ def __dir__() -> list[str]:
 
 def _activate() -> None:
     from hound_plugin.host.autoload import activate
+    from hound_plugin.moved import install
 
     activate()
+    install()
 
 
 _activate()

@@ -14,8 +14,8 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hound_plugin import __version__
 from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError, JudgeError
+from hound_plugin.version import __version__
 
 if TYPE_CHECKING:
     from hound_plugin.reward.candidates import Sampled
@@ -119,7 +119,7 @@ def add_doctor(commands: Commands) -> None:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
-    from hound_plugin import doctor
+    import hound_plugin.doctor as doctor
 
     checks = doctor.examine(arguments.serve)
     print(doctor.to_json(checks) if arguments.json else doctor.to_text(checks))
@@ -197,7 +197,7 @@ def add_convert(commands: Commands) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from hound_plugin.model.conversion import convert
+    from hound_plugin.model.checkpoint_conversion import convert
 
     report = convert(
         arguments.source,
@@ -304,7 +304,7 @@ class _OwnGenerator:
         self.identity["checkpoint"] = checkpoint_fingerprint(settings.model)
 
     def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[Sampled]:
-        from hound_plugin.model.sampling import sample_answers
+        from hound_plugin.model.answer_sampling import sample_answers
         from hound_plugin.reward.candidates import Sampled
 
         chosen = self._settings
@@ -332,7 +332,7 @@ class _OwnLogProbs:
         self.identity = {"model": model, "checkpoint": checkpoint_fingerprint(model)}
 
     def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> list[tuple[float, int]]:
-        from hound_plugin.model.sampling import answer_log_probs
+        from hound_plugin.model.answer_sampling import answer_log_probs
 
         return answer_log_probs(self._hound, items)
 

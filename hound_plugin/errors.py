@@ -12,7 +12,7 @@
     ├── DataError              a record of a data set is malformed
     │   ├── PlaceholderError       ``<video>`` / ``<image>`` placeholders and media do not match in number
     │   └── ContextLengthError     a conversation leaves no room for an answer in the model's context
-    ├── CorpusError            a corpus cannot be had
+    ├── CorpusError            a corpus is unavailable
     │   ├── DownloadError          the hub cannot be reached, is gated or lacks a file, or the disk is full
     │   └── ArchiveError           an archive is damaged, or holds what must not be unpacked
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
@@ -29,10 +29,7 @@ exception of the same meaning, so that code which knows nothing of this package 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from collections.abc import Iterator
 
 
 class HoundError(Exception):

@@ -197,7 +197,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def add_convert(commands: Commands) -> None:
     """``hound corpus convert``."""
-    from hound_plugin.corpus.convert import CAPTION_PROMPT
+    from hound_plugin.corpus.dataset_conversion import CAPTION_PROMPT
 
     parser = _parser(
         commands,
@@ -233,7 +233,7 @@ def add_convert(commands: Commands) -> None:
 
 
 def _convert(arguments: argparse.Namespace) -> int:
-    from hound_plugin.corpus.convert import convert
+    from hound_plugin.corpus.dataset_conversion import convert
 
     result = convert(
         arguments.source,

@@ -21,12 +21,12 @@ from typing import Any
 
 from tqdm import tqdm
 
-from hound_plugin import __version__
 from hound_plugin.demo.build import HELD_OUT_CLIPS, TRAIN_CLIPS, DemoPaths, build_demo
 from hound_plugin.demo.scoring import Tally, score, sentence_share, table
 from hound_plugin.errors import HoundError, SettingsError
 from hound_plugin.records.files import whole_path, write_json
 from hound_plugin.records.jsonl import read_objects
+from hound_plugin.version import __version__
 
 RECIPES = {"sft": Path("examples/yaml/demo_sft.yaml"), "dpo": Path("examples/yaml/demo_dpo.yaml")}
 BATCH = 64

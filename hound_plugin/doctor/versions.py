@@ -55,7 +55,7 @@ def check_versions() -> list[Check]:
 
 
 def _check_python() -> Check:
-    from hound_plugin import __version__
+    from hound_plugin.version import __version__
 
     found = platform.python_version()
     expected = _own_python_bound()
@@ -80,7 +80,7 @@ def _check_own_metadata() -> Check:
     except metadata.PackageNotFoundError:
         fix = "Copied files are not enough: run `pip install hound-plugin`, or `pip install -e .` in a checkout."
         return Check(name, FAIL, "no package metadata", DISTRIBUTION, fix)
-    from hound_plugin import __version__
+    from hound_plugin.version import __version__
 
     if found != __version__:
         fix = "An older copy shadows this one: `pip uninstall hound-plugin` until none is left, then install again."

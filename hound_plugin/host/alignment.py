@@ -19,7 +19,6 @@ import pyarrow.compute as pc
 from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from llamafactory.extras import logging
 
-from hound_plugin import __version__
 from hound_plugin.errors import DataError, HoundError
 from hound_plugin.host.column_checks import check_columns
 from hound_plugin.host.converter import HoundDatasetConverter
@@ -30,6 +29,7 @@ from hound_plugin.records.bad_rows import LIST, MISSING, Place, RowReport, error
 from hound_plugin.records.fields import LABELS
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.record import Problem
+from hound_plugin.version import __version__
 
 logger = logging.get_logger(__name__)
 

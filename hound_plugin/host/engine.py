@@ -17,8 +17,8 @@ import torch
 
 from hound_plugin.errors import ContextLengthError
 from hound_plugin.host.mm_plugin import LlavaHoundPlugin
-from hound_plugin.media.pixel_memory import MediaMemory
-from hound_plugin.model.features import FeatureMemory
+from hound_plugin.media.pixel_cache import PixelCache
+from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import Cancelled, cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
 from hound_plugin.model.modeling import LlavaHoundModel
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, shield
@@ -40,10 +40,10 @@ def remember(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any
     if is_ours(self.template) and self.can_generate:
         data_args = kwargs["data_args"] if "data_args" in kwargs else args[1]
         self.template.settle_system(data_args.default_system, self.processor)
-        self.processor.memory = MediaMemory()
+        self.processor.pixel_cache = PixelCache()
         for module in self.model.modules():  # it may be wrapped by adapters
             if isinstance(module, LlavaHoundModel):
-                module.feature_memory = FeatureMemory()
+                module.feature_cache = FeatureCache()
 
 
 def shielded(text: str) -> str:

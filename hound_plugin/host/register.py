@@ -57,26 +57,8 @@ def _auto_models(module: Any) -> None:
     import_module("hound_plugin.model.modeling")
 
 
-def _auto_image_processors(module: Any) -> None:
-    from hound_plugin.model.configuration import LlavaHoundConfig
-    from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
-
-    backends = dict.fromkeys(("torchvision", "pil"), LlavaHoundImageProcessor)
-    module.AutoImageProcessor.register(LlavaHoundConfig, image_processor_classes=backends, exist_ok=True)
-
-
-def _auto_video_processors(module: Any) -> None:
-    from hound_plugin.model.configuration import LlavaHoundConfig
-    from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
-
-    module.AutoVideoProcessor.register(LlavaHoundConfig, LlavaHoundVideoProcessor, exist_ok=True)
-
-
 def _auto_processors(module: Any) -> None:
-    from hound_plugin.model.configuration import LlavaHoundConfig
-    from hound_plugin.processing.processor import LlavaHoundProcessor
-
-    module.AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)
+    import_module("hound_plugin.model.auto_processing")
     if f"{_AUTO}modeling_auto" in sys.modules:
         import_module("hound_plugin.model.modeling")
 
@@ -127,8 +109,8 @@ def _patch(name: str) -> Callable[[Any], None]:
 _ACTIONS: dict[str, Callable[[Any], None]] = {
     f"{_AUTO}configuration_auto": _auto_configs,
     f"{_AUTO}modeling_auto": _auto_models,
-    f"{_AUTO}image_processing_auto": _auto_image_processors,
-    f"{_AUTO}video_processing_auto": _auto_video_processors,
+    f"{_AUTO}image_processing_auto": _auto_processors,
+    f"{_AUTO}video_processing_auto": _auto_processors,
     f"{_AUTO}processing_auto": _auto_processors,
     "llamafactory.extras.constants": _constants,
     "llamafactory.data.mm_plugin": _mm_plugin,

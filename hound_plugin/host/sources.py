@@ -19,10 +19,10 @@ import time
 from typing import Any
 from urllib.parse import unquote, urljoin, urlsplit
 
-from hound_plugin import __version__
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.records.frame_order import list_frames
 from hound_plugin.records.media_paths import refuse_part, split_part, with_part
+from hound_plugin.version import __version__
 
 MAX_BYTES = 512 << 20
 MAX_REDIRECTS = 5

@@ -5,25 +5,20 @@ The policy alone decides which frames are seen; every decoder returns the same o
 
 from __future__ import annotations
 
-import bisect
-import os
 import re
-import stat
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaNotFoundError, SettingsError
+from hound_plugin.errors import MediaDecodeError, MediaNotFoundError, SettingsError
 from hound_plugin.media import container
 from hound_plugin.media import frames as still
-from hound_plugin.media.backends import DECODERS, Decoder, check, choose, decode
+from hound_plugin.media.backends import DECODERS, Decoder, check, choose
 from hound_plugin.media.clip import Clip, Frames, Transform, VideoInfo
-from hound_plugin.media.container import FrameIndex
-from hound_plugin.media.sampling import FrameSampling, check_sampling, sample_indices
-from hound_plugin.media.streams import NotExactError, Source, describe
-from hound_plugin.records.media_paths import check_name, dead_link, is_image_path, refuse_part, split_part
+from hound_plugin.media.frame_sampling import FrameSampling, check_sampling
+from hound_plugin.media.in_process import describe_video, file_or_folder, frames_within, read_here
+from hound_plugin.media.worker import read_in_child
+from hound_plugin.records.media_paths import check_name
 
 __all__ = ["DECODERS", "Clip", "Decoder", "VideoInfo", "probe", "read_clip"]
 
@@ -50,7 +45,7 @@ def read_clip(
             PIL images, uint8 arrays ``[H, W, 3]``); a uint8 array ``[T, H, W, 3]``; ``bytes`` of a video file or a
             binary stream of them, which is read once from where it stands.
         num_frames: frames to return; a shorter clip gives some twice.
-        sampling: see :func:`hound_plugin.media.sampling.sample_indices`.
+        sampling: see :func:`hound_plugin.media.frame_sampling.sample_indices`.
         decoder: ``auto`` and ``pyav`` are the exact reference; ``decord`` and ``torchcodec`` are refused for files of
             which they do not give the same frames.
         timeout: seconds. Files, folders, bytes and lists are then read by a child process, which is killed when
@@ -73,53 +68,13 @@ def read_clip(
     check_sampling(sampling, num_frames)
     backend = choose(decoder)
     video = _normalised(video)
-    frames = Frames(_described(video), transform, isinstance(video, str))
+    frames = Frames(describe_video(video), transform, isinstance(video, str))
     if timeout is not None:
         if not timeout > 0:
             raise SettingsError(f"Expected decode_timeout in seconds above 0; got {timeout!r}.")
         if not _in_memory(video):
-            from hound_plugin.media.worker import read_in_child
-
             return read_in_child(video, num_frames, sampling, decoder, timeout, frames)
     return read_here(video, num_frames, sampling, backend, frames)
-
-
-def read_here(
-    video: Any,
-    num_frames: int,
-    sampling: FrameSampling,
-    decoder: Decoder,
-    frames: Frames,
-    special_files: bool = False,
-) -> Clip:
-    """Read in this process; arguments have been checked. See :func:`read_clip`.
-
-    Args:
-        frames: takes the frames.
-        special_files: also open pipes and devices, which may block for ever.
-    """
-
-    def spread(total: int) -> list[int]:
-        return sample_indices("uniform", total, num_frames)
-
-    if isinstance(video, str):
-        kind, path, *part = _place(video, special_files)
-        if kind == "file":
-            return _read_file(path, num_frames, sampling, decoder, frames, *part)
-        indices, total = still.read_folder(path, spread, frames)
-    elif isinstance(video, bytes):
-        return _read_file(video, num_frames, sampling, decoder, frames)
-    elif isinstance(video, list):
-        indices, total = still.read_list(video, spread, frames)
-    else:
-        indices, total = still.read_array(video, spread, frames)
-    return Clip(frames.finished(), indices, None, total, frames.source, "frames")
-
-
-def _described(video: Any) -> str:
-    if isinstance(video, str | bytes):
-        return describe(video)
-    return f"<list of {len(video)} frames>" if isinstance(video, list) else f"<array {np.shape(video)}>"
 
 
 def probe(video: Any, decoder: str = "auto") -> VideoInfo:
@@ -182,81 +137,13 @@ def _in_memory(video: Any) -> bool:
     return not isinstance(video, str | bytes)
 
 
-def _place(video: str, special_files: bool = False) -> tuple[str, str, float | None, float | None]:
-    """``file`` or ``folder``, its path, and the part of a file that is asked for."""
-    path, start, end = split_part(video)
-    kind = _kind(path, special_files)
-    if path != video and (kind == "folder" or is_image_path(path)):
-        raise refuse_part(video, "a folder of frames" if kind == "folder" else "an image")
-    return kind, path, start, end
-
-
-def _kind(path: str, special_files: bool = False) -> str:
-    try:
-        mode = os.stat(path).st_mode
-    except (OSError, ValueError) as error:
-        reason = dead_link(path) or getattr(error, "strerror", None) or error
-        raise MediaNotFoundError(
-            f"No video at {path}: {reason}. Expected a video file or a folder of frames; check the path and "
-            "`media_dir`.",
-            path,
-        ) from error
-    if stat.S_ISDIR(mode):
-        return "folder"
-    if not stat.S_ISREG(mode) and not special_files:
-        raise MediaDecodeError(
-            f"Cannot decode {path}: it is a pipe, socket or device, which could block for ever. Give a regular file, "
-            "or set `decode_timeout`.",
-            path,
-        )
-    return "file"
-
-
 def _probe_path(video: str, decoder: Decoder) -> VideoInfo:
-    kind, path, *part = _place(video)
+    kind, path, *part = file_or_folder(video)
     if kind == "folder":
         return still.probe_folder(path)
     info = container.probe_container(path)
     check(decoder, path)
     index = container.index_by_headers(path) if path != video else None
     if index is not None:
-        _frames_within(index, path, *part)
+        frames_within(index, path, *part)
     return info
-
-
-def _read_file(
-    source: Source,
-    num_frames: int,
-    sampling: FrameSampling,
-    decoder: Decoder,
-    frames: Frames,
-    start: float | None = None,
-    end: float | None = None,
-) -> Clip:
-    def sampled(index: FrameIndex) -> list[int]:
-        within = _frames_within(index, source, start, end)
-        return [within.start + i for i in sample_indices(sampling, len(within), num_frames, index.fps)]
-
-    index = container.build_index(source)
-    indices = sampled(index)
-    try:
-        decode(decoder, source, index, indices, frames)
-    except NotExactError:
-        index = container.count_by_decoding(source)
-        indices = sampled(index)
-        decode(decoder, source, index, indices, frames)
-    return Clip(frames.finished(), indices, index.fps, index.total, frames.source, decoder.name)
-
-
-def _frames_within(index: FrameIndex, source: Source, start: float | None, end: float | None) -> range:
-    """Numbers of the frames that are presented from ``start`` on and before ``end`` (seconds, None: no limit)."""
-    first = 0 if start is None else bisect.bisect_left(index.seconds, start)
-    after = index.total if end is None else bisect.bisect_left(index.seconds, end)
-    if first >= after:
-        asked = f"from {start or 0:g} s " + ("on" if end is None else f"to {end:g} s")
-        raise EmptyMediaError(
-            f"There is no frame {asked} in {describe(source)}: the clip has {index.total} frame(s) in "
-            f"{index.duration:.3f} s, the last one at {index.seconds[-1]:.3f} s. Correct the part.",
-            source if isinstance(source, str) else None,
-        )
-    return range(first, after)

@@ -25,7 +25,9 @@ from typing import Any
 import numpy as np
 
 from hound_plugin.errors import DecodeTimeoutError, EnvironmentMismatchError, HoundError, MediaDecodeError
+from hound_plugin.media.backends import choose
 from hound_plugin.media.clip import Clip, Frames
+from hound_plugin.media.in_process import describe_video, read_here
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hound_plugin.media.worker import serve; serve()"
 _START_LIMIT = 120.0  # seconds; imports of the child on a busy machine do not count against the caller's limit
@@ -161,14 +163,14 @@ def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, time
             finished = True
         except TimeoutError:
             raise DecodeTimeoutError(
-                f"Reading {_describe(video)} took longer than decode_timeout ({timeout:g} s) and was ended. The file "
-                "is damaged or its disk hangs: copy it again, raise `decode_timeout`, or leave its record out.",
+                f"Reading {describe_video(video)} took longer than decode_timeout ({timeout:g} s) and was ended. The "
+                "file is damaged or its disk hangs: copy it again, raise `decode_timeout`, or leave its record out.",
                 video if isinstance(video, str) else None,
             ) from None
         except EOFError:
             status = child.process.wait(timeout=5)
             raise MediaDecodeError(
-                f"Cannot decode {_describe(video)}: the decoder crashed on it (exit status {status}). The file is "
+                f"Cannot decode {describe_video(video)}: the decoder crashed on it (exit status {status}). The file is "
                 "damaged; copy or encode it again, or leave its record out.",
                 video if isinstance(video, str) else None,
             ) from None
@@ -205,31 +207,26 @@ def _received(child: _Child, frames: Frames, deadline: float) -> dict[str, Any] 
             return problem or reply
 
 
-def _describe(video: Any) -> str:
-    if isinstance(video, bytes):
-        return f"<{len(video)} bytes>"
-    return video if isinstance(video, str) else f"<list of {len(video)} frames>"
-
-
 def serve() -> None:
     """The child: answer requests from standard input until it closes."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # nothing that a library prints may get between the replies
-    from hound_plugin.media import backends, decode
 
     _reply(replies, pickle.dumps("ready"))
     while header := requests.read(_LENGTH.size):
         video, num_frames, sampling, decoder = pickle.loads(requests.read(_LENGTH.unpack(header)[0]))
-        frames = _Sent(_describe(video), replies)
+        frames = _Sent(describe_video(video), replies)
         try:
-            clip = decode.read_here(video, num_frames, sampling, backends.choose(decoder), frames, special_files=True)
+            clip = read_here(video, num_frames, sampling, choose(decoder), frames, special_files=True)
         except HoundError as error:
             _reply(replies, pickle.dumps(("end", error)))
             continue
         except Exception as error:
-            _reply(replies, pickle.dumps(("end", MediaDecodeError(f"Cannot decode {_describe(video)}: {error!r}."))))
+            _reply(
+                replies, pickle.dumps(("end", MediaDecodeError(f"Cannot decode {describe_video(video)}: {error!r}.")))
+            )
             continue
         facts = {name: value for name, value in vars(clip).items() if name != "frames"}
         _reply(replies, pickle.dumps(("end", facts)))

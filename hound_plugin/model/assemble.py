@@ -15,12 +15,12 @@ from transformers import AutoConfig, AutoTokenizer
 
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, read_tensors, read_tower
+from hound_plugin.model.checkpoint_conversion import keep_tokenizer
 from hound_plugin.model.checkpoint_files import fetch, weight_files
+from hound_plugin.model.checkpoint_writer import CheckpointWriter, parse_size
 from hound_plugin.model.configuration import IMAGE_TOWER, VIDEO_TOWER, LlavaHoundConfig, read_tower_config
-from hound_plugin.model.conversion import keep_tokenizer
-from hound_plugin.model.convert import IGNORED
+from hound_plugin.model.key_mapping import IGNORED
 from hound_plugin.model.projector import build_projector
-from hound_plugin.model.shards import CheckpointWriter, parse_size
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
 _PROJECTOR_KEY = re.compile(r"(?:model\.)?mm_projector\.(.+)")

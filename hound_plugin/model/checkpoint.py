@@ -22,9 +22,9 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file, logging
 
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.completeness import check_complete, check_inside, expected_shapes, found_shapes
+from hound_plugin.model.completeness import check_complete, check_within_folder, expected_shapes, tensor_shapes
 from hound_plugin.model.configuration import tower_location
-from hound_plugin.model.convert import IGNORED, is_original, to_ours
+from hound_plugin.model.key_mapping import IGNORED, is_original, to_ours
 
 logger = logging.get_logger(__name__)
 
@@ -51,7 +51,7 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
         return
     place = str(load_config.pretrained_model_name_or_path)
     if os.path.isdir(place):
-        check_inside(files, place)
+        check_within_folder(files, place)
     with contextlib.ExitStack() as stack:
         tensors = read_tensors(files, stack)
         if not is_original(list(tensors)):
@@ -64,7 +64,7 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
         ours.update(_towers(model.config, ours, place if os.path.isdir(place) else None, hub, stack))
         if not hasattr(model, "lm_head"):
             ours = {key.removeprefix("model."): value for key, value in ours.items() if key != "lm_head.weight"}
-        check_complete(expected_shapes(model), found_shapes(ours), place)
+        check_complete(expected_shapes(model), tensor_shapes(ours), place)
         if is_deepspeed_zero3_enabled():  # scattering wants tensors
             ours = {key: value if torch.is_tensor(value) else value[...] for key, value in ours.items()}
         yield ours
@@ -72,7 +72,7 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
 
 def _check_ours(model: Any, tensors: dict[str, Any], load_config: Any) -> None:
     """A checkpoint in our layout, of the composite or of the base model, for either of them."""
-    found, expected = found_shapes(tensors), expected_shapes(model)
+    found, expected = tensor_shapes(tensors), expected_shapes(model)
     if not hasattr(model, "lm_head"):
         found = {name.removeprefix("model."): shape for name, shape in found.items()}
     elif not any(name.startswith("model.") for name in found):

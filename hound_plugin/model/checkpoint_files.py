@@ -5,17 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import torch
 from huggingface_hub import snapshot_download
 
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.checkpoint import load_bin, read_tensors
-from hound_plugin.model.completeness import check_inside, found_shapes
+from hound_plugin.model.checkpoint import read_tensors
+from hound_plugin.model.completeness import check_within_folder, tensor_shapes
 from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE, LlavaHoundConfig
 
+_FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
 
 
@@ -64,7 +66,7 @@ def weight_files(folder: Path) -> list[Path]:
         index = folder / f"{single}.index.json"
         if index.is_file():
             names = _indexed(index)
-            check_inside([folder / name for name in names], folder)
+            check_within_folder([folder / name for name in names], folder)
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
                 raise CheckpointError(
@@ -93,30 +95,46 @@ def _indexed(index: Path) -> list[str]:
 
 def key_names(files: list[Path]) -> list[str]:
     """Names of all tensors, in file order."""
-    names: list[str] = []
-    for file in files:
-        with contextlib.ExitStack() as stack:
-            names += read_tensors([str(file)], stack)
-    return names
+    return [name for name, _ in _entries(files)]
 
 
 def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of all tensors."""
+    """Names and shapes of all tensors, from the files' headers."""
     shapes: dict[str, tuple[int, ...]] = {}
-    for file in files:
-        with contextlib.ExitStack() as stack:
-            shapes |= found_shapes(read_tensors([str(file)], stack))
+    for name, value in _entries(files):
+        shapes |= tensor_shapes({name: value})
     return shapes
 
 
-def stored_tensors(files: list[Path]) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors one after the other; at most one file is open, and memory-mapped."""
+def stored_dtypes(files: list[Path]) -> dict[str, torch.dtype]:
+    """Names and dtypes of all tensors, from the files' headers where they hold floating-point numbers."""
+    return {name: _dtype(value) for name, value in _entries(files)}
+
+
+def _dtype(value: Any) -> torch.dtype:
+    if torch.is_tensor(value):
+        return value.dtype
+    return _FLOATS.get(value.get_dtype()) or value[...].dtype
+
+
+def stored_tensors(
+    files: list[Path], wanted: Callable[[str], bool] = lambda name: True
+) -> Iterator[tuple[str, torch.Tensor]]:
+    """Tensors one after the other; at most one file is open, and memory-mapped.
+
+    Args:
+        files: of weights.
+        wanted: whether the tensor of a name is read.
+    """
+    for name, value in _entries(files):
+        if wanted(name):
+            yield name, value if torch.is_tensor(value) else value[...]
+
+
+def _entries(files: list[Path]) -> Iterator[tuple[str, Any]]:
+    """Names with lazy slices (safetensors) or memory-mapped tensors (.bin), which are good until the next one."""
     for file in files:
-        if file.suffix == ".bin":
-            held = load_bin(file)
-            for name in list(held):
-                yield name, held.pop(name)
-            continue
         with contextlib.ExitStack() as stack:
-            for name, value in read_tensors([str(file)], stack).items():
-                yield name, value[...]
+            tensors = read_tensors([str(file)], stack)
+            for name in list(tensors):
+                yield name, tensors.pop(name)

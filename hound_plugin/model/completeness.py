@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.convert import IGNORED
+from hound_plugin.model.key_mapping import IGNORED
 
 _SHOWN = 10
 
@@ -26,7 +26,7 @@ def expected_shapes(model: Any) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def found_shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+def tensor_shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of tensors, or of lazy slices of safetensors files, without reading them."""
     return {
         name: tuple(value.get_shape() if hasattr(value, "get_shape") else value.shape)
@@ -64,7 +64,7 @@ def check_complete(
         )
 
 
-def check_inside(files: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> None:
+def check_within_folder(files: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> None:
     """Refuse files of weights outside the checkpoint's folder, to which an index may point.
 
     Raises:

@@ -9,9 +9,9 @@ import torch
 from transformers import AutoConfig, StoppingCriteriaList
 
 from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError, damage_named
-from hound_plugin.media.pixel_memory import MediaMemory
+from hound_plugin.media.pixel_cache import PixelCache
 from hound_plugin.model.configuration import LlavaHoundConfig
-from hound_plugin.model.features import FeatureMemory
+from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor
@@ -61,8 +61,8 @@ def load(
     processor = LlavaHoundProcessor.from_pretrained(model)
     network = LlavaHoundForConditionalGeneration.from_pretrained(model, dtype=dtype)
     if memory:
-        processor.memory = MediaMemory()
-        network.model.feature_memory = FeatureMemory()
+        processor.pixel_cache = PixelCache()
+        network.model.feature_cache = FeatureCache()
     return HoundModel(network.to(place).eval(), processor)
 
 

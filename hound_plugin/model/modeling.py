@@ -30,7 +30,7 @@ from transformers.modeling_utils import is_fsdp_enabled
 from hound_plugin.errors import PlaceholderError
 from hound_plugin.model.checkpoint import read_as_ours
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
-from hound_plugin.model.features import FeatureMemory
+from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.releases import CACHE_FIELD, cache_of
 from hound_plugin.model.vision import LlavaHoundTower
@@ -136,7 +136,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             config.mm_projector_type, config.video_tower_config.hidden_size, config.text_config.hidden_size
         )
         self.language_model = AutoModel.from_config(config.text_config)
-        self.feature_memory: FeatureMemory | None = None  # set where questions are answered
+        self.feature_cache: FeatureCache | None = None  # set where questions are answered
         self.set_towers_trainable(not config.freeze_towers)
         self.post_init()
 
@@ -163,10 +163,10 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         return self._features(self.video_tower, pixel_values_videos)
 
     def _features(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
-        if self.feature_memory is None or self.training or torch.is_grad_enabled():
+        if self.feature_cache is None or self.training or torch.is_grad_enabled():
             return self._encode(tower, pixel_values)
         modules = (tower, self.multi_modal_projector)
-        return self.feature_memory.recall(pixel_values, modules, lambda pixels: self._encode(tower, pixels))
+        return self.feature_cache.get_or_compute(pixel_values, modules, lambda pixels: self._encode(tower, pixels))
 
     def _encode(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
         trained = any(parameter.requires_grad for parameter in tower.parameters())

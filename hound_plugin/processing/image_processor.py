@@ -61,9 +61,9 @@ class LlavaHoundImageProcessor(StepSettings, TorchvisionBackend):
             MediaError: it cannot be found or read.
         """
         steps = steps or self.steps()
-        if self.memory is None:
+        if self.pixel_cache is None:
             return _read(image, steps)
-        pixels: torch.Tensor = self.memory.recall(image, ("image", steps), lambda item: _read(item, steps))
+        pixels: torch.Tensor = self.pixel_cache.get_or_compute(image, ("image", steps), lambda item: _read(item, steps))
         return pixels
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:

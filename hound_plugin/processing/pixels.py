@@ -16,7 +16,7 @@ from typing import Any, ClassVar
 import torch
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.media.pixel_memory import MediaMemory
+from hound_plugin.media.pixel_cache import PixelCache
 
 IMAGE_MEAN = (0.48145466, 0.4578275, 0.40821073)
 IMAGE_STD = (0.26862954, 0.26130258, 0.27577711)
@@ -69,12 +69,12 @@ class StepSettings:
     do_convert_rgb = True
     do_pad = False
     fixed: ClassVar[Mapping[str, Any]] = {}  # settings of which the steps know one value
-    runtime: ClassVar[tuple[str, ...]] = ("memory",)  # how media are read on this machine; not saved
+    runtime: ClassVar[tuple[str, ...]] = ("pixel_cache",)  # how media are read on this machine; not saved
     valid_kwargs: Any
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.memory: MediaMemory | None = None  # set where questions are answered
+        self.pixel_cache: PixelCache | None = None  # set where questions are answered
         self.crop_size = {"height": self.steps().side, "width": self.steps().side}
 
     def settled(self, **given: Any) -> dict[str, Any]:

@@ -190,13 +190,13 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         self.image_processor.do_pad = value == "pad"
 
     @property
-    def memory(self) -> Any:
+    def pixel_cache(self) -> Any:
         """What is kept of media between questions, for both kinds; None: nothing."""
-        return self.video_processor.memory
+        return self.video_processor.pixel_cache
 
-    @memory.setter
-    def memory(self, value: Any) -> None:
-        self.image_processor.memory = self.video_processor.memory = value
+    @pixel_cache.setter
+    def pixel_cache(self, value: Any) -> None:
+        self.image_processor.pixel_cache = self.video_processor.pixel_cache = value
 
     # --- arithmetic
 

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hound_plugin import __version__
 from hound_plugin.judge.ledger import Ledger
 from hound_plugin.judge.prices import estimate_tokens
 from hound_plugin.records.files import write_json
@@ -21,6 +20,7 @@ from hound_plugin.reward.scoring import LEDGER, make_tasks
 from hound_plugin.reward.stages import Run
 from hound_plugin.reward.storage import Row, locked
 from hound_plugin.reward.summary import summarise
+from hound_plugin.version import __version__
 
 STAGES = ("sample", "judge", "pairs", "report")
 SHOWN_PROMPTS = 2

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from hound_plugin.model.convert import to_ours
+from hound_plugin.model.key_mapping import to_ours
 from tests.e2e.conftest import recipe_for
 from tests.e2e.together import Outcome, train_together
 from tests.goldens import DPO, SFT, assert_close, load_arrays, load_json
@@ -166,7 +166,7 @@ def test_lora_dpo_needs_no_second_model_and_exports(work: Path, ran: dict[str, O
     assert all("language_model.layers" in name for name in changed)
     assert hound.chat("Hello", temperature=0, max_new_tokens=3) is not None
     # and back to the layout of the original code: the recorded checkpoint's names, shapes and configuration
-    from hound_plugin.model.conversion import convert
+    from hound_plugin.model.checkpoint_conversion import convert
 
     convert(str(merged), work / "runs" / "merged-original", to="original", tokenizer=str(SFT), progress=False)
     back = load_file(work / "runs" / "merged-original" / "model.safetensors")

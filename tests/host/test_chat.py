@@ -69,8 +69,8 @@ def test_a_second_question_neither_decodes_nor_encodes(chat: ChatModel, monkeypa
     for owner, name in ((processor, "_read_video"), (tower, "features")):
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, o=original, n=name: (calls.append(n), o(*args))[1])
-    chat.engine.model.model.feature_memory.clear()
-    processor.memory.clear()
+    chat.engine.model.model.feature_cache.clear()
+    processor.pixel_cache.clear()
     clip = str(ROOT / "media" / "clip_long.mp4")
     messages = [{"role": "user", "content": "What moves?"}]
     messages += [{"role": "assistant", "content": ask(chat, "What moves?", videos=[clip])}]
@@ -79,7 +79,7 @@ def test_a_second_question_neither_decodes_nor_encodes(chat: ChatModel, monkeypa
     assert "".join(chat.stream_chat(messages, videos=[clip])).strip() == second.strip()
     assert calls == ["_read_video", "features"]
     monkeypatch.setattr(processor, "memory", None)
-    monkeypatch.setattr(chat.engine.model.model, "feature_memory", None)
+    monkeypatch.setattr(chat.engine.model.model, "feature_cache", None)
     assert chat.chat(messages, videos=[clip])[0].response_text == second
 
 

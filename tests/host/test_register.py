@@ -56,7 +56,7 @@ FIRST = [
     "from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration",
     "from hound_plugin.processing.processor import LlavaHoundProcessor",
     "from hound_plugin.model.inference import load",
-    "from hound_plugin.model.conversion import convert",
+    "from hound_plugin.model.checkpoint_conversion import convert",
     "from hound_plugin.processing.prompt import Turn",
     "from hound_plugin.host.settings_state import split_arguments",
 ]

@@ -25,7 +25,7 @@ from hound_plugin.errors import (
 from hound_plugin.media import backends, container, worker
 from hound_plugin.media.clip import Frames
 from hound_plugin.media.decode import DECODERS, Clip, probe, read_clip
-from hound_plugin.media.sampling import POLICIES, sample_indices
+from hound_plugin.media.frame_sampling import POLICIES, sample_indices
 
 from .clips import encode, picture, play
 from .conftest import DECORD, READABLE
@@ -351,7 +351,7 @@ def test_pictures_that_change_size(clips, tmp_path: Path) -> None:
 
 
 def test_importing_loads_no_torch() -> None:
-    names = "hound_plugin.media.decode, hound_plugin.media.cache, hound_plugin.media.worker"
+    names = "hound_plugin.media.decode, hound_plugin.media.frame_cache, hound_plugin.media.worker"
     code = f"import sys, {names}; print({{'torch', 'av', 'decord'}} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "set()"

@@ -13,11 +13,11 @@ from PIL import Image
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.media import worker
-from hound_plugin.media.cache import FrameCache
 from hound_plugin.media.container import build_index
 from hound_plugin.media.decode import DECODERS, probe, read_clip
-from hound_plugin.media.pixel_memory import MediaMemory
-from hound_plugin.media.sampling import POLICIES, sample_indices
+from hound_plugin.media.frame_cache import FrameCache
+from hound_plugin.media.frame_sampling import POLICIES, sample_indices
+from hound_plugin.media.pixel_cache import PixelCache
 from hound_plugin.records.media_paths import with_part
 
 from .clips import play
@@ -137,12 +137,12 @@ def test_what_has_no_clock(clips, tmp_path: Path) -> None:
 
 
 def test_caches_tell_part_and_whole_apart(clips, tmp_path: Path) -> None:
-    cache, memory = FrameCache(tmp_path), MediaMemory()
+    cache, memory = FrameCache(tmp_path), PixelCache()
     names = [f"{clips['plain']}{part}" for part in ("", "#t=1", "#t=1,2", "#t=,1")]
     assert len({cache.key_for(name) for name in names} - {None}) == 4
     assert cache.key_for(names[1]) == cache.key_for(f"{names[0]}#t=1.000")
     for _ in range(2):
         for name in names:
-            kept = memory.recall(name, "settings", lambda path: read_clip(path, num_frames=2).frames)
+            kept = memory.get_or_compute(name, "settings", lambda path: read_clip(path, num_frames=2).frames)
             assert np.array_equal(kept, read_clip(name, num_frames=2).frames)
     assert (memory.misses, memory.hits) == (4, 4)

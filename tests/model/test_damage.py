@@ -11,10 +11,10 @@ from safetensors.torch import load_file, save_file
 
 import hound_plugin
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.conversion import convert
+from hound_plugin.model.checkpoint_conversion import convert
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration, LlavaHoundModel
 from tests.goldens import SFT
-from tests.model.test_conversion import copy_of, tensors
+from tests.model.test_checkpoint_conversion import copy_of, tensors
 
 DAMAGE: dict[str, tuple[Any, str]] = {
     "a list as config": (lambda f: (f / "config.json").write_text("[1, 2]"), "JSON object|cannot be read"),

@@ -251,7 +251,7 @@ def test_tower_config_is_read_from_the_file() -> None:
 )
 def test_nothing_depends_on_one_set_of_sizes(patch: int, width: int, activation: str, tmp_path: Path) -> None:
     """Other patch sizes, tower widths, activations and vocabularies, through both layouts."""
-    from hound_plugin.model.conversion import convert
+    from hound_plugin.model.checkpoint_conversion import convert
 
     tower = {
         "hidden_size": width,

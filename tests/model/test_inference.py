@@ -21,7 +21,7 @@ from transformers import StoppingCriteriaList
 import hound_plugin
 from hound_plugin.errors import ContextLengthError, MediaError, SettingsError
 from hound_plugin.media.decode import read_clip
-from hound_plugin.media.pixel_memory import BoundedMemory
+from hound_plugin.media.pixel_cache import MemoryCache
 from hound_plugin.model.generation import RoleStop, cut_roles, filter_roles, new_tokens
 from hound_plugin.model.inference import CAPTION_QUESTION, HoundModel
 from tests.goldens import ROOT, SFT
@@ -190,7 +190,7 @@ def test_changed_weights_are_not_answered_from_memory(change: Any, hound: HoundM
         before = hound.model.get_video_features(pixels)
         change(hound)
         after = hound.model.get_video_features(pixels)
-        hound.model.model.feature_memory = None
+        hound.model.model.feature_cache = None
         assert torch.equal(after, hound.model.get_video_features(pixels))
     assert not torch.equal(before, after)
 
@@ -212,13 +212,13 @@ def test_adapters_are_not_answered_from_memory(hound: HoundModel) -> None:
             assert torch.equal(composite.get_video_features(pixels), states[0])
         adapted.merge_adapter()
         merged = composite.get_video_features(pixels)
-        composite.feature_memory = None
+        composite.feature_cache = None
         assert torch.equal(merged, composite.get_video_features(pixels))
     assert not torch.allclose(states[0], states[1], atol=1e-4)
 
 
 def test_training_does_not_use_it(hound: HoundModel) -> None:
-    memory = hound.model.model.feature_memory
+    memory = hound.model.model.feature_cache
     assert memory is not None
     pixels = hound.processor.read_video(LONG)[None]
     hound.model.get_video_features(pixels)  # with gradients
@@ -235,12 +235,12 @@ def test_training_does_not_use_it(hound: HoundModel) -> None:
 def test_a_model_that_was_loaded_otherwise_keeps_nothing() -> None:
     from transformers import AutoModelForImageTextToText, AutoProcessor
 
-    assert AutoModelForImageTextToText.from_pretrained(SFT).model.feature_memory is None
-    assert AutoProcessor.from_pretrained(SFT).memory is None
+    assert AutoModelForImageTextToText.from_pretrained(SFT).model.feature_cache is None
+    assert AutoProcessor.from_pretrained(SFT).pixel_cache is None
 
 
 def test_memory_is_bounded_and_copies_are_empty(hound: HoundModel) -> None:
-    memory = BoundedMemory(limit=1000)
+    memory = MemoryCache(limit=1000)
     for number in range(20):
         memory.put(number, torch.zeros(25))  # 100 bytes
         memory.get(0)  # the one in use stays
@@ -254,8 +254,8 @@ def test_memory_is_bounded_and_copies_are_empty(hound: HoundModel) -> None:
     assert memory.held <= 1000
     hound.chat("What?", video=LONG, **GREEDY)
     twin = copy.deepcopy(hound.model)
-    assert len(twin.model.feature_memory) == 0
-    assert len(pickle.loads(pickle.dumps(hound.processor.memory))) == 0
+    assert len(twin.model.feature_cache) == 0
+    assert len(pickle.loads(pickle.dumps(hound.processor.pixel_cache))) == 0
 
 
 def test_a_failed_reading_is_not_kept(hound: HoundModel, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from transformers import AutoTokenizer
 
 import hound_plugin
-from hound_plugin.model.convert import to_ours
+from hound_plugin.model.key_mapping import to_ours
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import SYSTEM
 from tests.e2e.conftest import data_sets, recipe_for

@@ -63,9 +63,12 @@ CONVERSATIONS: dict[str, list[dict[str, Any]]] = {
         user({"type": "video", "video": CLIP}, text("What does </s> mean, <image> or <s>?")),
         answer("</s> ends it; <video> and <image> are words here."), user("<unk>?"), answer("<s>"),
     ],
-    "a placeholder named twice": [user({"type": "video", "video": CLIP}, text("What does <video> show?")), answer("It.")],
+    "a placeholder named twice": [
+        user({"type": "video", "video": CLIP}, text("What does <video> show?")), answer("It."),
+    ],
     "other scripts": [
-        system("Répondez 中文 😀."), user({"type": "image", "image": IMAGE}, text("¿Qué es? 😀\t日本")), answer("花 \u200b!"),
+        system("Répondez 中文 😀."),
+        user({"type": "image", "image": IMAGE}, text("¿Qué es? 😀\t日本")), answer("花 \u200b!"),
     ],
     "braces": [user("{{ 1 }} {% if %} {# #}"), answer("{{ bos_token }} %}")],
 }  # fmt: skip

@@ -334,16 +334,16 @@ def test_offsets_are_those_of_the_given_text(processor: LlavaHoundProcessor) -> 
     assert [start for start, _ in offsets] == sorted(start for start, _ in offsets)
 
 
-def test_memory_is_of_the_call_s_settings(processor: LlavaHoundProcessor) -> None:
-    from hound_plugin.media.pixel_memory import MediaMemory
+def test_the_pixel_cache_knows_the_call_s_settings(processor: LlavaHoundProcessor) -> None:
+    from hound_plugin.media.pixel_cache import PixelCache
 
-    processor.memory = MediaMemory()
+    processor.pixel_cache = PixelCache()
     usual, other = (processor(videos=CLIP, **call)["pixel_values_videos"] for call in ({}, {"num_frames": 16}))
-    assert processor.memory.misses == 2
+    assert processor.pixel_cache.misses == 2
     assert (usual.shape[1], other.shape[1]) == (8, 16)
     assert torch.equal(processor.read_video(CLIP), usual[0])
-    assert processor.memory.hits == 1
-    assert json.loads(processor.to_json_string())["video_processor"].keys().isdisjoint({"memory", "decoder"})
+    assert processor.pixel_cache.hits == 1
+    assert json.loads(processor.to_json_string())["video_processor"].keys().isdisjoint({"pixel_cache", "decoder"})
 
 
 def test_no_setting_of_this_machine_is_saved(processor: LlavaHoundProcessor, folder: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from hound_plugin.corpus.convert import convert
+from hound_plugin.corpus.dataset_conversion import convert
 from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.errors import DataError
 from hound_plugin.records.bad_rows import RowReport

@@ -13,7 +13,7 @@ import pytest
 import torch
 from llamafactory.data import PairwiseDataCollatorWithPadding, SFTDataCollatorWith4DAttentionMask
 
-from hound_plugin.corpus.convert import CAPTION_PROMPT, convert
+from hound_plugin.corpus.dataset_conversion import CAPTION_PROMPT, convert
 from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.judge.exchange import Task
 from hound_plugin.judge.protocol import Judging, read_protocol

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from hound_plugin.errors import EmptyMediaError, SettingsError
-from hound_plugin.media.sampling import POLICIES, sample_indices
+from hound_plugin.media.frame_sampling import POLICIES, sample_indices
 
 from .clips import play
 

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
+from hound_plugin.model.answer_sampling import answer_log_probs, pick, sample_answers
 from hound_plugin.model.inference import HoundModel
-from hound_plugin.model.sampling import answer_log_probs, pick, sample_answers
 from tests.model.batches import media_path
 
 QUESTION = "What happens?"

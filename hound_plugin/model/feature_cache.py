@@ -13,13 +13,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from hound_plugin.media.pixel_memory import MEBIBYTE, BoundedMemory
+from hound_plugin.media.pixel_cache import MEBIBYTE, MemoryCache
 
 _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _ADAPTER_STATE = ("active_adapters", "disable_adapters", "merged_adapters", "scaling")
 
 
-class FeatureMemory(BoundedMemory):
+class FeatureCache(MemoryCache):
     """Features by the SHA-256 of the pixels and by the state of the modules that made them.
 
     The state is a checksum over the bits of every weight and buffer, their version counters, and which adapters are
@@ -30,7 +30,7 @@ class FeatureMemory(BoundedMemory):
     def __init__(self, limit: int = 512 * MEBIBYTE) -> None:
         super().__init__(limit)
 
-    def recall(
+    def get_or_compute(
         self, pixels: torch.Tensor, modules: Sequence[nn.Module], encode: Callable[[torch.Tensor], torch.Tensor]
     ) -> torch.Tensor:
         """Features of each item.

@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +20,13 @@ from hound_plugin.cli import main
 from hound_plugin.demo.model import write_model
 from hound_plugin.demo.tokenizer import write_tokenizer
 from hound_plugin.errors import CheckpointError, SettingsError
+from hound_plugin.model import checkpoint_files
 from hound_plugin.model.assemble import assemble
-from hound_plugin.model.checkpoint import find_tower, merge_lora, read_tower
+from hound_plugin.model.checkpoint import find_tower, merge_lora, read_tensors, read_tower
+from hound_plugin.model.checkpoint_conversion import convert
 from hound_plugin.model.checkpoint_files import key_names, weight_files
-from hound_plugin.model.conversion import convert
-from hound_plugin.model.convert import to_original, to_ours
-from hound_plugin.model.shards import parse_size
+from hound_plugin.model.checkpoint_writer import parse_size
+from hound_plugin.model.key_mapping import to_original, to_ours
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from tests.goldens import DPO, NO_TOWER, SFT, load_arrays, load_json
 from tests.model.batches import sft_batch
@@ -245,7 +247,7 @@ def test_another_architecture_is_refused(vicuna: Path, tmp_path: Path) -> None:
 
 
 def test_interrupted_it_leaves_no_half_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hound_plugin.model.shards import CheckpointWriter
+    from hound_plugin.model.checkpoint_writer import CheckpointWriter
 
     written: list[str] = []
     add = CheckpointWriter.add
@@ -269,6 +271,37 @@ def test_the_key_table_has_two_directions() -> None:
     assert [back[ours[name]] for name in names] == names
     with pytest.raises(CheckpointError, match=r"1 of 1 are unknown: visual\.weight"):
         to_original(["visual.weight"])
+
+
+@pytest.mark.parametrize("source", [SFT, DPO], ids=lambda path: path.name)
+def test_a_conversion_reads_the_language_model_once_and_towers_twice(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tower's copy is compared with its repository's; everything else is read when it is written."""
+    reads: Counter[str] = Counter()
+
+    class Counted:
+        def __init__(self, name: str, slice_: Any) -> None:
+            self.name, self.slice = name, slice_
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.slice, name)
+
+        def __getitem__(self, index: Any) -> torch.Tensor:
+            reads[self.name] += 1
+            return self.slice[index]
+
+    def counted(files: list[str], stack: Any) -> dict[str, Any]:
+        return {name: Counted(name, value) for name, value in read_tensors(files, stack).items()}
+
+    monkeypatch.setattr(checkpoint_files, "read_tensors", counted)
+    convert(str(source), tmp_path / "hf", progress=False)
+    assert reads
+    assert max(reads.values()) <= 2
+    assert {name for name, count in reads.items() if count > 1 and "tower" not in name} == set()
+    reads.clear()
+    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
+    assert set(reads.values()) == {1}
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -306,7 +339,7 @@ def test_memory_stays_near_one_shard(tmp_path: Path) -> None:
     total = sum(t.numel() * 4 for held in shards for t in held.values())
     script = (
         "import resource, sys\n"
-        "from hound_plugin.model.conversion import convert\n"
+        "from hound_plugin.model.checkpoint_conversion import convert\n"
         "import transformers.models.auto.modeling_auto\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "convert(sys.argv[1], sys.argv[2], shard_size='64MiB', towers='repository', progress=False)\n"

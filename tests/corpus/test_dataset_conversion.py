@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from hound_plugin import cli
-from hound_plugin.corpus.convert import CAPTION_PROMPT, clip_name, convert
+from hound_plugin.corpus.dataset_conversion import CAPTION_PROMPT, clip_name, convert
 from hound_plugin.corpus.records import check_record
 from hound_plugin.corpus.shapes import convert_record
 from hound_plugin.errors import DataError, SettingsError
@@ -312,7 +312,7 @@ def test_bad_shares(share: float, tmp_path: Path) -> None:
 
 
 def test_an_interrupted_conversion_leaves_no_half_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from hound_plugin.corpus import convert as module
+    from hound_plugin.corpus import dataset_conversion as module
 
     source, target = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
     source.write_bytes(lines([SFT] * 10))
@@ -333,7 +333,7 @@ def test_an_interrupted_conversion_leaves_no_half_file(tmp_path: Path, monkeypat
 
 def test_memory_does_not_grow_with_rows(tmp_path: Path) -> None:
     script = (
-        "import sys; from pathlib import Path; from hound_plugin.corpus.convert import convert\n"
+        "import sys; from pathlib import Path; from hound_plugin.corpus.dataset_conversion import convert\n"
         "convert(Path(sys.argv[1]), Path(sys.argv[1] + '.out'), split=0.1, on_bad_rows='skip', max_bad_rows=1)\n"
         f"print({PEAK})"
     )

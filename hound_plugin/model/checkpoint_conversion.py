@@ -25,19 +25,20 @@ from hound_plugin.model.checkpoint_files import (
     check_architecture,
     fetch,
     key_names,
+    stored_dtypes,
     stored_shapes,
     stored_tensors,
     weight_files,
 )
-from hound_plugin.model.completeness import check_complete, expected_shapes, found_shapes
+from hound_plugin.model.checkpoint_writer import CheckpointWriter, parse_size
+from hound_plugin.model.completeness import check_complete, expected_shapes, tensor_shapes
 from hound_plugin.model.configuration import (
     ORIGINAL_KEYS,
     ORIGINAL_MODEL_TYPE,
     LlavaHoundConfig,
 )
-from hound_plugin.model.convert import is_original, to_original, to_ours
+from hound_plugin.model.key_mapping import is_original, to_original, to_ours
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-from hound_plugin.model.shards import CheckpointWriter, parse_size
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
 TOWERS = ("image_tower", "video_tower")
@@ -163,11 +164,8 @@ class _ToOurs:
         with contextlib.ExitStack() as stack:
             whole = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
             prefix = f"model.{tower}."
-            for name, tensor in stored_tensors(self.files):
-                ours = self.names.get(name, "")
-                if not ours.startswith(prefix):
-                    continue
-                other = whole.get(ours.removeprefix(prefix))
+            for name, tensor in stored_tensors(self.files, lambda name: self.names.get(name, "").startswith(prefix)):
+                other = whole.get(self.names[name].removeprefix(prefix))
                 if other is None:
                     return False
                 other = other if torch.is_tensor(other) else other[...]
@@ -189,7 +187,7 @@ class _ToOurs:
             if file is not None:
                 prefix = f"model.{tower}."
                 with contextlib.ExitStack() as stack:
-                    held = found_shapes(read_tower(file, getattr(self.config, f"{tower}_config"), stack))
+                    held = tensor_shapes(read_tower(file, getattr(self.config, f"{tower}_config"), stack))
                 shapes = {name: shape for name, shape in shapes.items() if not name.startswith(prefix)}
                 shapes |= {prefix + name: shape for name, shape in held.items()}
         return shapes
@@ -198,12 +196,11 @@ class _ToOurs:
         return self._order(names_only=False)
 
     def _order(self, names_only: bool) -> Iterator[tuple[str, str, Any]]:
-        taken = {f"model.{tower}." for tower, file in self.towers.items() if file}
-        source = ((name, None) for name in self.names) if names_only else stored_tensors(self.files)
+        replaced = tuple(f"model.{tower}." for tower, file in self.towers.items() if file)
+        kept = {name: ours for name, ours in self.names.items() if not ours.startswith(replaced)}
+        source = ((name, None) for name in kept) if names_only else stored_tensors(self.files, kept.__contains__)
         for name, tensor in source:
-            ours = self.names.get(name)
-            if ours is not None and not any(ours.startswith(prefix) for prefix in taken):
-                yield name, ours, tensor
+            yield name, kept[name], tensor
         for tower, file in self.towers.items():
             if file is None:
                 continue
@@ -225,12 +222,12 @@ class _ToOurs:
 
     def _tower_dtypes(self) -> dict[str, str | None]:
         """How the original held its towers, for the way back: a dtype's name, or None if it did not."""
-        found: dict[str, str | None] = dict.fromkeys(TOWERS)
-        for name, tensor in stored_tensors(self.files):
+        dtypes: dict[str, str | None] = dict.fromkeys(TOWERS)
+        for name, dtype in stored_dtypes(self.files).items():
             for tower in TOWERS:
                 if self.names.get(name, "").startswith(f"model.{tower}."):
-                    found[tower] = str(tensor.dtype).removeprefix("torch.")
-        return found
+                    dtypes[tower] = str(dtype).removeprefix("torch.")
+        return dtypes
 
 
 class _ToOriginal:
@@ -280,10 +277,9 @@ class _ToOriginal:
         return stored_shapes(self.files)
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
-        for name, tensor in stored_tensors(self.files):
-            written, dtype = self._dtype(name)
-            if name in self.names and written:
-                yield name, self.names[name], tensor if dtype is None else tensor.to(dtype)
+        for name, tensor in stored_tensors(self.files, lambda name: name in self.names and self._dtype(name)[0]):
+            dtype = self._dtype(name)[1]
+            yield name, self.names[name], tensor if dtype is None else tensor.to(dtype)
 
     def write_files(self, writer: CheckpointWriter, report: Report) -> None:
         values = original_config(self.config)

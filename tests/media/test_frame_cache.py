@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.media.cache import FrameCache, _seen
+from hound_plugin.media.frame_cache import FrameCache, _seen
 from hound_plugin.records import files
 
 
@@ -147,7 +147,7 @@ def test_a_writer_that_fails_leaves_nothing(cache: FrameCache, clip: Path, monke
 
 def test_a_writer_that_is_killed_leaves_no_entry(cache: FrameCache, clip: Path) -> None:
     code = (
-        "import os, sys, numpy as np; from hound_plugin.media.cache import FrameCache; "
+        "import os, sys, numpy as np; from hound_plugin.media.frame_cache import FrameCache; "
         "os.fsync = lambda _: os._exit(9); FrameCache(sys.argv[1]).put(sys.argv[2], np.ones(3, np.float32))"
     )
     key = cache.key_for(clip)
@@ -205,7 +205,7 @@ def test_a_disk_that_fills_up(tmp_path: Path) -> None:
     """A real limit on the size of files stands for the disk; what was kept before is still read."""
     code = (
         "import logging, resource, sys, numpy as np; logging.basicConfig(level='WARNING')\n"
-        "from hound_plugin.media.cache import FrameCache\n"
+        "from hound_plugin.media.frame_cache import FrameCache\n"
         "cache = FrameCache(sys.argv[1]); small = np.ones(3, np.float32); large = np.ones(1 << 20, np.float32)\n"
         "cache.put('0' * 64, small); resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 16, 1 << 16))\n"
         "for key in 'ab':\n"

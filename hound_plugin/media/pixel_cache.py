@@ -12,7 +12,7 @@ from hound_plugin.records.media_identity import media_identity
 MEBIBYTE = 1 << 20
 
 
-class BoundedMemory:
+class MemoryCache:
     """Tensors by key; the least recently used go first when the limit is passed. Safe for many threads.
 
     Copies and pickles of it are empty, so that the models and processors that hold one can be copied.
@@ -63,14 +63,14 @@ class BoundedMemory:
         return type(self), (self.limit,)
 
 
-class MediaMemory(BoundedMemory):
+class PixelCache(MemoryCache):
     """Pixels of clips and images by their content and by every setting of the processing.
 
     Files are known by path, size, times of change and inode, bytes and arrays by their SHA-256; other media (PIL
     images) are read every time.
     """
 
-    def recall(self, media: Any, settings: Hashable, read: Callable[[Any], Any]) -> Any:
+    def get_or_compute(self, media: Any, settings: Hashable, read: Callable[[Any], Any]) -> Any:
         """The processed media, read by ``read(media)`` only if it is not known.
 
         Args:
