@@ -230,5 +230,5 @@ def test_a_template_of_one_s_own(processor: LlavaHoundProcessor) -> None:
 
 def test_errors_are_of_this_package(processor: LlavaHoundProcessor) -> None:
     messages = [user({"type": "image", "path": "/nowhere.png"})]
-    with pytest.raises(HoundError, match="/nowhere.png"):
+    with pytest.raises(HoundError, match=r"/nowhere\.png"):
         processor.apply_chat_template(messages, tokenize=True, return_dict=True)
