@@ -78,7 +78,7 @@ def test_a_second_question_neither_decodes_nor_encodes(chat: ChatModel, monkeypa
     second = chat.chat(messages, videos=[clip])[0].response_text
     assert "".join(chat.stream_chat(messages, videos=[clip])).strip() == second.strip()
     assert calls == ["_read", "features"]
-    monkeypatch.setattr(processor, "memory", None)
+    monkeypatch.setattr(processor, "pixel_cache", None)
     monkeypatch.setattr(chat.engine.model.model, "feature_cache", None)
     assert chat.chat(messages, videos=[clip])[0].response_text == second
 
