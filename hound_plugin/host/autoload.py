@@ -11,7 +11,8 @@ Three cases need care:
   which imports torch). No finder sees it again, so its spec is watched: the import system sets
   ``spec._initializing = False`` as its last act, and that assignment is the signal.
 * transformers' modules import one another half-way (``modeling_layers`` imports ``modeling_auto``), and our model needs
-  them whole: what belongs to transformers waits until none of its modules is under way.
+  them whole; and our processors, whose import may be what brings them in, must be whole too. What belongs to
+  transformers waits until none of its modules, and none of ours, is under way.
 * ``register_for`` may fail. The host's users of other models must not suffer, so the import goes on and the failure is
   reported on stderr and kept for :func:`activation_error`. Only where the command line or the YAML file named there
   asks for LLaVA-Hound is the failure raised, because training would otherwise go on with half a plugin.
@@ -48,6 +49,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.train.sft.trainer",
     "llamafactory.train.dpo.trainer",
     "llamafactory.train.kto.trainer",
+    "llamafactory.train.rm.trainer",
     "llamafactory.webui.common",
     "llamafactory.webui.chatter",
     "llamafactory.webui.components.export",
@@ -64,6 +66,7 @@ DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"
 
 _REGISTER_MODULE = "hound_plugin.host.register"
 _TRANSFORMERS = "transformers."
+_OURS = ("hound_plugin.processing.", "hound_plugin.model.")
 _TRUE = frozenset({"1", "true", "yes", "on", "y"})
 _NAMES_US = r"(?im)llava[-_]hound|^\s*[\"']?hound[\"']?\s*:|^hound\.\w+="  # compiled on failure only: 1 ms
 _MAX_SETTINGS_BYTES = 1 << 20
@@ -230,7 +233,7 @@ def _under_way(name: str, executed: str | None) -> ModuleSpec | None:
     """What has to be complete before ``name`` can be registered, and is not."""
     names = [name]
     if name.startswith(_TRANSFORMERS):
-        names += [other for other in list(sys.modules) if other.startswith(_TRANSFORMERS)]
+        names += [other for other in list(sys.modules) if other.startswith((_TRANSFORMERS, *_OURS))]
     specs = (_initialising_spec(other) for other in names if other != executed)
     return next((spec for spec in specs if spec is not None), None)
 

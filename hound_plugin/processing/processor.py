@@ -159,6 +159,11 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
             )
         with damage_named(name, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right", **hub)
+        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+            raise CheckpointError(
+                f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in {name}. Is "
+                "its tokenizer_config.json there and whole?"
+            )
         settings = saved_settings(name, **hub)
         template = kwargs.get("chat_template") or saved_template(name, **hub)
         parts = {part: dict(settings[part]) for part in _PARTS}
@@ -166,8 +171,8 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
             parts[part].update({key: kwargs[key] for key in kind.valid_kwargs.__annotations__ if key in kwargs})
         if "image_aspect_ratio" in kwargs:
             parts["image_processor"]["do_pad"] = kwargs["image_aspect_ratio"] == "pad"
-        own = {key: source["system"] for source in (settings, kwargs) for key in ("system",) if key in source}
-        return cls.from_config(config, tokenizer, **own, **parts, chat_template=template)
+        system = kwargs.get("system", settings.get("system", SYSTEM))
+        return cls.from_config(config, tokenizer, system=system, chat_template=template, **parts)
 
     def set_system(self, system: str) -> None:
         """Take another system prompt for conversations that bring none; saved with the processor and its tokenizer."""

@@ -11,7 +11,6 @@ from tests.host.hosting import write_dataset
 from tests.host.test_pipeline import Host
 from tests.processing.conversations import CONVERSATIONS
 
-
 TRAINED = [name for name in CONVERSATIONS if name != "a clip and an image"]  # a row has one kind of media
 
 
