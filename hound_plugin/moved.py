@@ -56,6 +56,7 @@ MODULES: dict[str, str] = {  # earlier module -> module that holds its names now
     f"{_P}.reward.backends": f"{_P}.judge.backends",
     f"{_P}.reward.card": f"{_P}.reward.report",
     f"{_P}.reward.storage": f"{_P}.reward.run_folder",
+    f"{_P}.processing.transforms": f"{_P}.processing.pixels",
 }
 NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module has changed
     f"{_P}.corpus.records.IMAGE_TOKEN": f"{_P}.records.placeholders.IMAGE_TOKEN",
@@ -104,6 +105,9 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.reward.storage.read_rows": f"{_P}.records.jsonl.read_objects",
     f"{_P}.reward.storage.write_json": f"{_P}.records.files.write_json",
     f"{_P}.reward.storage.write_whole": f"{_P}.records.files.write_whole",
+    f"{_P}.processing.transforms.expand_to_square": f"{_P}.processing.image_processor.expand_to_square",
+    f"{_P}.processing.transforms.image_to_tensor": f"{_P}.processing.image_processor.image_to_tensor",
+    f"{_P}.processing.transforms.video_frames_to_tensor": f"{_P}.processing.video_processor.video_frames_to_tensor",
 }
 
 

@@ -11,13 +11,9 @@ from torch.nn import functional
 
 from hound_plugin.errors import MediaDecodeError, SettingsError
 from hound_plugin.media.decode import read_clip
-from hound_plugin.processing.transforms import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    expand_to_square,
-    image_to_tensor,
-    video_frames_to_tensor,
-)
+from hound_plugin.processing.image_processor import expand_to_square, image_to_tensor
+from hound_plugin.processing.pixels import IMAGE_MEAN, IMAGE_STD
+from hound_plugin.processing.video_processor import video_frames_to_tensor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STRIDED = np.load(GOLDEN / "golden" / "a_video_pixel_values_s4.npz")
