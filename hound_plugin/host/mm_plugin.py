@@ -22,7 +22,6 @@ from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, place_placeholders
 
 
-
 @dataclass
 class LlavaHoundPlugin(BasePlugin):
     """Placeholders, counts and tensors for the host's data pipeline and chat engine.
