@@ -17,7 +17,7 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host.models import MODELS
-from hound_plugin.records.media_identity import digest_of_places
+from hound_plugin.records.media_identity import sampled_digest
 
 logger = logging.get_logger(__name__)
 
@@ -155,7 +155,7 @@ def _same_weights(first: str, second: str) -> bool:
 def _weights(folder: str) -> dict[str, Any]:
     names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
     files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
-    return {name: (os.path.getsize(path), digest_of_places(path)) for name, path in files.items()}
+    return {name: (os.path.getsize(path), sampled_digest(path)) for name, path in files.items()}
 
 
 def _check_media_keys(part: Any) -> None:

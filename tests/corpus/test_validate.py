@@ -127,7 +127,7 @@ def test_media_that_are_not_whole_or_no_clip(media: Path, tmp_path: Path) -> Non
     assert validate(path, Options(str(media), "open", report=report)).problems == {"media damaged": 7}
     found = [json.loads(line) for line in report.read_text().splitlines()]
     assert [entry["row"] for entry in found] == [1, 2, 3, 4, 5, 6, 7]
-    expected = ["cut short", "cut short", "no decoder", "only a cover", "a pipe", "a pipe", "8 bits a channel"]
+    expected = ["cut short", "cut short", "no decoder", "only a cover", "a pipe", "a pipe", "8 bits per channel"]
     for entry, message in zip(found, expected, strict=True):
         assert message in entry["detail"]
 
@@ -189,7 +189,7 @@ def test_the_table_and_the_bad_rows(media: Path, tmp_path: Path, capsys: pytest.
         (7, None, "key twice", ""),
     ]
     assert {row["file"] for row in report} == {str(path)}
-    assert report[-1]["detail"] == "the key 'video' stands twice in one object; remove one of the two"
+    assert report[-1]["detail"] == "the key 'video' appears twice in one object; remove one of them"
     assert run_cli(path, "--media", "none", "--limit", 1) == 0
     assert not (tmp_path / "rows.bad.jsonl").exists() or "1 rows, 0 with" in capsys.readouterr().out
 

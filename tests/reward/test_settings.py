@@ -88,7 +88,7 @@ TWO = [{"role": ("user", "assistant")[n % 2], "content": f"<video>{n}" if n % 2 
     ("fields", "judge", "error", "match"),
     [
         ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected an id of its own, found that of"),
-        ({"id": ""}, {}, DataError, "no id +row 4: `id`: expected an id, by which answers .* found none"),
+        ({"id": ""}, {}, DataError, "no id +row 4: `id`: expected an id, under which answers .* found none"),
         ({"prompt": "<video>\n "}, {}, DataError, "blank question +row 4, id 'q3': `prompt`: expected a question with"),
         ({"prompt": None}, {}, DataError, "no question +row 4, id 'q3': `prompt`: expected a question, found none"),
         ({"prompt": ["What?"]}, {}, DataError, r"turn +row 4, id 'q3': `prompt\[0\]`: expected a message"),
