@@ -39,10 +39,10 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
 
 
 class _MovedModule(ModuleType):
-    """Gives the names of an earlier module from where they are now."""
+    """An earlier module, whose names are looked up where they are now."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the import system and inspect look for
+        if name.startswith("__"):  # looked up by the import system and inspect
             raise AttributeError(name)
         earlier = f"{self.__name__}.{name}"
         module, _, now = NAMES.get(earlier, f"{MODULES[self.__name__]}.{name}").rpartition(".")
@@ -52,7 +52,7 @@ class _MovedModule(ModuleType):
 
 
 class _MovedFinder(MetaPathFinder, Loader):
-    """Stands behind all other finders, so that it is asked only for modules that no longer exist."""
+    """The last of all finders, so that it is asked only for modules that no longer exist."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -63,10 +63,10 @@ class _MovedFinder(MetaPathFinder, Loader):
         return _MovedModule(spec.name, f"The earlier name of :mod:`{MODULES[spec.name]}`.")
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is executed: names are looked up when they are asked for."""
+        """Execute nothing: names are looked up on access."""
 
 
 def install() -> None:
-    """Let earlier imports work, once a process."""
+    """Make earlier imports work; harmless if repeated."""
     if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MovedFinder())

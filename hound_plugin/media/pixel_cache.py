@@ -23,7 +23,7 @@ class MemoryCache:
 
     def __init__(self, limit: int = 256 * MEBIBYTE) -> None:
         self.limit = limit
-        self.hits = self.misses = self.held = 0
+        self.hits = self.misses = self.size = 0
         self._items: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -42,19 +42,19 @@ class MemoryCache:
         """Store a tensor; one larger than the limit is ignored."""
         with self._lock:
             previous = self._items.pop(key, None)
-            self.held -= 0 if previous is None else previous.nbytes
+            self.size -= 0 if previous is None else previous.nbytes
             if value.nbytes > self.limit:
                 return
             self._items[key] = value
-            self.held += value.nbytes
-            while self.held > self.limit:
-                self.held -= self._items.popitem(last=False)[1].nbytes
+            self.size += value.nbytes
+            while self.size > self.limit:
+                self.size -= self._items.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
         """Remove everything."""
         with self._lock:
             self._items.clear()
-            self.held = 0
+            self.size = 0
 
     def __len__(self) -> int:
         return len(self._items)

@@ -1,4 +1,4 @@
-"""The files of a checkpoint: where they are, what they hold, one open at a time."""
+"""The files of a checkpoint: where they are and what they contain, with one open at a time."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ def fetch(name: str) -> Path:
     """The local copy of a hub repository's weights, configuration and tokenizer.
 
     Raises:
-        CheckpointError: there is no such folder, and no such repository can be reached.
+        CheckpointError: the name is neither a folder nor a reachable repository.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=list(_WEIGHT_PATTERNS)))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"Expected a checkpoint folder or a hub id, but there is no folder {name!r} and the hub gives none: {error}"
+            f"Expected a checkpoint folder or a hub id, but {name!r} is not a folder, and the hub does not have "
+            f"it: {error}"
         ) from error
 
 
@@ -43,24 +44,27 @@ def check_architecture(folder: Path) -> None:
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise CheckpointError(f"Expected config.json in {folder}, found none. Is the download complete?")
+        raise CheckpointError(f"Expected config.json in {folder}, which does not have it. Is the download complete?")
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"Expected JSON in {file}: {error}. It is damaged; download it again.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"Expected a JSON object in {file}, found a {type(values).__name__}. Download it again.")
-    found = values.get("model_type")
+    model_type = values.get("model_type")
     known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
-    if found not in known:
-        raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
+    if model_type not in known:
+        raise CheckpointError(
+            f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found "
+            f"{model_type!r}. Name another checkpoint."
+        )
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The checkpoint's weight files in order: safetensors before .bin, an index before single files.
 
     Raises:
-        CheckpointError: there are none, or the index names files that are missing.
+        CheckpointError: there are none, or the index names missing files.
     """
     for single in ("model.safetensors", "pytorch_model.bin"):
         index = folder / f"{single}.index.json"
@@ -70,7 +74,7 @@ def weight_files(folder: Path) -> list[Path]:
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
                 raise CheckpointError(
-                    f"{index} names {len(missing)} file(s) that are missing: {', '.join(missing[:5])}."
+                    f"{index} names {len(missing)} missing file(s): {', '.join(missing[:5])}. Download them."
                 )
             return [folder / name for name in names]
         if (folder / single).is_file():
@@ -107,7 +111,7 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def stored_dtypes(files: list[Path]) -> dict[str, torch.dtype]:
-    """Names and dtypes of all tensors, from the files' headers where they hold floating-point numbers."""
+    """Names and dtypes of all tensors, read from the headers for floating-point tensors."""
     return {name: _dtype(value) for name, value in _entries(files)}
 
 
@@ -120,11 +124,11 @@ def _dtype(value: Any) -> torch.dtype:
 def stored_tensors(
     files: list[Path], wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors one after the other; at most one file is open, and memory-mapped.
+    """Tensors one by one; at most one file is open, and memory-mapped.
 
     Args:
-        files: of weights.
-        wanted: whether the tensor of a name is read.
+        files: the weight files.
+        wanted: whether to read the tensor of a name.
     """
     for name, value in _entries(files):
         if wanted(name):
@@ -132,7 +136,7 @@ def stored_tensors(
 
 
 def _entries(files: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Names with lazy slices (safetensors) or memory-mapped tensors (.bin), which are good until the next one."""
+    """Names with lazy slices (safetensors) or memory-mapped tensors (.bin), which are valid until the next one."""
     for file in files:
         with contextlib.ExitStack() as stack:
             tensors = read_tensors([str(file)], stack)

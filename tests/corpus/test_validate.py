@@ -15,7 +15,7 @@ from PIL import Image
 
 from hound_plugin import cli
 from hound_plugin.corpus.records import check_record
-from hound_plugin.corpus.relocate import find_places
+from hound_plugin.corpus.relocate import index_paths
 from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.errors import SettingsError
 from tests.corpus.conftest import PEAK, environment
@@ -293,8 +293,8 @@ def test_parts_of_clips(tmp_path: Path) -> None:
 def test_the_tree_is_walked_once(tmp_path: Path) -> None:
     for name in ("a/one", "b/.hidden/one", ".hound/one"):
         (tmp_path / name).mkdir(parents=True)
-    places = find_places(tmp_path, ["one", "two"])
-    assert places.found == {"one": ["a/one"]}
+    index = index_paths(tmp_path, ["one", "two"])
+    assert index.paths == {"one": ["a/one"]}
 
 
 @pytest.mark.parametrize(

@@ -382,7 +382,7 @@ def test_elements_of_an_array_that_are_no_objects_are_named(host: Host) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("mine.jsonl", b"", "Expected rows in .*mine.jsonl; it is empty"),
+        ("mine.jsonl", b"", "Expected rows in .*mine.jsonl; the file is empty"),
         ("mine.jsonl", b"\n \n", "expected rows, found none"),
         ("mine.json", b'[{"id": 1},', "Expected a JSON array in .*mine.json"),
         ("mine.json", b"[]", "expected rows, found none"),

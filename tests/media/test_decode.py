@@ -170,7 +170,10 @@ def test_variable_rate_is_averaged(clips) -> None:
     ("name", "message"),
     [
         ("no_index", "not a video, damaged or cut short"),
-        ("cut_short", r"cut short: its header says 2\.4 s, the data ends at 1\.\d s; it states at least .* bytes and has"),
+        (
+            "cut_short",
+            r"cut short: its header says 2\.4 s, the data ends at 1\.\d s; it states at least .* bytes and has",
+        ),
         ("empty", "0 bytes"),
         ("text", "not a video, damaged or cut short"),
         ("sound", "no video stream, only audio"),
@@ -295,7 +298,7 @@ def test_lists_arrays_and_streams(folder: Path, clips) -> None:
     ("video", "error", "message"),
     [
         ([], EmptyMediaError, "empty list"),
-        (np.zeros((0, 4, 4, 3), np.uint8), EmptyMediaError, "not one frame"),
+        (np.zeros((0, 4, 4, 3), np.uint8), EmptyMediaError, "no frame"),
         (np.zeros((8, 3, 4, 4), np.uint8), MediaDecodeError, r"\[T, H, W, 3\] of uint8, RGB; got \[8, 3, 4, 4\]"),
         (np.zeros((8, 4, 4, 3), np.float32), MediaDecodeError, "got .* of float32"),
         (["/nowhere/1.png"], MediaNotFoundError, "/nowhere/1.png does not exist"),

@@ -38,7 +38,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     ),
     "one bias gone": (lambda f: without(f, "image_tower.encoder.layers.0.mlp.fc1.bias"), "1 keys are missing"),
     "an index that leaves": (lambda f: outside(f), r"index names \.\."),
-    "a shard gone": (lambda f: shard_gone(f), r"1 file\(s\) that are missing|Are all its files there"),
+    "a shard gone": (lambda f: shard_gone(f), r"1 missing file\(s\)|all files of the checkpoint are there"),
 }
 
 

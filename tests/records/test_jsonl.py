@@ -97,7 +97,7 @@ def test_files_that_are_something_else_are_named(tmp_path: Path, monkeypatch: py
         '{"id": 1}\n'.encode("utf-16"): "is UTF-16; convert it with `iconv",
         gzip.compress(GOOD): "is compressed; unpack it",
         json.dumps({"data": [{"id": 1}]}, indent=2).encode(): "one object over several lines",
-        b"": "it is empty",
+        b"": "the file is empty",
     }
     for data, words in wrong.items():
         with pytest.raises(DataError, match=words):
