@@ -27,6 +27,7 @@ MODULES: dict[str, str] = {  # earlier module -> module that holds its names now
     f"{_P}.model.shards": f"{_P}.model.checkpoint_writer",
 }
 NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module has changed
+    f"{_P}.corpus.convert.Converted": f"{_P}.corpus.dataset_conversion.ConversionResult",
     f"{_P}.corpus.records.IMAGE_TOKEN": f"{_P}.records.placeholders.IMAGE_TOKEN",
     f"{_P}.corpus.records.VIDEO_TOKEN": f"{_P}.records.placeholders.VIDEO_TOKEN",
     f"{_P}.corpus.records.Problem": f"{_P}.records.record.Problem",
@@ -34,6 +35,7 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.media.memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
     f"{_P}.media.pixel_memory.BoundedMemory": f"{_P}.media.pixel_cache.MemoryCache",
     f"{_P}.media.pixel_memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
+    f"{_P}.model.conversion.Report": f"{_P}.model.checkpoint_conversion.ConversionReport",
     f"{_P}.model.features.FeatureMemory": f"{_P}.model.feature_cache.FeatureCache",
 }
 

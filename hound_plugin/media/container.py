@@ -158,7 +158,7 @@ def _size(container: Any, stream: Any, source: Source) -> tuple[int, int]:
 
 def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], list[int], bool] | None:
     """``pts``, ``keys`` and ``clean`` of :class:`FrameIndex`; None if timestamps do not identify the frames."""
-    shown: list[int] = []
+    presented: list[int] = []
     keys: list[int] = []
     clean = True
     for packet in packets(container):
@@ -173,11 +173,11 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], l
             clean = clean and _is_clean(stream.codec_context, packet)
         hidden = stream.codec_context.name == "vp8" and not bytes(packet)[0] & 0x10  # bit show_frame, RFC 6386, 9.1
         if not (packet.is_discard or hidden):
-            shown.append(packet.pts)
-    unique = len(set(shown)) == len(shown)
-    if not shown or not unique or min(shown) < keys[0]:  # pictures before the first key cannot be decoded
+            presented.append(packet.pts)
+    unique = len(set(presented)) == len(presented)
+    if not presented or not unique or min(presented) < keys[0]:  # pictures before the first key cannot be decoded
         return None
-    return sorted(shown), sorted(keys), clean
+    return sorted(presented), sorted(keys), clean
 
 
 def _is_clean(context: Any, packet: Any) -> bool:
@@ -251,7 +251,7 @@ def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Num
 def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> Numbered:
     """Frames by timestamp: one seek per stretch between key pictures that contains a wanted frame."""
     stamps = index.pts or []
-    known = set(stamps)
+    valid_stamps = set(stamps)
     position = 0
     while position < len(wanted):
         after = bisect.bisect_right(index.keys, stamps[wanted[position]])
@@ -259,17 +259,17 @@ def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> 
         stretch = {stamps[i]: i for i in wanted[position:] if until is None or stamps[i] < until}
         container.seek(index.keys[after - 1], stream=stream, backward=True)
         position += len(stretch)
-        yield from _decode_stretch(container, stream, stretch, known)
+        yield from _decode_stretch(container, stream, stretch, valid_stamps)
 
 
-def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], known: set[int]) -> Numbered:
+def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int]) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
         # Pictures on which no other depends need not be decoded unless they are wanted (a third of the time saved).
         context.skip_frame = "NONREF" if packet.size and packet.pts not in missing else "DEFAULT"
         for frame in packet.decode():
             # One field per packet: packets are not frames. Damaged: only decoding everything shows what is wrong.
-            if frame.pts not in known or frame.interlaced_frame or frame.is_corrupt:
+            if frame.pts not in valid_stamps or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
                 yield missing.pop(frame.pts), _pixels(frame)
