@@ -113,7 +113,7 @@ _ABANDONED = 24 * 3600  # seconds after which a file is no longer being written
 
 
 def clear_leftovers(folder: PathLike) -> int:
-    """Remove what killed processes left of :func:`whole_path` in a folder and its direct subfolders.
+    """Remove what killed processes left of :func:`whole_path` in a folder and its subfolders.
 
     On this machine the process must no longer run; what another machine wrote must be older than a day.
 
@@ -126,7 +126,7 @@ def clear_leftovers(folder: PathLike) -> int:
     removed = 0
     with os.scandir(folder) as scan:
         entries = list(scan)
-    for below in tuple(entries):
+    for below in entries:  # grows while subfolders are listed
         if below.is_dir(follow_symlinks=False) and not below.name.startswith("."):
             with contextlib.suppress(OSError), os.scandir(below) as scan:
                 entries += list(scan)
