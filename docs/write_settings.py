@@ -46,7 +46,7 @@ One block a model, in any one currency per million tokens: `prices: {{{{my-judge
 
 ## Files for `judge.protocol`
 
-A YAML file with words of your own in place of `hound_plugin/judge/protocols/caption.yaml`. It must have every one of
+A YAML file with words of your own instead of `hound_plugin/judge/protocols/caption.yaml`. It must have every one of
 these keys.
 
 {{protocol}}

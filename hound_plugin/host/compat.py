@@ -83,6 +83,10 @@ def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, all
     from llamafactory.hparams.parser import read_args
 
     args = settings_state.take_settings(read_args(args))
+    if isinstance(args, dict) and args.get("template") == NAME:
+        from hound_plugin.host.argument_types import typed_values
+
+        args = typed_values(parser.dataclass_types, args)
     try:
         parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
     except ValueError as error:
@@ -345,7 +349,7 @@ def _collate_preferences(original: Callable[..., Any], self: Any, features: list
     return original(self, drop_bad_rows(features, self.processor) if _skips(self) else features)
 
 
-# --- llamafactory.train: sft, dpo and kto trainers
+# --- llamafactory.train: sft, dpo, kto and rm trainers
 
 
 def patch_trainers(module: Any) -> None:
@@ -363,14 +367,17 @@ def patch_trainers(module: Any) -> None:
         ("CustomDPOTrainer", "dpo_loss", "preference_loss.named_loss"),
         ("CustomKTOTrainer", "forward", "preference_loss.forward_with_media"),
         ("CustomSeq2SeqTrainer", "compute_loss", "preference_loss.loss_with_media"),
+        ("PairwiseTrainer", None, None),
     ):
         if hasattr(module, name):
             trainer = getattr(module, name)
-            _wrap(trainer, method, _for_our_template(*ours.split(".")))
+            if method and ours:
+                _wrap(trainer, method, _for_our_template(*ours.split(".")))
             _wrap(trainer, "training_step", _for_our_template("finite_steps", "watched_step"))
             _wrap(trainer, "_get_grad_norm", _for_our_template("finite_steps", "watched_norm"))
             _wrap(trainer, "_init_training_state", _for_our_template("resume", "settled_start"))
             _wrap(trainer, "_save_checkpoint", _for_our_template("resume", "signed_checkpoint"))
+            _wrap(trainer, "save_model", _for_our_template("resume", "signed_model"))
 
 
 def _for_our_template(module: str, name: str) -> Callable[..., Any]:

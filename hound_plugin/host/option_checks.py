@@ -17,6 +17,8 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host.models import MODELS
+from hound_plugin.host.resume import adapters_below
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.records.media_identity import sampled_digest
 
 logger = logging.get_logger(__name__)
@@ -99,6 +101,7 @@ def _check_model(model: Any) -> None:
                 f"Expected a model in `model_name_or_path: {name}`, but it has no config.json: {held}. "
                 "Name the folder that holds one."
             )
+        check_files(name)
     elif os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or _begins_here(name):
         raise SettingsError(
             f"`model_name_or_path: {name}` is not a folder of this machine (searched from {os.getcwd()}), and hub ids "
@@ -109,8 +112,10 @@ def _check_model(model: Any) -> None:
             "`export_legacy_format: true` has no effect: the installed transformers writes safetensors files only. "
             "Remove the key."
         )
-    for adapter in model.adapter_name_or_path or []:
+    adapters = model.adapter_name_or_path or []
+    for place, adapter in enumerate(adapters):
         _check_base(adapter, name)
+        _check_below(adapter, adapters[:place])
 
 
 def _begins_here(name: str) -> bool:
@@ -144,6 +149,20 @@ def _check_base(adapter: str, name: str) -> None:
         logger.warning_rank0(
             f"The adapter {adapter} was trained on {base}, and `model_name_or_path` is {name}: they must be the same "
             "model."
+        )
+
+
+def _check_below(adapter: str, given: list[str]) -> None:
+    """Refuse an adapter without those that were merged into the model before it was trained."""
+    below = adapters_below(adapter)
+    same = len(below) == len(given) and all(
+        os.path.realpath(before) == os.path.realpath(now) or not os.path.isdir(before) or _same_weights(before, now)
+        for before, now in zip(below, given, strict=True)
+    )
+    if below and not same:
+        raise SettingsError(
+            f"The adapter {adapter} was trained on a model into which {', '.join(below)} had been merged; got "
+            f"{', '.join(given) or 'no adapter'} before it. Set `adapter_name_or_path: {','.join([*below, adapter])}`."
         )
 
 
@@ -210,6 +229,11 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
         raise SettingsError(
             "Expected `pref_loss` to be sigmoid, hinge, ipo, orpo or simpo; got 'kto_pair', which trl no longer has. "
             "For labelled answers use `stage: kto`."
+        )
+    if finetuning.stage in ("dpo", "kto") and finetuning.pref_loss != "orpo" and finetuning.pref_beta <= 0:
+        raise SettingsError(
+            f"Expected `pref_beta` above 0 in `stage: {finetuning.stage}`, got {finetuning.pref_beta}: the loss would "
+            "not tell chosen answers from rejected ones. The original has 0.1."
         )
     if finetuning.ref_model_adapters is not None and finetuning.ref_model is None:
         raise SettingsError(

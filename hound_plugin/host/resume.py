@@ -24,7 +24,8 @@ _CPU = re.compile(r"cpu:\d+")
 STATE = "trainer_state.json"
 """The trainer writes this file last (transformers 5.5, ``Trainer._save_checkpoint``)."""
 RUN = "hound_run.json"
-"""In each checkpoint: which run it belongs to."""
+"""In each checkpoint: which run it belongs to; beside an adapter that lies above others: which these are."""
+BELOW = "adapters_below"
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -68,7 +69,14 @@ def settle_resume(original: Callable[[str], str | None], training_args: Any) -> 
     Raises:
         SettingsError: there is none, or it belongs to another run.
     """
-    if str(training_args.resume_from_checkpoint).lower() != "true":
+    named = training_args.resume_from_checkpoint
+    if str(named).lower() != "true":
+        if isinstance(named, str) and named.lower() != "false" and not is_complete(Path(named)):
+            raise SettingsError(
+                f"Expected a complete checkpoint in `resume_from_checkpoint: {named}`; "
+                + (f"its {STATE} is missing or cut." if os.path.isdir(named) else "there is no such folder.")
+                + " Name another one, or remove the key."
+            )
         return
     folder = training_args.output_dir
     found = last_complete(original, folder) if os.path.isdir(folder) else None
@@ -134,8 +142,29 @@ def signed_checkpoint(original: Callable[..., Any], self: Any, *args: Any, **kwa
     result = original(self, *args, **kwargs)
     folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
     if self.is_world_process_zero() and folder.is_dir():
-        write_json(folder / RUN, settings_state.run())
+        write_json(folder / RUN, {**(_read(folder / RUN) or {}), **settings_state.run()})
     return result
+
+
+def signed_model(
+    original: Callable[..., Any], self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any
+) -> Any:
+    """``Trainer.save_model``, then a note beside an adapter of those that lie below it: peft names the base alone."""
+    result = original(self, output_dir, *args, **kwargs)
+    run, folder = settings_state.run(), Path(output_dir or self.args.output_dir)
+    adapters = run.get("adapter_name_or_path") or []
+    below = adapters if run.get("create_new_adapter") else adapters[:-1]
+    if below and run.get("finetuning_type") == "lora" and self.is_world_process_zero() and folder.is_dir():
+        write_json(
+            folder / RUN, {**run, BELOW: [os.path.abspath(item) if os.path.isdir(item) else item for item in below]}
+        )
+    return result
+
+
+def adapters_below(adapter: str) -> list[str]:
+    """The adapters that were merged into the model before this one was trained; empty if none or unknown."""
+    below = (_read(Path(adapter) / RUN) or {}).get(BELOW)
+    return [str(item) for item in below] if isinstance(below, list) else []
 
 
 def _check_run(checkpoint: Path) -> None:

@@ -16,7 +16,11 @@ _template: str | None = None
 _stage: str | None = None
 _run: dict[str, Any] = {}
 # What makes a run another one, so that its checkpoints are not gone on from.
-_RUN_KEYS = ("model_name_or_path", "adapter_name_or_path", "stage", "finetuning_type", "dataset", "ref_model")
+_RUN_KEYS = (
+    "model_name_or_path", "adapter_name_or_path", "create_new_adapter", "stage", "finetuning_type", "dataset",
+    "max_samples", "ref_model", "pref_loss", "freeze_vision_tower", "freeze_multi_modal_projector",
+    "freeze_language_model", "freeze_trainable_layers", "lora_rank", "lora_target", "additional_target",
+)  # fmt: skip
 
 
 def settings() -> HoundSettings:
