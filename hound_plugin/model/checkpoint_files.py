@@ -75,12 +75,10 @@ def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> 
             _indexed(path / f"{single}.index.json")
     if not with_tokenizer:
         return
-    tokenizer = path / "tokenizer.json"
-    if tokenizer.is_file() and not isinstance(_read_object(tokenizer).get("model"), dict):
-        raise CheckpointError(
-            f"Expected a tokenizer with a `model` in {tokenizer}. It is damaged; download it again."
-        )
-    if not tokenizer.is_file() and not (path / "tokenizer.model").is_file():
+    file = path / "tokenizer.json"
+    if file.is_file() and not isinstance(_read_object(file).get("model"), dict):
+        raise CheckpointError(f"Expected a tokenizer with its `model` in {file}. It is damaged; download it again.")
+    if not file.is_file() and not (path / "tokenizer.model").is_file():
         raise CheckpointError(
             f"Expected tokenizer.json or tokenizer.model in {folder}, found neither. Is the download complete?"
         )
