@@ -150,7 +150,11 @@ def _patch_processor(original: Callable[..., Any], processor: Any, tokenizer: An
             f"got {chosen.num_frames}."
         )
     for adapter in model_args.adapter_name_or_path or []:
-        processor.take_system_of(adapter)
+        folder = model_args.adapter_folder
+        processor.take_system_of(os.path.join(adapter, folder) if folder else adapter)
+    system = settings_state.default_system()
+    if system is not None:  # an export saves it; trainings and chats settle it again
+        processor.set_system(system)
     processor.num_frames = chosen.num_frames or processor.num_frames
     processor.frame_sampling = chosen.frame_sampling
     processor.decoder = chosen.decoder
@@ -376,6 +380,7 @@ def patch_trainers(module: Any) -> None:
             _wrap(trainer, "training_step", _for_our_template("finite_steps", "watched_step"))
             _wrap(trainer, "_get_grad_norm", _for_our_template("finite_steps", "watched_norm"))
             _wrap(trainer, "_init_training_state", _for_our_template("resume", "settled_start"))
+            _wrap(trainer, "train", _for_our_template("resume", "settled_training"))
             _wrap(trainer, "_save_checkpoint", _for_our_template("resume", "signed_checkpoint"))
             _wrap(trainer, "save_model", _for_our_template("resume", "signed_model"))
 

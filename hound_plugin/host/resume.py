@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from torch.serialization import register_package
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError
@@ -26,6 +28,8 @@ STATE = "trainer_state.json"
 RUN = "hound_run.json"
 """In each checkpoint: which run it belongs to; beside an adapter that lies above others: which these are."""
 BELOW = "adapters_below"
+RESULTS = "train_results.json"
+"""What the host writes of a training, in its ``output_dir``."""
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -95,7 +99,7 @@ def settled_start(
     """``Trainer._init_training_state``, which takes a checkpoint with more steps than the run has for its end.
 
     A run that was killed behind its last step, before its model was saved, takes no step beyond and ends as it would
-    have.
+    have. A run that has ended with its model is left to :func:`settled_training`.
 
     Args:
         original: the trainer's method.
@@ -105,7 +109,7 @@ def settled_start(
         args: further arguments of the method.
 
     Raises:
-        SettingsError: the checkpoint has more steps than this run.
+        SettingsError: the checkpoint has more steps than this run, or the run is finished.
     """
     read_numbered_cpus()
     begin: tuple[int, int] = original(self, max_steps, per_epoch, epochs, checkpoint, *args)
@@ -115,9 +119,54 @@ def settled_start(
     if done > max_steps:
         raise SettingsError(complete_message(self, checkpoint))
     if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
-        return begin  # it was saved, too
+        self._hound_finished = True  # its model was saved, too
+        raise SettingsError(finished_message(self))
     logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
+    self._hound_trains_nothing = True
     return epochs, 0
+
+
+def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``Trainer.train``: a finished run that is started again says so, and keeps its model, its log and its results.
+
+    The command ends with 0, as it does for a run that trains: whoever starts jobs until they are done may go on. What
+    the recipe asks for behind the training (``do_eval``, ``do_predict``) is done with the model that was saved.
+
+    Raises:
+        SettingsError: under DeepSpeed or FSDP, where that model is not loaded, something is asked for behind it.
+    """
+    try:
+        output: TrainOutput = original(self, *args, **kwargs)
+    except SettingsError as error:
+        if not getattr(self, "_hound_finished", False):
+            raise
+        logger.warning(str(error))
+        return _keep_finished(self)
+    if getattr(self, "_hound_trains_nothing", False):  # the mean loss and speed of no steps would be 0
+        for measured in (output.metrics, *self.state.log_history[-1:]):
+            for name in [name for name in measured if name.startswith("train_")]:
+                del measured[name]
+    return output
+
+
+def _keep_finished(self: Any) -> TrainOutput:
+    """What a finished run's trainer gives to the host, which logs and saves it once more."""
+    folder = Path(self.args.output_dir)
+    if (self.is_deepspeed_enabled or self.is_fsdp_enabled) and (self.args.do_eval or self.args.do_predict):
+        raise SettingsError(
+            f"The training in {folder} is finished. To evaluate its model, set `do_train: false` and "
+            f"`model_name_or_path: {folder}`."
+        )
+    self.state = TrainerState.load_from_json(str(folder / STATE))
+    if self.args.load_best_model_at_end and os.path.isdir(self.state.best_model_checkpoint or ""):
+        self._load_best_model()
+    self.save_model = self.save_state = _keep
+    results = _read(folder / RESULTS) or {}
+    return TrainOutput(self.state.global_step, results.get("train_loss", 0.0), results)
+
+
+def _keep(*args: Any, **kwargs: Any) -> None:
+    """Instead of a write: what is there is the finished run's."""
 
 
 @functools.cache
@@ -134,6 +183,15 @@ def complete_message(trainer: Any, checkpoint: Any) -> str:
         f"{state.global_step}, and this run has {state.max_steps}. Raise `max_steps` or `num_train_epochs`, choose "
         "another `output_dir`, or set `overwrite_output_dir: true` (checkpoints of an earlier run stay there: remove "
         "them)."
+    )
+
+
+def finished_message(trainer: Any) -> str:
+    """What is said of a run that is started again with all of its steps and its model there."""
+    return (
+        f"The training in {trainer.args.output_dir} is finished, with all {trainer.state.global_step} steps: its model "
+        "lies there, and nothing is trained. To train on, raise `max_steps` or `num_train_epochs`; to begin again, "
+        "choose another `output_dir`."
     )
 
 

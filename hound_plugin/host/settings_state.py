@@ -14,6 +14,7 @@ from hound_plugin.settings import HoundSettings
 _settings = HoundSettings()
 _template: str | None = None
 _stage: str | None = None
+_system: str | None = None
 _run: dict[str, Any] = {}
 # What makes a run another one, so that its checkpoints are not gone on from.
 _RUN_KEYS = (
@@ -50,17 +51,23 @@ def stage() -> str | None:
     return _stage
 
 
+def default_system() -> str | None:
+    """The ``default_system`` of the last arguments that the host parsed; None where none is given."""
+    return _system
+
+
 def run() -> dict[str, Any]:
     """Model, data sets, stage and method of the last training arguments that the host parsed."""
     return dict(_run)
 
 
 def remember_arguments(parsed: Iterable[Any]) -> None:
-    """Remember what the host parsed as ``template`` and ``stage``, and which run it is."""
-    global _template, _stage, _run
+    """Remember what the host parsed as ``template``, ``default_system`` and ``stage``, and which run it is."""
+    global _template, _stage, _system, _run
     parts = list(parsed)
     _run = {key: getattr(part, key) for key in _RUN_KEYS for part in parts if hasattr(part, key)}
     _template = next((part.template for part in parts if hasattr(part, "template")), None)
+    _system = next((part.default_system for part in parts if hasattr(part, "default_system")), None)
     _stage = next((part.stage for part in parts if hasattr(part, "stage")), None)
 
 
