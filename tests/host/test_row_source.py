@@ -372,7 +372,7 @@ def test_a_bad_row_is_named_by_its_number(content: bytes, message: str, workers:
 
 def test_elements_of_an_array_that_are_no_objects_are_named(host: Host) -> None:
     write(host, json.dumps([MIXED[0], MIXED[1]])[:-1] + ', {"id": 1, "id": 2}]', "mine.json")
-    with pytest.raises(DataError, match=r"row 3: .*the key 'id' stands twice"):
+    with pytest.raises(DataError, match=r"row 3: .*the key 'id' appears twice"):
         host.load("sft", "mine")
     write(host, json.dumps([MIXED[0], "text", MIXED[1]]), "mine.json")
     with pytest.raises(DataError, match=r"(?s)'mine.json' cannot.*row 2: expected an object, found 'text'"):
