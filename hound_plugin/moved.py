@@ -59,6 +59,7 @@ MODULES: dict[str, str] = {  # earlier module -> module that holds its names now
     f"{_P}.processing.transforms": f"{_P}.processing.pixels",
 }
 NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module has changed
+    f"{_P}.corpus.convert.Converted": f"{_P}.corpus.dataset_conversion.ConversionResult",
     f"{_P}.corpus.records.IMAGE_TOKEN": f"{_P}.records.placeholders.IMAGE_TOKEN",
     f"{_P}.corpus.records.Problem": f"{_P}.records.record.Problem",
     f"{_P}.host.checks.checked_dataset": f"{_P}.host.dataset_checks.check_datasets",
@@ -91,6 +92,7 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.media.memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
     f"{_P}.media.pixel_memory.BoundedMemory": f"{_P}.media.pixel_cache.MemoryCache",
     f"{_P}.media.pixel_memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
+    f"{_P}.model.conversion.Report": f"{_P}.model.checkpoint_conversion.ConversionReport",
     f"{_P}.model.features.FeatureMemory": f"{_P}.model.feature_cache.FeatureCache",
     f"{_P}.reward.backends.Asking": f"{_P}.reward.sampling_server.SamplingPrompt",
     f"{_P}.reward.backends.check_scale": f"{_P}.reward.run_setup.check_scale",
@@ -112,10 +114,10 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
 
 
 class _MovedModule(ModuleType):
-    """Gives the names of an earlier module from where they are now."""
+    """An earlier module, whose names are looked up where they are now."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the import system and inspect look for
+        if name.startswith("__"):  # looked up by the import system and inspect
             raise AttributeError(name)
         earlier = f"{self.__name__}.{name}"
         module, _, now = NAMES.get(earlier, f"{MODULES[self.__name__]}.{name}").rpartition(".")
@@ -125,7 +127,7 @@ class _MovedModule(ModuleType):
 
 
 class _MovedFinder(MetaPathFinder, Loader):
-    """Stands behind all other finders, so that it is asked only for modules that no longer exist."""
+    """The last of all finders, so that it is asked only for modules that no longer exist."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -136,10 +138,10 @@ class _MovedFinder(MetaPathFinder, Loader):
         return _MovedModule(spec.name, f"The earlier name of :mod:`{MODULES[spec.name]}`.")
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is executed: names are looked up when they are asked for."""
+        """Execute nothing: names are looked up on access."""
 
 
 def install() -> None:
-    """Let earlier imports work, once a process."""
+    """Make earlier imports work; harmless if repeated."""
     if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MovedFinder())
