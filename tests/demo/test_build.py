@@ -127,14 +127,25 @@ def test_lessons_on_motion_come_first() -> None:
 
     train = draw_split(0, 100, 1)[0]
     records = sft_records(train, np.random.default_rng(0), lessons=70, passes=2)
-    assert len(records) == 70 + 2 * len(train)
+    assert len(records) == 70 + 2 * (len(train) + 30)  # 30 of the clips show an order of events
     assert len({record["id"] for record in records}) == len(records)
     for record in records[:70]:
         (question, answer) = (turn["value"] for turn in record["conversations"])
         assert "move" in question
-        assert answer.rstrip(".").split()[-1] in {"left", "right", "up", "down"}
-    later = [record.get("video") or record["image"] for record in records[70:]]
-    assert set(later[: len(train)]) == {item.file for item in train}
+        assert answer in {f"It moves {direction}." for direction in ("left", "right", "up", "down")}
+    seen = Counter(record.get("video") or record["image"] for record in records[70:])
+    assert seen == {item.file: 4 if item.scene.family == "order" else 2 for item in train}
+
+
+def test_a_conversation_keeps_to_one_style_and_both_are_equally_frequent() -> None:
+    import numpy as np
+
+    sentences = []
+    for record in sft_records(draw_split(0, 400, 1)[0], np.random.default_rng(0), lessons=0, passes=2):
+        styles = {turn["value"].endswith(".") for turn in record["conversations"] if turn["from"] == "gpt"}
+        assert len(styles) == 1
+        sentences.append(styles.pop())
+    assert abs(sum(sentences) / len(sentences) - 0.5) < 0.06
 
 
 def test_the_training_answers_have_no_useful_prior() -> None:
