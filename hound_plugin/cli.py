@@ -135,7 +135,7 @@ def add_demo(commands: Commands) -> None:
             "Writes a tiny LLaVA-Hound with random weights, a tokenizer, some thousand clips of moving shapes, and SFT "
             "and preference data about them. Nothing is downloaded. With --run it is trained by SFT and DPO through "
             "`llamafactory-cli train examples/yaml/demo_sft.yaml` and `demo_dpo.yaml` and measured on held-out clips; "
-            "that takes about ten minutes on two cores. What is finished is not done again."
+            "that takes about seven minutes. What is finished is not repeated."
         ),
         epilog="examples:\n  hound demo\n  hound demo --run\n  hound demo --folder saves/tiny --seed 1",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -145,7 +145,7 @@ def add_demo(commands: Commands) -> None:
     parser.add_argument(
         "--run", dest="train", action="store_true", help="train it, ask it, and print held-out accuracies"
     )
-    parser.add_argument("--force", action="store_true", help="do everything anew")
+    parser.add_argument("--force", action="store_true", help="start from scratch")
     parser.set_defaults(run=_demo)
 
 
