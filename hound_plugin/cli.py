@@ -18,7 +18,7 @@ from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundErro
 from hound_plugin.version import __version__
 
 if TYPE_CHECKING:
-    from hound_plugin.reward.candidates import Sampled
+    from hound_plugin.reward.candidates import SampledAnswer
     from hound_plugin.reward.settings import SampleSettings
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -303,9 +303,9 @@ class _OwnGenerator:
         self.identity: dict[str, Any] = {name: getattr(settings, name) for name in names}
         self.identity["checkpoint"] = checkpoint_fingerprint(settings.model)
 
-    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[Sampled]:
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
         from hound_plugin.model.answer_sampling import sample_answers
-        from hound_plugin.reward.candidates import Sampled
+        from hound_plugin.reward.candidates import SampledAnswer
 
         chosen = self._settings
         answers = sample_answers(
@@ -318,7 +318,7 @@ class _OwnGenerator:
             max_new_tokens=chosen.max_new_tokens,
             batch_size=chosen.batch_size,
         )
-        return [Sampled(answer.text, answer.finish, answer.tokens) for answer in answers]
+        return [SampledAnswer(answer.text, answer.finish, answer.tokens) for answer in answers]
 
 
 class _OwnLogProbs:

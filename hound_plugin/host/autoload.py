@@ -46,6 +46,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.train.sft.trainer",
     "llamafactory.train.dpo.trainer",
     "llamafactory.train.kto.trainer",
+    "llamafactory.train.rm.trainer",
     "llamafactory.webui.common",
     "llamafactory.webui.chatter",
     "llamafactory.webui.components.export",

@@ -83,6 +83,10 @@ def _parse_args(original: Callable[..., Any], parser: Any, args: Any = None, all
     from llamafactory.hparams.parser import read_args
 
     args = settings_state.take_settings(read_args(args))
+    if isinstance(args, dict) and args.get("template") == NAME:
+        from hound_plugin.host.argument_types import typed_values
+
+        args = typed_values(parser.dataclass_types, args)
     try:
         parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
     except ValueError as error:
@@ -146,7 +150,11 @@ def _patch_processor(original: Callable[..., Any], processor: Any, tokenizer: An
             f"got {chosen.num_frames}."
         )
     for adapter in model_args.adapter_name_or_path or []:
-        processor.take_system_of(adapter)
+        folder = model_args.adapter_folder
+        processor.take_system_of(os.path.join(adapter, folder) if folder else adapter)
+    system = settings_state.default_system()
+    if system is not None:  # an export saves it; trainings and chats settle it again
+        processor.set_system(system)
     processor.num_frames = chosen.num_frames or processor.num_frames
     processor.frame_sampling = chosen.frame_sampling
     processor.decoder = chosen.decoder
@@ -345,7 +353,7 @@ def _collate_preferences(original: Callable[..., Any], self: Any, features: list
     return original(self, drop_bad_rows(features, self.processor) if _skips(self) else features)
 
 
-# --- llamafactory.train: sft, dpo and kto trainers
+# --- llamafactory.train: sft, dpo, kto and rm trainers
 
 
 def patch_trainers(module: Any) -> None:
@@ -363,14 +371,18 @@ def patch_trainers(module: Any) -> None:
         ("CustomDPOTrainer", "dpo_loss", "preference_loss.named_loss"),
         ("CustomKTOTrainer", "forward", "preference_loss.forward_with_media"),
         ("CustomSeq2SeqTrainer", "compute_loss", "preference_loss.loss_with_media"),
+        ("PairwiseTrainer", None, None),
     ):
         if hasattr(module, name):
             trainer = getattr(module, name)
-            _wrap(trainer, method, _for_our_template(*ours.split(".")))
+            if method and ours:
+                _wrap(trainer, method, _for_our_template(*ours.split(".")))
             _wrap(trainer, "training_step", _for_our_template("finite_steps", "watched_step"))
             _wrap(trainer, "_get_grad_norm", _for_our_template("finite_steps", "watched_norm"))
             _wrap(trainer, "_init_training_state", _for_our_template("resume", "settled_start"))
+            _wrap(trainer, "train", _for_our_template("resume", "settled_training"))
             _wrap(trainer, "_save_checkpoint", _for_our_template("resume", "signed_checkpoint"))
+            _wrap(trainer, "save_model", _for_our_template("resume", "signed_model"))
 
 
 def _for_our_template(module: str, name: str) -> Callable[..., Any]:

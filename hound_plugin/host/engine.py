@@ -35,10 +35,17 @@ def is_ours(template: Any) -> bool:
 
 
 def remember(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
-    """``HuggingfaceEngine.__init__``: keep the last clips, so that a conversation decodes and encodes each once."""
+    """``HuggingfaceEngine.__init__``: keep the last clips, so that a conversation decodes and encodes each once.
+
+    The weights take ``infer_dtype``, which the host reads for exports alone.
+    """
     original(self, *args, **kwargs)
     if is_ours(self.template) and self.can_generate:
+        model_args = kwargs["model_args"] if "model_args" in kwargs else args[0]
         data_args = kwargs["data_args"] if "data_args" in kwargs else args[1]
+        if model_args.infer_dtype != "auto" and getattr(self.model, "quantization_method", None) is None:
+            for parameter in self.model.parameters():  # not the buffers: angles of positions stay exact
+                parameter.data = parameter.data.to(getattr(torch, model_args.infer_dtype))
         self.template.settle_system(data_args.default_system, self.processor)
         self.processor.pixel_cache = PixelCache()
         for module in self.model.modules():  # it may be wrapped by adapters
@@ -183,9 +190,14 @@ def stream_chat(
     from llamafactory.chat.hf_engine import HuggingfaceEngine  # which imports this module
 
     def pieces() -> Iterator[str]:
-        arguments, _ = HuggingfaceEngine._process_args(model, tokenizer, processor, template, *args, **kwargs)
-        skip = getattr(arguments["generation_config"], "skip_special_tokens", True)
-        yield from stream_text(model.generate, arguments, tokenizer, skip)
+        arguments, prompt = HuggingfaceEngine._process_args(model, tokenizer, processor, template, *args, **kwargs)
+        config = arguments["generation_config"]
+        skip = getattr(config, "skip_special_tokens", True)
+        if (config.num_beams or 1) > 1:  # which beam wins is known at the end: the answer comes in one piece
+            best = model.generate(**arguments)[0, prompt:]
+            yield cut_roles(tokenizer.decode(best, skip_special_tokens=skip, clean_up_tokenization_spaces=True))
+        else:
+            yield from stream_text(model.generate, arguments, tokenizer, skip)
 
     answer = pieces()
 

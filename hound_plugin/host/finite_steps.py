@@ -114,7 +114,8 @@ def _describe(trainer: Any, inputs: dict[str, Any]) -> list[str]:
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
     if ids is None or tokenizer is None:
         return []
-    size = trainer.model.config.get_text_config().vocab_size
+    model = getattr(trainer.model, "pretrained_model", trainer.model)  # `stage: rm` puts a head around it
+    size = model.config.get_text_config().vocab_size
     rows = []
     for row in ids.tolist():
         text = tokenizer.decode([token for token in row if 0 <= token < size], skip_special_tokens=True)

@@ -122,6 +122,7 @@ _ACTIONS: dict[str, Callable[[Any], None]] = {
     "llamafactory.train.sft.trainer": _patch("patch_trainers"),
     "llamafactory.train.dpo.trainer": _patch("patch_trainers"),
     "llamafactory.train.kto.trainer": _patch("patch_trainers"),
+    "llamafactory.train.rm.trainer": _patch("patch_trainers"),
     "llamafactory.webui.common": _patch("patch_web_common"),
     "llamafactory.webui.chatter": _patch("patch_web_chat"),
     "llamafactory.webui.engine": _patch("patch_web_engine"),

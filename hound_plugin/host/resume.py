@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from torch.serialization import register_package
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError
@@ -24,7 +26,10 @@ _CPU = re.compile(r"cpu:\d+")
 STATE = "trainer_state.json"
 """The trainer writes this file last (transformers 5.5, ``Trainer._save_checkpoint``)."""
 RUN = "hound_run.json"
-"""In each checkpoint: which run it belongs to."""
+"""In each checkpoint: which run it belongs to; beside an adapter that lies above others: which these are."""
+BELOW = "adapters_below"
+RESULTS = "train_results.json"
+"""What the host writes of a training, in its ``output_dir``."""
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -68,7 +73,14 @@ def settle_resume(original: Callable[[str], str | None], training_args: Any) -> 
     Raises:
         SettingsError: there is none, or it belongs to another run.
     """
-    if str(training_args.resume_from_checkpoint).lower() != "true":
+    named = training_args.resume_from_checkpoint
+    if str(named).lower() != "true":
+        if isinstance(named, str) and named.lower() != "false" and not is_complete(Path(named)):
+            raise SettingsError(
+                f"Expected a complete checkpoint in `resume_from_checkpoint: {named}`; "
+                + (f"its {STATE} is missing or cut." if os.path.isdir(named) else "there is no such folder.")
+                + " Name another one, or remove the key."
+            )
         return
     folder = training_args.output_dir
     found = last_complete(original, folder) if os.path.isdir(folder) else None
@@ -87,7 +99,7 @@ def settled_start(
     """``Trainer._init_training_state``, which takes a checkpoint with more steps than the run has for its end.
 
     A run that was killed behind its last step, before its model was saved, takes no step beyond and ends as it would
-    have.
+    have. A run that has ended with its model is left to :func:`settled_training`.
 
     Args:
         original: the trainer's method.
@@ -97,7 +109,7 @@ def settled_start(
         args: further arguments of the method.
 
     Raises:
-        SettingsError: the checkpoint has more steps than this run.
+        SettingsError: the checkpoint has more steps than this run, or the run is finished.
     """
     read_numbered_cpus()
     begin: tuple[int, int] = original(self, max_steps, per_epoch, epochs, checkpoint, *args)
@@ -107,9 +119,54 @@ def settled_start(
     if done > max_steps:
         raise SettingsError(complete_message(self, checkpoint))
     if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
-        return begin  # it was saved, too
+        self._hound_finished = True  # its model was saved, too
+        raise SettingsError(finished_message(self))
     logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
+    self._hound_trains_nothing = True
     return epochs, 0
+
+
+def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``Trainer.train``: a finished run that is started again says so, and keeps its model, its log and its results.
+
+    The command ends with 0, as it does for a run that trains: whoever starts jobs until they are done may go on. What
+    the recipe asks for behind the training (``do_eval``, ``do_predict``) is done with the model that was saved.
+
+    Raises:
+        SettingsError: under DeepSpeed or FSDP, where that model is not loaded, something is asked for behind it.
+    """
+    try:
+        output: TrainOutput = original(self, *args, **kwargs)
+    except SettingsError as error:
+        if not getattr(self, "_hound_finished", False):
+            raise
+        logger.warning(str(error))
+        return _keep_finished(self)
+    if getattr(self, "_hound_trains_nothing", False):  # the mean loss and speed of no steps would be 0
+        for measured in (output.metrics, *self.state.log_history[-1:]):
+            for name in [name for name in measured if name.startswith("train_")]:
+                del measured[name]
+    return output
+
+
+def _keep_finished(self: Any) -> TrainOutput:
+    """What a finished run's trainer gives to the host, which logs and saves it once more."""
+    folder = Path(self.args.output_dir)
+    if (self.is_deepspeed_enabled or self.is_fsdp_enabled) and (self.args.do_eval or self.args.do_predict):
+        raise SettingsError(
+            f"The training in {folder} is finished. To evaluate its model, set `do_train: false` and "
+            f"`model_name_or_path: {folder}`."
+        )
+    self.state = TrainerState.load_from_json(str(folder / STATE))
+    if self.args.load_best_model_at_end and os.path.isdir(self.state.best_model_checkpoint or ""):
+        self._load_best_model()
+    self.save_model = self.save_state = _keep
+    results = _read(folder / RESULTS) or {}
+    return TrainOutput(self.state.global_step, results.get("train_loss", 0.0), results)
+
+
+def _keep(*args: Any, **kwargs: Any) -> None:
+    """Instead of a write: what is there is the finished run's."""
 
 
 @functools.cache
@@ -129,13 +186,43 @@ def complete_message(trainer: Any, checkpoint: Any) -> str:
     )
 
 
+def finished_message(trainer: Any) -> str:
+    """What is said of a run that is started again with all of its steps and its model there."""
+    return (
+        f"The training in {trainer.args.output_dir} is finished, with all {trainer.state.global_step} steps: its model "
+        "lies there, and nothing is trained. To train on, raise `max_steps` or `num_train_epochs`; to begin again, "
+        "choose another `output_dir`."
+    )
+
+
 def signed_checkpoint(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
     """``Trainer._save_checkpoint``, then a note of the run that the checkpoint belongs to."""
     result = original(self, *args, **kwargs)
     folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
     if self.is_world_process_zero() and folder.is_dir():
-        write_json(folder / RUN, settings_state.run())
+        write_json(folder / RUN, {**(_read(folder / RUN) or {}), **settings_state.run()})
     return result
+
+
+def signed_model(
+    original: Callable[..., Any], self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any
+) -> Any:
+    """``Trainer.save_model``, then a note beside an adapter of those that lie below it: peft names the base alone."""
+    result = original(self, output_dir, *args, **kwargs)
+    run, folder = settings_state.run(), Path(output_dir or self.args.output_dir)
+    adapters = run.get("adapter_name_or_path") or []
+    below = adapters if run.get("create_new_adapter") else adapters[:-1]
+    if below and run.get("finetuning_type") == "lora" and self.is_world_process_zero() and folder.is_dir():
+        write_json(
+            folder / RUN, {**run, BELOW: [os.path.abspath(item) if os.path.isdir(item) else item for item in below]}
+        )
+    return result
+
+
+def adapters_below(adapter: str) -> list[str]:
+    """The adapters that were merged into the model before this one was trained; empty if none or unknown."""
+    below = (_read(Path(adapter) / RUN) or {}).get(BELOW)
+    return [str(item) for item in below] if isinstance(below, list) else []
 
 
 def _check_run(checkpoint: Path) -> None:

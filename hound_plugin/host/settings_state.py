@@ -14,9 +14,14 @@ from hound_plugin.settings import HoundSettings
 _settings = HoundSettings()
 _template: str | None = None
 _stage: str | None = None
+_system: str | None = None
 _run: dict[str, Any] = {}
 # What makes a run another one, so that its checkpoints are not gone on from.
-_RUN_KEYS = ("model_name_or_path", "adapter_name_or_path", "stage", "finetuning_type", "dataset", "ref_model")
+_RUN_KEYS = (
+    "model_name_or_path", "adapter_name_or_path", "create_new_adapter", "stage", "finetuning_type", "dataset",
+    "max_samples", "ref_model", "pref_loss", "freeze_vision_tower", "freeze_multi_modal_projector",
+    "freeze_language_model", "freeze_trainable_layers", "lora_rank", "lora_target", "additional_target",
+)  # fmt: skip
 
 
 def settings() -> HoundSettings:
@@ -46,17 +51,23 @@ def stage() -> str | None:
     return _stage
 
 
+def default_system() -> str | None:
+    """The ``default_system`` of the last arguments that the host parsed; None where none is given."""
+    return _system
+
+
 def run() -> dict[str, Any]:
     """Model, data sets, stage and method of the last training arguments that the host parsed."""
     return dict(_run)
 
 
 def remember_arguments(parsed: Iterable[Any]) -> None:
-    """Remember what the host parsed as ``template`` and ``stage``, and which run it is."""
-    global _template, _stage, _run
+    """Remember what the host parsed as ``template``, ``default_system`` and ``stage``, and which run it is."""
+    global _template, _stage, _system, _run
     parts = list(parsed)
     _run = {key: getattr(part, key) for key in _RUN_KEYS for part in parts if hasattr(part, key)}
     _template = next((part.template for part in parts if hasattr(part, "template")), None)
+    _system = next((part.default_system for part in parts if hasattr(part, "default_system")), None)
     _stage = next((part.stage for part in parts if hasattr(part, "stage")), None)
 
 

@@ -52,8 +52,8 @@ class LlavaHoundTemplate(Template):
         """
         if given is None:
             self.default_system = processor.system
-        elif PLACEHOLDER.search(given):
-            raise SettingsError(f"Expected a `default_system` without <image> and <video>, got {given!r}. Remove them.")
+        else:
+            check_system(given)
         if self.default_system != processor.system:
             processor.set_system(self.default_system)
 
@@ -105,6 +105,16 @@ class LlavaHoundTemplate(Template):
             for question, answer in zip(messages[0::2], messages[1::2], strict=True)
         ]
         return encode_conversation(tokenizer, turns, system or self.default_system)
+
+
+def check_system(given: str) -> None:
+    """Refuse a ``default_system`` that names a placeholder.
+
+    Raises:
+        SettingsError: it does.
+    """
+    if PLACEHOLDER.search(given):
+        raise SettingsError(f"Expected a `default_system` without <image> and <video>, got {given!r}. Remove them.")
 
 
 def shorten(messages: Any, limit: int = 300) -> str:

@@ -29,12 +29,23 @@ def settle_targets(model: Any, finetuning_args: Any) -> None:
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     targets = list(finetuning_args.lora_target)
+    if "all" in targets and len(targets) > 1:
+        raise SettingsError(
+            f"Expected `lora_target` to be `all` alone or names of layers, got {','.join(targets)!r}. `all` holds them."
+        )
     if targets == ["all"]:
         _check_frozen([name for name in linear if PROJECTOR not in name and name != "lm_head"], finetuning_args)
     else:
         targets = _linear_targets(targets, linear)
         _check_frozen([name for name in linear if any(target in name for target in targets)], finetuning_args)
         finetuning_args.lora_target = targets
+    modules = {piece for name, _ in model.named_modules() for piece in name.split(".")}
+    for name in finetuning_args.additional_target or []:
+        if not set(name.split(".")) <= modules:
+            raise SettingsError(
+                f"Expected `additional_target` to name modules of the model, such as embed_tokens, lm_head or "
+                f"{PROJECTOR}; got {name!r}, which is none of them and would be left out."
+            )
     if not finetuning_args.freeze_multi_modal_projector:
         additional = list(finetuning_args.additional_target or [])
         adapted = any(PROJECTOR in target for target in targets)

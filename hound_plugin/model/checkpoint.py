@@ -22,7 +22,13 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.utils import cached_file, logging
 
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.completeness import check_complete, check_within_folder, expected_shapes, tensor_shapes
+from hound_plugin.model.completeness import (
+    check_complete,
+    check_floating,
+    check_within_folder,
+    expected_shapes,
+    tensor_shapes,
+)
 from hound_plugin.model.configuration import tower_location
 from hound_plugin.model.key_mapping import IGNORED, is_original, to_ours
 
@@ -54,6 +60,8 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
         check_within_folder(files, place)
     with contextlib.ExitStack() as stack:
         tensors = read_tensors(files, stack)
+        if load_config.hf_quantizer is None or not load_config.hf_quantizer.pre_quantized:
+            check_floating(tensors, place)
         if not is_original(list(tensors)):
             _check_ours(model, tensors, load_config)
             stack.close()

@@ -18,11 +18,13 @@ from typing import Any
 import torch
 from tqdm import tqdm
 from transformers import AutoTokenizer
+from transformers.utils import PROCESSOR_NAME
 
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, read_tower
 from hound_plugin.model.checkpoint_files import (
     check_architecture,
+    check_files,
     fetch,
     key_names,
     stored_dtypes,
@@ -39,7 +41,7 @@ from hound_plugin.model.configuration import (
 )
 from hound_plugin.model.key_mapping import is_original, to_original, to_ours
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.processing.processor import LlavaHoundProcessor, changed_settings, saved_settings
 
 TOWERS = ("image_tower", "video_tower")
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
@@ -97,6 +99,7 @@ def convert(
     if not folder.is_dir():
         folder = fetch(source)
     check_architecture(folder)
+    check_files(folder, with_tokenizer=tokenizer is None)
     config = LlavaHoundConfig.from_pretrained(folder)
     files = weight_files(folder)
     if is_original(key_names(files)) == (to == "original"):
@@ -215,7 +218,8 @@ class _ToOurs:
         self.config.architectures = ["LlavaHoundForConditionalGeneration"]
         self.config.save_pretrained(writer.part)
         tokenizer = AutoTokenizer.from_pretrained(self.folder)
-        LlavaHoundProcessor.from_config(self.config, tokenizer).save_pretrained(writer.part)
+        settings = saved_settings(self.folder)
+        LlavaHoundProcessor.from_config(self.config, tokenizer, **settings).save_pretrained(writer.part)
         keep_tokenizer(self.folder, writer.part)
         if (self.folder / "generation_config.json").is_file():
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
@@ -266,6 +270,11 @@ class _ToOriginal:
                 f"The source names no repository for its {' and '.join(self._unnamed())}: the checkpoint holds their "
                 "weights, and config.json names folders beside it that hold their configurations."
             )
+        if changed := changed_settings(self.folder, self.config):
+            report.warnings.append(
+                f"The original layout has no place for {', '.join(changed)} of this model. {PROCESSOR_NAME} is copied "
+                "for the way back and for this package; the original code uses its own values."
+            )
         return report
 
     def _unnamed(self) -> list[str]:
@@ -294,6 +303,8 @@ class _ToOriginal:
                 shutil.copyfile(place / name, writer.part / name)
         if (self.folder / "generation_config.json").is_file():
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
+        if changed_settings(self.folder, self.config):
+            shutil.copyfile(self.folder / PROCESSOR_NAME, writer.part / PROCESSOR_NAME)
 
 
 def original_config(config: LlavaHoundConfig) -> dict[str, Any]:

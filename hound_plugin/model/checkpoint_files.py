@@ -14,10 +14,12 @@ from huggingface_hub import snapshot_download
 
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.checkpoint import read_tensors
-from hound_plugin.model.completeness import check_within_folder, tensor_shapes
+from hound_plugin.model.completeness import check_floating, check_within_folder, tensor_shapes
 from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE, LlavaHoundConfig
 
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_OBJECTS = ("config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
 _WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
 
 
@@ -44,16 +46,48 @@ def check_architecture(folder: Path) -> None:
     file = folder / "config.json"
     if not file.is_file():
         raise CheckpointError(f"Expected config.json in {folder}, found none. Is the download complete?")
+    found = _read_object(file).get("model_type")
+    known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
+    if found not in known:
+        raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
+
+
+def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> None:
+    """Look at the small files of a checkpoint: what libraries skip or stumble over when they are damaged or absent.
+
+    Args:
+        folder: of this machine.
+        with_tokenizer: a model may be saved alone; where texts are read, its tokenizer must be there.
+
+    Raises:
+        CheckpointError: a file is not a JSON object, the tokenizer is gone, or an index of weights cannot be used.
+    """
+    place = Path(folder)
+    for name in _OBJECTS:
+        if (place / name).is_file():
+            _read_object(place / name)
+    for single in _SINGLE:
+        if (place / f"{single}.index.json").is_file():
+            _indexed(place / f"{single}.index.json")
+    if not with_tokenizer:
+        return
+    whole = place / "tokenizer.json"
+    if whole.is_file() and not isinstance(_read_object(whole).get("model"), dict):
+        raise CheckpointError(f"Expected a tokenizer with its `model` in {whole}. It is damaged; download it again.")
+    if not whole.is_file() and not (place / "tokenizer.model").is_file():
+        raise CheckpointError(
+            f"Expected tokenizer.json or tokenizer.model in {folder}, found neither. Is the download complete?"
+        )
+
+
+def _read_object(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"Expected JSON in {file}: {error}. It is damaged; download it again.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"Expected a JSON object in {file}, found a {type(values).__name__}. Download it again.")
-    found = values.get("model_type")
-    known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
-    if found not in known:
-        raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
+    return values
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -62,7 +96,7 @@ def weight_files(folder: Path) -> list[Path]:
     Raises:
         CheckpointError: there are none, or the index names files that are missing.
     """
-    for single in ("model.safetensors", "pytorch_model.bin"):
+    for single in _SINGLE:
         index = folder / f"{single}.index.json"
         if index.is_file():
             names = _indexed(index)
@@ -83,14 +117,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _indexed(index: Path) -> list[str]:
     """The files that an index names."""
-    try:
-        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({os.fspath(name) for name in weights.values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    values = _read_object(index)
+    weights = values.get("weight_map")
+    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
+        weights = None
+    if weights is None or not isinstance(values.get("metadata"), dict):
         raise CheckpointError(
-            f"Expected an index of weights with a `weight_map` from tensors to files in {index}; it cannot be read "
-            f"({error!r}). It is damaged; download it again."
-        ) from error
+            f"Expected an index of weights with `metadata` and a `weight_map` from tensors to files in {index}. It is "
+            "damaged; download it again."
+        )
+    return sorted(set(weights.values()))
 
 
 def key_names(files: list[Path]) -> list[str]:
@@ -102,6 +138,7 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors, from the files' headers."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, value in _entries(files):
+        check_floating({name: value}, files[0].parent)
         shapes |= tensor_shapes({name: value})
     return shapes
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -62,6 +63,25 @@ def check_complete(
             f"The checkpoint {name} does not fit its config.json: {', '.join(filter(None, problems))}. Are all of its "
             "files there, and is it of this architecture?"
         )
+
+
+def check_floating(tensors: Mapping[str, Any], name: Any) -> None:
+    """Refuse weights that are whole numbers or truth values, which torch would take for weights of another scale.
+
+    Raises:
+        CheckpointError: names them and their type.
+    """
+    held = {key: _dtype(value) for key, value in tensors.items() if not IGNORED.search(key)}
+    wrong = sorted(f"{key} {dtype}" for key, dtype in held.items() if not re.match(r"(torch\.)?(b?float|B?F)\d", dtype))
+    if wrong:
+        raise CheckpointError(
+            f"Expected weights as floating-point numbers in the checkpoint {name}; {len(wrong)} are not "
+            f"({_listed(wrong)}). It is damaged, or quantised without a `quantization_config`; download it again."
+        )
+
+
+def _dtype(tensor: Any) -> str:
+    return str(tensor.get_dtype() if hasattr(tensor, "get_dtype") else tensor.dtype)
 
 
 def check_within_folder(files: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> None:

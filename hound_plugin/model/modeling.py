@@ -10,6 +10,7 @@ Shapes: N media items, B rows, S text length with placeholders, T frames, H hidd
 from __future__ import annotations
 
 import copy
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ from transformers.utils import ModelOutput
 
 from hound_plugin.errors import PlaceholderError
 from hound_plugin.model.checkpoint import read_as_ours
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.projector import build_projector
@@ -88,6 +90,8 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         if quantization_config is not None:
             quantization_config = _spare_towers(quantization_config)
             kwargs["quantization_config"] = quantization_config
+        if args and args[0] is not None and os.path.isdir(args[0]):
+            check_files(args[0], with_tokenizer=False)
         return super().from_pretrained(*args, **kwargs)
 
     @staticmethod

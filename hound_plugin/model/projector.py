@@ -26,9 +26,11 @@ def build_projector(kind: str, in_features: int, out_features: int) -> nn.Module
     """
     if kind == "linear":
         return nn.Linear(in_features, out_features)
-    match = re.fullmatch(r"mlp([1-9]\d*)x_gelu", kind)
+    match = re.fullmatch(r"mlp([1-9]\d?)x_gelu", str(kind))
     if match is None:
-        raise CheckpointError(f"Expected mm_projector_type 'linear' or 'mlp<N>x_gelu', found {kind!r}.")
+        raise CheckpointError(
+            f"Expected mm_projector_type 'linear' or 'mlp<N>x_gelu' with N from 1 to 99, found {kind!r}."
+        )
     layers: list[nn.Module] = [nn.Linear(in_features, out_features)]
     for _ in range(int(match.group(1)) - 1):
         layers += [nn.GELU(), nn.Linear(out_features, out_features)]

@@ -37,6 +37,9 @@ from hound_plugin.records.media_paths import is_image_path
 _HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
 
 
+_SETTINGS = ("num_frames", "frame_sampling", "image_aspect_ratio", "system")
+
+
 class LlavaHoundProcessor(ProcessorMixin):
     """Processor of LLaVA-Hound.
 
@@ -117,11 +120,13 @@ class LlavaHoundProcessor(ProcessorMixin):
             )
         with damage_named(pretrained_model_name_or_path, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, padding_side="right", **hub)
-        saved = _saved(pretrained_model_name_or_path, **hub)
-        names = ("num_frames", "frame_sampling", "image_aspect_ratio", "system")
-        settings = {key: source[key] for source in (saved, kwargs) for key in names if key in source}
-        pixels = saved.get("image_processor", {})
-        settings["image_processor"] = {key: pixels[key] for key in ("image_mean", "image_std") if key in pixels}
+        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+            raise CheckpointError(
+                f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in "
+                f"{pretrained_model_name_or_path}. Is its tokenizer_config.json there and whole?"
+            )
+        settings = saved_settings(pretrained_model_name_or_path, **hub)
+        settings |= {key: kwargs[key] for key in _SETTINGS if key in kwargs}
         return cls.from_config(config, tokenizer, **settings)
 
     def set_system(self, system: str) -> None:
@@ -307,6 +312,24 @@ class LlavaHoundProcessor(ProcessorMixin):
     def batch_decode(self, *args: Any, **kwargs: Any) -> Any:
         """The tokenizer's ``batch_decode``."""
         return self.tokenizer.batch_decode(*args, **kwargs)
+
+
+def saved_settings(name: Any, **hub: Any) -> dict[str, Any]:
+    """What a checkpoint's own processor file sets, as :meth:`LlavaHoundProcessor.from_config` takes it."""
+    saved = _saved(name, **hub)
+    pixels = saved.get("image_processor", {})
+    settings = {key: saved[key] for key in _SETTINGS if key in saved}
+    return {**settings, "image_processor": {key: pixels[key] for key in ("image_mean", "image_std") if key in pixels}}
+
+
+def changed_settings(folder: Path, config: Any) -> list[str]:
+    """Names of the settings in a folder's processor file that its config.json does not tell."""
+    saved = saved_settings(folder)
+    pixels = vars(LlavaHoundImageProcessor(size=config.video_tower_config.image_size))
+    told = {"num_frames": config.default_num_frames, "image_aspect_ratio": config.image_aspect_ratio}
+    told |= {"frame_sampling": "uniform", "system": SYSTEM}
+    changed = [name for name in _SETTINGS if name in saved and saved[name] != told[name]]
+    return changed + [name for name, value in saved["image_processor"].items() if list(value) != list(pixels[name])]
 
 
 def _saved(name: Any, **hub: Any) -> dict[str, Any]:

@@ -40,6 +40,13 @@ def test_answers_about_clips_are_the_recorded_ones(case: dict[str, Any], chat: C
     assert "".join(streamed).strip() == case["text"]
 
 
+def test_the_best_of_several_beams_is_streamed_in_one_piece(chat: ChatModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(chat.engine.generating_args, "num_beams", 3)
+    question = [{"role": "user", "content": "What moves?"}]
+    whole = chat.chat(question, max_new_tokens=12)[0].response_text
+    assert list(chat.stream_chat(question, max_new_tokens=12)) == [whole]
+
+
 def test_a_clip_may_come_as_a_stream_of_bytes(chat: ChatModel) -> None:
     file = ROOT / "media" / "clip_short.mp4"
     assert ask(chat, "Is it short?", videos=[BytesIO(file.read_bytes())]) == ask(

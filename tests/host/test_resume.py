@@ -81,6 +81,10 @@ def test_a_checkpoint_of_this_run_is_gone_on_from(tmp_path: Path) -> None:
         ({"model_name_or_path": "another"}, "model_name_or_path: 'another' there"),
         ({"finetuning_type": "full"}, "finetuning_type"),
         ({"ref_model": "another"}, "ref_model: 'another' there, None now"),
+        ({"max_samples": 40}, "max_samples: 40 there, None now"),
+        ({"freeze_vision_tower": False}, "freeze_vision_tower: False there, True now"),
+        ({"lora_rank": 64}, "lora_rank: 64 there"),
+        ({"pref_loss": "ipo"}, "pref_loss: 'ipo' there"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
@@ -110,3 +114,12 @@ def test_optimiser_states_are_read_by_two_processes_on_a_cpu(tmp_path: Path) -> 
     resume.read_numbered_cpus()
     found = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
     assert found["step"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("states", "why"), [({2: CUT}, "missing or cut"), ({}, "no such folder")])
+def test_a_named_checkpoint_that_cannot_be_used_is_refused(
+    tmp_path: Path, states: dict[int, str | None], why: str
+) -> None:
+    folder = checkpoints(tmp_path, states)
+    with pytest.raises(SettingsError, match=f"complete checkpoint in `resume_from_checkpoint: .*{why}"):
+        resumed(folder, resume_from_checkpoint=str(folder / "checkpoint-2"))
