@@ -138,7 +138,7 @@ def add_demo(commands: Commands) -> None:
             "Writes a tiny LLaVA-Hound with random weights, a tokenizer, some thousand clips of moving shapes, and SFT "
             "and preference data about them. Nothing is downloaded. With --run it is trained by SFT and DPO with "
             "`llamafactory-cli train examples/yaml/demo_sft.yaml` and `demo_dpo.yaml` and measured on held-out clips; "
-            "that takes about ten minutes on two cores. Finished steps are not repeated."
+            "that takes about seven minutes on two cores. Finished steps are not repeated."
         ),
         epilog="examples:\n  hound demo\n  hound demo --run\n  hound demo --folder saves/tiny --seed 1",
         formatter_class=argparse.RawDescriptionHelpFormatter,
