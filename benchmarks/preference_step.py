@@ -1,9 +1,9 @@
 """A DPO step of the host's trainer: prompts of pairs read once or twice, the head where labels are or everywhere.
 
-Forward passes of policy and reference, loss and backward pass of ``CustomDPOTrainer``, with our switches off (the host's
-own step), with the head where labels are, and with all of them on. The ways take turns, each in a process of its own
-(for its memory), and their losses are compared. The language model has the width, depth and vocabulary given; the
-towers are small, unless ``--towers`` asks for the released model's.
+Forward passes of policy and reference, loss and backward pass of ``CustomDPOTrainer``, with our switches off (the
+host's own step), with the head where labels are, and with all of them on. The ways take turns, each in a process of its
+own (for its memory), and their losses are compared. The language model has the width, depth and vocabulary given; the
+towers are small, unless ``--towers`` asks for the released model's size.
 
     python benchmarks/preference_step.py [--hidden 1024] [--layers 4] [--prompt 2100] [--answer 64] [--pairs 1]
         [--repeat 3] [--towers] [--lora]
@@ -154,9 +154,8 @@ def main() -> None:
         write_model(folder, chosen)
         results = {way: run_child(folder, way) for way in WAYS}
     first = next(iter(results.values()))
-    print(
-        "| way | s a step (median, least to most) | ratio | MiB above the weights | ratio | loss |\n|---|---|---|---|---|---|"
-    )
+    print("| way | s a step (median, least to most) | ratio | MiB above the weights | ratio | loss |")
+    print("|---|---|---|---|---|---|")
     for way, result in results.items():
         times = result["seconds"]
         middle, memory = statistics.median(times), result["mebibytes"]

@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hound_plugin.host.api_schema import IGNORED, NEUTRAL, ChatRequest
-from hound_plugin.host.sources import SUBTYPES
+from hound_plugin.host.serve.api_media import SUBTYPES
+from hound_plugin.host.serve.api_schema import IGNORED, NEUTRAL, ChatRequest
 from hound_plugin.validation import accepts, keys_of
 
 PAGE = Path(__file__).with_name("serving.md")
@@ -28,6 +28,41 @@ serves OpenAI's chat completions (`/v1/chat/completions`, `/v1/models`), streame
 examples/yaml/hound_api.yaml` checks the set-up first. Every parameter of a request has its effect, asks for nothing, or
 is refused with a 400 that names it. There is no third way: a misspelt parameter is refused too.
 
+`SAFE_MEDIA_PATH` is the folder whose clips may be asked about by path. `API_KEY` is the key that clients must send;
+without it everyone is answered. `API_HOST` (0.0.0.0), `API_PORT` (8000) and `MAX_CONCURRENT` (1 request at a time) are
+the host's. For LoRA adapters add `adapter_name_or_path` and `finetuning_type: lora`.
+
+## A clip by `curl`
+
+```bash
+curl http://localhost:8000/v1/chat/completions \\
+  -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" -d '{{
+  "model": "hound",
+  "temperature": 0,
+  "messages": [{{"role": "user", "content": [
+    {{"type": "video_url", "video_url": {{"url": "/data/clips/dog.mp4"}}}},
+    {{"type": "text", "text": "What happens?"}}
+  ]}}]
+}}'
+```
+
+Write the path in full, as the server sees it; it must be inside `SAFE_MEDIA_PATH`. A clip of the client's own machine
+goes as a `data:` URI. That is too long for an argument, so the request is written to a file first:
+
+```bash
+echo '{{
+  "model": "hound",
+  "messages": [{{"role": "user", "content": [
+    {{"type": "video_url", "video_url": {{"url": "data:video/mp4;base64,'$(base64 -w0 dog.mp4)'"}}}},
+    {{"type": "text", "text": "What happens?"}}
+  ]}}]
+}}' > request.json
+curl http://localhost:8000/v1/chat/completions \\
+  -H "Content-Type: application/json" -H "Authorization: Bearer $API_KEY" -d @request.json
+```
+
+## A clip by `openai`
+
 ```python
 import openai
 
@@ -39,7 +74,10 @@ content = [
 answer = client.chat.completions.create(
     model="hound", messages=[{{"role": "user", "content": content}}], temperature=1.0, n=3, seed=7, stop=["\\n"]
 )
+print(answer.choices[0].message.content)
 ```
+
+`hound reward` speaks to this server as to any other: `judge.base_url` or `sample.base_url` names it.
 
 ## Parameters with an effect
 
@@ -51,12 +89,12 @@ A temperature above 0 means sampling, also where the recipe says `do_sample: fal
 true`, `top_p` below 1, `top_k` above 0 and `n` above 1 do so too. What such a request leaves out comes from the recipe
 if the recipe samples, and has OpenAI's defaults (temperature 1, top_p 1) if it is greedy.
 
-`presence_penalty` and `frequency_penalty` are OpenAI's: they are taken off the scores of tokens that the answer holds.
-`repetition_penalty` is the one of transformers. Draws do not depend on what else the server does: the same request with
-the same `seed` gives the same answers, and without one they differ.
+`presence_penalty` and `frequency_penalty` are OpenAI's: they are subtracted from the scores of tokens that the answer
+already contains. `repetition_penalty` is transformers' own. Draws do not depend on what else the server does: the same
+request with the same `seed` gives the same answers, and without one they differ.
 
-`stop` works across tokens, and a streamed answer holds back what may become one of the strings. `finish_reason` is
-`stop` at the end of an answer (its end token, a stop string, or a role's name that the model writes of itself) and
+`stop` works across tokens, and a streamed answer holds back text that may turn into one of the strings. `finish_reason`
+is `stop` at the end of an answer (its end token, a stop string, or a role's name that the model itself writes) and
 `length` at the limit of tokens or of the context. In `usage` the conversation counts once, whatever `n` is.
 
 A recipe with `num_beams` above 1 serves greedy requests without `logprobs`; others are refused by name.
@@ -75,7 +113,7 @@ Any other value is a 400.
 
 - Roles: `system` and `developer` (the same thing; several are joined by a line break) in front, then `user` and
   `assistant` in turn, a `user` at the end. `tool` and `function` are refused.
-- `content`: a text, or a list of parts; an assistant's may be null beside a `refusal`, which is what it said then.
+- `content`: a text, or a list of parts; an assistant's may be null if there is a `refusal`, which is then what it said.
 - Parts of text: `text` (also `input_text`, `output_text`).
 - Media, in messages of the user: `video_url` and `image_url` (also `video`, `image`, `input_video`, `input_image`),
   with the address as text or as `{{"url": ...}}`. A `video` may be a list of frames. `detail` may be auto, low or high:
@@ -87,9 +125,12 @@ An address is one of
 
 - a path under `SAFE_MEDIA_PATH`, plain or as `file:///path` (also `file://localhost/path`; `%20` and the like are
   decoded): a file, a folder of frames, or a part of a file (`clip.mp4#t=2,5`). Links that lead out of the folder, and
-  everything beside it, are refused alike, whether there is something or not. `ALLOW_LOCAL_FILES=0` refuses all paths.
+  everything outside it, are refused alike, whether or not something is there. `ALLOW_LOCAL_FILES=0` refuses all paths.
 - `data:TYPE/FORMAT;base64,...`, with the format of a clip one of {video}, and of an image one of {image}.
-- http or https, at public network addresses only; redirects are checked too.
+- http or https, at public network addresses only; redirects are checked too. Proxies are not used.
+
+The host's own checks take `/allowed-evil` for a part of `/allowed`, follow redirects to private addresses, and look a
+name up twice. These do not. When a client hangs up, its answer ends, so that a retry does not wait behind it.
 
 ## Errors
 
@@ -109,7 +150,7 @@ their text, with U+FFFD for a part of a character. The end token is not among th
 
 `webchat` and the web UI sample as the recipe does until the slider of the temperature or of top-p is moved, and then as
 the sliders show. `ChatModel.chat(..., temperature=...)` and `hound_plugin.load(...).chat(..., temperature=...)` sample
-where a temperature is given, and refuse `do_sample=False` beside one.
+where a temperature is given, and refuse `do_sample=False` with one.
 """
 
 

@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import argparse
 import ast
+import configparser
+import dataclasses
+import functools
 import re
 import shlex
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import yaml
 
 from hound_plugin import cli
+from hound_plugin.errors import SettingsError
+from hound_plugin.reward.settings import read_settings
+from hound_plugin.settings import HoundSettings
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
 RECIPES = sorted((ROOT / "examples").rglob("*.yaml"))
 MODULES = sorted((ROOT / "hound_plugin").rglob("*.py"))
 HOST_COMMANDS = {"train", "chat", "api", "webchat", "webui", "export", "eval", "env", "version", "help"}
 PLACEHOLDERS = {"COMMAND", "STAGE", "..."}
-PROGRAMS = ("hound", "llamafactory-cli", "make")
+PROGRAMS = ("hound", "llamafactory-cli", "make", "accelerate", "pip", "python")
+OF_THE_SYSTEM = {"CUDA_VISIBLE_DEVICES"}
 START = re.compile(rf"^[#>\s$]*((?:[A-Z_]+=\S+ )*(?:{'|'.join(PROGRAMS)}) [^=\s].*)$")
 
 
@@ -86,19 +95,71 @@ def help_commands(parser: argparse.ArgumentParser) -> Iterator[str]:
 def problem_of(command: str) -> str:
     """Why a command cannot be run; empty if it can."""
     command = re.split(r" {2,}|\s#|[;|>]| && ", command)[0].rstrip(" \\")
-    words = shlex.split(command)
+    words = shlex.split(command.replace("$(which llamafactory-cli)", "llamafactory-cli"))
     while "=" in words[0]:
-        words.pop(0)
+        name = words.pop(0).partition("=")[0]
+        if name not in known_variables():
+            return f"no such variable: {name}"
     program, *words = words
     if program == "make":
         targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), flags=re.M))
         names = [word for word in words if "=" not in word]
         return "" if set(names) <= targets else f"no such target: {names}"
-    if program == "llamafactory-cli":
-        missing = [word for word in words if word.startswith("examples/") and not (ROOT / word).is_file()]
+    if program == "pip":
+        return _problem_of_extras(words)
+    missing = [word for word in words if re.match(r"(?:examples|docs|benchmarks)/\S*\.\w+$", word) and "=" not in word]
+    missing = [word for word in missing if not (ROOT / word).is_file()]
+    if missing:
+        return f"no such file: {missing}"
+    if program == "accelerate":
+        words = words[words.index("llamafactory-cli") + 1 :] if "llamafactory-cli" in words else ["train"]
+    if program in ("accelerate", "llamafactory-cli"):
         known = set(words[0].split("|")) <= HOST_COMMANDS or words[0] == "..."
-        return f"no such file: {missing}" if missing else "" if known else f"no such command: {words[0]}"
-    return _problem_of_ours(words)
+        return _problem_of_keys(words[1:]) if known else f"no such command: {words[0]}"
+    return _problem_of_ours(words) if program == "hound" else ""
+
+
+def _problem_of_extras(words: list[str]) -> str:
+    """``pip install '.[extra]'``: is there such an extra?"""
+    setup = configparser.ConfigParser()
+    setup.read(ROOT / "setup.cfg")
+    asked = {extra for word in words for names in re.findall(r"\[(.+)\]", word) for extra in names.split(",")}
+    unknown = asked - set(setup["options.extras_require"])
+    return f"no such extra: {unknown}" if unknown else ""
+
+
+def _problem_of_keys(words: list[str]) -> str:
+    """``key=value`` of the host's commands: a key of the host's or of ours, with a value that ours takes."""
+    values = dict(word.split("=", 1) for word in words if re.match(r"[a-z_.]+=", word))
+    ours = {key.removeprefix("hound."): yaml.safe_load(text) for key, text in values.items() if key[:6] == "hound."}
+    unknown = {key for key in values if key[:6] != "hound."} - host_keys()
+    if unknown:
+        return f"no such key: {unknown}"
+    try:
+        HoundSettings.build(ours, {})
+    except SettingsError as error:
+        return str(error)
+    return ""
+
+
+@functools.cache
+def host_keys() -> set[str]:
+    """Every key that a YAML of the host may have."""
+    from llamafactory import hparams
+
+    names = ("ModelArguments", "DataArguments", "TrainingArguments", "FinetuningArguments", "GeneratingArguments")
+    return {field.name for name in names for field in dataclasses.fields(getattr(hparams, name))}
+
+
+@functools.cache
+def known_variables() -> set[str]:
+    """Names in capitals that the host, transformers' loggers or this package mention in their code."""
+    spec, loggers = find_spec("llamafactory"), find_spec("transformers.integrations.integration_utils")
+    assert spec is not None
+    assert loggers is not None
+    host = [path for folder in spec.submodule_search_locations or () for path in Path(folder).rglob("*.py")]
+    files = [*host, *MODULES, Path(str(loggers.origin))]
+    return OF_THE_SYSTEM.union(*(re.findall(r"[\"'`*]([A-Z][A-Z_]+)[\"'`=*]", path.read_text()) for path in files))
 
 
 def _problem_of_ours(words: list[str]) -> str:
@@ -116,13 +177,17 @@ def _problem_of_ours(words: list[str]) -> str:
             return ""  # a command that is named, with no arguments yet
     if PLACEHOLDERS & set(words):
         return ""
-    missing = [word for word in words if word.startswith("examples/") and not (ROOT / word).is_file()]
-    if missing:
-        return f"no such file: {missing}"
     try:
-        cli.build_parser().parse_args(words)
+        arguments, overrides = cli.build_parser().parse_known_args(words)
     except SystemExit as stop:
         return "" if stop.code == 0 else "it does not parse"
+    if any("=" not in word for word in overrides):
+        return f"no such arguments: {overrides}"
+    if words[0] == "reward" and arguments.recipe.startswith("examples/"):
+        try:
+            read_settings(ROOT / arguments.recipe, [*arguments.overrides, *overrides])
+        except SettingsError as error:
+            return str(error)
     return ""
 
 
@@ -161,6 +226,14 @@ def test_commands_are_found_everywhere() -> None:
         "llamafactory-cli train examples/yaml/hound_dpoo.yaml",
         "make demos",
         "hound convert SRC",
+        "hound reward run examples/yaml/hound_reward.yaml judge.kk=3",
+        "hound reward run examples/yaml/hound_reward.yaml --limti 3",
+        "llamafactory-cli train examples/yaml/hound_dpo.yaml lora_rnak=3",
+        "llamafactory-cli train examples/yaml/hound_dpo.yaml hound.num_frames=no",
+        "NPROC_PER_NODES=2 llamafactory-cli train examples/yaml/hound_dpo.yaml",
+        "accelerate launch --config_file examples/accelerate/fsdp.yaml $(which llamafactory-cli) train x.yaml",
+        "pip install -e '.[flush]'",
+        "python docs/write_setting.py",
     ],
 )
 def test_a_wrong_command_is_seen(command: str) -> None:

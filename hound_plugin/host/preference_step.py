@@ -210,13 +210,3 @@ def _sums(log_probs: torch.Tensor, labelled: torch.Tensor, ld_alpha: float | Non
     columns = torch.arange(log_probs.shape[1], device=log_probs.device)
     front = columns < ends.unsqueeze(1)
     return (log_probs * front).sum(-1) + ld_alpha * (log_probs * ~front).sum(-1)
-
-
-def answers_only_loss(
-    original: Callable[..., Any], self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
-) -> Any:
-    """``CustomSeq2SeqTrainer.compute_loss``: in training without logits, unless a loss of the host reads them."""
-    plain = model.training and getattr(self, "compute_loss_func", None) is None and not self.label_smoother
-    if plain and settings().answers_only == "auto" and "labels" in inputs:
-        inputs = {**inputs, "answers_only": True}
-    return original(self, model, inputs, *args, **kwargs)

@@ -15,9 +15,9 @@ PROJECTOR = "multi_modal_projector"
 
 
 def settle_targets(model: Any, finetuning_args: Any) -> None:
-    """Make ``lora_target`` and ``additional_target`` say what the host's other options mean, before it reads them.
+    """Bring ``lora_target`` and ``additional_target`` in line with the host's other options, before it reads them.
 
-    * ``freeze_multi_modal_projector: false`` trains the projector whole, as the original's LoRA does.
+    * ``freeze_multi_modal_projector: false`` trains the projector in full, as the original's LoRA does.
     * A name of ``lora_target`` that stands for a part of the model means the linear layers in it.
 
     Args:
@@ -29,18 +29,29 @@ def settle_targets(model: Any, finetuning_args: Any) -> None:
     """
     linear = [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
     targets = list(finetuning_args.lora_target)
+    if "all" in targets and len(targets) > 1:
+        raise SettingsError(
+            f"Expected `lora_target` to be `all` alone or names of layers, got {','.join(targets)!r}. `all` holds them."
+        )
     if targets == ["all"]:
         _check_frozen([name for name in linear if PROJECTOR not in name and name != "lm_head"], finetuning_args)
     else:
         targets = _linear_targets(targets, linear)
         _check_frozen([name for name in linear if any(target in name for target in targets)], finetuning_args)
         finetuning_args.lora_target = targets
+    modules = {piece for name, _ in model.named_modules() for piece in name.split(".")}
+    for name in finetuning_args.additional_target or []:
+        if not set(name.split(".")) <= modules:
+            raise SettingsError(
+                f"Expected `additional_target` to name modules of the model, such as embed_tokens, lm_head or "
+                f"{PROJECTOR}; got {name!r}, which is none of them and would be left out."
+            )
     if not finetuning_args.freeze_multi_modal_projector:
         additional = list(finetuning_args.additional_target or [])
         adapted = any(PROJECTOR in target for target in targets)
         if not adapted and not any(PROJECTOR in name for name in additional):
             finetuning_args.additional_target = [*additional, PROJECTOR]
-            logger.info_rank0("freeze_multi_modal_projector: false: the projector is trained whole beside LoRA.")
+            logger.info_rank0("freeze_multi_modal_projector: false: the projector is trained in full, next to LoRA.")
 
 
 def _linear_targets(targets: list[str], linear: list[str]) -> list[str]:
@@ -52,8 +63,8 @@ def _linear_targets(targets: list[str], linear: list[str]) -> list[str]:
         if not within:
             kinds = sorted({_kind(name) for name in linear})
             raise SettingsError(
-                f"Expected `lora_target` to name linear layers of the model; got {target!r}, which is not one of them "
-                f"and holds none. Write `all`, or choose from: {', '.join(kinds)}."
+                f"Expected `lora_target` to name linear layers of the model; got {target!r}, which neither is one nor "
+                f"holds any. Write `all`, or choose from: {', '.join(kinds)}."
             )
         ends = [name for name in within if name.split(".")[-len(parts) :] == parts]
         settled += [target] if ends else within
@@ -70,7 +81,7 @@ def _kind(name: str) -> str:
 
 
 def _check_frozen(adapted: list[str], finetuning_args: Any) -> None:
-    """Refuse targets that are all frozen: the host would leave nothing for LoRA, and peft says so without a reason."""
+    """Refuse targets that are all frozen: the host would leave nothing for LoRA, and peft gives no reason."""
     left = [name for name in adapted if not any(part in name for part in _frozen(finetuning_args))]
     if not left:
         keys = sorted({key for part, key in _frozen(finetuning_args).items() if any(part in name for name in adapted)})

@@ -1,4 +1,4 @@
-"""The files of a checkpoint: where they are, what they hold, one open at a time."""
+"""The files of a checkpoint: where they are and what they contain, with one open at a time."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ from huggingface_hub import snapshot_download
 
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.checkpoint import read_tensors
-from hound_plugin.model.completeness import check_within_folder, tensor_shapes
+from hound_plugin.model.completeness import check_floating, check_within_folder, tensor_shapes
 from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE, LlavaHoundConfig
 
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
+_SINGLE = ("model.safetensors", "pytorch_model.bin")
+_OBJECTS = ("config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
 _WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
 
 
@@ -25,13 +27,14 @@ def fetch(name: str) -> Path:
     """The local copy of a hub repository's weights, configuration and tokenizer.
 
     Raises:
-        CheckpointError: there is no such folder, and no such repository can be reached.
+        CheckpointError: the name is neither a folder nor a reachable repository.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=list(_WEIGHT_PATTERNS)))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"Expected a checkpoint folder or a hub id, but there is no folder {name!r} and the hub gives none: {error}"
+            f"Expected a checkpoint folder or a hub id, but {name!r} is not a folder, and the hub does not have "
+            f"it: {error}"
         ) from error
 
 
@@ -43,26 +46,61 @@ def check_architecture(folder: Path) -> None:
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise CheckpointError(f"Expected config.json in {folder}, found none. Is the download complete?")
+        raise CheckpointError(f"Expected config.json in {folder}, which does not have it. Is the download complete?")
+    model_type = _read_object(file).get("model_type")
+    known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
+    if model_type not in known:
+        raise CheckpointError(
+            f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {model_type!r}. Name another "
+            "checkpoint."
+        )
+
+
+def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> None:
+    """Check the small files of a checkpoint, which libraries skip or crash on if they are damaged or absent.
+
+    Args:
+        folder: a local folder.
+        with_tokenizer: whether the tokenizer is required; a model may be saved without it.
+
+    Raises:
+        CheckpointError: a file is not a JSON object, the tokenizer is missing, or an index of weights is unusable.
+    """
+    path = Path(folder)
+    for name in _OBJECTS:
+        if (path / name).is_file():
+            _read_object(path / name)
+    for single in _SINGLE:
+        if (path / f"{single}.index.json").is_file():
+            _indexed(path / f"{single}.index.json")
+    if not with_tokenizer:
+        return
+    file = path / "tokenizer.json"
+    if file.is_file() and not isinstance(_read_object(file).get("model"), dict):
+        raise CheckpointError(f"Expected a tokenizer with its `model` in {file}. It is damaged; download it again.")
+    if not file.is_file() and not (path / "tokenizer.model").is_file():
+        raise CheckpointError(
+            f"Expected tokenizer.json or tokenizer.model in {folder}, found neither. Is the download complete?"
+        )
+
+
+def _read_object(file: Path) -> dict[str, Any]:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
     except ValueError as error:
         raise CheckpointError(f"Expected JSON in {file}: {error}. It is damaged; download it again.") from error
     if not isinstance(values, dict):
         raise CheckpointError(f"Expected a JSON object in {file}, found a {type(values).__name__}. Download it again.")
-    found = values.get("model_type")
-    known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
-    if found not in known:
-        raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
+    return values
 
 
 def weight_files(folder: Path) -> list[Path]:
     """The checkpoint's weight files in order: safetensors before .bin, an index before single files.
 
     Raises:
-        CheckpointError: there are none, or the index names files that are missing.
+        CheckpointError: there are none, or the index names missing files.
     """
-    for single in ("model.safetensors", "pytorch_model.bin"):
+    for single in _SINGLE:
         index = folder / f"{single}.index.json"
         if index.is_file():
             names = _indexed(index)
@@ -70,7 +108,7 @@ def weight_files(folder: Path) -> list[Path]:
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
                 raise CheckpointError(
-                    f"{index} names {len(missing)} file(s) that are missing: {', '.join(missing[:5])}."
+                    f"{index} names {len(missing)} missing file(s): {', '.join(missing[:5])}. Download them."
                 )
             return [folder / name for name in names]
         if (folder / single).is_file():
@@ -83,14 +121,16 @@ def weight_files(folder: Path) -> list[Path]:
 
 def _indexed(index: Path) -> list[str]:
     """The files that an index names."""
-    try:
-        weights = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-        return sorted({os.fspath(name) for name in weights.values()})
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    values = _read_object(index)
+    weights = values.get("weight_map")
+    if not isinstance(weights, dict) or not weights or not all(isinstance(name, str) for name in weights.values()):
+        weights = None
+    if weights is None or not isinstance(values.get("metadata"), dict):
         raise CheckpointError(
-            f"Expected an index of weights with a `weight_map` from tensors to files in {index}; it cannot be read "
-            f"({error!r}). It is damaged; download it again."
-        ) from error
+            f"Expected an index of weights with `metadata` and a `weight_map` from tensors to files in {index}. It is "
+            "damaged; download it again."
+        )
+    return sorted(set(weights.values()))
 
 
 def key_names(files: list[Path]) -> list[str]:
@@ -102,12 +142,13 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
     """Names and shapes of all tensors, from the files' headers."""
     shapes: dict[str, tuple[int, ...]] = {}
     for name, value in _entries(files):
+        check_floating({name: value}, files[0].parent)
         shapes |= tensor_shapes({name: value})
     return shapes
 
 
 def stored_dtypes(files: list[Path]) -> dict[str, torch.dtype]:
-    """Names and dtypes of all tensors, from the files' headers where they hold floating-point numbers."""
+    """Names and dtypes of all tensors, read from the headers for floating-point tensors."""
     return {name: _dtype(value) for name, value in _entries(files)}
 
 
@@ -120,11 +161,11 @@ def _dtype(value: Any) -> torch.dtype:
 def stored_tensors(
     files: list[Path], wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors one after the other; at most one file is open, and memory-mapped.
+    """Tensors one by one; at most one file is open, and memory-mapped.
 
     Args:
-        files: of weights.
-        wanted: whether the tensor of a name is read.
+        files: the weight files.
+        wanted: whether to read the tensor of a name.
     """
     for name, value in _entries(files):
         if wanted(name):
@@ -132,7 +173,7 @@ def stored_tensors(
 
 
 def _entries(files: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Names with lazy slices (safetensors) or memory-mapped tensors (.bin), which are good until the next one."""
+    """Names with lazy slices (safetensors) or memory-mapped tensors (.bin), which are valid until the next one."""
     for file in files:
         with contextlib.ExitStack() as stack:
             tensors = read_tensors([str(file)], stack)

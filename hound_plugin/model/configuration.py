@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from transformers import AutoConfig, PreTrainedConfig
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from transformers.utils import cached_file
 
@@ -120,10 +122,53 @@ def _check_sizes(part: str, config: Any) -> None:
                 f"Expected {name} of the {part} as a whole number from 1 to {largest}, found {value!r}. The "
                 "config.json is damaged or of another architecture."
             )
+    head = getattr(config, "head_dim", None)
+    if head is not None and (type(head) is not int or not 1 <= head <= _LARGEST["hidden_size"]):
+        raise CheckpointError(f"Expected head_dim of the {part} as a whole number above 0, found {head!r}.")
+    for name in ("rms_norm_eps", "layer_norm_eps", "attention_dropout", "initializer_range"):
+        value = getattr(config, name, None)
+        if value is not None and (type(value) not in (int, float) or not 0 <= value <= 1):
+            raise CheckpointError(
+                f"Expected {name} of the {part} as a number from 0 to 1, found {value!r}. The config.json is damaged."
+            )
+    act = getattr(config, "hidden_act", None)
+    if act is not None and act not in ACT2FN:
+        raise CheckpointError(f"Expected hidden_act of the {part} to be a function of transformers, found {act!r}.")
     for whole, piece in (("hidden_size", "num_attention_heads"), ("image_size", "patch_size")):
         size, unit = getattr(config, whole, None), getattr(config, piece, None)
         if size and unit and size % unit and not (piece == "num_attention_heads" and getattr(config, "head_dim", None)):
             raise CheckpointError(f"Expected {whole} of the {part} as a multiple of {piece}, found {size} and {unit}.")
+
+
+def _check_text(config: Any) -> None:
+    """Refuse positions that are no numbers, and a padding token outside the vocabulary, which torch stumbles over."""
+    rope = getattr(config, "rope_parameters", None) or {}
+    kind, theta = rope.get("rope_type", "default"), rope.get("rope_theta", 10000.0)
+    if kind != "default" and kind not in ROPE_INIT_FUNCTIONS:
+        raise CheckpointError(f"Expected rope_type of the text_config to be one of transformers', found {kind!r}.")
+    if type(theta) not in (int, float) or not 0 < theta < float("inf"):
+        raise CheckpointError(f"Expected rope_theta of the text_config as a number above 0, found {theta!r}.")
+    pad = getattr(config, "pad_token_id", None)
+    if pad is not None and not -1 <= pad < config.vocab_size:
+        raise CheckpointError(f"Expected pad_token_id of the text_config in its vocabulary, found {pad!r}.")
+
+
+def _check_composite(config: Any) -> None:
+    """Refuse keys of the composite that are of another type."""
+    if type(config.mm_vision_select_layer) is not int:
+        raise CheckpointError(
+            f"Expected mm_vision_select_layer as a whole number, found {config.mm_vision_select_layer!r}."
+        )
+    ids = (config.image_token_id, config.video_token_id)
+    if any(type(item) is not int for item in ids) or (ids[0] == ids[1] and ids[0] >= 0):
+        raise CheckpointError(f"Expected image_token_id and video_token_id as two different numbers, found {ids}.")
+    for name in ("original_config", "original_towers"):
+        if not isinstance(getattr(config, name), dict | None):
+            raise CheckpointError(f"Expected {name} as an object, found {getattr(config, name)!r}.")
+    dtypes = ("float16", "float32", "float64", "bfloat16", None)
+    held = [config.original_towers[tower] for tower in config.original_towers or {}]
+    if any(item not in dtypes for item in held):
+        raise CheckpointError(f"Expected original_towers to name dtypes of the towers, found {config.original_towers}.")
 
 
 _TOWER_FIELDS = frozenset(LlavaHoundTowerConfig.__annotations__)
@@ -176,6 +221,10 @@ class LlavaHoundConfig(PreTrainedConfig):
     original_towers: dict | None = None  # how the original file held its towers: dtype names, None if it did not
 
     def __post_init__(self, **kwargs: Any) -> None:
+        for part in ("text_config", "image_tower_config", "video_tower_config"):
+            if not isinstance(getattr(self, part), dict | PreTrainedConfig | None):
+                raise CheckpointError(f"Expected {part} as an object, found {getattr(self, part)!r}.")
+        _check_composite(self)
         if self.text_config is None:
             self.text_config = CONFIG_MAPPING["llama"](tie_word_embeddings=False)
         elif isinstance(self.text_config, dict):
@@ -191,6 +240,7 @@ class LlavaHoundConfig(PreTrainedConfig):
         self.video_tower_config = _tower(self.video_tower_config, add_time_attn=True, num_frames=8)
         for part in ("text_config", "image_tower_config", "video_tower_config"):
             _check_sizes(part, getattr(self, part))
+        _check_text(self.text_config)
         if self.image_token_id < 0:
             self.image_token_id = self.text_config.vocab_size
         if self.video_token_id < 0:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ from transformers import AutoConfig, StoppingCriteriaList
 
 from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError, damage_named
 from hound_plugin.media.pixel_cache import PixelCache
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
@@ -58,6 +60,8 @@ def load(
         raise CheckpointError(f"Expected a checkpoint folder or a hub id, got {model!r}: {error}") from error
     if not isinstance(config, LlavaHoundConfig):
         raise CheckpointError(f"Expected a LLaVA-Hound checkpoint in {model}, found model_type {config.model_type!r}.")
+    if os.path.isdir(model):
+        check_files(model)
     processor = LlavaHoundProcessor.from_pretrained(model)
     network = LlavaHoundForConditionalGeneration.from_pretrained(model, dtype=dtype)
     if memory:

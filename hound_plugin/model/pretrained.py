@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import os
 from typing import Any
 
 import torch
@@ -10,6 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hound_plugin.model.checkpoint import read_as_ours
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.releases import CACHE_FIELD
 from hound_plugin.model.vision import LlavaHoundTower
@@ -44,6 +46,8 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         if quantization_config is not None:
             quantization_config = _spare_towers(quantization_config)
             kwargs["quantization_config"] = quantization_config
+        if args and args[0] is not None and os.path.isdir(args[0]):
+            check_files(args[0], with_tokenizer=False)
         return super().from_pretrained(*args, **kwargs)
 
     @staticmethod

@@ -19,16 +19,18 @@ def build_projector(kind: str, in_features: int, out_features: int) -> nn.Module
 
     Returns:
         A module ``[..., in_features] -> [..., out_features]``. The MLP is an ``nn.Sequential`` whose linear layers
-        sit at even places, as in the original's ``mm_projector``.
+        have even indices, as in the original's ``mm_projector``.
 
     Raises:
-        CheckpointError: the name is of another kind.
+        CheckpointError: the kind is unknown.
     """
     if kind == "linear":
         return nn.Linear(in_features, out_features)
-    match = re.fullmatch(r"mlp([1-9]\d*)x_gelu", kind)
+    match = re.fullmatch(r"mlp([1-9]\d?)x_gelu", str(kind))
     if match is None:
-        raise CheckpointError(f"Expected mm_projector_type 'linear' or 'mlp<N>x_gelu', found {kind!r}.")
+        raise CheckpointError(
+            f"Expected mm_projector_type 'linear' or 'mlp<N>x_gelu' with N from 1 to 99, found {kind!r}."
+        )
     layers: list[nn.Module] = [nn.Linear(in_features, out_features)]
     for _ in range(int(match.group(1)) - 1):
         layers += [nn.GELU(), nn.Linear(out_features, out_features)]

@@ -69,7 +69,7 @@ class StepSettings:
     do_convert_rgb = True
     do_pad = False
     fixed: ClassVar[Mapping[str, Any]] = {}  # settings of which the steps know one value
-    runtime: ClassVar[tuple[str, ...]] = ("memory",)  # how media are read on this machine; not saved
+    runtime: ClassVar[tuple[str, ...]] = ("pixel_cache",)  # how media are read on this machine; not saved
     valid_kwargs: Any
 
     def __init__(self, **kwargs: Any) -> None:

@@ -159,6 +159,11 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
             )
         with damage_named(name, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right", **hub)
+        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+            raise CheckpointError(
+                f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in {name}. Is "
+                "its tokenizer_config.json there and whole?"
+            )
         settings = saved_settings(name, **hub)
         template = kwargs.get("chat_template") or saved_template(name, **hub)
         parts = {part: dict(settings[part]) for part in _PARTS}
@@ -166,8 +171,8 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
             parts[part].update({key: kwargs[key] for key in kind.valid_kwargs.__annotations__ if key in kwargs})
         if "image_aspect_ratio" in kwargs:
             parts["image_processor"]["do_pad"] = kwargs["image_aspect_ratio"] == "pad"
-        own = {key: source["system"] for source in (settings, kwargs) for key in ("system",) if key in source}
-        return cls.from_config(config, tokenizer, **own, **parts, chat_template=template)
+        system = kwargs.get("system", settings.get("system", SYSTEM))
+        return cls.from_config(config, tokenizer, system=system, chat_template=template, **parts)
 
     def set_system(self, system: str) -> None:
         """Take another system prompt for conversations that bring none; saved with the processor and its tokenizer."""
@@ -190,13 +195,13 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         self.image_processor.do_pad = value == "pad"
 
     @property
-    def memory(self) -> Any:
+    def pixel_cache(self) -> Any:
         """What is kept of media between questions, for both kinds; None: nothing."""
-        return self.video_processor.memory
+        return self.video_processor.pixel_cache
 
-    @memory.setter
-    def memory(self, value: Any) -> None:
-        self.image_processor.memory = self.video_processor.memory = value
+    @pixel_cache.setter
+    def pixel_cache(self, value: Any) -> None:
+        self.image_processor.pixel_cache = self.video_processor.pixel_cache = value
 
     # --- arithmetic
 

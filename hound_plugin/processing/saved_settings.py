@@ -16,6 +16,9 @@ from transformers.utils import (
 )
 
 from hound_plugin.errors import CheckpointError, damage_named
+from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
+from hound_plugin.processing.prompt import SYSTEM
+from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 
 HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision", "subfolder")
 _SIZES = ("size", "crop_size")
@@ -29,8 +32,8 @@ def saved_settings(name: Any, **hub: Any) -> dict[str, Any]:
         hub: where on the hub, as transformers' ``cached_file`` takes it.
 
     Returns:
-        ``image_processor`` and ``video_processor`` with their settings (empty where the files have none), and the
-        processor's own beside them.
+        ``image_processor`` and ``video_processor`` with their settings (empty where the files have none), and
+        ``system`` where it is set: as :meth:`LlavaHoundProcessor.from_config` takes them.
 
     Raises:
         CheckpointError: a file is damaged.
@@ -43,7 +46,23 @@ def saved_settings(name: Any, **hub: Any) -> dict[str, Any]:
         video.update({key: values.pop(key) for key in ("num_frames", "frame_sampling") if key in values})
     if "image_aspect_ratio" in values:
         image = {**image, "do_pad": values.pop("image_aspect_ratio") == "pad"}
-    return {**values, "image_processor": image, "video_processor": video}
+    own = {"system": values["system"]} if "system" in values else {}
+    return {**own, "image_processor": image, "video_processor": video}
+
+
+def changed_settings(name: Any, config: Any) -> list[str]:
+    """Names of the settings in a checkpoint's processor files that its configuration does not tell."""
+    saved, side = saved_settings(name), config.video_tower_config.image_size
+    usual: dict[str, Any] = {
+        "image_processor": LlavaHoundImageProcessor(size=side, do_pad=config.image_aspect_ratio == "pad"),
+        "video_processor": LlavaHoundVideoProcessor(size=side, num_frames=config.default_num_frames),
+    }
+    changed = [key for key in ("system",) if saved.get(key, SYSTEM) != SYSTEM]
+    for part, processor in usual.items():
+        known = json.loads(processor.to_json_string())
+        settings = part_settings(saved[part], side, name)
+        changed += [key for key, value in settings.items() if value != known.get(key)]
+    return list(dict.fromkeys("image_aspect_ratio" if key == "do_pad" else key for key in changed))
 
 
 def part_settings(part: dict[str, Any], side: int, name: Any) -> dict[str, Any]:

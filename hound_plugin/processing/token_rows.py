@@ -51,7 +51,7 @@ def pad_rows(tokenizer: Any, rows: Sequence[Row], settings: TextSettings) -> dic
             )
         )
     widths = [len(ids) for ids in batch["input_ids"]]
-    if all(row.answer_mask is not None for row in rows):
+    if rows and all(row.answer_mask is not None for row in rows):
         masks = [row.answer_mask or [] for row in rows]
         batch["assistant_masks"] = [_filled(*item, 0, settings.side) for item in zip(masks, widths, strict=True)]
     if not settings.attention_mask:

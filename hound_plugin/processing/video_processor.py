@@ -72,7 +72,7 @@ class LlavaHoundVideoProcessor(StepSettings, BaseVideoProcessor):
         kwargs: the other settings of transformers' video processors.
 
     Attributes:
-        decoder, decode_timeout, frame_cache, memory: how clips are read on this machine; not saved.
+        decoder, decode_timeout, frame_cache, pixel_cache: how clips are read on this machine; not saved.
 
     Raises:
         SettingsError: a setting that the steps cannot honour.
@@ -89,7 +89,7 @@ class LlavaHoundVideoProcessor(StepSettings, BaseVideoProcessor):
         "do_resize": True, "do_center_crop": True, "do_convert_rgb": True, "resample": Image.Resampling.BILINEAR,
         "do_pad": False,
     }  # fmt: skip
-    runtime = ("memory", "decoder", "decode_timeout", "frame_cache")
+    runtime = ("pixel_cache", "decoder", "decode_timeout", "frame_cache")
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -130,9 +130,8 @@ class LlavaHoundVideoProcessor(StepSettings, BaseVideoProcessor):
         video = _frames_of(video, steps)
         if self.pixel_cache is None:
             return self._read(video, steps)
-        pixels: torch.Tensor = self.pixel_cache.get_or_compute(
-            video, ("video", steps), lambda item: self._read(item, steps)
-        )
+        key = ("video", steps)
+        pixels: torch.Tensor = self.pixel_cache.get_or_compute(video, key, lambda item: self._read(item, steps))
         return pixels
 
     def preprocess(self, videos: Any, **kwargs: Any) -> BatchFeature:

@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from llamafactory.hparams import get_infer_args, get_train_args
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.host.trainable_parts import settle_targets
+from hound_plugin.model.configuration import LlavaHoundConfig
+from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from tests.goldens import DPO, SFT
 
 
@@ -48,7 +53,7 @@ def test_an_adapter_whose_base_is_not_here(adapter: Path, caplog: pytest.LogCapt
 
 
 def test_an_adapter_as_the_model(adapter: Path) -> None:
-    with pytest.raises(SettingsError, match=f"holds an adapter alone. Set `adapter_name_or_path: {adapter}`.*{SFT}"):
+    with pytest.raises(SettingsError, match=f"has only an adapter. Set `adapter_name_or_path: {adapter}`.*{SFT}"):
         parse(adapter)
 
 
@@ -62,7 +67,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SFT, tmp_path / "runs" / "sft")
-    with pytest.raises(SettingsError, match="is not a folder of this machine"):
+    with pytest.raises(SettingsError, match="is not a folder on this machine"):
         parse(name)
 
 
@@ -86,3 +91,56 @@ def test_packages_that_scores_need(monkeypatch: pytest.MonkeyPatch) -> None:
     values = {"model_name_or_path": str(SFT), "template": "llava_hound", "stage": "sft", "output_dir": "unused"}
     with pytest.raises(SettingsError, match="pip install jieba nltk"):
         get_train_args({**values, "predict_with_generate": True, "do_predict": True, "eval_dataset": "sft"})
+
+
+def train(**values: Any) -> None:
+    recipe = {"model_name_or_path": str(SFT), "template": "llava_hound", "do_train": True, "report_to": "none"}
+    get_train_args({**recipe, "dataset": "sft", "output_dir": "unused", **values})
+
+
+@pytest.mark.parametrize(
+    ("stage", "loss", "beta"), [("dpo", "ipo", 0), ("dpo", "hinge", -0.1), ("kto", "sigmoid", 0.0)]
+)
+def test_a_beta_that_tells_no_answers_apart(stage: str, loss: str, beta: float) -> None:
+    with pytest.raises(SettingsError, match="Expected `pref_beta` above 0"):
+        train(stage=stage, pref_loss=loss, pref_beta=beta)
+
+
+def test_a_beta_that_is_only_a_weight() -> None:
+    train(stage="dpo", pref_loss="orpo", pref_beta=0)
+    train(stage="sft", pref_beta=0)
+
+
+@pytest.mark.parametrize(
+    ("key", "names", "message"),
+    [
+        ("lora_target", ["all", "q_proj"], "`all` alone"),
+        ("lora_target", ["embed_tokens"], "linear layers of the model; got 'embed_tokens'"),
+        ("additional_target", ["bogus"], "modules of the model.* got 'bogus'"),
+        ("additional_target", ["lm_head", "embed_token"], "got 'embed_token'"),
+    ],
+)
+def test_targets_that_the_model_does_not_have(key: str, names: list[str], message: str) -> None:
+    frozen = {"freeze_vision_tower": True, "freeze_multi_modal_projector": True, "freeze_language_model": False}
+    chosen = SimpleNamespace(**{"lora_target": ["all"], "additional_target": None, **frozen, key: names})
+    with torch.device("meta"):
+        model = LlavaHoundForConditionalGeneration(LlavaHoundConfig.from_pretrained(SFT))
+    with pytest.raises(SettingsError, match=message):
+        settle_targets(model, chosen)
+    setattr(chosen, key, ["lm_head"])
+    settle_targets(model, chosen)
+
+
+@pytest.mark.parametrize("with_under", [False, True])
+def test_an_adapter_that_was_trained_over_another_one(adapter: Path, tmp_path: Path, with_under: bool) -> None:
+    """`create_new_adapter` merges the adapter below, without which the new one means something else."""
+    above = tmp_path / "above"
+    shutil.copytree(adapter, above)
+    (above / "hound_run.json").write_text(json.dumps({"adapters_below": [str(adapter)]}))
+    values = {"model_name_or_path": str(SFT), "template": "llava_hound"}
+    if with_under:
+        get_infer_args({**values, "adapter_name_or_path": f"{adapter},{above}"})
+        return
+    for wrong in (str(above), f"{above},{adapter}"):
+        with pytest.raises(SettingsError, match=f"adapter_name_or_path: {adapter},{above}"):
+            get_infer_args({**values, "adapter_name_or_path": wrong})

@@ -1,4 +1,4 @@
-"""A stopped training goes on from its last complete checkpoint; what a kill left half-written is passed over."""
+"""A stopped training resumes from its last complete checkpoint; what a kill left half-written is skipped."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_the_last_complete_checkpoint(tmp_path: Path, states: dict[int, str | No
 def test_a_passed_checkpoint_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("WARNING"):
         resumed(checkpoints(tmp_path, {2: WHOLE, 4: CUT}))
-    assert "checkpoint-4 was not written to its end" in caplog.text
-    assert "goes on from " + str(tmp_path / "checkpoint-2") in caplog.text
+    assert "checkpoint-4 is incomplete" in caplog.text
+    assert "resumes from " + str(tmp_path / "checkpoint-2") in caplog.text
 
 
 def test_other_models_keep_the_hosts_choice(tmp_path: Path) -> None:
@@ -81,6 +81,10 @@ def test_a_checkpoint_of_this_run_is_gone_on_from(tmp_path: Path) -> None:
         ({"model_name_or_path": "another"}, "model_name_or_path: 'another' there"),
         ({"finetuning_type": "full"}, "finetuning_type"),
         ({"ref_model": "another"}, "ref_model: 'another' there, None now"),
+        ({"max_samples": 40}, "max_samples: 40 there, None now"),
+        ({"freeze_vision_tower": False}, "freeze_vision_tower: False there, True now"),
+        ({"lora_rank": 64}, "lora_rank: 64 there"),
+        ({"pref_loss": "ipo"}, "pref_loss: 'ipo' there"),
     ],
 )
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path, changes: dict[str, object], named: str) -> None:
@@ -110,3 +114,12 @@ def test_optimiser_states_are_read_by_two_processes_on_a_cpu(tmp_path: Path) -> 
     resume.read_numbered_cpus()
     found = torch.load(tmp_path / "optimizer.pt", map_location=torch.device("cpu", 1), weights_only=True)
     assert found["step"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(("states", "why"), [({2: CUT}, "missing or cut"), ({}, "no such folder")])
+def test_a_named_checkpoint_that_cannot_be_used_is_refused(
+    tmp_path: Path, states: dict[int, str | None], why: str
+) -> None:
+    folder = checkpoints(tmp_path, states)
+    with pytest.raises(SettingsError, match=f"complete checkpoint in `resume_from_checkpoint: .*{why}"):
+        resumed(folder, resume_from_checkpoint=str(folder / "checkpoint-2"))

@@ -217,10 +217,10 @@ def test_a_checkpoint_that_holds_objects_is_not_unpickled(tmp_path: Path) -> Non
 
 
 def test_wrong_directions_and_targets(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="in the original layout already"):
+    with pytest.raises(CheckpointError, match="already in the original layout"):
         convert(str(SFT), tmp_path / "a", to="original", progress=False)
     convert(str(SFT), tmp_path / "hf", progress=False)
-    with pytest.raises(CheckpointError, match="in the Hugging Face layout already"):
+    with pytest.raises(CheckpointError, match="already in the Hugging Face layout"):
         convert(str(tmp_path / "hf"), tmp_path / "b", progress=False)
     with pytest.raises(SettingsError, match="Expected a new or an empty folder"):
         convert(str(SFT), tmp_path / "hf", progress=False)
@@ -419,3 +419,18 @@ def test_a_model_of_no_repository_goes_to_the_original_layout_and_back(kind: str
     folders = (source, tmp_path / "original")
     tokens = [LlavaHoundProcessor.from_pretrained(folder).tokenizer(texts).input_ids for folder in folders]
     assert tokens[0] == tokens[1]
+
+
+@pytest.mark.parametrize("changes", [{"system": "Watch closely."}, {"num_frames": 16, "frame_sampling": "first_10s"}])
+def test_what_a_model_was_trained_with_survives_the_original_layout(changes: dict[str, Any], tmp_path: Path) -> None:
+    convert(str(SFT), tmp_path / "ours", progress=False)
+    processor = LlavaHoundProcessor.from_pretrained(tmp_path / "ours")
+    for name, value in changes.items():
+        processor.set_system(value) if name == "system" else setattr(processor, name, value)
+    processor.save_pretrained(tmp_path / "ours")
+    report = convert(str(tmp_path / "ours"), tmp_path / "original", to="original", progress=False)
+    assert any(all(name in warning for name in changes) for warning in report.warnings)
+    convert(str(tmp_path / "original"), tmp_path / "back", progress=False)
+    for folder in ("original", "back"):
+        read = LlavaHoundProcessor.from_pretrained(tmp_path / folder)
+        assert {name: getattr(read, name) for name in changes} == changes

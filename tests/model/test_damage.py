@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from llamafactory.hparams import get_train_args
 from safetensors.torch import load_file, save_file
 
 import hound_plugin
@@ -38,13 +41,36 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     ),
     "one bias gone": (lambda f: without(f, "image_tower.encoder.layers.0.mlp.fc1.bias"), "1 keys are missing"),
     "an index that leaves": (lambda f: outside(f), r"index names \.\."),
-    "a shard gone": (lambda f: shard_gone(f), r"1 file\(s\) that are missing|Are all its files there"),
+    "a projector without end": (lambda f: edit(f, None, mm_projector_type="mlp99999999x_gelu"), "N from 1 to 99"),
+    "a projector as number": (lambda f: edit(f, None, mm_projector_type=3), "mm_projector_type"),
+    "no layer selected": (lambda f: edit(f, None, mm_vision_select_layer=None), "mm_vision_select_layer"),
+    "one id for both": (lambda f: edit(f, None, image_token_id=258, video_token_id=258), "two different numbers"),
+    "a text as tower": (lambda f: edit(f, None, video_tower_config="large"), "video_tower_config as an object"),
+    "heads without width": (lambda f: edit(f, head_dim=0), "head_dim of the text_config"),
+    "heads of negative width": (lambda f: edit(f, head_dim=-16), "head_dim of the text_config"),
+    "an unknown function": (lambda f: edit(f, "video_tower_config", hidden_act="nope"), "hidden_act of the video"),
+    "a norm without a number": (lambda f: edit(f, "image_tower_config", layer_norm_eps=float("nan")), "layer_norm_eps"),
+    "a negative norm": (lambda f: edit(f, "video_tower_config", layer_norm_eps=-1), "layer_norm_eps"),
+    "unknown positions": (lambda f: edit(f, rope_parameters={"rope_type": "bogus"}), "rope_type of the text_config"),
+    "negative positions": (
+        lambda f: edit(f, rope_parameters={"rope_type": "default", "rope_theta": -5}),
+        "rope_theta of the text_config",
+    ),
+    "padding outside": (lambda f: edit(f, pad_token_id=9999), "pad_token_id of the text_config"),
+    "whole numbers as weights": (lambda f: cast(f, torch.int8), "floating-point numbers .*int8|floating-point .*I8"),
+    "truth values as weights": (lambda f: cast(f, torch.bool), "floating-point numbers"),
+    "an index that is a list": (lambda f: index(f, []), "weight_map"),
+    "an index of nothing": (lambda f: index(f, {}), "weight_map"),
+    "an index of numbers": (lambda f: index(f, {"lm_head.weight": 3}), "weight_map"),
+    "a list as generation": (lambda f: (f / "generation_config.json").write_text("[]"), "JSON object"),
+    "half a generation": (lambda f: (f / "generation_config.json").write_text('{"a'), "Expected JSON"),
+    "a shard gone": (lambda f: shard_gone(f), r"1 missing file\(s\)|all files of the checkpoint are there"),
 }
 
 
-def edit(folder: Path, part: str = "text_config", **values: Any) -> None:
+def edit(folder: Path, part: str | None = "text_config", **values: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
-    config[part].update(values)
+    (config if part is None else config[part]).update(values)
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -53,6 +79,17 @@ def without(folder: Path, piece: str) -> None:
     kept = {name: tensor for name, tensor in held.items() if piece not in name}
     assert kept.keys() != held.keys()
     save_file(kept, folder / "model.safetensors", {"format": "pt"})
+
+
+def cast(folder: Path, dtype: torch.dtype) -> None:
+    held = tensors(folder)
+    held["lm_head.weight"] = held["lm_head.weight"].to(dtype)
+    save_file(held, folder / "model.safetensors", {"format": "pt"})
+
+
+def index(folder: Path, weights: Any) -> None:
+    (folder / "model.safetensors").rename(folder / "model-00001-of-00001.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
 
 
 def shard_gone(folder: Path) -> None:
@@ -101,6 +138,32 @@ def test_a_broken_tokenizer_is_named(in_our_layout: Path, tmp_path: Path) -> Non
     (folder / "tokenizer.json").write_text('{"version": "1.0", "model": {}}')
     with pytest.raises(CheckpointError, match=r"The tokenizer of the checkpoint .* cannot be read"):
         hound_plugin.load(str(folder))
+
+
+TOKENIZERS: dict[str, tuple[Any, str]] = {
+    "gone": (lambda f: (f / "tokenizer.json").unlink(), "tokenizer.json or tokenizer.model .* found neither"),
+    "a list": (lambda f: (f / "tokenizer.json").write_text("[]"), "JSON object"),
+    "empty": (lambda f: (f / "tokenizer.json").write_text("{}"), "with its `model`"),
+    "cut": (lambda f: (f / "tokenizer.json").write_text('{"model": {"voc'), "Expected JSON"),
+    "without its names": (lambda f: (f / "tokenizer_config.json").unlink(), "where a text begins and ends"),
+    "a list of names": (lambda f: (f / "tokenizer_config.json").write_text("[]"), "JSON object"),
+}
+
+
+@pytest.mark.parametrize("name", TOKENIZERS)
+def test_a_tokenizer_that_would_write_other_tokens_is_refused(name: str, in_our_layout: Path, tmp_path: Path) -> None:
+    damage, message = TOKENIZERS[name]
+    folder = copy_of(in_our_layout, tmp_path / "model")
+    shutil.rmtree(folder / "original_tokenizer", ignore_errors=True)
+    damage(folder)
+    with pytest.raises(CheckpointError, match=message):
+        hound_plugin.load(str(folder))
+    if name != "without its names":  # which training learns when it loads the processor
+        with pytest.raises(CheckpointError, match=message):
+            get_train_args({
+                "model_name_or_path": str(folder), "template": "llava_hound", "stage": "sft", "do_train": True,
+                "dataset": "sft", "report_to": "none", "output_dir": str(tmp_path / "saves"),
+            })  # fmt: skip
 
 
 def test_a_whole_checkpoint_without_its_head_and_the_other_way_round(in_our_layout: Path, tmp_path: Path) -> None:
