@@ -62,7 +62,7 @@ def test_the_recipe_of_the_reward_module() -> None:
 
 
 def test_the_commented_recipe_of_a_real_judge() -> None:
-    lines = OURS[0].read_text().split("For real data:\n", 1)[1].split("\n# The key", 1)[0].splitlines()
+    lines = OURS[0].read_text().split("For real data:\n", 1)[1].split("\n# The API key", 1)[0].splitlines()
     text = "\n".join(line.removeprefix("#").removeprefix("   ") for line in lines)
     values = {**load(OURS[0]), **yaml.safe_load(text)}
     settings = build_settings(values)
