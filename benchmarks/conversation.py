@@ -79,7 +79,7 @@ class Clock:
 
     def __init__(self, hound: HoundModel) -> None:
         self.spent = {"decode": 0.0, "encode": 0.0}
-        self._time(hound.processor, "_read_video", "decode")
+        self._time(hound.processor.video_processor, "_read", "decode")
         self._time(hound.model.model.video_tower, "features", "encode")
 
     def _time(self, owner: Any, name: str, label: str) -> None:

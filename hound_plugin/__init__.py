@@ -39,7 +39,9 @@ _HOME = {
     "LedgerError": "hound_plugin.errors",
     "LlavaHoundConfig": "hound_plugin.model.configuration",
     "LlavaHoundForConditionalGeneration": "hound_plugin.model.modeling",
+    "LlavaHoundImageProcessor": "hound_plugin.processing.image_processor",
     "LlavaHoundProcessor": "hound_plugin.processing.processor",
+    "LlavaHoundVideoProcessor": "hound_plugin.processing.video_processor",
     "MediaDecodeError": "hound_plugin.errors",
     "MediaError": "hound_plugin.errors",
     "MediaNotFoundError": "hound_plugin.errors",
@@ -74,7 +76,9 @@ if TYPE_CHECKING:
     from hound_plugin.model.inference import HoundModel as HoundModel
     from hound_plugin.model.inference import load as load
     from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration as LlavaHoundForConditionalGeneration
+    from hound_plugin.processing.image_processor import LlavaHoundImageProcessor as LlavaHoundImageProcessor
     from hound_plugin.processing.processor import LlavaHoundProcessor as LlavaHoundProcessor
+    from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor as LlavaHoundVideoProcessor
     from hound_plugin.settings import HoundSettings as HoundSettings
 
 

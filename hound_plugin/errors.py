@@ -29,7 +29,10 @@ exception of the same meaning, so that code unaware of this package can still ca
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class HoundError(Exception):

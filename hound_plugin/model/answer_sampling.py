@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from hound_plugin.model.inference import HoundModel
+from hound_plugin.model.releases import cache_of
 from hound_plugin.model.token_choice import pick
 from hound_plugin.processing.prompt import Turn, encode_conversation
 
@@ -49,13 +50,13 @@ def sample_answers(
         max_new_tokens: limit for each answer.
         batch_size: answers generated at the same time.
     """
-    batch = hound._batch([(question, "", clip)], "left")
+    batch = hound.batch([(question, "", clip)], "left")
     batch.pop("labels")
     first = hound.model(**batch, use_cache=True, logits_to_keep=1)
     answers: list[SampledAnswer] = []
     for start in range(0, len(seeds), batch_size):
         chunk = list(seeds[start : start + batch_size])
-        cache = copy.deepcopy(first.past_key_values)
+        cache = copy.deepcopy(cache_of(first))
         cache.batch_repeat_interleave(len(chunk))
         draws = [torch.Generator().manual_seed(seed) for seed in chunk]
         logits = first.logits[:, -1].expand(len(chunk), -1)
@@ -86,7 +87,7 @@ def _continue(
         if step + 1 == max_new_tokens or all(row[-1] == end for row in rows):
             break
         mask = torch.cat([mask, mask.new_ones(len(rows), 1)], dim=1)
-        output = hound.model(input_ids=chosen[:, None], attention_mask=mask, past_key_values=cache, use_cache=True)
+        output = hound.model(input_ids=chosen[:, None], attention_mask=mask, cache=cache, use_cache=True)
         logits = output.logits[:, -1]
     return rows
 

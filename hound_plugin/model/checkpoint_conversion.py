@@ -41,7 +41,8 @@ from hound_plugin.model.configuration import (
 )
 from hound_plugin.model.key_mapping import is_original, to_original, to_ours
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-from hound_plugin.processing.processor import LlavaHoundProcessor, changed_settings, saved_settings
+from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.processing.saved_settings import changed_settings, saved_settings
 
 TOWERS = ("image_tower", "video_tower")
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")

@@ -18,10 +18,10 @@ ROLES: dict[str, Speaker] = {
     "human": "user", "user": "user", "gpt": "assistant", "assistant": "assistant", "bot": "assistant",
     "model": "assistant", "chatgpt": "assistant", "system": "system", "developer": "system",
 }  # fmt: skip
-_MEDIA_PART = re.compile(r"(?:input_)?(video|image)(?:_url)?")
+MEDIA_PART = re.compile(r"(?:input_)?(video|image)(?:_url)?")
 _OBJECTS = (dict, Mapping)  # dict first: it is the fast check
 _LOSS_SWITCHES = ("loss", "weight", "train", "train_on_turn")  # true and 1 ask for the default
-_TEXT_PARTS = ("text", "input_text", "output_text")
+TEXT_PARTS = ("text", "input_text", "output_text")
 
 
 @dataclass
@@ -122,12 +122,12 @@ def _part(part: Any, at: str, conversation: Conversation, findings: Findings) ->
     if isinstance(part, str):
         return part
     kind = part.get("type") if isinstance(part, Mapping) else None
-    if (kind is None or kind in _TEXT_PARTS) and isinstance(part, Mapping) and isinstance(part.get("text"), str):
+    if (kind is None or kind in TEXT_PARTS) and isinstance(part, Mapping) and isinstance(part.get("text"), str):
         _check_text_part(part, at, findings)
         return str(part["text"])
-    match = _MEDIA_PART.fullmatch(kind) if isinstance(kind, str) else None
+    match = MEDIA_PART.fullmatch(kind) if isinstance(kind, str) else None
     if match is None and isinstance(part, Mapping) and kind is None:  # {"video": path}
-        match = next((_MEDIA_PART.fullmatch(name) for name in part if _MEDIA_PART.fullmatch(name)), None)
+        match = next((MEDIA_PART.fullmatch(name) for name in part if MEDIA_PART.fullmatch(name)), None)
     if match is None:
         findings.problem("content part", at, "a part of type text, video, video_url, image or image_url", part)
         return None
@@ -146,7 +146,7 @@ def _check_text_part(part: Mapping[str, Any], at: str, findings: Findings) -> No
     for name, value in part.items():
         if name in ("type", "text") or value in (None, "", [], {}) or fields.is_neutral(name):
             continue
-        if _MEDIA_PART.fullmatch(name):
+        if MEDIA_PART.fullmatch(name):
             findings.problem("content part", f"{at}.{name}", "text and media in separate parts", value)
         elif name in fields.REFUSED:
             findings.problem("not honoured", f"{at}.{name}", f"no `{name}`: {fields.REFUSED[name]}", value)

@@ -63,7 +63,7 @@ class Counter:
 def counters(hound: HoundModel, monkeypatch: pytest.MonkeyPatch) -> tuple[Counter, Counter]:
     """Clips read, and forward passes of the video tower."""
     return (
-        Counter(hound.processor, "_read_video", monkeypatch),
+        Counter(hound.processor.video_processor, "_read", monkeypatch),
         Counter(hound.model.model.video_tower, "features", monkeypatch),
     )
 
