@@ -96,7 +96,7 @@ def pack(batch: dict[str, Any], groups: Sequence[Sequence[int]], media_tokens: d
         PlaceholderError: a row has a part of a clip's or an image's placeholders.
     """
     rows = _rows(batch, media_tokens)
-    packed: list[tuple[int, list[_Row]]] = []  # length of the shared prompt, and the rows behind it
+    packed: list[tuple[int, list[_Row]]] = []  # length of the shared prompt, and the rows that have it
     for group in groups:
         members = [rows[number] for number in group]
         length = _shared_length(members) if len(members) > 1 else 0

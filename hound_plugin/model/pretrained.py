@@ -41,7 +41,7 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         """Load as every transformers model; ``quantization_config`` reaches the language model's blocks alone.
 
         Towers, projector and head stay as they are unless the configuration names other modules to skip: a tower of
-        4 bits changes what the model sees, and saves little beside the language model.
+        4 bits changes what the model sees, and saves little next to the language model.
         """
         if quantization_config is not None:
             quantization_config = _spare_towers(quantization_config)
