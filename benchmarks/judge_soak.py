@@ -29,18 +29,19 @@ KINDS = ["500", "429", "429-after", "cut", "truncated", "slow", "hang", "prose",
 
 
 def work(folder: Path, port: int, items: int) -> None:
-    """The judge's process: all tasks, one after another out of a generator."""
-    from hound_plugin.judge.exchange import Task, request_key
-    from hound_plugin.judge.ledger import Ledger
-    from hound_plugin.judge.openai_client import Endpoint, OpenAIClient
-    from hound_plugin.judge.protocol import Judging, read_protocol
-    from hound_plugin.judge.runner import Limits, run_tasks
+    """The judge's process: all requests, one after another out of a generator."""
+    from hound_plugin.judge.prompts import JudgePrompt, read_template
+    from hound_plugin.llm.ledger import Ledger
+    from hound_plugin.llm.limits import Limits
+    from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
+    from hound_plugin.llm.requests import Request, request_key
+    from hound_plugin.llm.runner import run_requests
 
-    protocol = read_protocol("caption")
+    protocol = read_template("caption")
     with Ledger(folder / "ledger.sqlite", protocol.id) as ledger:
         endpoint = Endpoint("soak", base_url=f"http://127.0.0.1:{port}/v1", timeout=5.0, parameters={"temperature": 0})
-        tasks = (
-            Task(
+        requests = (
+            Request(
                 request_key({"item": number}),
                 f"q{number}",
                 0,
@@ -49,8 +50,8 @@ def work(folder: Path, port: int, items: int) -> None:
             )
             for number in range(items)
         )
-        client = OpenAIClient(endpoint, Judging(protocol, ledger.salt))
-        outcome = run_tasks(tasks, client, ledger, Limits(attempts=3, backoff=0.2, concurrency=64))
+        client = OpenAIClient(endpoint, JudgePrompt(protocol, ledger.salt))
+        outcome = run_requests(requests, client, ledger, Limits(attempts=3, backoff=0.2, concurrency=64))
     print(json.dumps(vars(outcome)))
 
 
@@ -149,7 +150,7 @@ def main() -> int:
         work(arguments.work, arguments.port, arguments.items)
         return 0
     server = subprocess.Popen(
-        [sys.executable, "-m", "tests.judge.fault_server"],
+        [sys.executable, "-m", "tests.llm.fault_server"],
         cwd=REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert server.stdout is not None

@@ -100,6 +100,7 @@ def rows_of(graph: Graph) -> list[list[str]]:
 
 
 _PURPOSES = {
+    "backoff": "how long to wait before another try",
     "cli": "the command `hound`, and the only place where the parts are put together",
     "corpus": "the original's data: list, download, extract, validate, convert",
     "demo": "the embedded example: tiny model, clips, questions, and the job of `make demo`",

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
-from hound_plugin.judge.prices import Price
-from hound_plugin.judge.protocol import ProtocolText
+from hound_plugin.judge.prompts import PromptTemplate
+from hound_plugin.llm.prices import Price
 from hound_plugin.reward.settings import RewardSettings
 from hound_plugin.settings import ENVIRONMENT_PREFIX, HoundSettings
 from hound_plugin.validation import accepts, default_in_words, documented
@@ -46,7 +46,7 @@ One block a model, in any one currency per million tokens: `prices: {{{{my-judge
 
 ## Files for `judge.protocol`
 
-A YAML file with words of your own instead of `hound_plugin/judge/protocols/caption.yaml`. It must have every one of
+A YAML file with words of your own instead of `hound_plugin/judge/templates/caption.yaml`. It must have every one of
 these keys.
 
 {{protocol}}
@@ -65,7 +65,7 @@ def table(rows: Iterable[tuple[str, FieldInfo]]) -> str:
 
 def page() -> str:
     """The whole page."""
-    parts = {"hound": HoundSettings, "reward": RewardSettings, "prices": Price, "protocol": ProtocolText}
+    parts = {"hound": HoundSettings, "reward": RewardSettings, "prices": Price, "protocol": PromptTemplate}
     return TEXT.format(**{name: table(documented(model)) for name, model in parts.items()})
 
 

@@ -19,6 +19,7 @@ PACKAGE = "hound_plugin"
 LAYERS = (
     "errors",
     "version",
+    "backoff",
     "validation",
     "settings",
     "moved",

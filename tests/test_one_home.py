@@ -60,6 +60,13 @@ def names_placeholder(node: ast.AST) -> bool:
     return any(isinstance(value, ast.Constant) and value.value in ("<video>", "<image>") for value in values)
 
 
+def doubles_with_each_try(node: ast.AST) -> bool:
+    """Exponential growth of a waiting time: two to the power of something that is no constant."""
+    if not isinstance(node, ast.BinOp) or not isinstance(node.op, ast.Pow) or not isinstance(node.left, ast.Constant):
+        return False
+    return node.left.value == 2 and not isinstance(node.right, ast.Constant)
+
+
 CONCEPTS: dict[str, tuple[Predicate, str]] = {
     "publishing a file under its final name": (publishes, "records/files.py"),
     "waiting until a file is on the disk": (lambda node: is_called(node, "os", "fsync"), "records/files.py"),
@@ -67,6 +74,7 @@ CONCEPTS: dict[str, tuple[Predicate, str]] = {
     "where a clip or an image lies": (lambda node: defines(node, "find_media"), "records/media_paths.py"),
     "the texts of placeholders": (names_placeholder, "records/placeholders.py"),
     "opening a picture": (lambda node: is_called(node, "Image", "open"), "media/pictures.py"),
+    "how long to wait before another try": (doubles_with_each_try, "backoff.py"),
 }
 
 
@@ -91,7 +99,7 @@ def test_a_concept_has_one_home(concept: str) -> None:
     assert home in places, f"{concept}: nothing of it in {home} any more; name its new home"
 
 
-PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS, PICTURES = CONCEPTS
+PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS, PICTURES, BACKING_OFF = CONCEPTS
 # concept -> lines that are its code, lines that only look like it
 EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     PUBLISHING: (
@@ -142,6 +150,10 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     PICTURES: (
         ["from PIL import Image\nwith Image.open(path) as image: pass"],
         ["from hound_plugin.media.pictures import open_picture\nopen_picture(path)", "Image.new('RGB', (1, 1))"],
+    ),
+    BACKING_OFF: (
+        ["time.sleep(min(60.0, 0.5 * 2**number))", "wait = 2.0 ** (tries - 1)", "wait = first * 2 ** min(tries, 9)"],
+        ["from hound_plugin.backoff import Backoff\nBackoff().delay(3)", "SIZE = 2**20", "number ** 2", "10 ** digits"],
     ),
 }
 

@@ -115,14 +115,14 @@ def test_the_page_is_what_the_code_reads() -> None:
 
 
 def test_every_documented_key_is_described() -> None:
-    from hound_plugin.judge.prices import Price
-    from hound_plugin.judge.protocol import ProtocolText
+    from hound_plugin.judge.prompts import PromptTemplate
+    from hound_plugin.llm.prices import Price
     from hound_plugin.reward.settings import RewardSettings
     from hound_plugin.settings import HoundSettings
 
-    for model in (HoundSettings, RewardSettings, Price, ProtocolText):
+    for model in (HoundSettings, RewardSettings, Price, PromptTemplate):
         assert not [key for key, field in documented(model) if not field.description]
-    assert "json" in keys_of(ProtocolText)
+    assert "json" in keys_of(PromptTemplate)
 
 
 def test_torch_is_imported_without_pydantic_of_ours() -> None:

@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
 
+from hound_plugin.backoff import Backoff, parse_retry_after
 from hound_plugin.corpus.files import readable_size
 from hound_plugin.corpus.schema import Corpus
 from hound_plugin.errors import DownloadError, InUseError
@@ -27,7 +28,7 @@ from hound_plugin.records.files import hold, publish
 
 _BATCH = 50  # paths in one question to the hub
 _BLOCK = 1 << 20
-_PAUSE = 0.5  # seconds before another try, doubled each time up to a minute
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.5, 60.0  # seconds before another try
 _TIMEOUT = 30.0  # seconds without a byte
 
 
@@ -143,7 +144,7 @@ def _fetch(item: Item, revision: str, retries: int) -> None:
     """Fetch one file, over as many transfers as it takes while each brings something."""
     item.place.parent.mkdir(parents=True, exist_ok=True)
     with _alone(item) as part:
-        barren = 0
+        barren, backoff = 0, Backoff(_FIRST_PAUSE, _LONGEST_PAUSE, warn=lambda line: print(line, file=sys.stderr))
         while True:
             before = part.seek(0, os.SEEK_END)
             try:
@@ -155,7 +156,7 @@ def _fetch(item: Item, revision: str, retries: int) -> None:
                 if not _is_passing(error.__cause__) or barren > retries:
                     raise
                 print(f"hound: {item.name} broke off ({error.__cause__}); going on with it", file=sys.stderr)
-                time.sleep(min(60.0, _PAUSE * 2**barren))
+                time.sleep(backoff.delay(max(1, barren), _retry_after(error.__cause__)))
         _finish(item, part)
 
 
@@ -224,6 +225,15 @@ def _digest(item: Item) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _retry_after(cause: BaseException | None) -> float | None:
+    """Seconds that the hub asks to wait, where it does."""
+    from huggingface_hub.errors import HfHubHTTPError
+
+    if isinstance(cause, HfHubHTTPError) and cause.response is not None:
+        return parse_retry_after(cause.response.headers)
+    return None
 
 
 def _is_passing(cause: BaseException | None) -> bool:

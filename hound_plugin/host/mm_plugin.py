@@ -1,7 +1,7 @@
 """The multimodal plugin ``llava_hound``: this is the video collator.
 
-While a dataset is tokenised nothing is opened: the number of visual tokens is arithmetic. When a batch is collated,
-each distinct clip is decoded once, however many rows name it; ``video_index`` tells the model which row shows which
+Tokenising opens nothing: the number of visual tokens is arithmetic. When a batch is collated,
+each distinct clip is decoded once, even if many rows name it; ``video_index`` tells the model which row shows which
 clip, so that the tower encodes it once too.
 """
 
@@ -15,15 +15,11 @@ from typing import Any
 
 import torch
 from llamafactory.data.mm_plugin import PLUGINS, BasePlugin, get_mm_plugin, register_mm_plugin
-from llamafactory.extras import logging
 
-from hound_plugin.errors import DataError, MediaError
+from hound_plugin.errors import DataError
+from hound_plugin.host.models import TEMPLATE
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, place_placeholders
-
-logger = logging.get_logger(__name__)
-
-NAME = "llava_hound"
 
 
 @dataclass
@@ -68,7 +64,7 @@ class LlavaHoundPlugin(BasePlugin):
     def process_token_ids(
         self, input_ids: list[int], labels: Any, images: Any, videos: Any, audios: Any, tokenizer: Any, processor: Any
     ) -> tuple[list[int], Any]:
-        """Nothing is left to do: the template has put in the ids."""
+        """Nothing to do: the template has inserted the ids."""
         self._validate_input(processor, images, videos, audios)
         return input_ids, labels
 
@@ -104,7 +100,7 @@ class LlavaHoundPlugin(BasePlugin):
 
 
 def media_key(item: Any) -> Any:
-    """What makes two media items of a batch the same one."""
+    """A key that is equal for two items of a batch that are the same medium."""
     if isinstance(item, str | os.PathLike):
         return os.fspath(item)
     if isinstance(item, list) and all(isinstance(frame, str) for frame in item):
@@ -116,95 +112,30 @@ def media_key(item: Any) -> Any:
 
 def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Read each distinct item once: ``([N, ...], index [M])``."""
-    places: dict[Any, int] = {}
+    positions: dict[Any, int] = {}
     tensors: list[torch.Tensor] = []
     index = []
     for item in items:
         key = media_key(item)
-        if key not in places:
-            places[key] = len(tensors)
+        if key not in positions:
+            positions[key] = len(tensors)
             tensors.append(item if torch.is_tensor(item) else read(item))
-        index.append(places[key])
+        index.append(positions[key])
     return torch.stack(tensors), torch.tensor(index)
 
 
-def drop_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> list[dict[str, Any]]:
-    """With ``on_bad_media: skip``: the rows of a preference batch whose media can be read.
-
-    A preference loss is not indifferent to a masked answer, so these rows are left out and not masked.
-
-    Raises:
-        MediaError: no row is left.
-    """
-    kept, failure = [], None
-    seen: dict[Any, Any] = {}
-    for feature in features:
-        media = {}
-        for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
-            items = []
-            for item in feature.get(kind) or []:
-                key = (kind, media_key(item))
-                if key not in seen:
-                    try:
-                        seen[key] = read(item)
-                    except MediaError as error:
-                        logger.warning(f"on_bad_media: skip: a row is left out, because {error}")
-                        seen[key] = error
-                items.append(seen[key])
-            media[kind] = items
-        bad = [item for items in media.values() for item in items if isinstance(item, MediaError)]
-        if bad:
-            failure = bad[0]
-        else:
-            kept.append({**feature, **media})
-    if not kept and failure is not None:
-        raise MediaError(
-            f"on_bad_media: skip: no row is left of a batch of {len(features)}, because {failure} Set "
-            "`hound: {check_media: all}`, raise the batch size, or remove the record.",
-            failure.path,
-        )
-    return kept
-
-
-def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> None:
-    """With ``on_bad_media: skip``: put a black clip in place of one that cannot be read and mask its rows.
-
-    A fully masked row adds nothing to the loss of supervised training, so that neither the other rows nor the other
-    ranks of a distributed run are disturbed. What was masked is logged.
-    """
-    for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
-        seen: dict[Any, torch.Tensor | None] = {}
-        for feature in features:
-            items = list(feature.get(kind) or [])
-            for number, item in enumerate(items):
-                key = media_key(item)
-                if key not in seen:
-                    seen[key] = _read_or_none(read, item)
-                tensor = seen[key]
-                if tensor is None:
-                    black = processor.black_video()
-                    tensor = black if kind == "videos" else black[0]
-                    for name in [name for name in feature if name.endswith("labels")]:
-                        feature[name] = [-100] * len(feature[name])
-                items[number] = tensor
-            feature[kind] = items
-
-
-def _read_or_none(read: Callable[[Any], torch.Tensor], item: Any) -> torch.Tensor | None:
-    try:
-        return read(item)
-    except MediaError as error:
-        logger.warning(f"on_bad_media: skip: its rows are masked, because {error}")
-        return None
+def is_ours(template: Any) -> bool:
+    """Whether a template is ``llava_hound``."""
+    return isinstance(getattr(template, "mm_plugin", None), LlavaHoundPlugin)
 
 
 def get_plugin() -> BasePlugin:
     """The plugin object of the template."""
     register()
-    return get_mm_plugin(NAME, image_token=None, video_token=None)
+    return get_mm_plugin(TEMPLATE, image_token=None, video_token=None)
 
 
 def register() -> None:
     """Add the plugin to the host, once."""
-    if NAME not in PLUGINS:
-        register_mm_plugin(NAME, LlavaHoundPlugin)
+    if TEMPLATE not in PLUGINS:
+        register_mm_plugin(TEMPLATE, LlavaHoundPlugin)

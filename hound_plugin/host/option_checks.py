@@ -1,11 +1,10 @@
-"""Options of the host that would do nothing or something else with this model: refused by name, before any work.
+"""Options of the host that would do nothing, or something unexpected, with this model: refused before any work.
 
-Only arguments with our template are looked at. What the host refuses itself is left to it.
+Only runs with our template are checked. What the host itself refuses is left to it.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.util
 import json
 import os
@@ -16,55 +15,44 @@ import torch
 from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.host.inference_options import check_export, check_generation
 from hound_plugin.host.models import MODELS
+from hound_plugin.host.refused_options import check_values
 from hound_plugin.host.resume import adapters_below
+from hound_plugin.host.template import check_system
 from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.records.media_identity import digest_of_places
 
 logger = logging.get_logger(__name__)
 
 
-_FRAMES = "Set `hound.num_frames` instead."
-_WHICH = "Set `hound.frame_sampling` (`uniform`, `first_10s` or `fps`) instead."
-_SIZE = "This model sees every picture at the size that its towers were trained on; remove the key."
-_VOCABULARY = ("add_tokens", "add_special_tokens", "new_special_tokens_config", "resize_vocab")
-_AUDIO = "This model hears nothing; remove the key."
-# The host's keys for pictures, clips and sound, which its own plugins read and ours does not.
-WITHOUT_EFFECT = {
-    "video_maxlen": _FRAMES,
-    "video_fps": _WHICH,
-    "image_max_pixels": _SIZE,
-    "image_min_pixels": _SIZE,
-    "video_max_pixels": _SIZE,
-    "video_min_pixels": _SIZE,
-    "image_do_pan_and_scan": _SIZE,
-    "crop_to_patches": _SIZE,
-    "use_audio_in_video": _AUDIO,
-    "audio_sampling_rate": _AUDIO,
-}
-
-
 def check_options(parsed: Iterable[Any]) -> None:
-    """Look at what the host parsed, for a run with our template.
+    """Check what the host parsed, for a run with our template.
 
     Args:
         parsed: the host's argument objects.
 
     Raises:
-        SettingsError: an option has no effect with this model, or another one than its name says.
+        SettingsError: an option has no effect with this model, or not the one that its name says.
     """
     parts = list(parsed)
     for part in parts:
-        _check_media_keys(part)
-        _check_language_model(part)
+        check_values(part)
     finetuning = _with(parts, "pref_loss")
     training = _with(parts, "do_train")
     model = _with(parts, "adapter_name_or_path")
     if model is not None:
         _check_model(model)
+        check_export(model)
+    generating = _with(parts, "repetition_penalty")
+    if generating is not None:
+        check_generation(generating)
     if training is not None:
         _check_packages(training)
+        _check_training(training)
     data = _with(parts, "mix_strategy")
+    if data is not None and data.default_system is not None:
+        check_system(data.default_system)
     if data is not None and data.mix_strategy == "interleave_once" and len(data.dataset or []) > 1:
         raise SettingsError(
             "Expected `mix_strategy` to be concat, interleave_under or interleave_over; got 'interleave_once', which "
@@ -85,41 +73,64 @@ def _with(parts: list[Any], name: str) -> Any:
 
 
 def _check_model(model: Any) -> None:
-    """Is there a model where ``model_name_or_path`` points, before the hub is asked for a folder of this machine?"""
-    name = model.model_name_or_path
-    if os.path.isdir(name):
-        files = set(os.listdir(name))
-        if "config.json" not in files and "adapter_config.json" in files:
-            base = _base_of(name)
-            raise SettingsError(
-                f"Expected a model in `model_name_or_path: {name}`, which holds an adapter alone. Set "
-                f"`adapter_name_or_path: {name}` and `model_name_or_path: {base or 'its base model'}`."
-            )
-        if "config.json" not in files:
-            held = ", ".join(sorted(files)[:8]) or "nothing"
-            raise SettingsError(
-                f"Expected a model in `model_name_or_path: {name}`, but it has no config.json: {held}. "
-                "Name the folder that holds one."
-            )
-        check_files(name)
-    elif os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or _begins_here(name):
-        raise SettingsError(
-            f"`model_name_or_path: {name}` is not a folder of this machine (searched from {os.getcwd()}), and hub ids "
-            "have the form `owner/name`. Correct the path."
-        )
+    """What the options say about the model, before any of it is read."""
+    _check_folder("model_name_or_path", model.model_name_or_path)
     if model.export_legacy_format:
         raise SettingsError(
             "`export_legacy_format: true` has no effect: the installed transformers writes safetensors files only. "
             "Remove the key."
         )
-    adapters = model.adapter_name_or_path or []
-    for place, adapter in enumerate(adapters):
-        _check_base(adapter, name)
-        _check_below(adapter, adapters[:place])
+    backend = str(getattr(model.infer_backend, "value", model.infer_backend))
+    if backend != "huggingface":
+        raise SettingsError(
+            f"Expected `infer_backend: huggingface` for a LLaVA-Hound model, got {backend!r}, whose engine in the host "
+            "does not know this model. Remove the key."
+        )
+    attention = str(getattr(model.flash_attn, "value", model.flash_attn))
+    if attention == "fa3":
+        raise SettingsError(
+            "Expected `flash_attn` to be auto, sdpa, fa2 or disabled; got 'fa3', which the host has for one other "
+            "model only."
+        )
+    if model.adapter_folder is not None and model.adapter_name_or_path is None:
+        raise SettingsError(
+            f"`adapter_folder: {model.adapter_folder}` has no effect without `adapter_name_or_path`, the folder or hub "
+            "id that it is in. Set that, or remove the key."
+        )
+    below = model.adapter_folder
+    adapters = [os.path.join(name, below) if below else name for name in model.adapter_name_or_path or []]
+    for number, adapter in enumerate(adapters):
+        _check_base(adapter, model.model_name_or_path)
+        _check_below(adapter, adapters[:number])
+
+
+def _check_folder(key: str, name: str) -> None:
+    """Is there a model where an option points? Asked before the hub is searched for a local path."""
+    if os.path.isdir(name):
+        files = set(os.listdir(name))
+        if "config.json" not in files and "adapter_config.json" in files:
+            base = _base_of(name)
+            adapters = {"model_name_or_path": "adapter_name_or_path"}.get(key, f"{key}_adapters")
+            raise SettingsError(
+                f"Expected a model in `{key}: {name}`, which has only an adapter. Set `{adapters}: {name}` and "
+                f"`{key}: {base or 'its base model'}`."
+            )
+        if "config.json" not in files:
+            listing = ", ".join(sorted(files)[:8]) or "nothing"
+            raise SettingsError(
+                f"Expected a model in `{key}: {name}`, but it has no config.json: {listing}. Name the folder that "
+                "has one."
+            )
+        check_files(name)
+    elif os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or _begins_here(name):
+        raise SettingsError(
+            f"`{key}: {name}` is not a folder on this machine (searched from {os.getcwd()}), and hub ids have the form "
+            "`owner/name`. Correct the path."
+        )
 
 
 def _begins_here(name: str) -> bool:
-    """Whether ``a/b`` is meant as a path: a folder ``a`` holds models, and ``a/b`` is none of the released ones."""
+    """Whether ``a/b`` is meant as a path: a folder ``a`` has models in it, and ``a/b`` is not a released one."""
     folder, slash, _ = name.partition("/")
     if not slash or name in MODELS.values() or not os.path.isdir(folder):
         return False
@@ -167,7 +178,7 @@ def _check_below(adapter: str, given: list[str]) -> None:
 
 
 def _same_weights(first: str, second: str) -> bool:
-    """Whether two folders hold the same files of weights, by name and identity (size, head, middle and tail)."""
+    """Whether two folders have the same weight files, by name and identity (size, head, middle and tail)."""
     return os.path.isdir(second) and _weights(first) == _weights(second)
 
 
@@ -175,34 +186,6 @@ def _weights(folder: str) -> dict[str, Any]:
     names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
     files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
     return {name: (os.path.getsize(path), digest_of_places(path)) for name, path in files.items()}
-
-
-def _check_media_keys(part: Any) -> None:
-    if not dataclasses.is_dataclass(part):
-        return
-    defaults = {field.name: field.default for field in dataclasses.fields(part)}
-    for name, advice in WITHOUT_EFFECT.items():
-        if name in defaults and getattr(part, name) != defaults[name]:
-            raise SettingsError(
-                f"Expected `{name}` to be left at {defaults[name]!r}, which is the host's default, for a LLaVA-Hound "
-                f"model; got {getattr(part, name)!r}, which would have no effect. {advice}"
-            )
-
-
-def _check_language_model(part: Any) -> None:
-    if getattr(part, "rope_scaling", None) is not None:
-        raise SettingsError(
-            f"`rope_scaling: {getattr(part.rope_scaling, 'value', part.rope_scaling)}` has no effect on a LLaVA-Hound "
-            "model, whose language model is one part of it. Write `rope_parameters` into `text_config` of the "
-            "checkpoint's config.json."
-        )
-    for name in _VOCABULARY:
-        if getattr(part, name, None):
-            raise SettingsError(
-                f"`{name}` would give the model rows that its checkpoints and its placeholders have no room for: a "
-                "LLaVA-Hound model keeps its vocabulary. Remove the key; the tokenizer writes such words with the "
-                "tokens that it has, and training learns them so."
-            )
 
 
 def _check_packages(training: Any) -> None:
@@ -224,6 +207,22 @@ def _check_packages(training: Any) -> None:
         )
 
 
+def _check_training(training: Any) -> None:
+    if training.max_grad_norm is None:
+        raise SettingsError(
+            "Expected `max_grad_norm` to be a number, got null. Set `max_grad_norm: 0` to leave gradients as they are."
+        )
+    if str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)) == "constant" and (
+        training.warmup_steps or getattr(training, "warmup_ratio", None)
+    ):
+        raise SettingsError(
+            "`warmup_steps` and `warmup_ratio` have no effect with `lr_scheduler_type: constant`. Set "
+            "`lr_scheduler_type: constant_with_warmup`."
+        )
+    if training.fp8 and not torch.cuda.is_available():
+        raise SettingsError("`fp8: true` needs a GPU that computes in it, and torch finds none here. Remove the key.")
+
+
 def _check_preferences(finetuning: Any, model: Any) -> None:
     if finetuning.stage == "dpo" and finetuning.pref_loss == "kto_pair":
         raise SettingsError(
@@ -235,16 +234,19 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
             f"Expected `pref_beta` above 0 in `stage: {finetuning.stage}`, got {finetuning.pref_beta}: the loss would "
             "not tell chosen answers from rejected ones. The original has 0.1."
         )
-    if finetuning.ref_model_adapters is not None and finetuning.ref_model is None:
-        raise SettingsError(
-            f"`ref_model_adapters: {finetuning.ref_model_adapters}` has no effect without `ref_model`. Set `ref_model` "
-            "to the model that these adapters belong to."
-        )
+    for key in ("ref_model_adapters", "ref_model_quantization_bit"):
+        if getattr(finetuning, key) is not None and finetuning.ref_model is None:
+            raise SettingsError(
+                f"`{key}: {getattr(finetuning, key)}` has no effect without `ref_model`. Set `ref_model` to the model "
+                "that it is meant for."
+            )
+    if finetuning.ref_model is not None:
+        _check_folder("ref_model", finetuning.ref_model)
     referenced = finetuning.use_ref_model or finetuning.stage == "kto"
     continued = model is not None and model.adapter_name_or_path and not finetuning.create_new_adapter
     if finetuning.finetuning_type == "lora" and referenced and continued and finetuning.ref_model is None:
         raise SettingsError(
-            f"`adapter_name_or_path: {','.join(model.adapter_name_or_path)}` would go on in `stage: "
+            f"`adapter_name_or_path: {','.join(model.adapter_name_or_path)}` would be trained further in `stage: "
             f"{finetuning.stage}`, and the reference would be the model without this adapter, not the model that you "
             "start from. Set `create_new_adapter: true` (in the web UI *Create new adapter*: the adapter is merged and "
             f"a new one is trained), or name the reference: `ref_model: {model.model_name_or_path}`, with "
@@ -255,12 +257,22 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
 def _check_methods(finetuning: Any, model: Any) -> None:
     if finetuning.finetuning_type == "oft":
         raise SettingsError(
-            "`finetuning_type: oft` trains, but the host can neither go on from its adapter nor merge it. Use lora."
+            "`finetuning_type: oft` trains, but the host can neither continue from its adapter nor merge it. Use lora."
         )
     if finetuning.finetuning_type == "freeze" and not finetuning.freeze_vision_tower:
         raise SettingsError(
             "`finetuning_type: freeze` with `freeze_vision_tower: false` would train those blocks of the towers that "
             "have the numbers of the language model's. Set `freeze_vision_tower: true`, or `finetuning_type: full`."
+        )
+    if finetuning.use_llama_pro and finetuning.finetuning_type == "lora":
+        raise SettingsError(
+            "`use_llama_pro` with `finetuning_type: lora` reads the number of layers from the top of the "
+            "configuration, where this model has none. Remove the key, or use `finetuning_type: freeze`."
+        )
+    if finetuning.finetuning_type == "freeze" and "multi_modal_projector" in (finetuning.freeze_extra_modules or []):
+        raise SettingsError(
+            "`freeze_extra_modules: multi_modal_projector` is no module that the host finds by this name. To train the "
+            "projector, set `freeze_multi_modal_projector: false`."
         )
     if finetuning.use_dora and model.quantization_bit is not None:
         raise SettingsError(

@@ -1,1 +1,1 @@
-"""Language models as judges: protocols, clients, and a ledger that never pays twice and never invents a score."""
+"""Language models as judges: versioned prompts, a strict parser that never invents a score, back ends."""

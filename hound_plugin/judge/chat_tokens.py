@@ -1,8 +1,8 @@
-"""Messages to token ids in which only the chat template's own control tokens are control tokens.
+"""Encodes messages so that only the chat template's own control tokens act as control tokens.
 
-A text that is judged may hold ``</s>``, ``<|im_end|>`` or ``[INST]``. A tokenizer takes those for the end of a message,
-and the model what follows for one of the system's. Here the tokens of such a text are those of its characters; every
-other text has the tokens that the tokenizer gives it anyway.
+A text that is judged may contain ``</s>``, ``<|im_end|>`` or ``[INST]``. A tokenizer would encode those as the end of a
+message, and the model could take what follows for a system message. Here such text is encoded by its characters; all
+other text is encoded as the tokenizer does it anyway.
 """
 
 from __future__ import annotations
@@ -12,28 +12,28 @@ import secrets
 from collections.abc import Sequence
 from typing import Any
 
-from hound_plugin.judge.exchange import Message, RejectedError
+from hound_plugin.llm.requests import Message, RejectedError
 
 _MARKUP = re.compile(r"[<\[◁].*\w.*[>\]▷]", re.DOTALL)
 
 
 def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
-    """The ids of a conversation up to where the answer begins.
+    """The ids of a conversation up to where the reply begins.
 
     Args:
         tokenizer: with a chat template.
         messages: contents are texts.
 
     Raises:
-        RejectedError: a text holds a control token, and the tokenizer or its template does not let us tell it from the
-            template's.
+        RejectedError: a text contains a control token that cannot be told from the template's with this tokenizer or
+            template.
     """
     text = _render(tokenizer, messages)
     control = control_tokens(tokenizer)
     if not any(token in str(message["content"]) for message in messages for token in control):
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
     if not tokenizer.is_fast:
-        raise RejectedError("a text holds a control token of the model, and its tokenizer has no fast version")
+        raise RejectedError("a text contains a control token of the model, and its tokenizer has no fast version")
     spans = _content_spans(tokenizer, messages, text)
     encoded = tokenizer(text, add_special_tokens=False, return_offsets_mapping=True)
     ids: list[int] = []
@@ -44,12 +44,12 @@ def encode_chat(tokenizer: Any, messages: Sequence[Message]) -> list[int]:
 
 
 def control_tokens(tokenizer: Any) -> dict[str, int]:
-    """Text to id of the tokens that steer a model: special ones, and others that look like markup (``<think>``)."""
-    found = {}
+    """Text to id of the tokens that control a model: special ones, and others that look like markup (``<think>``)."""
+    ids = {}
     for number, token in tokenizer.added_tokens_decoder.items():
         if token.content.strip() and (token.special or _MARKUP.fullmatch(token.content)):
-            found[token.content] = int(number)
-    return found
+            ids[token.content] = int(number)
+    return ids
 
 
 def _render(tokenizer: Any, messages: Sequence[Message]) -> str:
@@ -57,40 +57,40 @@ def _render(tokenizer: Any, messages: Sequence[Message]) -> str:
 
 
 def _content_spans(tokenizer: Any, messages: Sequence[Message], text: str) -> list[tuple[int, int]]:
-    """Where the contents of the messages stand in the rendered text."""
+    """Start and end of each message's content in the rendered text."""
     marks = [f"x{secrets.token_hex(12)}x" for _ in messages]
     frame = _render(tokenizer, [{**message, "content": mark} for message, mark in zip(messages, marks, strict=True)])
-    spans, place, rest = [], 0, frame
+    spans, position, rest = [], 0, frame
     for mark, message in zip(marks, messages, strict=True):
-        before, found, rest = rest.partition(mark)
-        place += len(before)
-        content = next((c for c in _forms(message) if text.startswith(c, place)), None)
-        if not found or content is None:
+        before, has_mark, rest = rest.partition(mark)
+        position += len(before)
+        content = next((c for c in _forms(message) if text.startswith(c, position)), None)
+        if not has_mark or content is None:
             break
-        spans.append((place, place + len(content)))
-        place += len(content)
+        spans.append((position, position + len(content)))
+        position += len(content)
     else:
-        if text[place:] == rest:
+        if text[position:] == rest:
             return spans
-    raise RejectedError("a text holds a control token of the model, and the chat template changes texts")
+    raise RejectedError("a text contains a control token of the model, and the chat template changes texts")
 
 
 def _forms(message: Message) -> tuple[str, str]:
-    """A content as it is and as templates strip it; the longer one first."""
+    """A content unchanged and as templates strip it; the longer one first."""
     content = str(message["content"])
     return content, content.strip()
 
 
 def _as_text(tokenizer: Any, text: str, control: dict[str, int]) -> list[int]:
-    """The ids of a text with no control token among them, as if something stood before it."""
-    found = _behind_a_line_break(tokenizer, text)
-    if len(text) > 1 and not set(found).isdisjoint(control.values()):  # a token that is not special is never split
+    """The ids of a text without any control token, as if other text came before it."""
+    ids = _after_a_line_break(tokenizer, text)
+    if len(text) > 1 and not set(ids).isdisjoint(control.values()):  # tokens that are not special are never split
         return _as_text(tokenizer, text[0], control) + _as_text(tokenizer, text[1:], control)
-    return found
+    return ids
 
 
-def _behind_a_line_break(tokenizer: Any, text: str) -> list[int]:
-    """Behind a line break, since SentencePiece puts a space before the first character of a text."""
+def _after_a_line_break(tokenizer: Any, text: str) -> list[int]:
+    """Encoded after a line break, because SentencePiece puts a space before the first character of a text."""
     plain = {"add_special_tokens": False, "split_special_tokens": True}
     before, both = (list(tokenizer(words, **plain)["input_ids"]) for words in ("\n", "\n" + text))
     if both[: len(before)] == before:

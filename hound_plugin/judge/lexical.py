@@ -1,4 +1,4 @@
-"""The offline stand-in for a judge: overlap of words with the reference. For smoke tests, and it says so everywhere."""
+"""The offline stand-in for a judge: word overlap with the reference. For smoke tests, and every output says so."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hound_plugin.judge.exchange import Conversation, Message, RejectedError, Reply, Task
+from hound_plugin.llm.requests import ChatPrompt, Message, RejectedError, Reply, Request
 
 SMOKE_TEST = "lexical judge: word overlap with the reference; for smoke tests only, not a quality measure"
 _WORD = re.compile(r"\w+")
@@ -16,22 +16,22 @@ _WORD = re.compile(r"\w+")
 
 def overlap(answer: str, reference: str) -> float:
     """F1 of the words of two texts, 0 to 1; case and punctuation do not count."""
-    mine, theirs = (Counter(_WORD.findall(text.casefold())) for text in (answer, reference))
-    common = sum((mine & theirs).values())
-    total = sum(mine.values()) + sum(theirs.values())
+    one, two = (Counter(_WORD.findall(text.casefold())) for text in (answer, reference))
+    common = sum((one & two).values())
+    total = sum(one.values()) + sum(two.values())
     return 2 * common / total if total else 0.0
 
 
-class _Number:
-    """Answers of this judge are bare numbers."""
+class _LexicalPrompt:
+    """Replies of this judge are plain numbers."""
 
     answer_format = "number"
     keeps_truncated = False
     response_format = None
     expects = "a number"
 
-    def messages(self, task: Task, attempt: int) -> list[Message]:
-        return [{"role": "user", "content": task.fields["answer"]}]
+    def messages(self, request: Request, attempt: int) -> list[Message]:
+        return [{"role": "user", "content": request.fields["answer"]}]
 
     def parse(self, text: str) -> int | None:
         return int(text)
@@ -42,22 +42,22 @@ class _Number:
 
 @dataclass
 class LexicalJudge:
-    """A :class:`~hound_plugin.judge.exchange.Client` that asks nobody: 1 + round(4 x F1)."""
+    """A :class:`~hound_plugin.llm.requests.Client` without a model: the score is 1 + round(4 x F1)."""
 
     identity: Mapping[str, Any] = field(
         default_factory=lambda: {"backend": "lexical", "model": "lexical-1", "smoke_test": SMOKE_TEST}
     )
-    conversation: Conversation = field(default_factory=_Number)
+    prompt: ChatPrompt = field(default_factory=_LexicalPrompt)
 
-    async def send(self, task: Task, attempt: int) -> Reply:
+    async def send(self, request: Request, attempt: int) -> Reply:
         """Score by overlap.
 
         Raises:
             RejectedError: there is no reference.
         """
-        if not task.fields.get("reference"):
+        if not request.fields.get("reference"):
             raise RejectedError("there is no reference answer to compare with")
-        share = overlap(task.fields["answer"], task.fields["reference"])
+        share = overlap(request.fields["answer"], request.fields["reference"])
         score = str(1 + int(4 * share + 0.5))
         return Reply(score, model="lexical-1", prompt_tokens=0, completion_tokens=0)
 

@@ -1,22 +1,22 @@
-"""Scores out of a judge's replies: a score that is plainly there, or None and why. Nothing is ever guessed.
+"""Parses scores from a judge's replies: a score that is stated plainly, or None and why. Nothing is ever guessed.
 
 The grammar (``docs/reward.md`` shows examples, which the tests read)::
 
-    reply     = { reasoning | prose | statement } statement end     every statement of a reply names the same number
+    reply     = { reasoning | prose | statement } statement end     all statements of a reply name the same number
     statement = line | object
     line      = [ "#".. | "-" | "+" ] [ "final" | "overall" ] "score" ( ":" | "=" ) rating [ "." ]   a line of its own
-    object    = a JSON object with one key "score", whose value is a rating, a number or a text; its other values are
-                texts that are no numbers, or null. It begins a line, or stands behind a colon or a code fence
+    object    = a JSON object with one key "score", whose value is a rating, as a number or a string; its other values
+                are strings that are not numbers, or null. It begins a line, or follows a colon or a code fence
     rating    = number [ ( "/" | "out of" ) top ] | one pair of brackets, quotes or \\boxed{} around that
     number    = digits 0-9 without sign, fraction (4.0 is 4) or leading zero, from the scale's lowest to its highest
     top       = the highest number of the scale
     end       = blank lines, rules (---), fences, leaked end-of-turn tokens
 
-Letters may be of either case; Markdown emphasis around a statement or its parts does not count. Reasoning is never
-read: what stands inside ``<think>`` and its kin (``REASONING``), and all that precedes a closing tag that was never
-opened (templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
-(``> SCORE: 5``, or in quotation marks) or object is no statement of the judge's, nor is what follows an opening marker
-of the request (:func:`hound_plugin.judge.protocol.fence`); but one that names another number makes the score missing.
+Case does not matter, and Markdown emphasis around a statement or its parts is ignored. Reasoning is never read: the
+text inside ``<think>`` and similar tags (``REASONING``), and all that precedes a closing tag that was never opened
+(the chat templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
+(``> SCORE: 5``, or in quotation marks) or object is not a statement of the judge, nor is what follows an opening marker
+of the request (:func:`hound_plugin.judge.prompts.fence`); but if it names another number, the score is missing.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ _STATED = re.compile(
 
 @dataclass(frozen=True)
 class Scale:
-    """Whole numbers from ``lowest`` to ``highest`` that a judge may give."""
+    """The scores that a judge may give: whole numbers from ``lowest`` to ``highest``."""
 
     lowest: int = 1
     highest: int = 5
@@ -82,7 +82,7 @@ class Scale:
 
 @dataclass(frozen=True)
 class Reading:
-    """What a reply says: its ``score``, or None and ``why`` there is none."""
+    """The result of parsing a reply: its ``score``, or None and ``why`` there is none."""
 
     score: int | None
     why: str = ""
@@ -97,7 +97,7 @@ def read_score(text: str, scale: Scale = Scale()) -> Reading:
 
     Args:
         text: the whole reply.
-        scale: the numbers that count, and the only denominator that does.
+        scale: the valid scores; its highest is the only valid denominator.
     """
     try:
         return Reading(_read(visible(text), scale))
@@ -106,9 +106,9 @@ def read_score(text: str, scale: Scale = Scale()) -> Reading:
 
 
 def visible(text: str) -> str:
-    """A reply without its reasoning and without leaked end-of-turn tokens; empty if the reasoning never ends."""
+    """A reply without its reasoning and leaked end-of-turn tokens; empty if the reasoning never ends."""
     shown: list[str] = []
-    place, inside, answers = 0, "", False
+    position, inside, answers = 0, "", False
     for tag in _TAG.finditer(text):
         named = (tag[group] for group in ("name", "name_2", "name_3", "name_4", "name_5", "name_6"))
         name = next(filter(None, named), "thought" if tag["slash_6"] else "channel").lower()
@@ -117,21 +117,21 @@ def visible(text: str) -> str:
         ).lower() in ("end", "final")
         if inside:
             if closes and name == inside:
-                inside, place = "", tag.end()
+                inside, position = "", tag.end()
                 answers = answers or (tag["channel"] or "").lower() == "final"
             continue
-        if closes and answers:  # a second answer: both are seen
-            shown.append(text[place : tag.start()])
+        if closes and answers:  # a second answer: read both
+            shown.append(text[position : tag.start()])
         elif closes:
             shown.clear()
         else:
-            shown.append(text[place : tag.start()])
+            shown.append(text[position : tag.start()])
             inside = name
-        place = tag.end()
+        position = tag.end()
         answers = answers or (tag["channel"] or "").lower() == "final"
     if inside:
         return ""
-    shown.append(text[place:])
+    shown.append(text[position:])
     answer = "\n".join(shown)
     end = len(answer)
     while end and (leaked := _LEAKED.search(answer, max(0, end - 64), end)):
@@ -143,12 +143,12 @@ def visible(text: str) -> str:
 
 def _read(text: str, scale: Scale) -> int:
     if not text.strip():
-        raise _MissingError("there is no answer in it outside reasoning, or the reasoning never ends")
+        raise _MissingError("it has no answer outside its reasoning, or the reasoning never ends")
     if next((not marker[1] for marker in reversed(list(_MARKER.finditer(text)))), False):
-        raise _MissingError("it repeats a text of the request and does not end it")
-    found = _last_object(text)
-    if found is not None and not text[found[2] :].strip(_AFTER_OBJECT):
-        value, start, end = found
+        raise _MissingError("it repeats a text of the request without the marker that ends it")
+    located = _last_object(text)
+    if located is not None and not text[located[2] :].strip(_AFTER_OBJECT):
+        value, start, end = located
         if not _may_begin(text[text.rfind("\n", 0, start) + 1 : start]):
             raise _MissingError("its JSON object is quoted, or part of a sentence or of another object")
         score = _of_object(value, scale)
@@ -156,9 +156,9 @@ def _read(text: str, scale: Scale) -> int:
         line, start = _last_line(text)
         end = len(text)
         score = _of_line(line, scale)
-    for place, number in _mentions(text, scale):
-        if not start <= place < end and number != score:
-            raise _MissingError(f"it ends with {score} and says {text[place : place + 40]!r} too")
+    for position, number in _mentions(text, scale):
+        if not start <= position < end and number != score:
+            raise _MissingError(f"it ends with {score} but also says {text[position : position + 40]!r}")
     return score
 
 
@@ -166,7 +166,7 @@ def _read(text: str, scale: Scale) -> int:
 
 
 def _last_line(text: str) -> tuple[str, int]:
-    """The last line that is more than a rule or a fence, and where it starts."""
+    """The last line that is not just a rule or a fence, and where it starts."""
     end = len(text)
     for line in reversed(text.splitlines(keepends=True)):
         end -= len(line)
@@ -176,10 +176,10 @@ def _last_line(text: str) -> tuple[str, int]:
 
 
 def _of_line(line: str, scale: Scale) -> int:
-    found = _LINE.fullmatch(line.translate(_EMPHASIS).strip())
-    if found is None:
+    match = _LINE.fullmatch(line.translate(_EMPHASIS).strip())
+    if match is None:
         raise _MissingError("it ends neither with a line `SCORE: N` nor with a JSON object that has a score")
-    return _rating(found["value"], scale)
+    return _rating(match["value"], scale)
 
 
 def _rating(text: str, scale: Scale) -> int:
@@ -192,12 +192,12 @@ def _rating(text: str, scale: Scale) -> int:
             rest = boxed[1].strip()
         elif len(rest) > 2 and rest[0] + rest[-1] in _PAIRS:
             rest = rest[1:-1].strip()
-    found = _RATING.fullmatch(rest)
-    if found is None:
+    match = _RATING.fullmatch(rest)
+    if match is None:
         raise _MissingError(f"{text.strip()[:40]!r} is not a whole number from {scale}")
-    if found[2] and int(found[2]) != scale.highest:
+    if match[2] and int(match[2]) != scale.highest:
         raise _MissingError(f"{rest!r} is on another scale than {scale}")
-    return _on_scale(int(found[1]), scale)
+    return _on_scale(int(match[1]), scale)
 
 
 def _on_scale(number: int, scale: Scale) -> int:
@@ -211,7 +211,7 @@ def _on_scale(number: int, scale: Scale) -> int:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) != len(pairs):
-        raise _MissingError("a key stands twice in a JSON object")
+        raise _MissingError("a JSON object has the same key twice")
     return dict(pairs)
 
 
@@ -228,25 +228,25 @@ _DECODER = json.JSONDecoder(
 
 
 def _last_object(text: str) -> tuple[dict[str, Any], int, int] | None:
-    """The last JSON object that stands in no other, with its place; the work is linear in the length of the text."""
-    found, place, tries, budget = None, 0, 200, 8 * len(text) + 1000
-    while opening := _OPENING.search(text, place):
+    """The last JSON object outside any other, with its start and end; takes time linear in the length of the text."""
+    located, position, tries, budget = None, 0, 200, 8 * len(text) + 1000
+    while opening := _OPENING.search(text, position):
         try:
-            value, place = _DECODER.raw_decode(text, opening.start())
-            found = (value, opening.start(), place)
+            value, position = _DECODER.raw_decode(text, opening.start())
+            located = (value, opening.start(), position)
         except json.JSONDecodeError as error:
-            budget -= error.pos - place
-            place = max(opening.start() + 1, error.pos)  # objects before are part of this one
+            budget -= error.pos - position
+            position = max(opening.start() + 1, error.pos)  # objects before are part of this one
             tries -= 1
         except RecursionError:
-            raise _MissingError("its JSON is nested too deep") from None
+            raise _MissingError("its JSON is nested too deeply") from None
         if tries < 0 or budget < 0:
-            raise _MissingError("it has too many braces that are no JSON")
-    return found
+            raise _MissingError("it has too many braces that are not JSON")
+    return located
 
 
 def _may_begin(before: str) -> bool:
-    """Whether an object is a statement behind this beginning of its line: nothing, a fence, a colon, an object."""
+    """Whether an object after this beginning of its line is a statement: nothing, a fence, a colon, or an object."""
     before = before.translate(_EMPHASIS).strip(" \t\r~-+•\ufeff")
     before = before[:-4].rstrip() if before[-4:].lower() in ("json", "text") else before
     if not before or before[-1] == "}":
@@ -260,7 +260,7 @@ def _of_object(value: dict[str, Any], scale: Scale) -> int:
         raise _MissingError(f"its JSON object has {len(names) or 'no'} key `score`; it has {_listed(value)}")
     others = [name for name, other in value.items() if name != names[0] and not _is_text(other)]
     if others:
-        raise _MissingError(f"its JSON object has values beside the score that are no texts: {_listed(others)}")
+        raise _MissingError(f"its JSON object has values besides the score that are not strings: {_listed(others)}")
     score = value[names[0]]
     if isinstance(score, str):
         return _rating(score, scale)
@@ -281,13 +281,13 @@ def _listed(names: Any) -> str:
 
 
 def _mentions(text: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
-    """Every place where ``score:`` is followed by a number, and the number; None if it is none of the scale.
+    """Every position of a ``score:`` that a number follows, and the number; None if it is not on the scale.
 
-    ``SCORE: N`` and ``SCORE: <1-5>`` name a form and no number.
+    ``SCORE: N`` and ``SCORE: <1-5>`` are placeholders, not numbers.
     """
     plain = text.translate(_EMPHASIS)
-    for found in _MENTION.finditer(plain):
-        rest = plain[found.end() : found.end() + 80]
+    for mention in _MENTION.finditer(plain):
+        rest = plain[mention.end() : mention.end() + 80]
         bracketed = _BRACKETED.match(rest)
         if bracketed:
             rest = bracketed[1].strip(" \"'$")
@@ -296,6 +296,6 @@ def _mentions(text: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
         stated = _STATED.match(rest)
         if stated:
             try:
-                yield found.start(), _rating(stated[0].rstrip(".,"), scale)
+                yield mention.start(), _rating(stated[0].rstrip(".,"), scale)
             except _MissingError:
-                yield found.start(), None
+                yield mention.start(), None

@@ -1,5 +1,5 @@
-"""Preference data from a video, a question and a judgement: sample, judge, pairs, report, rank, rounds.
+"""Preference data from videos, questions and judgements: sample, judge, pairs, report, rank, rounds.
 
-Needs neither the host nor torch, except where answers are generated: that is behind two small protocols,
+Needs neither the host nor torch; models are behind two small interfaces,
 :class:`~hound_plugin.reward.candidates.Generator` and :class:`~hound_plugin.reward.rank.LogProbs`.
 """

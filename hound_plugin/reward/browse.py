@@ -1,4 +1,6 @@
-"""A page to read pairs beside their clips and to drop bad ones. The data stays: a list of exclusions grows."""
+"""A page that shows pairs beside their clips, where bad ones can be dropped. The data is never edited: exclusions are
+appended to a list.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,9 @@ from hound_plugin.records.frame_order import list_frames
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import cut_part, is_image_path
 from hound_plugin.reward.questions import media_files
+from hound_plugin.reward.run_folder import EXCLUDED, Row, excluded_ids, locked
+from hound_plugin.reward.run_setup import read_run_questions
 from hound_plugin.reward.settings import RewardSettings
-from hound_plugin.reward.stages import EXCLUDED, excluded_ids, read_run_questions
-from hound_plugin.reward.storage import Row, locked
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Filter:
 
 
 class Browser:
-    """Pairs of a run folder with their clips, and what was dropped by hand."""
+    """The pairs of a run folder with their clips, and which were dropped by hand."""
 
     def __init__(self, settings: RewardSettings) -> None:
         """Read the pairs.
@@ -51,25 +53,25 @@ class Browser:
         pair_file = self.folder / "pairs" / f"{settings.pairs.name}.jsonl"
         self.pairs = list(read_objects(pair_file))
         if not self.pairs:
-            raise DataError(f"{pair_file}: there are no pairs to read. Run `hound reward pairs` first.")
+            raise DataError(f"{pair_file}: there are no pairs to show. Run `hound reward pairs` first.")
         questions = read_run_questions(settings.changed(limit=None))
         self.clips = {question.id: media_files(question.paths) for question in questions}
 
     def shown(self, chosen: Filter) -> list[Row]:
-        """Pairs that a filter keeps; dropped ones only if it asks for those."""
-        out = excluded_ids(self.folder)
-        return [pair for pair in self.pairs if (pair["id"] in out) == chosen.dropped and chosen.keeps(pair)]
+        """Pairs that a filter keeps; dropped ones only if it asks for them."""
+        excluded = excluded_ids(self.folder)
+        return [pair for pair in self.pairs if (pair["id"] in excluded) == chosen.dropped and chosen.keeps(pair)]
 
     def mark(self, pair: str, excluded: bool) -> None:
-        """Drop a pair, or take it back; a line is added, none is changed."""
+        """Drop a pair, or take it back; appends a row."""
         with locked(self.folder, "excluded"):
             append_rows(self.folder / EXCLUDED, [{"id": pair, "excluded": excluded, "time": round(time.time())}])
 
     def clip(self, pair: Row) -> tuple[str | None, list[str]]:
-        """A video file to play (the whole of it, where a part is asked about), or images to show.
+        """A video file to play (all of it, even if the question is about a part), or images to show.
 
         Raises:
-            MediaError: a folder holds no frame, or the names of its frames do not tell their order.
+            MediaError: a folder has no frames, or their names do not define an order.
         """
         files = self.clips.get(pair["question_id"], [])
         if len(files) == 1 and os.path.isdir(files[0]):
@@ -78,7 +80,7 @@ class Browser:
         return (None, images) if images else (next((cut_part(file)[0] for file in files), None), [])
 
     def folders(self) -> list[str]:
-        """Folders that the page may read clips from."""
+        """Folders that the page may serve clips from."""
         return sorted({str(Path(file).resolve().parent) for files in self.clips.values() for file in files})
 
 
@@ -86,34 +88,34 @@ def make_page(browser: Browser) -> Any:
     """The Gradio page."""
     import gradio as gr
 
-    def show(place: float, *values: Any) -> list[Any]:
-        found = browser.shown(Filter(*values))
-        if not found:
+    def show(position: float, *values: Any) -> list[Any]:
+        pairs = browser.shown(Filter(*values))
+        if not pairs:
             return [0, "nothing to show", None, [], "", "", "", ""]
-        place = int(place) % len(found)
-        pair = found[place]
+        position = int(position) % len(pairs)
+        pair = pairs[position]
         note = ""
         try:
             video, images = browser.clip(pair)
         except MediaError as error:
             video, images, note = None, [], f" {error}"
         scores = [f"score {pair[f'{side}_score']}" for side in ("chosen", "rejected")]
-        head = f"{place + 1} of {len(found)}: {pair['id']} ({', '.join(scores)}){note}"
-        return [place, head, video, images, pair["prompt"], pair["chosen"], pair["rejected"], pair["id"]]
+        head = f"{position + 1} of {len(pairs)}: {pair['id']} ({', '.join(scores)}){note}"
+        return [position, head, video, images, pair["prompt"], pair["chosen"], pair["rejected"], pair["id"]]
 
     def turn(step: int) -> Any:
-        return lambda place, *values: show(place + step, *values)
+        return lambda position, *values: show(position + step, *values)
 
     def mark(excluded: bool) -> Any:
-        def work(place: float, name: str, *values: Any) -> list[Any]:
+        def work(position: float, name: str, *values: Any) -> list[Any]:
             if name:
                 browser.mark(name, excluded)
-            return show(place, *values)
+            return show(position, *values)
 
         return work
 
     with gr.Blocks(title="hound: pairs", analytics_enabled=False) as page:
-        place, name = gr.Number(0, visible=False), gr.Textbox(visible=False)
+        position, name = gr.Number(0, visible=False), gr.Textbox(visible=False)
         with gr.Row():
             low = gr.Slider(1, 5, 1, step=0.5, label="chosen score from")
             high = gr.Slider(1, 5, 5, step=0.5, label="chosen score to")
@@ -128,18 +130,18 @@ def make_page(browser: Browser) -> Any:
             good = gr.Textbox(label="chosen", lines=6, interactive=False)
             bad = gr.Textbox(label="rejected", lines=6, interactive=False)
         filters: list[Any] = [low, high, gap, words, dropped]
-        outputs = [place, head, video, images, question, good, bad, name]
+        outputs = [position, head, video, images, question, good, bad, name]
         with gr.Row():
             for label, work, inputs in (
-                ("back", turn(-1), [place, *filters]),
-                ("next", turn(1), [place, *filters]),
-                ("drop", mark(True), [place, name, *filters]),
-                ("take back", mark(False), [place, name, *filters]),
+                ("back", turn(-1), [position, *filters]),
+                ("next", turn(1), [position, *filters]),
+                ("drop", mark(True), [position, name, *filters]),
+                ("take back", mark(False), [position, name, *filters]),
             ):
                 gr.Button(label).click(work, inputs, outputs, api_name=label.replace(" ", "_"))
         for control in filters:
-            control.change(show, [place, *filters], outputs)
-        page.load(show, [place, *filters], outputs, api_name="show")
+            control.change(show, [position, *filters], outputs)
+        page.load(show, [position, *filters], outputs, api_name="show")
     return page
 
 

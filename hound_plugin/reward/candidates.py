@@ -1,7 +1,7 @@
 """Sampling: n answers per question, each from its own seed, resumable to the single answer.
 
-The seed of an answer depends on the run's seed, the question's id and the number of the answer, and on nothing else; so
-an answer does not change when others are there already, and more answers can be asked for later.
+The seed of an answer depends only on the run's seed, the question's id and the number of the answer; so an answer does
+not depend on which others exist already, and more answers can be sampled later.
 """
 
 from __future__ import annotations
@@ -14,18 +14,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from hound_plugin.errors import DataError, LedgerError
-from hound_plugin.judge.exchange import request_key
+from hound_plugin.llm.requests import request_key
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.questions import Question, make_seed
-from hound_plugin.reward.storage import Row, locked
-
-FILE = "candidates.jsonl"
+from hound_plugin.reward.run_folder import CANDIDATES, Row, locked
 
 
 @dataclass(frozen=True)
-class Sampled:
-    """One answer; ``finish`` is ``stop``, or ``length`` when it was cut; ``tokens`` is None where they are unknown."""
+class SampledAnswer:
+    """One answer; ``finish`` is ``stop``, or ``length`` if it was cut; ``tokens`` is None if unknown."""
 
     text: str
     finish: str = "stop"
@@ -37,9 +35,9 @@ class Generator(Protocol):
 
     @property
     def identity(self) -> Mapping[str, Any]:
-        """Everything that determines an answer besides question and seed: model, its fingerprint, settings."""
+        """Everything that determines an answer besides question and seed: model, fingerprint, settings."""
 
-    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[Sampled]:
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
         """One answer for each seed; the prompt and the clip are encoded once."""
 
 
@@ -56,23 +54,23 @@ def sample_candidates(
     seed: int,
     say: Callable[[str], None] = lambda _: None,
 ) -> int:
-    """Fill ``candidates.jsonl`` up to n answers per question; gives how many were added.
+    """Fill ``candidates.jsonl`` up to n answers per question; returns how many were added.
 
     Raises:
-        LedgerError: the file holds answers of another sampler or other settings.
+        LedgerError: the file has answers of another sampler or other settings.
     """
     added = 0
     with locked(folder, "sample", say):
-        held = _held(folder, generator.identity)
+        existing = _existing_answers(folder, generator.identity)
         for number, question in enumerate(questions, 1):
-            mine = held.get(question.id, {})
-            todo = [candidate for candidate in range(n) if candidate not in mine]
-            if not todo:
+            before = existing.get(question.id, {})
+            missing = [candidate for candidate in range(n) if candidate not in before]
+            if not missing:
                 continue
-            seeds = [answer_seed(seed, question.id, candidate) for candidate in todo]
+            seeds = [answer_seed(seed, question.id, candidate) for candidate in missing]
             answers = generator.sample(question.text, question.paths, seeds)
-            rows = _rows(question, dict(zip(todo, answers, strict=True)), mine, generator.identity, seed)
-            append_rows(folder / FILE, rows)
+            rows = _rows(question, dict(zip(missing, answers, strict=True)), before, generator.identity, seed)
+            append_rows(folder / CANDIDATES, rows)
             added += len(rows)
             if number % 50 == 0:
                 say(f"sampled {number} of {len(questions)} questions")
@@ -80,64 +78,68 @@ def sample_candidates(
 
 
 def add_candidates(
-    folder: Path, identity: Mapping[str, Any], answers: Iterator[tuple[Question, int, Sampled]], seed: int
+    folder: Path, identity: Mapping[str, Any], answers: Iterator[tuple[Question, int, SampledAnswer]], seed: int
 ) -> int:
-    """Keep answers that came from elsewhere (a server or a file); those that are there already stay."""
+    """Add answers that come from elsewhere (a server or a file); existing ones stay."""
     with locked(folder, "sample"):
-        held = _held(folder, identity)
+        existing = _existing_answers(folder, identity)
         rows: list[Row] = []
-        for question, candidate, sampled in answers:
-            mine = held.setdefault(question.id, {})
-            if candidate not in mine:
-                rows += _rows(question, {candidate: sampled}, mine, identity, seed)
-                mine[candidate] = sampled.text
-        append_rows(folder / FILE, rows)
+        for question, candidate, answer in answers:
+            before = existing.setdefault(question.id, {})
+            if candidate not in before:
+                rows += _rows(question, {candidate: answer}, before, identity, seed)
+                before[candidate] = answer.text
+        append_rows(folder / CANDIDATES, rows)
         return len(rows)
 
 
 def check_sampler(folder: Path, identity: Mapping[str, Any]) -> None:
-    """Refuse a folder whose answers another sampler made, before anything is asked."""
-    _held(folder, identity)
+    """Refuse a folder with answers of another sampler, before anything is sent.
+
+    Raises:
+        LedgerError: it has answers of another sampler or other settings.
+    """
+    _existing_answers(folder, identity)
 
 
-def _held(folder: Path, identity: Mapping[str, Any]) -> dict[str, dict[int, str]]:
-    """Answers that are there: id -> candidate -> text."""
-    mark = request_key(identity)[:12]
-    held: dict[str, dict[int, str]] = {}
-    for row in read_objects(folder / FILE):
-        if row.get("sampler_fingerprint") != mark:
+def _existing_answers(folder: Path, identity: Mapping[str, Any]) -> dict[str, dict[int, str]]:
+    """Existing answers: id -> candidate -> text."""
+    fingerprint = request_key(identity)[:12]
+    existing: dict[str, dict[int, str]] = {}
+    for row in read_objects(folder / CANDIDATES):
+        if row.get("sampler_fingerprint") != fingerprint:
             raise LedgerError(
-                f"{folder / FILE} holds answers of sampler {row.get('sampler')!r} with other settings (fingerprint "
-                f"{row.get('sampler_fingerprint')}, this run {mark}). Use a new folder: answers of two samplers under "
-                "the same numbers must not be mixed."
+                f"{folder / CANDIDATES} has answers of sampler {row.get('sampler')!r} with other settings (fingerprint "
+                f"{row.get('sampler_fingerprint')}; this run: {fingerprint}). Use a new folder: answers of two "
+                "samplers must not be mixed."
             )
-        held.setdefault(str(row["id"]), {})[int(row["candidate"])] = str(row["answer"])
-    return held
+        existing.setdefault(str(row["id"]), {})[int(row["candidate"])] = str(row["answer"])
+    return existing
 
 
 def _rows(
     question: Question,
-    answers: Mapping[int, Sampled],
+    answers: Mapping[int, SampledAnswer],
     before: Mapping[int, str],
     identity: Mapping[str, Any],
     seed: int,
 ) -> list[Row]:
-    """Rows of answers; one that says what an earlier one says is marked, and kept."""
+    """Rows of answers; one that repeats an earlier one is kept and marked."""
     first: dict[str, int] = {}
     for candidate in sorted(before, reverse=True):
-        first[plain(before[candidate])] = candidate
+        first[normalise(before[candidate])] = candidate
     rows = []
-    for candidate, sampled in sorted(answers.items()):
-        twin = first.setdefault(plain(sampled.text), candidate)
+    for candidate, answer in sorted(answers.items()):
+        duplicate_of = first.setdefault(normalise(answer.text), candidate)
         rows.append(
             {
                 "id": question.id,
                 "candidate": candidate,
-                "answer": sampled.text,
+                "answer": answer.text,
                 "seed": answer_seed(seed, question.id, candidate),
-                "duplicate_of": None if twin == candidate else twin,
-                "finish": sampled.finish,
-                "tokens": sampled.tokens,
+                "duplicate_of": None if duplicate_of == candidate else duplicate_of,
+                "finish": answer.finish,
+                "tokens": answer.tokens,
                 "sampler": str(identity.get("model", "")),
                 "sampler_fingerprint": request_key(identity)[:12],
             }
@@ -145,22 +147,22 @@ def _rows(
     return rows
 
 
-def plain(text: str) -> str:
-    """A text for telling duplicates: lower case, single spaces, no full stop at the end."""
+def normalise(text: str) -> str:
+    """A text for finding duplicates: lower case, single spaces, no full stop at the end."""
     return " ".join(text.casefold().split()).rstrip(".")
 
 
 def count_alike(answers: Iterable[Sequence[str]]) -> tuple[int, int]:
-    """Of the questions with several answers, how many have nothing but equal ones.
+    """Of the questions with several answers, how many have only equal ones.
 
     Args:
-        answers: the answers of each question.
+        answers: the answers to each question.
 
     Returns:
-        Questions whose answers are all alike (as :func:`plain` sees them), questions with at least two answers.
+        Questions whose answers are all equal after :func:`normalise`, questions with at least two answers.
     """
     several = [texts for texts in answers if len(texts) > 1]
-    return sum(len({plain(text) for text in texts}) == 1 for texts in several), len(several)
+    return sum(len({normalise(text) for text in texts}) == 1 for texts in several), len(several)
 
 
 def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
@@ -169,22 +171,24 @@ def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
     Raises:
         DataError: a row without id, candidate or answer.
     """
-    found: dict[str, dict[int, Row]] = {}
-    for number, row in enumerate(read_objects(folder / FILE), 1):
+    answers: dict[str, dict[int, Row]] = {}
+    for number, row in enumerate(read_objects(folder / CANDIDATES), 1):
         if not isinstance(row.get("candidate"), int) or not isinstance(row.get("answer"), str) or "id" not in row:
-            raise DataError(f"{folder / FILE}, row {number}: expected id, candidate (a number) and answer (a text).")
-        found.setdefault(str(row["id"]), {}).setdefault(row["candidate"], row)
-    return found
+            raise DataError(
+                f"{folder / CANDIDATES}, row {number}: expected id, candidate (a number) and answer (a text)."
+            )
+        answers.setdefault(str(row["id"]), {}).setdefault(row["candidate"], row)
+    return answers
 
 
-def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Question, int, Sampled]]:
-    """Answers out of a JSONL file of ``id``, ``candidate`` and ``answer``.
+def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Question, int, SampledAnswer]]:
+    """Answers from a JSONL file of ``id``, ``candidate`` and ``answer``.
 
     Raises:
-        DataError: no such file, a row of another form, or an id that is no question's.
+        DataError: no such file, a row of another form, or an id that no question has.
     """
     if not Path(path).is_file():
-        raise DataError(f"sample.answers: expected a JSONL file, there is none at {path}.")
+        raise DataError(f"sample.answers: expected a JSONL file, but {path} does not exist.")
     known = {question.id: question for question in questions}
     for number, row in enumerate(read_objects(path, complete=True), 1):
         name, candidate, answer = str(row.get("id")), row.get("candidate"), row.get("answer")
@@ -193,7 +197,7 @@ def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Qu
                 f"{path}, row {number}: expected the id of a question, candidate (a number) and answer (a text); "
                 f"got id {name!r}, candidate {candidate!r}."
             )
-        yield known[name], candidate, Sampled(answer)
+        yield known[name], candidate, SampledAnswer(answer)
 
 
 def checkpoint_fingerprint(path: str) -> str:

@@ -1,4 +1,4 @@
-"""``hound reward ...``: arguments and what they call. Models come in from ``cli.py``, the composition root."""
+"""``hound reward ...``: its arguments, and the functions they call. Models are passed in by ``cli.py``."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ STAGE_HELP = {
 
 @dataclass(frozen=True)
 class Models:
-    """What ``cli.py`` wires in: the model that answers, the model that tells log-probabilities."""
+    """What ``cli.py`` passes in: the model that answers, and the one that computes log-probabilities."""
 
     generator: Callable[[SampleSettings], Generator]
     log_probs: Callable[[str, str | None, str], LogProbs]
@@ -40,8 +40,8 @@ def add_reward_commands(commands: Commands, models: Models) -> None:
         help="preference data: sample answers, judge them, make pairs, report, rank",
         description=(
             "Builds video preference data: n answers per question, a language model's score for each, pairs for DPO. "
-            "Nothing that was answered is asked or paid for again, whatever stops a run; what has no score is listed "
-            "as missing and never made up."
+            "Whatever stops a run, nothing is requested or paid for twice; a score that is missing is listed as "
+            "missing and never made up."
         ),
         epilog=(
             "examples:\n"
@@ -62,25 +62,25 @@ def add_reward_commands(commands: Commands, models: Models) -> None:
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("recipe", metavar="YAML", help=f"settings; see {RECIPE}")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="go over the file, such as judge.k=3")
-    parser.add_argument("--limit", type=int, help="only the first so many questions")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override the file, such as judge.k=3")
+    parser.add_argument("--limit", type=int, help="use only the first LIMIT questions")
 
 
 def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
     parser = stages.add_parser(
         name,
         help=text,
-        description=f"{text[0].upper()}{text[1:]}. What is done already is not done again.",
+        description=f"{text[0].upper()}{text[1:]}. Finished work is not repeated.",
         epilog=f"examples:\n  hound reward {name} {RECIPE}\n  hound reward {name} {RECIPE} folder=saves/try --limit 20",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_recipe(parser)
     if name in ("run", "judge", "sample"):
-        parser.add_argument("--max-cost", type=float, help="stop before the folder's cost passes this (needs prices)")
+        parser.add_argument("--max-cost", type=float, help="stop before the total cost exceeds this (needs prices)")
     if name in ("run", "judge"):
-        parser.add_argument("--dry-run", action="store_true", help="print prompts and estimated cost; send nothing")
+        parser.add_argument("--dry-run", action="store_true", help="print prompts and the estimated cost; send nothing")
     if name == "report":
-        parser.add_argument("--second", help="scores.jsonl of another judge, for agreement")
+        parser.add_argument("--second", help="scores.jsonl of another judge, to compute agreement")
     parser.set_defaults(run=lambda arguments: _run_stage(arguments, name, models))
 
 
@@ -98,7 +98,7 @@ def _say(text: str) -> None:
 
 def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
     from hound_plugin.reward.run import STAGES, dry_run, run_stages
-    from hound_plugin.reward.stages import open_run
+    from hound_plugin.reward.run_setup import open_run
 
     settings = _settings(arguments)
     if getattr(arguments, "second", None):
@@ -109,13 +109,13 @@ def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
         return 0
     counts = run_stages(run, STAGES if name == "run" else (name,))
     if "judge" in counts and not counts["judge"]["scored"]:
-        _say(f"warning: not one answer has a score; {run.folder / 'scores.jsonl'} says why")
+        _say(f"warning: no answer has a score; {run.folder / 'scores.jsonl'} says why")
         return 1
     return 1 if any(_incomplete(counts.get(f"{stage}_usage")) for stage in ("sample", "judge")) else 0
 
 
 def _incomplete(usage: dict[str, Any] | None) -> bool:
-    """Whether a stage left work for another run: stopped by its budget, or requests without an answer."""
+    """Whether a stage left work for another run: stopped by its budget, or requests without a reply."""
     return bool(usage and (usage["stopped"] or usage["this_run"]["failed"]))
 
 
@@ -125,7 +125,7 @@ def _add_rank(stages: Commands, models: Models) -> None:
         help="implicit reward of sampled answers under a policy and its reference; best-of-n",
         description=(
             "Ranks the answers of a run folder by beta * (log p_policy - log p_reference) and writes ranked.jsonl. "
-            "Where there are scores, it prints how often both order two answers alike."
+            "If there are scores, it prints how often both order two answers the same way."
         ),
         epilog=(
             "examples:\n"
@@ -150,16 +150,16 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     from hound_plugin.records.bad_rows import RowReport
     from hound_plugin.reward.candidates import read_candidates
     from hound_plugin.reward.rank import agreement_with_scores, best_of_n, rank_file
-    from hound_plugin.reward.scoring import FILE, latest
-    from hound_plugin.reward.stages import read_run_questions, tell_of_rows
-    from hound_plugin.reward.storage import open_folder
+    from hound_plugin.reward.run_folder import RANKED, SCORES, open_folder
+    from hound_plugin.reward.run_setup import read_run_questions, report_bad_rows
+    from hound_plugin.reward.scoring import latest
 
     settings = _settings(arguments)
     folder = open_folder(settings.folder)
     questions = read_run_questions(settings, report := RowReport(settings.questions))
-    tell_of_rows(report, settings, folder, _say)
-    held = read_candidates(folder)
-    items = [(q, number, row["answer"]) for q in questions for number, row in sorted(held.get(q.id, {}).items())]
+    report_bad_rows(report, settings, folder, _say)
+    candidates = read_candidates(folder)
+    items = [(q, number, row["answer"]) for q in questions for number, row in sorted(candidates.get(q.id, {}).items())]
     device, dtype = settings.sample.device, settings.sample.dtype
     rows = rank_file(
         folder,
@@ -173,20 +173,23 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     if arguments.best:
         for row in best_of_n(rows):
             print(json.dumps(row, ensure_ascii=False))
-    _say(f"rank: {len(rows)} answers in {folder / 'ranked.jsonl'}")
-    found = agreement_with_scores(rows, latest(folder / FILE))
-    if found["pairs"]:
-        _say(f"judge and implicit reward order {found['alike']} of {found['pairs']} pairs of answers alike")
+    _say(f"rank: {len(rows)} answers in {folder / RANKED}")
+    agreement = agreement_with_scores(rows, latest(folder / SCORES))
+    if agreement["pairs"]:
+        _say(
+            f"judge and implicit reward order {agreement['alike']} of {agreement['pairs']} pairs of answers the same "
+            "way"
+        )
     return 0
 
 
 def _add_browse(stages: Commands) -> None:
     parser = stages.add_parser(
         "browse",
-        help="a page to read pairs beside their clips and to drop bad ones",
+        help="a page that shows pairs beside their clips, to drop bad ones",
         description=(
-            "Opens a Gradio page on this machine. Dropped pairs go to excluded.jsonl in the run folder; the data is "
-            "never edited. Run `hound reward pairs` again to leave them out."
+            "Opens a Gradio page on this machine. Dropped pairs are listed in excluded.jsonl in the run folder; the "
+            "data is never edited. Run `hound reward pairs` again to leave them out."
         ),
         epilog=f"examples:\n  hound reward browse {RECIPE}\n  hound reward browse {RECIPE} --port 7861",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -206,16 +209,16 @@ def _browse(arguments: argparse.Namespace) -> int:
 def _add_iterate(stages: Commands, models: Models) -> None:
     parser = stages.add_parser(
         "iterate",
-        help="rounds of sample, judge, pairs and DPO, each from the last round's model",
+        help="rounds of sample, judge, pairs and DPO, each from the model of the previous round",
         description=(
             "Round 1 samples from sample.model; DPO runs through `llamafactory-cli train` with the recipe that "
-            "iterate.recipe names; round 2 samples from its result, and so on. Finished rounds are not done again."
+            "iterate.recipe names; round 2 samples from its result, and so on. Finished rounds are not repeated."
         ),
         epilog=f"examples:\n  hound reward iterate {RECIPE}\n  hound reward iterate {RECIPE} iterate.rounds=3",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_recipe(parser)
-    parser.add_argument("--max-cost", type=float, help="stop a round before its folder's cost passes this")
+    parser.add_argument("--max-cost", type=float, help="stop a round before its folder's total cost exceeds this")
     parser.set_defaults(run=lambda arguments: _iterate(arguments, models))
 
 

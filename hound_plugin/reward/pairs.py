@@ -1,4 +1,4 @@
-"""Preference pairs out of scored answers. Pure: the same input and seed give the same pairs."""
+"""Preference pairs from scored answers. Pure: the same input and seed give the same pairs."""
 
 from __future__ import annotations
 
@@ -10,17 +10,19 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hound_plugin.judge.lexical import overlap
+from hound_plugin.judge.parsing import Scale
 from hound_plugin.reward.questions import Question, make_seed
+from hound_plugin.reward.run_folder import Row
 from hound_plugin.reward.settings import PairSettings
-from hound_plugin.reward.storage import Row
 
 REFERENCE = "reference"
+ONE_TO_FIVE = Scale()
 _WORD = re.compile(r"\w+")
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A text that can stand in a pair; ``score`` is None for a reference, which nobody judged."""
+    """A text that can be part of a pair; ``score`` is None for a reference, which was not judged."""
 
     candidate: int | str
     text: str
@@ -29,27 +31,25 @@ class Answer:
 
 @dataclass(frozen=True)
 class Pair:
-    """A preferred and a less preferred answer to one question."""
+    """A preferred and a less preferred answer to one question.
+
+    ``gap`` is the difference of their scores; for this alone, a reference counts as the best score of the scale.
+    """
 
     question: Question
     chosen: Answer
     rejected: Answer
+    gap: float
 
     @property
     def id(self) -> str:
         """Unique within a run, and the same in every run on the same answers."""
         return f"{self.question.id}-{self.chosen.candidate}-{self.rejected.candidate}"
 
-    @property
-    def gap(self) -> float:
-        """Difference of scores; a reference counts as the best score for this, and for nothing else."""
-        best = 5.0 if self.chosen.score is None else self.chosen.score
-        return best - (self.rejected.score or 0.0)
-
 
 @dataclass
 class PairResult:
-    """Pairs, and why questions and pairs dropped out."""
+    """Pairs, and why questions and other pairs were dropped."""
 
     pairs: list[Pair] = field(default_factory=list)
     questions_dropped: Counter[str] = field(default_factory=Counter)
@@ -63,6 +63,7 @@ def make_pairs(
     settings: PairSettings,
     seed: int,
     excluded: frozenset[str] = frozenset(),
+    scale: Scale = ONE_TO_FIVE,
 ) -> PairResult:
     """Pairs by a policy, then filters, then at most ``max_pairs`` per question, the largest gap first, ties by seed.
 
@@ -71,11 +72,20 @@ def make_pairs(
         best-worst: one of the best against one of the worst.
         all: any two answers of different scores.
         margin: any two answers at least ``margin`` apart.
+
+    Args:
+        questions: in the order of the result.
+        candidates: rows of answers by question and number.
+        scores: rows of scores by question and number.
+        settings: policy and filters.
+        seed: decides between pairs of the same gap.
+        excluded: ids of pairs that were dropped by hand.
+        scale: of the scores.
     """
     result = PairResult()
     for question in questions:
         answers, reason = _answers(question, candidates.get(question.id, {}), scores)
-        possible = [] if reason else _possible(question, answers, settings)
+        possible = [] if reason else _possible(question, answers, settings, scale)
         if not possible:
             result.questions_dropped[reason or _why_none(answers, settings)] += 1
             continue
@@ -99,7 +109,7 @@ def make_pairs(
 def _answers(
     question: Question, candidates: Mapping[int, Row], scores: Mapping[tuple[str, int], Row]
 ) -> tuple[list[Answer], str]:
-    """Scored answers, each text once, and why there are none."""
+    """Scored answers, each text once, and the reason if there are none."""
     if not candidates:
         return [], "no answers sampled"
     answers = []
@@ -110,27 +120,34 @@ def _answers(
     return answers, "" if answers else "no answer has a score"
 
 
-def _possible(question: Question, answers: Sequence[Answer], settings: PairSettings) -> list[Pair]:
-    rank = lambda answer: answer.score or 0.0  # noqa: E731 (None is a reference's only, and those are not ranked)
+def _possible(question: Question, answers: Sequence[Answer], settings: PairSettings, scale: Scale) -> list[Pair]:
+    """All pairs that the policy allows, before any filter."""
+    chosen: Sequence[Answer] = answers
     if settings.chosen_from_reference:
-        if not question.reference:
-            return []
-        reference = Answer(REFERENCE, question.reference, None)
-        top = settings.threshold if settings.policy == "threshold" else 5.0
-        lower = [answer for answer in answers if rank(answer) < top]
-        if settings.policy == "best-worst":
-            lower = [answer for answer in lower if rank(answer) == min(map(rank, lower))]
-        pairs = [Pair(question, reference, answer) for answer in lower]
-    else:
-        pairs = [Pair(question, one, two) for one, two in itertools.permutations(answers, 2) if rank(one) > rank(two)]
-    if settings.policy == "threshold" and not settings.chosen_from_reference:
-        return [p for p in pairs if rank(p.chosen) >= settings.threshold > rank(p.rejected)]
-    if settings.policy == "best-worst" and not settings.chosen_from_reference:
-        best, worst = max(map(rank, answers)), min(map(rank, answers))
-        return [p for p in pairs if rank(p.chosen) == best and rank(p.rejected) == worst]
-    if settings.policy == "margin":
-        return [p for p in pairs if p.gap >= settings.margin]
-    return pairs
+        chosen = [Answer(REFERENCE, question.reference, None)] if question.reference else []
+    pairs = []
+    for one, other in itertools.product(chosen, answers):
+        gap = _rank(one, scale) - _rank(other, scale)
+        if gap > 0:
+            pairs.append(Pair(question, one, other, gap))
+    widest = max((pair.gap for pair in pairs), default=0.0)
+    return [pair for pair in pairs if _is_allowed(pair, settings, scale, widest)]
+
+
+def _rank(answer: Answer, scale: Scale) -> float:
+    return float(scale.highest) if answer.score is None else answer.score
+
+
+def _is_allowed(pair: Pair, settings: PairSettings, scale: Scale, widest: float) -> bool:
+    match settings.policy:
+        case "threshold":
+            return _rank(pair.chosen, scale) >= settings.threshold > _rank(pair.rejected, scale)
+        case "best-worst":
+            return pair.gap == widest
+        case "margin":
+            return pair.gap >= settings.margin
+        case "all":
+            return True
 
 
 def _why_none(answers: Sequence[Answer], settings: PairSettings) -> str:
@@ -161,7 +178,7 @@ def _problem(pair: Pair, settings: PairSettings) -> str:
 
 
 def similarity(one: str, two: str) -> float:
-    """Overlap of words and of pairs of neighbouring words, 0 to 1; 1 for texts of the same words in the same order.
+    """Overlap of words and of pairs of neighbouring words, 0 to 1; 1 for texts with the same words in the same order.
 
     Neighbours count because "left of right" and "right of left" are different answers.
     """

@@ -1,4 +1,4 @@
-"""Questions with what a judge needs to know, and every check that can be made before the first request."""
+"""Questions with everything a judge needs, and every check that can be made before the first request."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
 
 SHOWN = 5
-TWO_REFERENCES = "an answer beside a `reference` is not used"
-OF_A_PAIR = "of a pair the question is read, and not its two answers"
+TWO_REFERENCES = "an answer is not used if there is also a `reference`"
+OF_A_PAIR = "of a pair, the question is used and its two answers are not"
 
 
 @dataclass(frozen=True)
@@ -32,9 +32,9 @@ class Question:
         id: unique in its file.
         medium: ``video``, ``image``, or empty for a question on text alone.
         media: as the record has it: a file, a folder of frames or a list of frames, relative to ``media_dir``.
-        paths: where it lies; the same shape.
+        paths: where it is; the same shape.
         text: the question without placeholder.
-        caption: the detailed description that stands in for the clip, or empty.
+        caption: the detailed description that a judge reads instead of the clip, or empty.
         reference: an answer known to be good, or empty.
         source: where the record comes from, for tables.
     """
@@ -70,22 +70,22 @@ def read_questions(
 ) -> list[Question]:
     """Read and check a file of questions.
 
-    A row is what :func:`hound_plugin.records.parse.parse` takes for one question: ``id``, ``video`` or ``image``, the
-    question in any of its shapes, and where there are any ``caption``, ``reference`` (or an answer) and ``source``.
+    A row is what :func:`hound_plugin.records.parse.parse` accepts as one question: ``id``, ``video`` or ``image``, the
+    question in any of its shapes, and optionally ``caption``, ``reference`` (or an answer) and ``source``.
 
     Args:
         path: JSONL, or a JSON array.
-        media_dir: folder that the rows' paths begin in.
-        limit: only the first so many questions.
+        media_dir: folder that the rows' paths are relative to.
+        limit: use only this many questions.
         on_bad_rows, max_bad_rows: see :mod:`hound_plugin.records.bad_rows`.
-        report: takes what was found, where the caller wants to list it.
+        report: collects what was found, if the caller wants to list it.
 
     Raises:
         DataError: no file, nothing in it, or rows that cannot be used.
-        MediaNotFoundError: clips that are not there, and nothing else is wrong.
+        MediaNotFoundError: clips are missing, and nothing else is wrong.
     """
     if not Path(path).is_file():
-        raise DataError(f"questions: expected a JSONL file, there is none at {path}.")
+        raise DataError(f"questions: expected a JSONL file, but {path} does not exist.")
     report = report if report is not None else RowReport(str(path))
     questions: list[Question] = []
     seen: dict[str, int] = {}
@@ -100,8 +100,8 @@ def read_questions(
         how = f"`on_bad_rows: skip` (`hound corpus validate {path} --kind questions` lists them all)"
         report.settle(on_bad_rows, max_bad_rows, None, how)
     if not questions:
-        found = f"none of its {report.rows:,} rows can be used" if report.rows else "it is empty"
-        raise DataError(f"{path}: expected questions, one JSON object a line; {found}.")
+        reason = f"none of its {report.rows:,} rows can be used" if report.rows else "it is empty"
+        raise DataError(f"{path}: expected questions, one JSON object per line; {reason}.")
     return questions
 
 
@@ -120,18 +120,18 @@ def _read(
     notes = [*([OF_A_PAIR] if record.is_pair else []), *([TWO_REFERENCES] if unused else [])]
     report.add_notes([*parsed.notes, *notes], parsed.unknown)
     if record.id in seen:
-        return None, [Problem("id twice", "id", f"expected an id of its own, found that of row {seen[record.id]}")]
+        return None, [Problem("id twice", "id", f"expected a unique id; row {seen[record.id]} has it too")]
     seen[record.id] = row.number
     media, paths = _media(record, media_dir, problems)
-    asked = record.questions[-1]
+    text = record.questions[-1]
     for token in {token_of(item.kind) for item in record.media}:
-        asked = asked.replace(token, "")  # as in training
+        text = text.replace(token, "")  # as in training
     question = Question(
         id=record.id,
         medium=record.media[0].kind if record.media else "",
         media=media,
         paths=paths,
-        text=asked.strip(),
+        text=text.strip(),
         caption=record.caption.strip(),
         reference=(record.reference or (answers[-1] if answers else "")).strip(),
         source=record.source,
@@ -140,7 +140,7 @@ def _read(
 
 
 def _media(record: Record, media_dir: str | None, problems: list[Problem]) -> tuple[Any, Any]:
-    """A question's clip or image as its row has it, and where it lies: a path or a list of frames."""
+    """A question's clip or image as its row has it, and where it is: a path or a list of frames."""
     if not record.media:
         return None, None
     (item,) = record.media
@@ -150,25 +150,28 @@ def _media(record: Record, media_dir: str | None, problems: list[Problem]) -> tu
     except DataError as error:
         problems.append(Problem("part of a clip", "start", str(error)))
         return None, None
-    found = [find_media(name, media_dir) for name in names]
-    if None in found:
-        gone = names[found.index(None)]
-        detail = f"expected it under media_dir {media_dir}, found no {gone}; set `media_dir` to where the paths begin"
+    files = [find_media(name, media_dir) for name in names]
+    if None in files:
+        missing = names[files.index(None)]
+        detail = (
+            f"expected it under media_dir {media_dir}, found no {missing}; set `media_dir` to the folder that the "
+            "paths are relative to"
+        )
         problems.append(Problem(MISSING, item.kind, detail))
         return None, None
-    if (item.start is not None or item.end is not None) and os.path.isdir(cut_part(str(found[0]))[0]):
-        detail = "expected a video file beside `start` and `end`, found a folder of frames: it has no clock"
+    if (item.start is not None or item.end is not None) and os.path.isdir(cut_part(str(files[0]))[0]):
+        detail = "expected a video file with `start` and `end`, found a folder of frames, which has no time stamps"
         problems.append(Problem("part of a clip", "start", detail))
-    return (names, found) if item.frames else (names[0], found[0])
+    return (names, files) if item.frames else (names[0], files[0])
 
 
 def media_files(paths: Any) -> list[str]:
-    """All paths of one medium."""
+    """All paths of one clip or image."""
     return [str(item) for item in (paths if isinstance(paths, list) else [paths]) if item is not None]
 
 
 def check_fields(questions: Sequence[Question], needed: Iterable[str], who: str) -> None:
-    """Refuse questions that lack what a judge reads.
+    """Refuse questions without the fields that a judge reads.
 
     Raises:
         DataError: with the number of questions and the first ids.
@@ -180,7 +183,7 @@ def check_fields(questions: Sequence[Question], needed: Iterable[str], who: str)
         if lacking:
             raise DataError(
                 f"{len(lacking)} of {len(questions)} questions have no `{name}`, which {who} reads: {_some(lacking)}. "
-                f"Add it, or use a judge that needs none."
+                "Add it, or use a judge that does not need it."
             )
 
 
@@ -190,6 +193,6 @@ def _some(names: Sequence[str]) -> str:
 
 
 def make_seed(*parts: Any) -> int:
-    """A seed in 0 .. 2^31 - 1 that depends on nothing but these parts."""
+    """A seed from 0 to 2^31 - 1 that depends only on these parts."""
     text = "\x1f".join(map(str, parts))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

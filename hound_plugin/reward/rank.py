@@ -1,6 +1,6 @@
-"""Implicit reward: how much more probable an answer is under the policy than under the reference.
+"""Implicit reward: how much more likely an answer is under the policy than under the reference.
 
-Source: Rafailov et al., 2023 (arXiv 2305.18290), equation 5 without the part that depends on the question alone.
+Source: Rafailov et al., 2023 (arXiv 2305.18290), equation 5 without the term that depends only on the question.
 ``reward = beta * (log p_policy(answer) - log p_reference(answer))``, summed over the answer's tokens, or per token.
 """
 
@@ -14,13 +14,11 @@ from typing import Any, Protocol
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.files import write_rows
 from hound_plugin.reward.questions import Question
-from hound_plugin.reward.storage import Row, locked
-
-FILE = "ranked.jsonl"
+from hound_plugin.reward.run_folder import RANKED, Row, locked
 
 
 class LogProbs(Protocol):
-    """A model that tells how probable given answers are."""
+    """A model that computes the log-probabilities of given answers."""
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -38,7 +36,7 @@ def log_probs_of(
     Raises:
         DataError: a value is not finite.
     """
-    found: list[tuple[float, int]] = []
+    results: list[tuple[float, int]] = []
     for start in range(0, len(items), batch_size):
         chunk = items[start : start + batch_size]
         for (question, candidate, _), (value, tokens) in zip(
@@ -48,8 +46,8 @@ def log_probs_of(
                 raise DataError(
                     f"question {question.id}, answer {candidate}: log-probability {value} of {tokens} tokens."
                 )
-            found.append((value, tokens))
-    return found
+            results.append((value, tokens))
+    return results
 
 
 def implicit_rewards(
@@ -66,10 +64,13 @@ def implicit_rewards(
     if not beta > 0:
         raise SettingsError(f"beta: expected a number above 0; got {beta!r}.")
     rewards = []
-    for (mine, tokens), (theirs, others) in zip(policy, reference, strict=True):
-        if tokens != others:
-            raise SettingsError(f"Policy and reference see {tokens} and {others} tokens: they need the same tokenizer.")
-        rewards.append(beta * (mine - theirs) / (tokens if per_token else 1))
+    for (policy_log_prob, tokens), (reference_log_prob, reference_tokens) in zip(policy, reference, strict=True):
+        if tokens != reference_tokens:
+            raise SettingsError(
+                f"Policy and reference encode an answer as {tokens} and {reference_tokens} tokens: they need the same "
+                "tokenizer."
+            )
+        rewards.append(beta * (policy_log_prob - reference_log_prob) / (tokens if per_token else 1))
     return rewards
 
 
@@ -81,22 +82,22 @@ def rank_answers(
 ) -> list[Row]:
     """Rows with ``reward`` and ``rank`` (1 is best; ties by number of the answer), in the order of the questions."""
     groups: dict[str, list[int]] = {}
-    for place, (question, _, _) in enumerate(items):
-        groups.setdefault(question.id, []).append(place)
+    for index, (question, _, _) in enumerate(items):
+        groups.setdefault(question.id, []).append(index)
     rows = []
-    for name, places in groups.items():
-        ordered = sorted(places, key=lambda place: (-rewards[place], items[place][1]))
-        for rank, place in enumerate(ordered, 1):
+    for name, indices in groups.items():
+        ordered = sorted(indices, key=lambda index: (-rewards[index], items[index][1]))
+        for rank, index in enumerate(ordered, 1):
             rows.append(
                 {
                     "id": name,
-                    "candidate": items[place][1],
-                    "answer": items[place][2],
-                    "reward": rewards[place],
+                    "candidate": items[index][1],
+                    "answer": items[index][2],
+                    "reward": rewards[index],
                     "rank": rank,
-                    "policy_log_prob": policy[place][0],
-                    "reference_log_prob": reference[place][0],
-                    "tokens": policy[place][1],
+                    "policy_log_prob": policy[index][0],
+                    "reference_log_prob": reference[index][0],
+                    "tokens": policy[index][1],
                 }
             )
     return rows
@@ -125,21 +126,21 @@ def rank_file(
         rewards = implicit_rewards(policy, reference, beta, per_token)
         rows = rank_answers(items, rewards, policy, reference)
         shown = [{**row, "beta": beta, "per_token": per_token, **names} for row in rows]
-        write_rows(folder / FILE, shown)
+        write_rows(folder / RANKED, shown)
     return rows
 
 
 def agreement_with_scores(rows: Sequence[Row], scores: Mapping[tuple[str, int], Row]) -> dict[str, Any]:
-    """How often the implicit reward and the judge order two answers alike, over pairs of different scores."""
+    """How often the implicit reward and the judge order two answers the same way, over pairs of different scores."""
     by_question: dict[str, list[tuple[float, float]]] = {}
     for row in rows:
         score = scores.get((row["id"], row["candidate"]), {}).get("score")
         if score is not None:
             by_question.setdefault(row["id"], []).append((row["reward"], score))
     alike = total = 0
-    for found in by_question.values():
-        for number, (reward, score) in enumerate(found):
-            for other_reward, other_score in found[number + 1 :]:
+    for answers in by_question.values():
+        for number, (reward, score) in enumerate(answers):
+            for other_reward, other_score in answers[number + 1 :]:
                 if score != other_score and reward != other_reward:
                     total += 1
                     alike += (reward > other_reward) == (score > other_score)

@@ -1,8 +1,8 @@
 """Rounds: sample -> judge -> pairs -> report -> DPO in the host -> sample again from its result.
 
-Every round has a folder of its own, ``round_1``, ``round_2`` ..., and its own share of the questions if ``shards`` is
-on, so that no question is trained on twice. A round is finished when its ``dpo/`` holds ``finished.json``; finished
-rounds are left as they are, and a round that was stopped goes on where it stopped.
+Every round has its own folder, ``round_1``, ``round_2`` ..., and its own share of the questions if ``shards`` is on, so
+that no question is trained on twice. A round is finished when its ``dpo/`` contains ``finished.json``; finished rounds
+are left alone, and a round that was stopped continues where it stopped.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from hound_plugin.records.jsonl import read_rows
 from hound_plugin.records.parse import row_id
 from hound_plugin.reward.questions import make_seed
 from hound_plugin.reward.run import run_stages
+from hound_plugin.reward.run_folder import open_folder
+from hound_plugin.reward.run_setup import MakeGenerator, open_run, read_run_questions, report_bad_rows
 from hound_plugin.reward.settings import RewardSettings
-from hound_plugin.reward.stages import MakeGenerator, open_run, read_run_questions, tell_of_rows
-from hound_plugin.reward.storage import open_folder
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
 """Keys of the host's recipe that a round sets itself."""
@@ -34,7 +34,7 @@ OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir
 def run_rounds(
     settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None
 ) -> list[Path]:
-    """Run all rounds that are not finished; gives the checkpoint of each.
+    """Run all rounds that are not finished; returns the checkpoint of each.
 
     Raises:
         SettingsError: no recipe, or a sampler that is not our model (DPO needs a checkpoint).
@@ -43,17 +43,17 @@ def run_rounds(
     """
     recipe = read_recipe(settings)
     folder = open_folder(settings.folder)
-    checkpoint, found = settings.sample.model, []
+    checkpoint, checkpoints = settings.sample.model, []
     for number in range(1, settings.iterate.rounds + 1):
-        place = open_folder(folder / f"round_{number}")
-        trained = place / "dpo"
+        round_folder = open_folder(folder / f"round_{number}")
+        trained = round_folder / "dpo"
         if not (trained / "finished.json").is_file():
             say(f"round {number} of {settings.iterate.rounds}: from {checkpoint}")
-            _one_round(settings, place, number, checkpoint, recipe, say, make_generator)
+            _one_round(settings, round_folder, number, checkpoint, recipe, say, make_generator)
         checkpoint = str(trained)
-        found.append(trained)
+        checkpoints.append(trained)
     say(f"rounds finished; the last checkpoint is {checkpoint}")
-    return found
+    return checkpoints
 
 
 def read_recipe(settings: RewardSettings) -> dict[str, Any]:
@@ -64,12 +64,12 @@ def read_recipe(settings: RewardSettings) -> dict[str, Any]:
     """
     if settings.sample.backend != "model":
         raise SettingsError(
-            "iterate: sample.backend must be `model`, since each round trains and samples a checkpoint."
+            "iterate: sample.backend must be `model`, because each round trains a checkpoint and samples from it."
         )
     try:
         recipe = yaml.safe_load(Path(settings.iterate.recipe).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
-        raise SettingsError(f"iterate.recipe: expected a YAML of the host for DPO: {error}") from error
+        raise SettingsError(f"iterate.recipe: expected a LLaMA-Factory YAML for DPO: {error}") from error
     if not isinstance(recipe, dict) or recipe.get("stage") != "dpo":
         raise SettingsError(f"iterate.recipe: expected `stage: dpo` in {settings.iterate.recipe}.")
     return recipe
@@ -77,47 +77,47 @@ def read_recipe(settings: RewardSettings) -> dict[str, Any]:
 
 def _one_round(
     settings: RewardSettings,
-    place: Path,
+    folder: Path,
     number: int,
     checkpoint: str,
     recipe: dict[str, Any],
     say: Callable[[str], None],
     make_generator: MakeGenerator | None,
 ) -> None:
-    questions = _share(settings, place, number, say)
-    mine = settings.changed(
-        folder=str(place),
+    questions = _share(settings, folder, number, say)
+    round_settings = settings.changed(
+        folder=str(folder),
         questions=str(questions),
         seed=make_seed("round", settings.seed, number),
         sample=settings.sample.changed(model=checkpoint),
     )
-    run = open_run(mine, say, make_generator)
+    run = open_run(round_settings, say, make_generator)
     counts = run_stages(run)
     for stage in ("sample", "judge"):
         usage = counts.get(f"{stage}_usage")
         if usage and (usage["stopped"] or usage["this_run"]["failed"]):
             raise JudgeError(f"round {number}: {stage} is not complete ({usage['stopped'] or 'requests failed'}). "
-                             "Run the same command again to go on.")  # fmt: skip
+                             "Run the same command again to continue.")  # fmt: skip
     if not counts["pairs"]["pairs"]:
-        raise DataError(f"round {number}: not one pair; see {place / 'report' / 'report.md'} for the reasons.")
-    train(recipe, place, mine, checkpoint, say)
+        raise DataError(f"round {number}: there are no pairs; see {folder / 'report' / 'report.md'} for the reasons.")
+    train(recipe, folder, round_settings, checkpoint, say)
 
 
-def _share(settings: RewardSettings, place: Path, number: int, say: Callable[[str], None]) -> Path:
+def _share(settings: RewardSettings, folder: Path, number: int, say: Callable[[str], None]) -> Path:
     """The questions of this round: all that can be used, or every ``rounds``-th of them, by a hash of the id.
 
-    The whole file is checked, so that a later round does not stop at what the first could have refused. Rows are
-    written as they were read.
+    The whole file is checked, so that a later round does not stop at a row that the first could have refused. Rows are
+    written unchanged.
 
     Raises:
         DataError, MediaNotFoundError: rows that cannot be used.
     """
-    target = place / "questions.jsonl"
+    target = folder / "questions.jsonl"
     if target.is_file():
         return target
     report = RowReport(settings.questions)
     read_run_questions(settings.changed(limit=None), report)
-    tell_of_rows(report, settings, Path(settings.folder), say)
+    report_bad_rows(report, settings, Path(settings.folder), say)
     bad = {entry["row"] for entry in report.entries}
     rows = {row.number: row.value for row in read_rows(settings.questions) if row.number not in bad}
     if settings.iterate.shards:
@@ -128,30 +128,30 @@ def _share(settings: RewardSettings, place: Path, number: int, say: Callable[[st
 
 
 def train(
-    recipe: dict[str, Any], place: Path, settings: RewardSettings, checkpoint: str, say: Callable[[str], None]
+    recipe: dict[str, Any], folder: Path, settings: RewardSettings, checkpoint: str, say: Callable[[str], None]
 ) -> None:
     """DPO in the host's own command; its output goes to ``dpo.log``.
 
     Raises:
-        JudgeError: the command failed; the end of its log is in the message.
+        JudgeError: the command failed; the message has the end of its log.
     """
     values = {key: value for key, value in recipe.items() if key not in OURS and not key.startswith("eval_")}
     values |= {
         "model_name_or_path": checkpoint,
         "dataset": settings.pairs.name,
-        "dataset_dir": str(place / "pairs"),
+        "dataset_dir": str(folder / "pairs"),
         "media_dir": settings.media_dir or ".",
-        "output_dir": str(place / "dpo"),
+        "output_dir": str(folder / "dpo"),
         "overwrite_output_dir": True,
         "overwrite_cache": True,
     }
     values.pop("per_device_eval_batch_size", None)
-    write_whole(place / "dpo.yaml", yaml.safe_dump(values, sort_keys=False))
-    say(f"DPO: llamafactory-cli train {place / 'dpo.yaml'} (log in {place / 'dpo.log'})")
+    write_whole(folder / "dpo.yaml", yaml.safe_dump(values, sort_keys=False))
+    say(f"DPO: llamafactory-cli train {folder / 'dpo.yaml'} (log in {folder / 'dpo.log'})")
     program = Path(sys.executable).with_name("llamafactory-cli")
-    with open(place / "dpo.log", "ab") as log:
+    with open(folder / "dpo.log", "ab") as log:
         done = subprocess.run(
-            [str(program), "train", str(place / "dpo.yaml")],
+            [str(program), "train", str(folder / "dpo.yaml")],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -159,6 +159,6 @@ def train(
             check=False,
         )
     if done.returncode:
-        end = (place / "dpo.log").read_text(encoding="utf-8", errors="replace")[-1500:]
-        raise JudgeError(f"DPO failed with code {done.returncode}; {place / 'dpo.log'} ends: {end}")
-    write_json(place / "dpo" / "finished.json", {"from": checkpoint, "pairs": settings.pairs.name})
+        end = (folder / "dpo.log").read_text(encoding="utf-8", errors="replace")[-1500:]
+        raise JudgeError(f"DPO failed with code {done.returncode}; {folder / 'dpo.log'} ends: {end}")
+    write_json(folder / "dpo" / "finished.json", {"from": checkpoint, "pairs": settings.pairs.name})

@@ -1,7 +1,8 @@
-"""Stages one after another, with ``run.json``; and the dry run, which asks nobody."""
+"""Stages one after another, with ``run.json``; and the dry run, which sends nothing."""
 
 from __future__ import annotations
 
+import json
 import platform
 import sys
 import time
@@ -9,17 +10,20 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.prices import estimate_tokens
+from hound_plugin.judge.backends import make_judge, template_id
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.prices import estimate_tokens
+from hound_plugin.llm.requests import message_text
 from hound_plugin.records.files import write_json
 from hound_plugin.reward import stages
-from hound_plugin.reward.backends import make_judge, make_limits, protocol_id, text_of
 from hound_plugin.reward.candidates import read_candidates
+from hound_plugin.reward.questions import Question
 from hound_plugin.reward.report import write_report
-from hound_plugin.reward.scoring import LEDGER, make_tasks
-from hound_plugin.reward.stages import Run
-from hound_plugin.reward.storage import Row, locked
+from hound_plugin.reward.run_folder import LEDGER, Row, locked
+from hound_plugin.reward.run_setup import Run
+from hound_plugin.reward.scoring import make_requests
 from hound_plugin.reward.summary import summarise
+from hound_plugin.reward.usage import stage_limits
 from hound_plugin.version import __version__
 
 STAGES = ("sample", "judge", "pairs", "report")
@@ -27,9 +31,9 @@ SHOWN_PROMPTS = 2
 
 
 def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
-    """Run stages in order and write ``run.json``; what is done already is not done again.
+    """Run stages in order and write ``run.json``; finished work is not repeated.
 
-    Gives the counts by stage. ``run.json`` is written also when a stage raises, with its error.
+    Returns the counts by stage. If a stage raises, ``run.json`` is written with its error.
     """
     started, error = time.time(), ""
     try:
@@ -44,7 +48,7 @@ def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
 
 
 def report(run: Run) -> Path:
-    """Write the report; gives the page's path."""
+    """Write the report; returns the path of the HTML page."""
     pair_file = run.folder / "pairs" / f"{run.settings.pairs.name}.jsonl"
     summary = summarise(run.folder, run.questions, pair_file, run.settings.judge.k, run.settings.report.second)
     page = write_report(run.folder, summary, stage_counts(run), pair_file)
@@ -61,13 +65,11 @@ _STAGES: dict[str, Callable[[Run], Any]] = {
 
 
 def stage_counts(run: Run) -> dict[str, Any]:
-    """Counts of this process, and of earlier ones for stages that did not run in this one."""
+    """Counts of this process, and of earlier ones for stages that did not run in it."""
     return {**_before(run).get("counts", {}), **run.counts}
 
 
 def _before(run: Run) -> Row:
-    import json
-
     try:
         return dict(json.loads((run.folder / "run.json").read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
@@ -75,7 +77,7 @@ def _before(run: Run) -> Row:
 
 
 def write_run(run: Run, names: Sequence[str], started: float, error: str) -> None:
-    """``run.json``: versions, settings, seed, counts, tokens and cost; no key is in any of them."""
+    """Write ``run.json``: versions, settings, seed, counts, tokens and cost; never an API key."""
     with locked(run.folder, "run"):
         before = _before(run)
         entry = {"stages": list(names), "started": round(started, 3), "seconds": round(time.time() - started, 3)}
@@ -88,7 +90,7 @@ def write_run(run: Run, names: Sequence[str], started: float, error: str) -> Non
                 "command": sys.argv[1:],
                 "settings": run.settings.as_dict(),
                 "seed": run.settings.seed,
-                "protocol": protocol_id(run.settings.judge),
+                "protocol": template_id(run.settings.judge),
                 "counts": stage_counts(run),
                 "error": error or None,
                 "history": [*before.get("history", [])[-49:], {**entry, "error": error or None}],
@@ -97,60 +99,61 @@ def write_run(run: Run, names: Sequence[str], started: float, error: str) -> Non
 
 
 def dry_run(run: Run) -> dict[str, Any]:
-    """What a run would ask and about what it would cost; nothing is sent, and no model is loaded.
+    """What a run would send and roughly what it would cost; nothing is sent, and no model is loaded.
 
-    Answers that are not sampled yet are taken to be as long as the reference, or 200 characters.
+    Answers that are not sampled yet are assumed to be as long as the reference, or 200 characters.
     """
     settings = run.settings
-    candidates: dict[str, dict[int, Row]] = {}
-    held = read_candidates(run.folder)
-    _dry_sampling(run, held)
-    for question in run.questions:
-        rows = dict(held.get(question.id, {}))
-        for number in range(settings.sample.n):
-            rows.setdefault(
-                number, {"answer": question.reference or f"[answer {number} is not sampled yet] " + "x" * 160}
-            )
-        candidates[question.id] = rows
-    requests = prompt_tokens = known = 0
+    sampled = read_candidates(run.folder)
+    _dry_sampling(run, sampled)
+    candidates = {question.id: _with_placeholders(run, question, sampled) for question in run.questions}
+    number = prompt_tokens = known = 0
     seen: set[str] = set()
-    with Ledger(run.folder / LEDGER, protocol_id(settings.judge)) as ledger:
-        judge = make_judge(settings.judge, ledger, lambda _: None, ask=False)
-        limits = make_limits(settings, settings.judge, settings.judge.attempts)
-        for task in make_tasks(run.questions, candidates, judge, settings.judge, stages.digests(run)):
-            real = task.candidate in held.get(task.id, {})
-            if real and (task.key in seen or ledger.entry(task.key) is not None):
+    with Ledger(run.folder / LEDGER, template_id(settings.judge)) as ledger:
+        judge = make_judge(settings.judge, ledger, lambda _: None, probe_server=False)
+        limits = stage_limits(settings, "judge")
+        for request in make_requests(run.questions, candidates, judge, settings.judge, run.media_digests()):
+            is_sampled = request.candidate in sampled.get(request.id, {})
+            if is_sampled and (request.key in seen or ledger.entry(request.key) is not None):
                 known += 1
                 continue
-            seen.add(task.key)
-            text = text_of(judge.client.conversation.messages(task, 0))
-            if requests < SHOWN_PROMPTS:
-                run.say(f"--- request {requests + 1}: {task.id}, answer {task.candidate}\n{text}\n")
-            requests += 1
+            seen.add(request.key)
+            text = message_text(judge.client.prompt.messages(request, 0))
+            if number < SHOWN_PROMPTS:
+                run.say(f"--- request {number + 1}: {request.name}\n{text}\n")
+            number += 1
             prompt_tokens += estimate_tokens(text) + limits.image_tokens
-    output = requests * limits.output_tokens
+    output = number * limits.output_tokens
     cost = limits.price.cost(prompt_tokens, output) if limits.price else None
-    free = settings.judge.backend in ("lexical", "local")
-    run.say(f"{requests} requests to the judge, {known} answered already or shared")
-    if not free:
-        run.say(
-            f"about {prompt_tokens} tokens to read and at most {output} to write (estimated at 4 characters a token)"
-        )
+    run.say(f"{number} requests to the judge; {known} others are answered already or the same as one of these")
+    if settings.judge.backend not in ("lexical", "local"):
+        run.say(f"about {prompt_tokens} input tokens and at most {output} output tokens (at 4 characters a token)")
         priced = f"at most about {cost:.4f}" if cost is not None else f"unknown: no price for {settings.judge.model}"
         run.say(f"cost: {priced} (in the currency of your price table)")
-    return {"requests": requests, "known": known, "prompt_tokens": prompt_tokens, "output_tokens": output, "cost": cost}
+    return {"requests": number, "known": known, "prompt_tokens": prompt_tokens, "output_tokens": output, "cost": cost}
 
 
-def _dry_sampling(run: Run, held: dict[str, dict[int, Row]]) -> None:
-    """What sampling from a server would take; answers that are there already are left out."""
+def _with_placeholders(run: Run, question: Question, sampled: dict[str, dict[int, Row]]) -> dict[int, Row]:
+    """The answers to a question, with a text of a likely length for each that is not sampled yet."""
+    rows = dict(sampled.get(question.id, {}))
+    for number in range(run.settings.sample.n):
+        text = question.reference or f"[answer {number} is not sampled yet] " + "x" * 160
+        rows.setdefault(number, {"answer": text})
+    return rows
+
+
+def _dry_sampling(run: Run, sampled: dict[str, dict[int, Row]]) -> None:
+    """What sampling from a server would take; existing answers do not count."""
     settings = run.settings.sample
     if settings.backend != "openai":
         return
-    todo = [(q, n) for q in run.questions for n in range(settings.n) if n not in held.get(q.id, {})]
-    tokens = sum(estimate_tokens(question.text) for question, _ in todo)
-    limits = make_limits(run.settings, settings, 1)
-    output = len(todo) * limits.output_tokens
-    run.say(f"{len(todo)} requests to the sampling server: about {tokens} tokens of text to read, at most {output} to "
-            "write; clips come on top and are counted by the server")  # fmt: skip
+    missing = [q for q in run.questions for n in range(settings.n) if n not in sampled.get(q.id, {})]
+    tokens = sum(estimate_tokens(question.text) for question in missing)
+    limits = stage_limits(run.settings, "sample")
+    output = len(missing) * limits.output_tokens
+    run.say(
+        f"{len(missing)} requests to the sampling server: about {tokens} input tokens of text and at most {output} "
+        "output tokens; the server adds tokens for clips"
+    )
     if limits.price:
-        run.say(f"cost of that: at most about {limits.price.cost(tokens, output):.4f} without clips")
+        run.say(f"cost of sampling: at most about {limits.price.cost(tokens, output):.4f} without clips")

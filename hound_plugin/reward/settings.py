@@ -13,112 +13,55 @@ import yaml
 from pydantic import Field, model_validator
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.judge.address import Address, Parameters
-from hound_plugin.judge.pilot import PILOT
-from hound_plugin.judge.prices import Prices
+from hound_plugin.judge.settings import JudgeSettings
+from hound_plugin.llm.address import Address, Parameters
+from hound_plugin.llm.limits import PILOT
+from hound_plugin.llm.prices import Prices
+from hound_plugin.llm.server_settings import (
+    API_VERSION,
+    AZURE,
+    BASE_URL,
+    DEVICE,
+    DTYPE,
+    KEY_ENV,
+    PARAMETERS,
+    SECONDS,
+    TIMEOUT,
+    TRIES,
+)
 from hound_plugin.validation import Settings, build
-
-PARAMETERS = "passed on to the server as they are"
-DEVICE = "of a model in this process; a GPU where there is one"
-DTYPE = "of a model in this process: `auto`, `bfloat16`, `float16`, `float32`"
-BASE_URL = "a server that speaks chat completions; OpenAI's own if not given"
-AZURE = "https://NAME.openai.azure.com, for a deployment there"
-API_VERSION = "of Azure, such as 2024-10-21"
-KEY_ENV = "the environment variable that holds the key; it is never written anywhere"
-SECONDS: dict[str, Any] = {"unit": "seconds"}
 
 
 class SampleSettings(Settings):
-    """Answers to judge: from our model in this process, a server, or a file of answers that are there."""
+    """Where answers come from: our model in this process, a server, or a file of existing answers."""
 
     backend: Literal["model", "openai", "given"] = Field(
         default="model", description="our model in this process, a server, or a file of answers"
     )
     model: str = Field(default="", description="checkpoint (folder or hub id), or the server's name of its model")
-    n: int = Field(default=6, ge=1, description="answers a question")
-    temperature: float = Field(default=1.0, ge=0, description="0 is greedy: all answers alike")
-    top_p: float = Field(default=0.95, ge=1e-6, le=1, description="share of probability that is sampled from")
-    max_new_tokens: int = Field(default=512, ge=1, description="longest answer")
+    n: int = Field(default=6, ge=1, description="answers per question")
+    temperature: float = Field(default=1.0, ge=0, description="0 is greedy: all answers are identical")
+    top_p: float = Field(default=0.95, ge=1e-6, le=1, description="nucleus sampling: share of probability")
+    max_new_tokens: int = Field(default=512, ge=1, description="longest answer, in tokens")
     device: str | None = Field(default=None, description=DEVICE)
     dtype: str = Field(default="auto", description=DTYPE)
-    batch_size: int = Field(default=8, ge=1, description="answers at a time, of a model in this process")
+    batch_size: int = Field(default=8, ge=1, description="answers at a time, for a model in this process")
     num_frames: int | None = Field(
-        default=None, ge=1, description="frames of a clip; the model's own number if not given"
+        default=None, ge=1, description="frames per clip; the model's own number if not given"
     )
     answers: str | None = Field(default=None, description="backend `given`: a JSONL of `id`, `candidate`, `answer`")
     show: Literal["video_url", "frames", "none"] = Field(
-        default="video_url", description="how a server is shown the clip: its path, frames as images, or not at all"
+        default="video_url", description="how the clip is sent to a server: its path, frames as images, or not at all"
     )
     base_url: Address | None = Field(default=None, description=BASE_URL)
     azure_endpoint: Address | None = Field(default=None, description=AZURE)
     api_version: str | None = Field(default=None, description=API_VERSION)
     api_key_env: str = Field(default="OPENAI_API_KEY", description=KEY_ENV)
-    timeout: float = Field(default=300.0, ge=0.1, description="of one request", json_schema_extra=SECONDS)
+    timeout: float = Field(default=300.0, ge=0.1, description=TIMEOUT, json_schema_extra=SECONDS)
     concurrency: int = Field(default=16, ge=1, description="requests at a time, at most")
-    tries: int = Field(default=6, ge=1, description="how often a request is sent that fails on its way")
-    pilot: int = Field(
-        default=PILOT, ge=0, description="a run stops if this many first requests gave no answer; 0: never"
-    )
+    tries: int = Field(default=6, ge=1, description=TRIES)
+    pilot: int = Field(default=PILOT, ge=0, description="stop if this many first requests gave no answer; 0: never")
     parameters: Parameters = Field(default_factory=dict, description=PARAMETERS)
-
-
-class JudgeSettings(Settings):
-    """Who judges, and how."""
-
-    backend: Literal["lexical", "openai", "openai-batch", "vision", "local"] = Field(
-        default="lexical", description="`lexical` compares words with the reference, offline, for smoke tests only"
-    )
-    model: str = Field(default="", description="the judge; its id is kept with every score")
-    protocol: str | None = Field(
-        default=None,
-        description="`caption`, `vision`, or a YAML file with words of your own; what fits the back end if not given",
-    )
-    answer_format: Literal["auto", "json", "text"] = Field(
-        default="auto", description="`auto` finds out with one request whether the server keeps to a JSON schema"
-    )
-    k: int = Field(
-        default=1, ge=1, description="judgements an answer; 2 or more give a mean, a spread and an agreement"
-    )
-    attempts: int = Field(default=3, ge=1, description="how often an answer is asked for that cannot be read")
-    pilot: int = Field(
-        default=PILOT,
-        ge=0,
-        description="a run stops if this many first requests gave no score; 0: never. `openai-batch` sends them ahead",
-    )
-    seed: int | None = Field(default=None, description="passed on to servers that take one")
-    reference: bool = Field(
-        default=True, description="whether the judge reads the reference answer, where there is one"
-    )
-    base_url: Address | None = Field(default=None, description=BASE_URL)
-    azure_endpoint: Address | None = Field(default=None, description=AZURE)
-    api_version: str | None = Field(default=None, description=API_VERSION)
-    api_key_env: str = Field(default="OPENAI_API_KEY", description=KEY_ENV)
-    timeout: float = Field(default=120.0, ge=0.1, description="of one request", json_schema_extra=SECONDS)
-    concurrency: int = Field(
-        default=64, ge=1, description="requests at a time, at most; fewer where the server is slow"
-    )
-    tries: int = Field(default=6, ge=1, description="how often a request is sent that fails on its way")
-    parameters: Parameters = Field(
-        default_factory=lambda: {"temperature": 0, "max_tokens": 300}, description=PARAMETERS
-    )
-    num_frames: int = Field(default=8, ge=1, description="frames of a clip that backend `vision` sees")
-    frame_size: int = Field(
-        default=512, ge=32, description="longer side of such a frame", json_schema_extra={"unit": "pixels"}
-    )
-    image_tokens: int = Field(
-        default=255, ge=0, description="of one frame, for estimates only; providers count differently"
-    )
-    batch_rows: int = Field(default=50_000, ge=1, le=50_000, description="requests in one file of the Batch API")
-    batch_bytes: int = Field(default=150_000_000, ge=1000, le=200_000_000, description="size of such a file")
-    poll: float = Field(default=60.0, ge=0.01, description="between two looks at a batch", json_schema_extra=SECONDS)
-    device: str | None = Field(default=None, description=DEVICE)
-    dtype: str = Field(default="auto", description=DTYPE)
-    batch_size: int = Field(default=8, ge=1, description="judgements at a time, of a model in this process")
-
-    @property
-    def protocol_name(self) -> str:
-        """The protocol, by default the one that fits the back end."""
-        return self.protocol or ("vision" if self.backend == "vision" else "caption")
 
 
 class PairSettings(Settings):
@@ -126,27 +69,27 @@ class PairSettings(Settings):
 
     policy: Literal["threshold", "best-worst", "all", "margin"] = Field(
         default="threshold",
-        description="chosen at or above `threshold` and rejected below; best against worst; all; by `margin`",
+        description="chosen at or above `threshold`, rejected below it; best against worst; all; by `margin`",
     )
     threshold: float = Field(
         default=3.0,
         ge=0,
         le=100,
-        description="lowest score of a chosen answer; must be given where the protocol's scale is not 1 to 5",
+        description="lowest score of a chosen answer; must be given if the protocol's scale is not 1 to 5",
     )
-    margin: float = Field(default=2.0, ge=0, le=100, description="smallest distance of scores under policy `margin`")
-    min_gap: float = Field(default=1.0, ge=0, le=100, description="smallest distance of scores under every policy")
+    margin: float = Field(default=2.0, ge=0, le=100, description="smallest difference of scores under policy `margin`")
+    min_gap: float = Field(default=1.0, ge=0, le=100, description="smallest difference of scores under every policy")
     max_length_ratio: float | None = Field(
-        default=None, ge=1, description="3: no answer of a pair is more than three times as long as the other"
+        default=None, ge=1, description="3: neither answer of a pair is more than three times as long as the other"
     )
     near_duplicate: float | None = Field(default=0.9, ge=0, le=1, description="answers this similar make no pair")
-    max_pairs: int = Field(default=1, ge=1, description="pairs a question, at most")
-    chosen_from_reference: bool = Field(default=False, description="the reference answer is the chosen one")
-    name: str = Field(default="hound_pairs", description="name of the data set and its file")
+    max_pairs: int = Field(default=1, ge=1, description="pairs per question, at most")
+    chosen_from_reference: bool = Field(default=False, description="use the reference answer as the chosen one")
+    name: str = Field(default="hound_pairs", description="name of the data set and of its file")
 
 
 class ReportSettings(Settings):
-    """What the report looks at besides the run."""
+    """What the report includes besides the run."""
 
     second: str | None = Field(default=None, description="another judge's `scores.jsonl`, for agreement")
 
@@ -154,8 +97,8 @@ class ReportSettings(Settings):
 class IterateSettings(Settings):
     """Rounds of sample, judge, pairs and DPO."""
 
-    rounds: int = Field(default=2, ge=1, description="how many")
-    recipe: str = Field(default="", description="the host's YAML for DPO")
+    rounds: int = Field(default=2, ge=1, description="number of rounds")
+    recipe: str = Field(default="", description="LLaMA-Factory's YAML for DPO")
     shards: bool = Field(default=True, description="each round has its own share of the questions")
 
 
@@ -163,15 +106,15 @@ class RewardSettings(Settings):
     """Everything ``hound reward`` reads from its YAML.
 
     Raises:
-        SettingsError: as :class:`~hound_plugin.validation.Settings`; a back end without its model, or a limit of cost
+        SettingsError: as :class:`~hound_plugin.validation.Settings`; a back end without its model, or ``max_cost``
             without prices.
     """
 
     folder: str = Field(description="where the run is written")
     questions: str = Field(description="a JSONL of questions")
     media_dir: str | None = Field(default=None, description="folder of the clips and images")
-    seed: int = Field(default=0, description="of sampling and shuffling")
-    limit: int | None = Field(default=None, ge=1, description="only the first so many questions")
+    seed: int = Field(default=0, description="for sampling and shuffling")
+    limit: int | None = Field(default=None, ge=1, description="use only this many questions, from the first on")
     on_bad_rows: Literal["error", "skip"] = Field(
         default="error",
         description="rows that cannot be used: `error` stops; `skip` leaves them out, listed in the folder's "
@@ -180,7 +123,7 @@ class RewardSettings(Settings):
     max_bad_rows: float = Field(
         default=0.01, ge=0, le=1, description="largest share of rows that `on_bad_rows: skip` may leave out"
     )
-    max_cost: float | None = Field(default=None, ge=0, description="the run stops before the folder's cost passes this")
+    max_cost: float | None = Field(default=None, ge=0, description="the run stops before its total cost exceeds this")
     prices: Prices = Field(default_factory=dict, description="per million tokens, by model; none is built in")
     sample: SampleSettings = SampleSettings()
     judge: JudgeSettings = JudgeSettings()
@@ -189,7 +132,7 @@ class RewardSettings(Settings):
     iterate: IterateSettings = IterateSettings()
 
     @model_validator(mode="after")
-    def _keys_that_belong_together(self) -> RewardSettings:
+    def _check_combinations(self) -> RewardSettings:
         if self.judge.backend != "lexical" and not self.judge.model:
             raise ValueError(f"judge.model: backend {self.judge.backend} needs the name of a model.")
         if self.sample.backend != "given" and not self.sample.model:
@@ -216,13 +159,13 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RewardSett
         overrides: ``key=value`` or ``block.key=value``, values in YAML.
 
     Raises:
-        SettingsError: no such file, no YAML, an unknown key or a bad value; the message names it.
+        SettingsError: no such file, not valid YAML, an unknown key or a bad value; the message names it.
     """
     try:
         values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: expected a YAML file: {error.strerror}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected `key: value` lines; got {type(values).__name__}.")
@@ -244,5 +187,5 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RewardSett
 
 
 def build_settings(values: Mapping[str, Any]) -> RewardSettings:
-    """Settings from plain values; errors as :func:`read_settings`."""
+    """Settings from plain values; raises as :func:`read_settings`."""
     return build(RewardSettings, values)

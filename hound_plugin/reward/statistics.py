@@ -38,10 +38,10 @@ def kappa(
     """Cohen's kappa of two raters, at most 1 (``weighted``: by squared distance); NaN where it has no value."""
     if not one:
         return math.nan
-    place = {label: number for number, label in enumerate(labels)}
+    index = {label: number for number, label in enumerate(labels)}
     table = np.zeros((len(labels), len(labels)))
     for a, b in zip(one, two, strict=True):
-        table[place[a], place[b]] += 1
+        table[index[a], index[b]] += 1
     table /= table.sum()
     chance = np.outer(table.sum(1), table.sum(0))
     distance = np.subtract.outer(np.arange(len(labels)), np.arange(len(labels)))

@@ -1,4 +1,4 @@
-"""What happened in a run folder, as one dict that Markdown, plots and page are made of."""
+"""What happened in a run folder, as one dict from which Markdown, plots and page are made."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from hound_plugin.judge.parsing import Scale
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.questions import Question
-from hound_plugin.reward.scoring import FILE, latest, scale_of
+from hound_plugin.reward.run_folder import SCORES, Row
+from hound_plugin.reward.scoring import latest, scale_of
 from hound_plugin.reward.statistics import histogram, kappa, spearman
-from hound_plugin.reward.storage import Row
 
 Key = tuple[str, int]
 
@@ -34,13 +34,13 @@ def summarise(
     """
     known = {question.id: question for question in questions}
     candidates = {name: rows for name, rows in read_candidates(folder).items() if name in known}
-    scores = {key: row for key, row in latest(folder / FILE).items() if key[0] in known}
+    scores = {key: row for key, row in latest(folder / SCORES).items() if key[0] in known}
     if not scores:
         raise DataError(f"{folder}: there are no scores to report on. Run `hound reward judge` first.")
     pairs = list(read_objects(pair_file))
     answers = {(name, number): row for name, rows in candidates.items() for number, row in rows.items()}
     scored = {key: row for key, row in scores.items() if row["score"] is not None and key in answers}
-    scale = scale_of(scores, folder / FILE)
+    scale = scale_of(scores, folder / SCORES)
     middles, edges = score_bins(scale)
     judges = [row.get("judge", {}) for row in scores.values()]
     return {
@@ -66,32 +66,32 @@ def summarise(
 
 
 def score_bins(scale: Scale) -> tuple[list[float], list[float]]:
-    """Middles and edges of the bins of scores: half a point wide, or a point where there are more than ten."""
+    """Middles and edges of the bins of scores: half a point wide, or one point if the scale is wider than ten."""
     width = 0.5 if scale.highest - scale.lowest <= 10 else 1.0
     count = round((scale.highest - scale.lowest) / width) + 1
-    middles = [scale.lowest + width * place for place in range(count)]
+    middles = [scale.lowest + width * index for index in range(count)]
     return [int(m) if m == int(m) else m for m in middles], [*(m - width / 2 for m in middles), middles[-1] + width / 2]
 
 
 def words(text: str) -> int:
-    """Length of an answer."""
+    """Length of an answer in words."""
     return len(text.split())
 
 
 def _length_score(answers: Mapping[Key, Row], scored: Mapping[Key, Row]) -> dict[str, Any]:
     lengths = [words(answers[key]["answer"]) for key in scored]
     scores = [row["score"] for row in scored.values()]
-    inside = []  # the same within each question, where the difficulty of the question plays no part
+    within = []  # the same within each question, which removes the effect of its difficulty
     groups = itertools.groupby(sorted(scored), key=lambda key: key[0])
     for _, group in groups:
         keys = list(group)
         value = spearman([words(answers[key]["answer"]) for key in keys], [scored[key]["score"] for key in keys])
         if not math.isnan(value):
-            inside.append(value)
+            within.append(value)
     return {
         "points": [[length, score] for length, score in zip(lengths, scores, strict=True)][:5000],
         "spearman": _number(spearman(lengths, scores)),
-        "spearman_within_questions": _number(means.fmean(inside)) if inside else None,
+        "spearman_within_questions": _number(means.fmean(within)) if within else None,
     }
 
 
@@ -115,14 +115,14 @@ def _sources(
     names = {question.id: question.source or "(none)" for question in known.values()}
     table = []
     for source in sorted(set(names.values())):
-        mine = [row["score"] for key, row in scored.items() if names.get(key[0]) == source]
+        source_scores = [row["score"] for key, row in scored.items() if names.get(key[0]) == source]
         table.append(
             {
                 "source": source,
                 "questions": sum(name == source for name in names.values()),
                 "answers": sum(names.get(key[0]) == source for key in answers),
-                "scored": len(mine),
-                "mean_score": _number(means.fmean(mine)) if mine else None,
+                "scored": len(source_scores),
+                "mean_score": _number(means.fmean(source_scores)) if source_scores else None,
                 "pairs": sum((pair.get("source") or "(none)") == source for pair in pairs),
             }
         )
@@ -141,16 +141,16 @@ def _draws(scored: Mapping[Key, Row], k: int) -> dict[str, Any] | None:
 
 def _second(scored: Mapping[Key, Row], path: str, scale: Scale) -> dict[str, Any]:
     if not Path(path).is_file():
-        raise DataError(f"report.second: expected the scores.jsonl of another judge, there is none at {path}.")
+        raise DataError(f"report.second: expected the scores.jsonl of another judge, but {path} does not exist.")
     other = latest(path)
     if scale_of(other, path) != scale:
-        raise DataError(f"report.second: {path} has scores on {scale_of(other, path)}, this run on {scale}.")
+        raise DataError(f"report.second: {path} has scores on {scale_of(other, path)}; this run has scores on {scale}.")
     keys = [key for key in scored if key in other and other[key]["score"] is not None]
     if not keys:
-        raise DataError(f"report.second: {path} has a score for none of the {len(scored)} answers scored here.")
-    mine, theirs = [scored[key]["score"] for key in keys], [other[key]["score"] for key in keys]
-    numbers = _agreement([round(score) for score in mine], [round(score) for score in theirs])
-    return {**numbers, "spearman": _number(spearman(mine, theirs)), "file": path}
+        raise DataError(f"report.second: {path} has no scores for any of the {len(scored)} answers scored here.")
+    first, second = [scored[key]["score"] for key in keys], [other[key]["score"] for key in keys]
+    numbers = _agreement([round(score) for score in first], [round(score) for score in second])
+    return {**numbers, "spearman": _number(spearman(first, second)), "file": path}
 
 
 def _agreement(one: Sequence[int], two: Sequence[int]) -> dict[str, Any]:

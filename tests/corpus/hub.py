@@ -8,6 +8,7 @@ import json
 import re
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,8 +33,10 @@ class Hub:
         cuts: path -> for each answer to a GET in turn, after how many bytes the connection is cut.
         gated: repositories that need a login.
         failing: path -> status codes of the next answers.
+        retry_after: the header of that name in such answers, in seconds.
         redirecting: large files are answered with a redirect to another host name, as the hub does.
         requests: method, path and Range header of every request.
+        times: when each of them came, in seconds.
         tokens: path and Authorization header of every request that has one.
     """
 
@@ -41,8 +44,10 @@ class Hub:
     cuts: dict[str, list[int]] = field(default_factory=dict)
     gated: set[str] = field(default_factory=set)
     failing: dict[str, list[int]] = field(default_factory=dict)
+    retry_after: float | None = None
     redirecting: bool = False
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    times: list[float] = field(default_factory=list)
     tokens: list[tuple[str, str]] = field(default_factory=list)
     address: str = ""
 
@@ -80,6 +85,7 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
         def answer(self, body: bool) -> None:
             path = unquote(urlsplit(self.path).path)
             hub.requests.append((self.command, path, self.headers.get("Range")))
+            hub.times.append(time.monotonic())
             if token := self.headers.get("Authorization"):
                 hub.tokens.append((path, token))
             if path.startswith("/cdn/"):
@@ -99,6 +105,8 @@ def handler(hub: Hub) -> type[BaseHTTPRequestHandler]:
             self.send_response(status)
             self.send_header("X-Error-Code", code)
             self.send_header("X-Error-Message", code)
+            if hub.retry_after is not None:
+                self.send_header("Retry-After", str(hub.retry_after))
             self.send_header("Content-Length", str(len(text)))
             self.end_headers()
             if body and self.command != "HEAD":

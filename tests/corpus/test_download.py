@@ -148,6 +148,16 @@ def test_an_error_of_the_server_is_tried_again(run: Run, hub: Hub, tmp_path: Pat
     assert (tmp_path / "data" / DPO).read_bytes() == hub.files[TRAIN][DPO]
 
 
+def test_the_hub_says_how_long_to_wait(run: Run, hub: Hub, tmp_path: Path) -> None:
+    hub.failing[DPO], hub.retry_after = [429], 2
+    done = run("download", "--only", "dpo_17k", hub=hub)
+    assert done.returncode == 0, done.stderr
+    first, second = (at for (method, name, _), at in zip(hub.requests, hub.times, strict=True)
+                     if method == "GET" and name.endswith(DPO))  # fmt: skip
+    assert 2 <= second - first < 2 + 3
+    assert (tmp_path / "data" / DPO).read_bytes() == hub.files[TRAIN][DPO]
+
+
 def test_what_the_hub_lacks_is_named_before_anything_is_fetched(run: Run, hub: Hub) -> None:
     del hub.files[TRAIN]["train_300k/chunk_5.tar.gz"]
     done = run("download", "--only", "dpo_17k", "frames_300k", hub=hub)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -27,6 +28,12 @@ ENDED: dict[str, dict[str, Any]] = {
     "steps beyond, at the end of an epoch": {"max_steps": 2, "per_device_train_batch_size": 3},
 }
 """Runs whose folder holds a checkpoint at step 4."""
+FINISHED: dict[str, dict[str, Any]] = {
+    "finished": {},
+    "finished, at the end of an epoch": {"per_device_train_batch_size": 3},
+    "finished, with evaluation": {"do_eval": True, "eval_dataset": "sft", "max_samples": 2},
+}
+"""Runs of 4 steps whose folder holds all that the run has left."""
 
 
 def arguments(work: Path, stage: str, name: str, **changes: Any) -> dict[str, Any]:
@@ -81,6 +88,9 @@ def stopped(work: Path, whole: dict[str, Outcome]) -> dict[str, Outcome]:
         runs[name] = arguments(work, "sft", name, save_steps=2, **changes)
         folder = Path(runs[name]["output_dir"])
         shutil.copytree(whole["sft"].folder / "checkpoint-4", folder / "checkpoint-4")
+    for name, changes in FINISHED.items():
+        runs[name] = arguments(work, "sft", name, save_steps=2, max_steps=4, **changes)
+        shutil.copytree(whole["sft"].folder, runs[name]["output_dir"])
     return train_together(work, runs)
 
 
@@ -91,7 +101,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
 ) -> None:
     assert_same_end(whole[stage], stopped[f"{stage} {how}"])
     if how == "found":
-        assert "checkpoint-3 was not written to its end" in stopped[f"{stage} found"].output
+        assert "checkpoint-3 is incomplete" in stopped[f"{stage} found"].output
 
 
 def test_a_model_is_the_same_however_its_path_is_written(
@@ -111,6 +121,21 @@ def test_a_checkpoint_at_the_end_of_a_run(name: str, whole: dict[str, Outcome], 
     else:
         assert_same_end(whole["sft"], run)
         assert "has all 4 steps of this run" in run.output
+        assert "train_loss" not in (run.folder / "train_results.json").read_text(), "the mean of no steps"
+
+
+@pytest.mark.parametrize("name", FINISHED)
+def test_a_finished_run_started_again(name: str, whole: dict[str, Outcome], stopped: dict[str, Outcome]) -> None:
+    """It ends well, says where the model lies and how to go on, and leaves every file of the run as it is."""
+    run = stopped[name]
+    assert not run.failed, run.output[-3000:]
+    assert f"The training in {run.folder} is finished, with all 4 steps: its model lies there" in run.output
+    assert "raise `max_steps` or `num_train_epochs`" in run.output
+    for file in ("model.safetensors", "train_results.json", "trainer_state.json"):
+        assert (run.folder / file).read_bytes() == (whole["sft"].folder / file).read_bytes(), file
+    results = json.loads((run.folder / "all_results.json").read_text())
+    assert results["train_loss"] > 1
+    assert ("eval_loss" in results) == ("evaluation" in name)
 
 
 def kill_at_checkpoint(work: Path, values: dict[str, Any], step: int) -> None:
@@ -147,6 +172,6 @@ def test_a_killed_run_resumes_to_the_same_end(stage: str, work: Path) -> None:
     torn = tear(folder, 4, 6)
     path = write_yaml(work / f"{folder.name}.yaml", killed)
     output = cli(work, "train", str(path), timeout=240).stdout  # the same file again
-    assert f"{torn} was not written to its end" in output
+    assert f"{torn} is incomplete" in output
     assert "Resuming training from" in output
     assert_same_end(unbroken, Outcome(folder, output, failed=False))

@@ -1,7 +1,8 @@
-"""Trainings of several tests in one process of the host, and what each of them printed and wrote."""
+"""Commands of several tests in one process of the host, and what each of them printed and wrote."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -29,6 +30,14 @@ class Outcome:
         return [row for row in history(self.folder) if "loss" in row]
 
     @property
+    def answers(self) -> list[tuple[str, int]]:
+        """Of ``command=chat``: text and number of tokens of each answer."""
+        assert not self.failed, self.output[-5000:]
+        mark = "=== ANSWER "
+        marked = [line.removeprefix(mark) for line in self.output.splitlines() if line.startswith(mark)]
+        return [(text, tokens) for text, tokens in map(json.loads, marked)]
+
+    @property
     def losses(self) -> list[float]:
         return [row["loss"] for row in self.steps]
 
@@ -53,7 +62,7 @@ def run_together(
     Args:
         work: where data sets are cached.
         runs: by name, the arguments behind ``llamafactory-cli train``: a YAML file and ``key=value``, ``output_dir``
-            among them.
+            among them; see ``several.py`` for other commands.
         command: what starts a Python file: an interpreter, torchrun, accelerate.
         threads: of each process.
         timeout: a hang is a failure, not a long wait.
@@ -75,8 +84,8 @@ def run_together(
         _, began, behind = done.stdout.partition(f"=== RUN {file}\n")
         assert began, f"{name} never began; the process ended with {done.returncode}:\n{done.stdout[-5000:]}"
         output = behind.split("=== RUN ", 1)[0]
-        folder = next(item.removeprefix("output_dir=") for item in rest if item.startswith("output_dir="))
-        outcomes[name] = Outcome(Path(folder), output, f"=== FAILED {file}" in output)
+        places = (item.partition("=")[2] for item in rest if item.startswith(("output_dir=", "export_dir=")))
+        outcomes[name] = Outcome(Path(next(places, "")), output, f"=== FAILED {file}" in output)
     crashed = done.returncode and not any(outcome.failed for outcome in outcomes.values())
     assert not crashed, f"the process ended with {done.returncode}:\n{done.stdout[-5000:]}"
     return outcomes

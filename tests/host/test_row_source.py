@@ -476,7 +476,7 @@ MISTAKES: dict[str, tuple[list[Row], Row, str]] = {
             "columns": {"messages": "messages", "videos": "video"},
             "tags": {"role_tag": "role", "content_tag": "content"},
         },
-        r'a message is of .user., which is none of the tags \[\]. Write "tags"',
+        r'a message is of .user., not one of the tags \[\]. Write "tags"',
     ),
     "clips not named": (
         [MIXED[4], MIXED[0] | {"meta": {"a": 2}, "id": 8}],

@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 from hound_plugin.demo.tokenizer import corpus, write_tokenizer
 from hound_plugin.judge.chat_tokens import control_tokens, encode_chat
-from hound_plugin.judge.exchange import RejectedError
-from hound_plugin.judge.protocol import Judging
-from tests.judge.conftest import PROTOCOL, make_tasks
+from hound_plugin.judge.prompts import JudgePrompt
+from hound_plugin.llm.requests import RejectedError
+from tests.llm.conftest import PROTOCOL, make_requests
 
 SPECIAL = ["<|im_start|>", "<|im_end|>", "[INST]", "[/INST]", "<|eot_id|>", "◁think▷"]
 MARKUP = ["<think>", "</think>", "<tool_call>"]
@@ -96,10 +96,10 @@ def test_the_system_text_too(tokenizer: Any) -> None:
 
 def test_a_judgement_of_a_hostile_answer(tokenizer: Any) -> None:
     tokenizer.chat_template = CHATML
-    (task,) = make_tasks(1)
-    fields = {**task.fields, "answer": HOSTILE[-4], "caption": "A ring </s> moves."}
-    judging = Judging(PROTOCOL, "salt", "text")
-    messages = judging.messages(type(task)("k" * 64, "q", 0, 0, fields), 0)
+    (request,) = make_requests(1)
+    fields = {**request.fields, "answer": HOSTILE[-4], "caption": "A ring </s> moves."}
+    judging = JudgePrompt(PROTOCOL, "salt", "text")
+    messages = judging.messages(type(request)("k" * 64, "q", 0, 0, fields), 0)
     ids = encode_chat(tokenizer, messages)
     names = tokenizer.convert_ids_to_tokens(steering(tokenizer, ids))
     assert names == ["<|im_start|>", "<|im_end|>"] * 2 + ["<|im_start|>"]

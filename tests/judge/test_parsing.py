@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.judge.parsing import REASONING, Scale, read_score
-from tests.judge.conftest import REPO
+from tests.llm.conftest import REPO
 
 REPLIES = [json.loads(line) for line in Path(__file__).with_name("replies.jsonl").read_text().splitlines()]
 PAGE = (REPO / "docs" / "reward.md").read_text()

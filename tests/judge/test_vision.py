@@ -11,14 +11,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from hound_plugin.judge.ledger import Ledger
-from hound_plugin.judge.openai_client import Endpoint
-from hound_plugin.judge.protocol import Judging, read_protocol
-from hound_plugin.judge.runner import run_tasks
-from hound_plugin.judge.vision import VisionClient, frame_parts, media_digest
+from hound_plugin.judge.prompts import JudgePrompt, read_template
+from hound_plugin.judge.vision import VisionClient
+from hound_plugin.llm.frames import frame_parts
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.openai_client import Endpoint
+from hound_plugin.llm.runner import run_requests
+from hound_plugin.records.media_identity import media_digest
 from tests.goldens import ROOT
-from tests.judge.conftest import FAST, FaultServer, make_tasks
-from tests.judge.fault_server import grade
+from tests.llm.conftest import FAST, FaultServer, make_requests
+from tests.llm.fault_server import grade
 
 CLIP = str(ROOT / "media" / "clip_short.mp4")
 
@@ -56,13 +58,13 @@ def test_the_digest_is_of_the_content(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("clip", [CLIP, str(ROOT / "media" / "no-such.mp4")])
 def test_the_server_gets_images_and_text(server: FaultServer, tmp_path: Path, clip: str) -> None:
-    protocol = read_protocol("vision")
-    (task,) = make_tasks(1)
-    task = replace(task, media=clip)
+    protocol = read_template("vision")
+    (request,) = make_requests(1)
+    request = replace(request, media=clip)
     with Ledger(tmp_path / "ledger.sqlite", protocol.id) as ledger:
-        client = VisionClient(Endpoint("tiny", base_url=server.base_url), Judging(protocol, ledger.salt), 3, 64)
-        run_tasks([task], client, ledger, FAST)
-        entry = ledger.entry(task.key)
+        client = VisionClient(Endpoint("tiny", base_url=server.base_url), JudgePrompt(protocol, ledger.salt), 3, 64)
+        run_requests([request], client, ledger, FAST)
+        entry = ledger.entry(request.key)
     assert entry is not None
     if clip != CLIP:
         assert (entry.status, entry.value) == ("rejected", None)

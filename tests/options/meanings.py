@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-SECTIONS: dict[str, dict[str, str]] = {
+from tests.options.more_meanings import MORE_SECTIONS
+
+_SECTIONS: dict[str, dict[str, str]] = {
     "Preference losses (`stage: dpo`, `kto`)": {
         "pref_loss: sigmoid": "the loss of DPO; log 2 at the first step",
         "pref_loss: hinge": "1 at the first step",
@@ -175,3 +177,5 @@ SECTIONS: dict[str, dict[str, str]] = {
         "export_legacy_format": "transformers writes safetensors only",
     },
 }
+
+SECTIONS = {**_SECTIONS, **MORE_SECTIONS}

@@ -1,55 +1,27 @@
-"""Options of the host with this model: what each must do, or how it is refused; the runs are in ``test_options``."""
+"""Options of the host's trainings with this model: what each must do, or how it is refused.
+
+Those that stand in the README's recipes, and those that once did something else. The runs are in ``test_options``.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
-
 from tests.goldens import DPO, SFT
+from tests.options.option import (
+    LANGUAGE,
+    LORA,
+    OWN_SYSTEM,
+    PLAIN_LOSS,
+    PROJECTOR,
+    QUANTISED,
+    TOWERS,
+    Option,
+)
+from tests.options.option import runs as _runs
 
-TOWERS = frozenset({"image_tower", "video_tower"})
-PROJECTOR = frozenset({"projector"})
-LANGUAGE = frozenset({"language_model"})
-
-
-@dataclass(frozen=True)
-class Option:
-    """One setting of the host, beside those of ``recipe_for``.
-
-    Attributes:
-        stage: sft, dpo, kto, pt or rm.
-        values: what is set.
-        refused: a regular expression for the error's message; None: the training runs.
-        first_loss: of the first step.
-        trained: parts of the model whose weights change; None: not looked at.
-        says: a regular expression for what is printed.
-        long: only in ``make test-long``.
-    """
-
-    stage: str
-    values: dict[str, Any]
-    refused: str | None = None
-    first_loss: float | None = None
-    trained: frozenset[str] | None = None
-    says: str | None = None
-    long: bool = False
-
-
-LORA = {"finetuning_type": "lora", "lora_target": "all", "lora_rank": 4}
-QUANTISED = {**LORA, "quantization_bit": 4}
 MOVED = {"model_name_or_path": str(DPO), "ref_model": str(SFT), "per_device_train_batch_size": 1, "learning_rate": 0.0}
-OWN_SYSTEM = 'You watch "clips".'
-PLAIN_LOSS = 9.580476
-
 EVALUATED = {"eval_dataset": "sft", "eval_strategy": "steps", "eval_steps": 1, "per_device_eval_batch_size": 2}
 
-
-def _runs(stage: str, values: dict[str, Any], **seen: Any) -> Option:
-    """An option that is right, run in ``make test-long``."""
-    return Option(stage, values, long=True, **seen)
-
-
-OPTIONS: dict[str, Option] = {
+TRAININGS: dict[str, Option] = {
     # --- preference losses
     "pref_loss: sigmoid": Option("dpo", {"pref_beta": 0.1}, first_loss=0.693147, trained=LANGUAGE),
     "pref_loss: hinge": Option("dpo", {"pref_loss": "hinge"}, first_loss=1.0, trained=LANGUAGE),
@@ -113,10 +85,10 @@ OPTIONS: dict[str, Option] = {
     "qlora": Option("sft", QUANTISED, long=True),
     "dora": Option("sft", {**LORA, "use_dora": True}, first_loss=PLAIN_LOSS, long=True),
     "dora, 4 bits": Option("sft", {**QUANTISED, "use_dora": True}, refused=r"`use_dora` cannot be trained .*: 4`"),
-    "rslora": Option("sft", {**LORA, "use_rslora": True}, first_loss=PLAIN_LOSS, long=True),
+    "rslora": Option("sft", {**LORA, "use_rslora": True}, later_steps="other", long=True),
     "pissa": Option("sft", {**LORA, "pissa_init": True}, long=True),
-    "loraplus": Option("sft", {**LORA, "loraplus_lr_ratio": 16.0}, first_loss=PLAIN_LOSS, long=True),
-    "oft": Option("sft", {"finetuning_type": "oft"}, refused=r"neither go on from its adapter nor merge it"),
+    "loraplus": Option("sft", {**LORA, "loraplus_lr_ratio": 16.0}, later_steps="other", long=True),
+    "oft": Option("sft", {"finetuning_type": "oft"}, refused=r"neither continue from its adapter nor merge it"),
     "use_badam": Option("sft", {"use_badam": True}, refused=r"`use_badam` .*the frozen towers' too"),
     "use_adam_mini": Option("sft", {"use_adam_mini": True}, refused=r"`use_adam_mini` reads the number of heads"),
     # --- keys of other models' media
@@ -131,14 +103,14 @@ OPTIONS: dict[str, Option] = {
             ("video_min_pixels", 64, "remove the key"),
             ("crop_to_patches", True, "remove the key"),
             ("image_do_pan_and_scan", True, "remove the key"),
-            ("use_audio_in_video", True, "hears nothing"),
-            ("audio_sampling_rate", 8000, "hears nothing"),
+            ("use_audio_in_video", True, "has no audio"),
+            ("audio_sampling_rate", 8000, "has no audio"),
         )
     },
     "the host's own defaults": Option(
         "sft",
         {"video_maxlen": 128, "video_fps": 2.0, "image_max_pixels": 589824, "video_max_pixels": 65536},
-        first_loss=PLAIN_LOSS,
+        later_steps="same",
     ),
     # --- the system prompt
     "default_system": Option("sft", {"default_system": OWN_SYSTEM, "max_steps": 1}),
@@ -205,25 +177,25 @@ OPTIONS: dict[str, Option] = {
         "sft", {"mix_strategy": "interleave_once", "dataset": "sft,kto"}, refused=r"interleave_under or interleave_over"
     ),
     # --- optimisers and memory
-    "optim: adafactor": _runs("sft", {"optim": "adafactor"}, first_loss=PLAIN_LOSS),
-    "optim: sgd": _runs("sft", {"optim": "sgd"}, first_loss=PLAIN_LOSS),
+    "optim: adafactor": _runs("sft", {"optim": "adafactor"}, later_steps="other"),
+    "optim: sgd": _runs("sft", {"optim": "sgd"}, later_steps="other"),
     "optim: adamw_8bit": _runs("sft", {"optim": "adamw_8bit"}, first_loss=PLAIN_LOSS),
-    "use_muon": _runs("sft", {"use_muon": True}, first_loss=PLAIN_LOSS),
+    "use_muon": _runs("sft", {"use_muon": True}, later_steps="other"),
     "gradient_accumulation_steps": _runs(
         "sft", {"gradient_accumulation_steps": 2, "per_device_train_batch_size": 1}, first_loss=9.901297
     ),
-    "disable_gradient_checkpointing": _runs("sft", {"disable_gradient_checkpointing": True}, first_loss=PLAIN_LOSS),
-    "use_reentrant_gc: false": _runs("sft", {"use_reentrant_gc": False}, first_loss=PLAIN_LOSS),
+    "disable_gradient_checkpointing": _runs("sft", {"disable_gradient_checkpointing": True}, later_steps="same"),
+    "use_reentrant_gc: false": _runs("sft", {"use_reentrant_gc": False}, later_steps="same"),
     "use_unsloth_gc without a GPU": Option("sft", {"use_unsloth_gc": True}, refused=r"`use_unsloth_gc` moves .*Remove"),
-    "flash_attn: sdpa": _runs("sft", {"flash_attn": "sdpa"}, first_loss=PLAIN_LOSS),
-    "flash_attn: disabled": _runs("sft", {"flash_attn": "disabled"}, first_loss=PLAIN_LOSS),
-    "upcast_layernorm": _runs("sft", {"upcast_layernorm": True}, first_loss=PLAIN_LOSS),
-    "upcast_lmhead_output": _runs("sft", {"upcast_lmhead_output": True}, first_loss=PLAIN_LOSS),
-    "low_cpu_mem_usage: false": _runs("sft", {"low_cpu_mem_usage": False}, first_loss=PLAIN_LOSS),
-    "dataloader_num_workers": _runs("sft", {"dataloader_num_workers": 2}, first_loss=PLAIN_LOSS),
+    "flash_attn: sdpa": _runs("sft", {"flash_attn": "sdpa"}, later_steps="same"),
+    "flash_attn: disabled": _runs("sft", {"flash_attn": "disabled"}, later_steps="same"),
+    "upcast_layernorm": _runs("sft", {"upcast_layernorm": True}, later_steps="same"),
+    "upcast_lmhead_output": _runs("sft", {"upcast_lmhead_output": True}, later_steps="same"),
+    "low_cpu_mem_usage: false": _runs("sft", {"low_cpu_mem_usage": False}, later_steps="same"),
+    "dataloader_num_workers": _runs("sft", {"dataloader_num_workers": 2}, later_steps="same"),
     # --- adapters
     "lora_dropout": _runs("sft", {**LORA, "lora_dropout": 0.5}),
-    "lora_alpha": _runs("sft", {**LORA, "lora_alpha": 64}, first_loss=PLAIN_LOSS),
+    "lora_alpha": _runs("sft", {**LORA, "lora_alpha": 64}, later_steps="other"),
     "additional_target": _runs("sft", {**LORA, "additional_target": "lm_head"}, first_loss=PLAIN_LOSS),
     "lora, kto": _runs("kto", LORA, first_loss=0.5),
     "lora, orpo": _runs("dpo", {**LORA, "pref_loss": "orpo"}),
@@ -258,7 +230,7 @@ OPTIONS: dict[str, Option] = {
     "save_only_model": _runs("sft", {"save_strategy": "steps", "save_steps": 1, "save_only_model": True}),
     "save_total_limit": _runs("sft", {"save_strategy": "steps", "save_steps": 1, "save_total_limit": 1}),
     "plot_loss": _runs("sft", {"plot_loss": True}, says=r"Figure saved"),
-    "include_num_input_tokens_seen": _runs("sft", {"include_num_input_tokens_seen": True}, first_loss=PLAIN_LOSS),
+    "include_num_input_tokens_seen": _runs("sft", {"include_num_input_tokens_seen": True}, later_steps="same"),
     "dpo with eval": _runs("dpo", {**EVALUATED, "eval_dataset": "dpo"}, says=r"eval_rewards/accuracies"),
     "kto with eval": _runs("kto", {**EVALUATED, "eval_dataset": "kto"}, says=r"eval_loss"),
     # --- rows
@@ -270,11 +242,11 @@ OPTIONS: dict[str, Option] = {
     "interleave_over": _runs(
         "sft", {"mix_strategy": "interleave_over", "dataset": "sft,kto", "interleave_probs": "0.5,0.5"}
     ),
-    "preprocessing_num_workers": _runs("sft", {"preprocessing_num_workers": 2}, first_loss=PLAIN_LOSS),
-    "preprocessing_batch_size": _runs("sft", {"preprocessing_batch_size": 5}, first_loss=PLAIN_LOSS),
+    "preprocessing_num_workers": _runs("sft", {"preprocessing_num_workers": 2}, later_steps="same"),
+    "preprocessing_batch_size": _runs("sft", {"preprocessing_batch_size": 5}, later_steps="same"),
     "neat_packing": _runs("sft", {"neat_packing": True}),
     "lr_scheduler_type: cosine": _runs("sft", {"lr_scheduler_type": "cosine"}, first_loss=PLAIN_LOSS),
-    "warmup_steps": _runs("sft", {"warmup_steps": 1}, first_loss=PLAIN_LOSS),
+    "warmup_steps": _runs("sft", {"warmup_steps": 1, "lr_scheduler_type": "constant_with_warmup"}, later_steps="other"),
     "weight_decay": _runs("sft", {"weight_decay": 0.1}, first_loss=PLAIN_LOSS),
     "label_smoothing_factor": _runs("sft", {"label_smoothing_factor": 0.1}),
     "num_train_epochs": _runs("sft", {"num_train_epochs": 1.0, "max_steps": -1}, first_loss=PLAIN_LOSS),
@@ -283,8 +255,8 @@ OPTIONS: dict[str, Option] = {
     "pt packed": Option("pt", {}, refused=r"Set `packing: false`; the host turns packing on"),
     "packing": Option("sft", {"packing": True}, refused=r"Use `neat_packing: true`"),
     "rm": Option("rm", {"dataset": "dpo"}, long=True),
-    "pairs in sft": Option("sft", {"dataset": "dpo"}, refused=r"`stage: sft`; 'dpo' holds pairs .*Choose `stage: dpo`"),
-    "pairs in kto": Option("kto", {"dataset": "dpo"}, refused=r"`stage: kto`; 'dpo' holds pairs"),
+    "pairs in sft": Option("sft", {"dataset": "dpo"}, refused=r"`stage: sft`; 'dpo' has pairs .*Choose `stage: dpo`"),
+    "pairs in kto": Option("kto", {"dataset": "dpo"}, refused=r"`stage: kto`; 'dpo' has pairs"),
     "conversations in dpo": Option("dpo", {"dataset": "sft"}, refused=r"'sft' is none .*\"ranking\": true"),
     "conversations in kto": Option("kto", {"dataset": "sft"}, refused=r"12 +no label .*expected true or false"),
     # --- steps that are not finite
@@ -301,7 +273,7 @@ OPTIONS: dict[str, Option] = {
     ),
     # --- where models lie
     "model_name_or_path: no folder": Option(
-        "sft", {"model_name_or_path": "/nowhere/model"}, refused=r"/nowhere/model` is not a folder of this machine"
+        "sft", {"model_name_or_path": "/nowhere/model"}, refused=r"/nowhere/model` is not a folder on this machine"
     ),
     "bf16 without a GPU": Option("sft", {"bf16": True}, refused=r"`bf16: true` needs a GPU.*\*Compute type\*"),
     "export_legacy_format": Option(

@@ -15,17 +15,16 @@ from llamafactory.data import PairwiseDataCollatorWithPadding, SFTDataCollatorWi
 
 from hound_plugin.corpus.dataset_conversion import CAPTION_PROMPT, convert
 from hound_plugin.corpus.validate import Options, validate
-from hound_plugin.judge.exchange import Task
-from hound_plugin.judge.protocol import Judging, read_protocol
+from hound_plugin.judge.prompts import JudgePrompt, read_template
+from hound_plugin.llm.requests import Request, message_text
 from hound_plugin.processing.prompt import SYSTEM
-from hound_plugin.reward.backends import text_of
 from hound_plugin.reward.questions import read_questions
 from tests.host.hosting import media_folder, write_dataset
 from tests.records.loading import KINDS, STAGES, Loaded, name, plain
 from tests.records.shapes import CELLS, MEDIA, SHAPES, Cell, Medium, Row, Shape, good, row_of, verdict
 
 READERS = [(consumer, cell) for consumer in STAGES for cell in good(consumer)]
-PROTOCOL = read_protocol("caption")
+PROTOCOL = read_template("caption")
 
 
 # --- in the host
@@ -165,8 +164,8 @@ def test_the_judge_is_sent_what_the_row_says(cell: Cell, asked: tuple[Path, dict
         [str(folder / one) for one in item] if isinstance(item, list) else item and str(folder / item)
     )
     fields = question.fields("A guess of mine.")
-    messages = Judging(PROTOCOL, "salt", "text").messages(Task("k", question.id, 0, 0, fields), 1)
-    sent = text_of(messages)
+    messages = JudgePrompt(PROTOCOL, "salt", "text").messages(Request("k", question.id, 0, 0, fields), 1)
+    sent = message_text(messages)
     for text in filter(None, (shape.said[0], shape.caption, reference, "A guess of mine.")):
         assert text in sent
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from hound_plugin.reward.candidates import Sampled
+from hound_plugin.reward.candidates import SampledAnswer
 from hound_plugin.reward.settings import RewardSettings, build_settings
-from tests.judge.conftest import server as server  # the fault server
+from tests.llm.conftest import server as server  # the fault server
 
 REFERENCES = ["It moves left.", "The colour is red.", "The shape is a ring.", "The number is two."]
 
@@ -24,10 +24,10 @@ class Parrot:
         self.words = words
         self.calls: list[tuple[str, int]] = []
 
-    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[Sampled]:
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
         self.calls.append((question, len(seeds)))
         words = [self.words[seed % len(self.words)] for seed in seeds]
-        return [Sampled("It moves left." if word == "left" else f"Perhaps {word}?", tokens=4) for word in words]
+        return [SampledAnswer("It moves left." if word == "left" else f"Perhaps {word}?", tokens=4) for word in words]
 
 
 def rows(path: Path) -> list[dict[str, Any]]:

@@ -11,9 +11,9 @@ from hound_plugin.errors import DataError
 from hound_plugin.reward import stages
 from hound_plugin.reward.settings import build_settings
 from tests.goldens import ROOT
-from tests.judge.conftest import FaultServer
-from tests.judge.fault_server import grade
 from tests.judge.test_local import model as model  # the tiny chat model
+from tests.llm.conftest import FaultServer
+from tests.llm.fault_server import grade
 from tests.reward.conftest import rows, write_rows
 from tests.reward.test_stages import start
 
@@ -53,6 +53,19 @@ def test_servers(seen: dict[str, Any], server: FaultServer, backend: str) -> Non
     assert stages.judge(again)["scored"] == 4
     assert again.counts["judge_usage"]["this_run"]["sent"] == 0
     assert found[0]["judge"]["protocol"].startswith("vision/" if backend == "vision" else "caption/")
+
+
+def test_frames_are_not_counted_as_text(seen: dict[str, Any], server: FaultServer) -> None:
+    """Their base64 would be some 30 of the currency a request, and nothing would be sent."""
+    block = {"backend": "openai", "model": "tiny", "base_url": server.base_url}
+    sample = {**block, "show": "frames", "num_frames": 4, "n": 1, "max_new_tokens": 20}
+    prices = {"tiny": {"input": 1000, "output": 1000}}
+    run = start(build_settings({**seen, "sample": sample, "judge": block, "prices": prices, "max_cost": 1.0}))
+    assert stages.sample(run)["answers"] == 2
+    assert run.counts["sample_usage"]["stopped"] == ""
+    content = server.stats()["bodies"][0]["body"]["messages"][0]["content"]
+    assert [part["type"] for part in content] == ["image_url"] * 4 + ["text"]
+    assert sum(len(part["image_url"]["url"]) for part in content[:4]) / 4 * 1000 / 1e6 > 1.0
 
 
 def test_single_requests_use_what_a_batch_answered(seen: dict[str, Any], server: FaultServer) -> None:

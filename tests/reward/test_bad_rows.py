@@ -14,8 +14,8 @@ from hound_plugin.records.files import write_json
 from hound_plugin.reward import rounds, stages
 from hound_plugin.reward.questions import read_questions
 from hound_plugin.reward.run import run_stages
+from hound_plugin.reward.run_setup import Run, open_run
 from hound_plugin.reward.settings import RewardSettings, build_settings
-from hound_plugin.reward.stages import Run, open_run
 from tests.reward.conftest import Parrot, rows, write_rows
 
 SKIP = {"on_bad_rows": "skip", "max_bad_rows": 0.5}
@@ -62,7 +62,7 @@ def test_bad_rows_stop_a_run(values: dict[str, Any], damaged: list[dict[str, Any
         start(build_settings(values), [])
     message = str(caught.value)
     assert message.startswith(f"4 of 12 rows of {values['questions']} cannot be used:\n")
-    assert "1  id twice          row 7, id 'q1': `id`: expected an id of its own, found that of row 3" in message
+    assert "1  id twice          row 7, id 'q1': `id`: expected a unique id; row 3 has it too" in message
     assert "`on_bad_rows: skip` (`hound corpus validate" in message
     assert not Path(values["folder"]).exists()
     with pytest.raises(DataError, match=r"more than the share of 0\.33 that may be left out"):
@@ -97,7 +97,7 @@ def test_the_validator_lists_the_same_rows(
 
 def test_no_row_can_be_used(values: dict[str, Any]) -> None:
     write_rows(Path(values["questions"]), [{"id": "a"}, {"id": "b"}])
-    with pytest.raises(DataError, match="expected questions, one JSON object a line; none of its 2 rows can be used"):
+    with pytest.raises(DataError, match="expected questions, one JSON object per line; none of its 2 rows can be used"):
         read_questions(values["questions"], None, on_bad_rows="skip", max_bad_rows=1.0)
 
 

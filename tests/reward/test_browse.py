@@ -88,5 +88,5 @@ def test_the_page(browser: Browser) -> None:
 
 
 def test_no_pairs_to_read(settings: RewardSettings) -> None:
-    with pytest.raises(DataError, match="there are no pairs to read"):
+    with pytest.raises(DataError, match="there are no pairs to show"):
         Browser(settings)

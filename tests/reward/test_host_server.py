@@ -58,7 +58,7 @@ def test_sampler_and_bad_judge(host: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert all(row["answer"] for row in rows(run.folder / "candidates.jsonl"))
     counts = stages.judge(run)
     assert (counts["scored"], counts["missing"]) == (0, 4)
-    assert "tiny: answers as text" in said
+    assert "tiny: replies are requested as text" in said
     assert all(row["score"] is None and row["missing"] for row in rows(run.folder / "scores.jsonl"))
     again = start(build_settings(values))
     stages.sample(again)

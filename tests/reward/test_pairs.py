@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hound_plugin.judge.parsing import Scale
 from hound_plugin.reward.pairs import Pair, make_pairs, pair_row, similarity
 from hound_plugin.reward.questions import Question
 from hound_plugin.reward.settings import PairSettings
@@ -101,6 +102,35 @@ def test_chosen_from_the_reference() -> None:
     assert row["chosen"] == "the good one"
     assert row["chosen_score"] is None, "nobody judged the reference"
     assert row["rejected_score"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("scale", "scores", "expected"),
+    [
+        (Scale(), [5, 4, 1], {("reference", 1), ("reference", 2)}),
+        (Scale(1, 10), [10, 8, 1], {("reference", 1), ("reference", 2)}),
+        (Scale(0, 3), [3, 2, 0], {("reference", 1), ("reference", 2)}),
+        (Scale(0, 100), [99, 100, 5], {("reference", 0), ("reference", 2)}),
+    ],
+)
+def test_a_reference_has_the_best_score_of_the_scale(
+    scale: Scale, scores: list[float | None], expected: set[tuple[str, int]]
+) -> None:
+    found = pairs_of(scores, PLAIN.changed(policy="all", chosen_from_reference=True), scale=scale)
+    assert ids(found) == expected
+    assert [pair.gap for pair in found.pairs] == [scale.highest - pair.rejected.score for pair in found.pairs]
+    widest = pairs_of(scores, PLAIN.changed(policy="best-worst", chosen_from_reference=True), scale=scale)
+    assert ids(widest) == {("reference", 2)}
+    near = pairs_of(scores, PLAIN.changed(policy="margin", margin=2, chosen_from_reference=True), scale=scale)
+    assert ids(near) == {pair for pair in expected if scale.highest - (scores[pair[1]] or 0) >= 2}
+
+
+def test_the_widest_gap_is_between_the_best_and_the_worst() -> None:
+    """All of the best against all of the worst, before `max_pairs`; ``best-worst`` keeps one of them."""
+    found = pairs_of([5, 5, 3, 1, 1], PLAIN.changed(policy="best-worst"))
+    assert len(found.pairs) == 1
+    assert found.pairs_dropped["beyond max_pairs"] == 3
+    assert ids(found) <= {(0, 3), (0, 4), (1, 3), (1, 4)}
 
 
 @pytest.mark.parametrize(

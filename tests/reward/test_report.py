@@ -10,8 +10,8 @@ import pytest
 
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.settings import build_settings
-from tests.judge.conftest import FaultServer
-from tests.judge.fault_server import grade
+from tests.llm.conftest import FaultServer
+from tests.llm.fault_server import grade
 from tests.reward.conftest import rows, write_rows
 from tests.reward.test_stages import asking, start
 

@@ -11,12 +11,12 @@ import yaml
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.protocol import read_protocol
+from hound_plugin.judge.prompts import read_template
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings, build_settings
 from hound_plugin.reward.summary import score_bins
-from tests.judge.conftest import FaultServer
+from tests.llm.conftest import FaultServer
 from tests.reward.conftest import rows, write_rows
 from tests.reward.test_stages import start
 
@@ -24,7 +24,7 @@ from tests.reward.test_stages import start
 @pytest.fixture
 def protocol(tmp_path: Path) -> Path:
     """The built-in protocol with another scale; its words do not matter to the server here."""
-    values = read_protocol("caption").model_dump(by_alias=True)
+    values = read_template("caption").model_dump(by_alias=True)
     file = tmp_path / "ten.yaml"
     file.write_text(yaml.safe_dump({**{k: list(v) if isinstance(v, tuple) else v for k, v in values.items()},
                                     "name": "ten", "scale": [1, 10]}))  # fmt: skip
@@ -51,7 +51,7 @@ def test_scores_on_ten(values: dict[str, Any], server: FaultServer, protocol: Pa
     other = [{**row, "score": 4, "judge": {}} for row in found]
     second = write_rows(folder / "second.jsonl", other)
     settings = asking(values, server, protocol, threshold=7.5).changed(report={"second": str(second)})
-    with pytest.raises(DataError, match="has scores on 1 to 5, this run on 1 to 10"):
+    with pytest.raises(DataError, match="has scores on 1 to 5; this run has scores on 1 to 10"):
         run_stages(start(settings), ("report",))
     with (folder / "scores.jsonl").open("a") as file:
         file.write(json.dumps(other[0]) + "\n")
@@ -62,7 +62,7 @@ def test_scores_on_ten(values: dict[str, Any], server: FaultServer, protocol: Pa
 @pytest.mark.parametrize(
     ("pairs", "match"),
     [
-        ({}, "pairs.threshold: must be given, since the judge's scale is 1 to 10"),
+        ({}, "pairs.threshold: must be given, because the judge's scale is 1 to 10"),
         ({"threshold": 11}, "pairs.threshold: expected a number on the judge's scale, 1 to 10; got 11"),
         ({"policy": "margin", "margin": 10}, "pairs.margin: expected at most 9 on the judge's scale, 1 to 10; got 10"),
         ({"policy": "all", "min_gap": 9.5}, "pairs.min_gap: expected at most 9"),

@@ -11,8 +11,8 @@ import pytest
 
 from hound_plugin.errors import DataError, HoundError, LedgerError, MediaNotFoundError, SettingsError
 from hound_plugin.reward import stages
+from hound_plugin.reward.run_setup import open_run
 from hound_plugin.reward.settings import build_settings, read_settings
-from hound_plugin.reward.stages import open_run
 from tests.reward.conftest import rows, write_rows
 from tests.reward.test_stages import start
 
@@ -44,8 +44,8 @@ from tests.reward.test_stages import start
         ({"pairs": {"threshold": -1}}, "pairs.threshold: expected a number of at least 0 and at most 100; got -1"),
         ({"judge": {"base_url": "http://me:word@host/v1"}}, "judge.base_url: expected http"),
         ({"sample": {"model": "m", "azure_endpoint": "https://me:word@host"}}, "sample.azure_endpoint: expected http"),
-        ({"judge": {"parameters": {"extra_headers": {"a": "word"}}}}, "judge.parameters: extra_headers is no argument"),
-        ({"sample": {"model": "m", "parameters": {"api_key": "word"}}}, "sample.parameters: api_key is no argument"),
+        ({"judge": {"parameters": {"extra_headers": {"a": "word"}}}}, "judge.parameters: extra_headers is not allowed"),
+        ({"sample": {"model": "m", "parameters": {"api_key": "word"}}}, "sample.parameters: api_key is not allowed"),
     ],
 )
 def test_bad_settings(values: dict[str, Any], change: dict[str, Any], match: str) -> None:
@@ -87,7 +87,7 @@ TWO = [{"role": ("user", "assistant")[n % 2], "content": f"<video>{n}" if n % 2 
 @pytest.mark.parametrize(
     ("fields", "judge", "error", "match"),
     [
-        ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected an id of its own, found that of"),
+        ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected a unique id; row \d+ has it"),
         ({"id": ""}, {}, DataError, "no id +row 4: `id`: expected an id, by which answers .* found none"),
         ({"prompt": "<video>\n "}, {}, DataError, "blank question +row 4, id 'q3': `prompt`: expected a question with"),
         ({"prompt": None}, {}, DataError, "no question +row 4, id 'q3': `prompt`: expected a question, found none"),
@@ -116,17 +116,17 @@ def test_a_judge_without_a_key(values: dict[str, Any], monkeypatch: pytest.Monke
     judge = {"backend": "openai", "model": "m"}
     with pytest.raises(SettingsError, match="OPENAI_API_KEY is not set"):
         open_run(build_settings({**values, "judge": judge}), print)
-    with pytest.raises(SettingsError, match="without user and password"):
+    with pytest.raises(SettingsError, match="without a user, a password"):
         open_run(build_settings({**values, "judge": {**judge, "base_url": "http://me:secret@host/v1"}}), print)
 
 
 def test_an_unwritable_folder(values: dict[str, Any], tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(SettingsError, match="folder that can be written"):
+    with pytest.raises(SettingsError, match="writable folder"):
         open_run(build_settings({**values, "folder": str(tmp_path / "file" / "run")}), print)
     if os.geteuid() != 0:
         (tmp_path / "shut").mkdir(mode=0o500)
-        with pytest.raises(SettingsError, match="folder that can be written"):
+        with pytest.raises(SettingsError, match="writable folder"):
             open_run(build_settings({**values, "folder": str(tmp_path / "shut")}), print)
 
 
@@ -137,6 +137,6 @@ def test_a_folder_of_another_protocol(values: dict[str, Any]) -> None:
     open_run(build_settings(other), print)  # nothing was judged yet: nothing can be mixed
     stages.judge(start(build_settings(values)))
     with pytest.raises(
-        LedgerError, match=r"made with protocol lexical/1, this run uses caption/1/.*sample.backend=given"
+        LedgerError, match=r"made with protocol lexical/1; this run uses caption/1/.*sample.backend=given"
     ):
         open_run(build_settings(other), print)

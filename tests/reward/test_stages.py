@@ -12,6 +12,8 @@ import pytest
 from hound_plugin import cli
 from hound_plugin.errors import DataError, JudgeError, LedgerError, MediaNotFoundError
 from hound_plugin.judge.lexical import SMOKE_TEST
+from hound_plugin.records.files import append_rows
+from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward import stages
 from hound_plugin.reward.candidates import (
     add_candidates,
@@ -21,11 +23,11 @@ from hound_plugin.reward.candidates import (
     sample_candidates,
 )
 from hound_plugin.reward.run import dry_run, run_stages
+from hound_plugin.reward.run_folder import excluded_ids
+from hound_plugin.reward.run_setup import Run, open_run
 from hound_plugin.reward.settings import RewardSettings, build_settings
-from hound_plugin.reward.stages import Run, open_run
-from hound_plugin.reward.storage import append_rows, read_rows
-from tests.judge.conftest import SECRET, FaultServer
-from tests.judge.fault_server import grade
+from tests.llm.conftest import SECRET, FaultServer
+from tests.llm.fault_server import grade
 from tests.reward.conftest import Parrot, rows, write_rows
 
 
@@ -71,7 +73,7 @@ def test_the_whole_run_offline(settings: RewardSettings) -> None:
     [
         ({}, r"Check sample\.temperature \(1\.0\) and sample\.top_p \(0\.95\)"),
         ({"temperature": 0}, "sample.temperature is 0, which is greedy"),
-        ({"backend": "given", "answers": "ANSWERS"}, "holds several different answers"),
+        ({"backend": "given", "answers": "ANSWERS"}, "has several different answers"),
     ],
 )
 def test_a_sampler_that_always_says_the_same_is_told_of(
@@ -87,7 +89,7 @@ def test_a_sampler_that_always_says_the_same_is_told_of(
     run = start(build_settings({**values, "sample": {**values["sample"], **block}}), said, Parrot(["up"]))
     counts = run_stages(run, ("sample",))
     (warning,) = [line for line in said if "all alike" in line]
-    assert warning.startswith("warning: 8 of 8 questions")
+    assert warning.startswith("warning: the answers to 8 of 8 questions")
     assert re.search(advice, warning)
     assert counts["sample"]["questions_alike"] == 8
     assert json.loads((run.folder / "run.json").read_text())["counts"]["sample"]["questions_alike"] == 8
@@ -269,6 +271,29 @@ def test_the_dry_run_sends_nothing(values: dict[str, Any], server: FaultServer) 
     assert dry_run(start(settings))["requests"] == 0
 
 
+@pytest.mark.parametrize(
+    ("changes", "tokens"),
+    [
+        ({"max_new_tokens": 40}, 40),
+        ({"max_new_tokens": 40, "parameters": {"max_tokens": 100}}, 100),
+        ({"parameters": {"max_tokens": None, "max_completion_tokens": 900}}, 900),
+    ],
+)
+def test_the_dry_run_counts_tokens_as_they_are_requested(
+    values: dict[str, Any], server: FaultServer, changes: dict[str, Any], tokens: int
+) -> None:
+    """``parameters`` override ``max_new_tokens`` in a request, and so in its estimate."""
+    sample = {"backend": "openai", "model": "tiny", "base_url": server.base_url, "n": 1, "show": "none", **changes}
+    settings = build_settings({**values, "sample": sample, "limit": 2})
+    said: list[str] = []
+    dry_run(start(settings, said))
+    (line,) = [line for line in said if "to the sampling server" in line]
+    assert f"at most {2 * tokens} output tokens" in line
+    stages.sample(start(settings))
+    body = server.stats()["bodies"][0]["body"]
+    assert tokens in (body.get("max_tokens"), body.get("max_completion_tokens"))
+
+
 def test_sampling_from_a_server(values: dict[str, Any], server: FaultServer) -> None:
     sample = {"backend": "openai", "model": "tiny", "base_url": server.base_url, "n": 3, "show": "video_url"}
     settings = build_settings({**values, "sample": sample})
@@ -314,7 +339,7 @@ def test_excluded_pairs_stay_out(settings: RewardSettings) -> None:
     run_stages(run, ("sample", "judge", "pairs"))
     name = rows(run.folder / "pairs" / "hound_pairs.jsonl")[0]["id"]
     write_rows(run.folder / "excluded.jsonl", [{"id": name}, {"id": "other"}, {"id": "other", "excluded": False}])
-    assert stages.excluded_ids(run.folder) == {name}
+    assert excluded_ids(run.folder) == {name}
     result = stages.pairs(run)
     assert name not in {pair.id for pair in result.pairs}
     assert result.pairs_dropped["excluded by hand"] == 1
@@ -326,7 +351,7 @@ def test_a_damaged_file_is_named(settings: RewardSettings) -> None:
     file = run.folder / "candidates.jsonl"
     file.write_text("{broken\n" + file.read_text())
     with pytest.raises(DataError, match=r"candidates\.jsonl, line 1: expected a JSON object"):
-        list(read_rows(file))
+        list(read_objects(file))
 
 
 def test_half_a_surrogate_pair_breaks_nothing(values: dict[str, Any], tmp_path: Path) -> None:
@@ -348,10 +373,10 @@ def test_a_file_of_answers_that_was_cut_off_is_refused(values: dict[str, Any], t
 
 def test_added_answers_stay_as_they_are(settings: RewardSettings) -> None:
     run = start(settings)
-    from hound_plugin.reward.candidates import Sampled
+    from hound_plugin.reward.candidates import SampledAnswer
 
     for text in ("first", "second"):
-        add_candidates(run.folder, {"model": "m"}, iter([(run.questions[0], 0, Sampled(text))]), 0)
+        add_candidates(run.folder, {"model": "m"}, iter([(run.questions[0], 0, SampledAnswer(text))]), 0)
     assert read_candidates(run.folder)["q0"][0]["answer"] == "first"
 
 

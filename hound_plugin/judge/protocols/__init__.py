@@ -1,1 +1,0 @@
-"""Protocol files; see :mod:`hound_plugin.judge.protocol`."""

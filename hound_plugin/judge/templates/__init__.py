@@ -1,0 +1,1 @@
+"""Prompt templates as YAML files; see :mod:`hound_plugin.judge.prompts`."""

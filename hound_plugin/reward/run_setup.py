@@ -1,0 +1,124 @@
+"""A run of ``hound reward``: its settings, folder and checked questions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hound_plugin.errors import DataError, LedgerError, SettingsError
+from hound_plugin.judge.backends import make_judge, required_fields, scale_of, template_id
+from hound_plugin.judge.parsing import Scale
+from hound_plugin.llm.ledger import Ledger
+from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
+from hound_plugin.records.files import write_whole
+from hound_plugin.records.media_identity import media_digest
+from hound_plugin.reward.candidates import Generator
+from hound_plugin.reward.questions import Question, check_fields, read_questions
+from hound_plugin.reward.run_folder import CANDIDATES, LEDGER, open_folder
+from hound_plugin.reward.settings import RewardSettings, SampleSettings
+
+MakeGenerator = Callable[[SampleSettings], Generator]
+
+
+@dataclass
+class Run:
+    """A run folder with checked questions.
+
+    Attributes:
+        settings: all of them.
+        folder: where everything is written.
+        questions: checked.
+        say: receives lines for the user.
+        make_generator: loads the model for sampling in this process.
+        counts: by stage, for ``run.json``.
+    """
+
+    settings: RewardSettings
+    folder: Path
+    questions: list[Question]
+    say: Callable[[str], None]
+    make_generator: MakeGenerator | None = None
+    counts: dict[str, Any] = field(default_factory=dict)
+    _digests: dict[str, str] | None = None
+
+    def media_digests(self) -> dict[str, str] | None:
+        """Hash of each question's clip if requests show it, else None; computed once."""
+        if self.settings.judge.backend != "vision":
+            return None
+        if self._digests is None:
+            self._digests = {question.id: media_digest(question.paths) for question in self.questions}
+        return self._digests
+
+
+def open_run(settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None) -> Run:
+    """Make every check that needs no request, then open the folder.
+
+    Raises:
+        DataError, MediaNotFoundError: questions that cannot be used.
+        SettingsError: a folder that is not writable, no API key, a bad prompt template.
+        LedgerError: a ledger made with another prompt template.
+    """
+    check_scale(settings)
+    report = RowReport(settings.questions)
+    questions = read_run_questions(settings, report)
+    check_fields(questions, required_fields(settings.judge), f"judge.backend {settings.judge.backend}")
+    blind = [question.id for question in questions if not question.medium]
+    if settings.judge.backend == "vision" and blind:
+        raise DataError(f"judge.backend vision: {len(blind)} questions have no clip; the first is {blind[0]}.")
+    if settings.pairs.chosen_from_reference and not any(question.reference for question in questions):
+        raise DataError("pairs.chosen_from_reference: no question has a `reference`.")
+    folder = open_folder(settings.folder)
+    try:
+        with Ledger(folder / LEDGER, template_id(settings.judge)) as ledger:
+            make_judge(settings.judge, ledger, lambda _: None, probe_server=False)
+    except LedgerError as error:
+        raise LedgerError(
+            f"{error} The same answers can be judged in a new folder: sample.backend=given "
+            f"sample.answers={folder / CANDIDATES}."
+        ) from error
+    report_bad_rows(report, settings, folder, say)
+    return Run(settings, folder, questions, say, make_generator)
+
+
+def check_scale(settings: RewardSettings) -> None:
+    """Compare the settings of pairs with the judge's scale.
+
+    Raises:
+        SettingsError: a threshold or a difference that no scores can have, or a default threshold on another scale.
+    """
+    scale, pairs = scale_of(settings.judge), settings.pairs
+    if not scale.lowest <= pairs.threshold <= scale.highest:
+        raise SettingsError(
+            f"pairs.threshold: expected a number on the judge's scale, {scale}; got {pairs.threshold:g}."
+        )
+    for name in ("margin", "min_gap"):
+        value, most = getattr(pairs, name), scale.highest - scale.lowest
+        if value > most and (name == "min_gap" or pairs.policy == "margin"):
+            raise SettingsError(f"pairs.{name}: expected at most {most} on the judge's scale, {scale}; got {value:g}.")
+    if scale != Scale() and pairs.policy == "threshold" and "threshold" not in pairs.model_fields_set:
+        raise SettingsError(f"pairs.threshold: must be given, because the judge's scale is {scale}, not {Scale()}.")
+
+
+def read_run_questions(settings: RewardSettings, report: RowReport | None = None) -> list[Question]:
+    """The questions of a run; raises as :func:`hound_plugin.reward.questions.read_questions`."""
+    return read_questions(
+        settings.questions,
+        settings.media_dir,
+        settings.limit,
+        on_bad_rows=settings.on_bad_rows,
+        max_bad_rows=settings.max_bad_rows,
+        report=report,
+    )
+
+
+def report_bad_rows(report: RowReport, settings: RewardSettings, folder: Path, say: Callable[[str], None]) -> None:
+    """Print what was decided about rows of questions, and list those that are left out in the folder."""
+    for line in report.remarks():
+        say(line)
+    if not report.bad:
+        (folder / LIST).unlink(missing_ok=True)  # of an earlier run
+        return
+    write_whole(folder / LIST, to_lines(report.entries))
+    say(f"warning: {report.settle('skip', settings.max_bad_rows, folder / LIST, '')}")

@@ -1,0 +1,88 @@
+"""Answers from a server: how it is asked, and what determines its answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hound_plugin.llm.frames import frame_parts
+from hound_plugin.llm.openai_client import OpenAIClient
+from hound_plugin.llm.requests import Message, Request, request_key
+from hound_plugin.llm.server_settings import make_endpoint
+from hound_plugin.reward.candidates import answer_seed
+from hound_plugin.reward.questions import Question
+from hound_plugin.reward.settings import SampleSettings
+
+FRAME_SIZE = 512
+PROMPT_ID = "sample/1"
+"""What the ledger of a sampler is bound to, instead of a prompt template."""
+
+
+@dataclass(frozen=True)
+class SamplingPrompt:
+    """The :class:`~hound_plugin.llm.requests.ChatPrompt` of a sampler: the question, with its clip if it is shown."""
+
+    show: str
+    num_frames: int = 8
+    answer_format: str = "free"
+    keeps_truncated: bool = True
+    response_format: dict[str, Any] | None = None
+
+    def messages(self, request: Request, attempt: int) -> list[Message]:
+        """One user message."""
+        text = {"type": "text", "text": request.fields["question"]}
+        if not request.media or self.show == "none":
+            return [{"role": "user", "content": request.fields["question"]}]
+        if self.show == "frames":
+            return [{"role": "user", "content": [*frame_parts(request.media, self.num_frames, FRAME_SIZE), text]}]
+        kind = request.fields["medium"] + "_url"
+        return [{"role": "user", "content": [{"type": kind, kind: {"url": request.media}}, text]}]
+
+    @property
+    def expects(self) -> str:
+        """Any text."""
+        return "a text that is not empty"
+
+    def parse(self, text: str) -> str | None:
+        """The answer itself."""
+        return text.strip() or None
+
+    def why_missing(self, text: str) -> str:
+        """White space alone is not an answer."""
+        return "it is empty"
+
+
+def sampler_identity(settings: SampleSettings) -> dict[str, Any]:
+    """Everything about a sampling server that determines its answers."""
+    names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "show", "num_frames", "parameters")
+    return {"endpoint": make_endpoint(settings, {}).url, **{name: getattr(settings, name) for name in names}}
+
+
+def sampling_parameters(settings: SampleSettings) -> dict[str, Any]:
+    """Parameters of each request; ``parameters`` of the settings override the others."""
+    return {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "max_tokens": settings.max_new_tokens,
+        **settings.parameters,
+    }
+
+
+def make_sampler(settings: SampleSettings) -> OpenAIClient:
+    """A client for sampling from a server."""
+    endpoint = make_endpoint(settings, sampling_parameters(settings))
+    client = OpenAIClient(endpoint, SamplingPrompt(settings.show, settings.num_frames or 8))
+    client.reads_clips = settings.show == "frames"
+    return client
+
+
+def sampling_requests(questions: Sequence[Question], settings: SampleSettings, run_seed: int) -> Iterator[Request]:
+    """One request for each question and answer, in the order of the questions."""
+    identity = sampler_identity(settings)
+    for question in questions:
+        for candidate in range(settings.n):
+            seed = answer_seed(run_seed, question.id, candidate)
+            fields = {"question": question.text, "medium": question.medium}
+            parts = {**identity, "fields": fields, "media": question.media, "seed": seed}
+            yield Request(request_key(parts), question.id, candidate, 0, fields, question.paths, seed)
