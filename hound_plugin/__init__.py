@@ -4,14 +4,14 @@
 >>> hound = hound_plugin.load("ShareGPTVideo/LLaVA-Hound-DPO", device="cuda", dtype="bfloat16")  # doctest: +SKIP
 >>> hound.chat("What is this video about?", video="clip.mp4", temperature=0)  # doctest: +SKIP
 
-Layers, each importing only what stands to its left (``tests/test_layering.py``)::
+Layers, each importing only what is to its left (``tests/test_layering.py``)::
 
     errors, settings <- records <- media <- processing <- model.inference <- cli
                    model.configuration <- processing, model  <- host (the only one that imports llamafactory)
     errors, media  <- judge <- reward <- cli (which hands our model to reward; neither of the two imports torch)
 
-Importing this package imports nothing heavy. It asks for one thing: that ``AutoConfig``, ``AutoProcessor`` and
-``AutoModelForImageTextToText`` know LLaVA-Hound as soon as transformers is imported.
+Importing this package imports nothing heavy. It only arranges that ``AutoConfig``, ``AutoProcessor`` and
+``AutoModelForImageTextToText`` know LLaVA-Hound once transformers is imported.
 """
 
 from __future__ import annotations

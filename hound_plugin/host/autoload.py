@@ -12,7 +12,7 @@ Four cases need care:
   ``spec._initializing = False`` as its last act, and that assignment is the signal.
 * transformers' modules import one another half-way (``modeling_layers`` imports ``modeling_auto``), and our model needs
   them whole; and our processors, whose import may be what brings them in, must be whole too: what belongs to
-  transformers waits until none of its modules, and none of ours that build on it, is still being imported.
+  transformers waits until none of its modules, and none of ours, is still being imported.
 * A module of ours that was imported first may itself cause the import of the host, whose registration needs it whole:
   what belongs to the host waits until none of our modules is still being imported.
 * ``register_for`` may fail. Users of other models must not suffer, so the import continues, and the failure is
@@ -71,8 +71,8 @@ HOOKED_MODULES: tuple[str, ...] = (
 DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"
 
 _REGISTER_MODULE = "hound_plugin.host.register"
-_TRANSFORMERS, _HOST_LAYER = "transformers.", "hound_plugin.host."
-_ON_TRANSFORMERS = (_TRANSFORMERS, "hound_plugin.processing.", "hound_plugin.model.")
+_TRANSFORMERS, _OURS = "transformers.", "hound_plugin.host."
+_OUR_MODEL_SIDE = ("hound_plugin.processing.", "hound_plugin.model.")
 _TRUE = frozenset({"1", "true", "yes", "on", "y"})
 _NAMES_US = r"(?im)llava[-_]hound|^\s*[\"']?hound[\"']?\s*:|^hound\.\w+="  # compiled on failure only: 1 ms
 _MAX_SETTINGS_BYTES = 1 << 20
@@ -237,7 +237,7 @@ def _initialising_spec(name: str) -> ModuleSpec | None:
 
 def _under_way(name: str, executed: str | None) -> ModuleSpec | None:
     """What has to be complete before ``name`` can be registered, and is not."""
-    prefixes = _ON_TRANSFORMERS if name.startswith(_TRANSFORMERS) else (_HOST_LAYER,)
+    prefixes = (_TRANSFORMERS, *_OUR_MODEL_SIDE) if name.startswith(_TRANSFORMERS) else (_OURS,)
     names = [name, *(other for other in list(sys.modules) if other.startswith(prefixes))]
     specs = (_initialising_spec(other) for other in names if other != executed)
     return next((spec for spec in specs if spec is not None), None)

@@ -39,13 +39,13 @@ def _deep_tiff(path: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "deep": (lambda path: _write(path, np.full((30, 40), 999, np.uint16)), r"8 bits a channel .* \(mode I;16 of PIL\)"),
-    "float": (_deep_tiff, r"8 bits a channel .* \(mode F of PIL\)"),
+    "deep": (lambda path: _write(path, np.full((30, 40), 999, np.uint16)), r"8 bits per channel .* \(PIL mode I;16\)"),
+    "float": (_deep_tiff, r"8 bits per channel .* \(PIL mode F\)"),
     "postscript": (lambda path: _write(path, GOOD, format="EPS"), "PostScript is a program"),
     "pipe": (lambda path: os.mkfifo(path), "a pipe, socket or device, which could block"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "a pipe, socket or device, which could block"),
-    "text": (lambda path: path.write_text("no image") and None, "damaged or no image"),
-    "empty": (lambda path: path.touch(), "damaged or no image"),
+    "text": (lambda path: path.write_text("no image") and None, "damaged or not an image"),
+    "empty": (lambda path: path.touch(), "damaged or not an image"),
     "dangling": (lambda path: path.symlink_to(path.with_name("nowhere")), "does not exist"),
 }
 
@@ -104,7 +104,7 @@ def test_ghostscript_is_never_started(tmp_path: Path, monkeypatch: pytest.Monkey
     "array", [np.zeros((3, 4), np.uint16), np.zeros((3, 4), np.int32), np.zeros((3, 4), np.float32)]
 )
 def test_arrays_of_more_than_8_bits(array: np.ndarray) -> None:
-    with pytest.raises(MediaDecodeError, match="8 bits a channel"):
+    with pytest.raises(MediaDecodeError, match="8 bits per channel"):
         open_image(array)
     with pytest.raises(MediaDecodeError, match=r"got \[3, 4, 3\] of float32"):
         open_image(np.zeros((3, 4, 3), np.float32))

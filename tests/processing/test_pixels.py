@@ -107,7 +107,7 @@ def test_image_modes_are_converted(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_images_of_more_than_8_bits_are_refused(mode: str) -> None:
-    with pytest.raises(MediaDecodeError, match=rf"Expected 8 bits a channel .* \(mode {mode} of PIL\)"):
+    with pytest.raises(MediaDecodeError, match=rf"Expected 8 bits per channel .* \(PIL mode {mode}\)"):
         image_to_tensor(Image.new(mode, (40, 30), 9), 32)
 
 
