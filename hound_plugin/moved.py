@@ -56,8 +56,10 @@ MODULES: dict[str, str] = {  # earlier module -> module that holds its names now
     f"{_P}.reward.backends": f"{_P}.judge.backends",
     f"{_P}.reward.card": f"{_P}.reward.report",
     f"{_P}.reward.storage": f"{_P}.reward.run_folder",
+    f"{_P}.processing.transforms": f"{_P}.processing.pixels",
 }
 NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module has changed
+    f"{_P}.corpus.convert.Converted": f"{_P}.corpus.dataset_conversion.ConversionResult",
     f"{_P}.corpus.records.IMAGE_TOKEN": f"{_P}.records.placeholders.IMAGE_TOKEN",
     f"{_P}.corpus.records.Problem": f"{_P}.records.record.Problem",
     f"{_P}.host.checks.checked_dataset": f"{_P}.host.dataset_checks.check_datasets",
@@ -90,6 +92,7 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.media.memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
     f"{_P}.media.pixel_memory.BoundedMemory": f"{_P}.media.pixel_cache.MemoryCache",
     f"{_P}.media.pixel_memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
+    f"{_P}.model.conversion.Report": f"{_P}.model.checkpoint_conversion.ConversionReport",
     f"{_P}.model.features.FeatureMemory": f"{_P}.model.feature_cache.FeatureCache",
     f"{_P}.reward.backends.Asking": f"{_P}.reward.sampling_server.SamplingPrompt",
     f"{_P}.reward.backends.check_scale": f"{_P}.reward.run_setup.check_scale",
@@ -104,14 +107,17 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.reward.storage.read_rows": f"{_P}.records.jsonl.read_objects",
     f"{_P}.reward.storage.write_json": f"{_P}.records.files.write_json",
     f"{_P}.reward.storage.write_whole": f"{_P}.records.files.write_whole",
+    f"{_P}.processing.transforms.expand_to_square": f"{_P}.processing.image_processor.expand_to_square",
+    f"{_P}.processing.transforms.image_to_tensor": f"{_P}.processing.image_processor.image_to_tensor",
+    f"{_P}.processing.transforms.video_frames_to_tensor": f"{_P}.processing.video_processor.video_frames_to_tensor",
 }
 
 
 class _MovedModule(ModuleType):
-    """Gives the names of an earlier module from where they are now."""
+    """An earlier module, whose names are looked up where they are now."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the import system and inspect look for
+        if name.startswith("__"):  # looked up by the import system and inspect
             raise AttributeError(name)
         earlier = f"{self.__name__}.{name}"
         module, _, now = NAMES.get(earlier, f"{MODULES[self.__name__]}.{name}").rpartition(".")
@@ -121,7 +127,7 @@ class _MovedModule(ModuleType):
 
 
 class _MovedFinder(MetaPathFinder, Loader):
-    """Stands behind all other finders, so that it is asked only for modules that no longer exist."""
+    """The last of all finders, so that it is asked only for modules that no longer exist."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -132,10 +138,10 @@ class _MovedFinder(MetaPathFinder, Loader):
         return _MovedModule(spec.name, f"The earlier name of :mod:`{MODULES[spec.name]}`.")
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is executed: names are looked up when they are asked for."""
+        """Execute nothing: names are looked up on access."""
 
 
 def install() -> None:
-    """Let earlier imports work, once a process."""
+    """Make earlier imports work; harmless if repeated."""
     if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MovedFinder())

@@ -69,6 +69,11 @@ class DemoPaths:
         return self.folder / "model"
 
     @property
+    def runs(self) -> Path:
+        """Folder of what ``hound demo --run`` trains: checkpoints, logs, report."""
+        return self.folder / "runs"
+
+    @property
     def held_out_questions(self) -> Path:
         """The questions to score, with kind and accepted answers."""
         return self.data / "held_out_questions.jsonl"

@@ -11,7 +11,8 @@ Four cases need care:
   which imports torch). No finder sees it again, so its spec is watched: the import system sets
   ``spec._initializing = False`` as its last act, and that assignment is the signal.
 * transformers' modules import one another half-way (``modeling_layers`` imports ``modeling_auto``), and our model needs
-  them whole: what belongs to transformers waits until none of its modules is still being imported.
+  them whole; and our processors, whose import may be what brings them in, must be whole too: what belongs to
+  transformers waits until none of its modules, and none of ours, is still being imported.
 * A module of ours that was imported first may itself cause the import of the host, whose registration needs it whole:
   what belongs to the host waits until none of our modules is still being imported.
 * ``register_for`` may fail. Users of other models must not suffer, so the import continues, and the failure is
@@ -35,6 +36,8 @@ from typing import Any
 HOOKED_MODULES: tuple[str, ...] = (
     "transformers.models.auto.configuration_auto",
     "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.image_processing_auto",
+    "transformers.models.auto.video_processing_auto",
     "transformers.models.auto.processing_auto",
     "llamafactory.extras.constants",
     "llamafactory.model.model_utils.visual",
@@ -69,6 +72,7 @@ DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"
 
 _REGISTER_MODULE = "hound_plugin.host.register"
 _TRANSFORMERS, _OURS = "transformers.", "hound_plugin.host."
+_OUR_MODEL_SIDE = ("hound_plugin.processing.", "hound_plugin.model.")
 _TRUE = frozenset({"1", "true", "yes", "on", "y"})
 _NAMES_US = r"(?im)llava[-_]hound|^\s*[\"']?hound[\"']?\s*:|^hound\.\w+="  # compiled on failure only: 1 ms
 _MAX_SETTINGS_BYTES = 1 << 20
@@ -233,8 +237,8 @@ def _initialising_spec(name: str) -> ModuleSpec | None:
 
 def _under_way(name: str, executed: str | None) -> ModuleSpec | None:
     """What has to be complete before ``name`` can be registered, and is not."""
-    prefix = _TRANSFORMERS if name.startswith(_TRANSFORMERS) else _OURS
-    names = [name, *(other for other in list(sys.modules) if other.startswith(prefix))]
+    prefixes = (_TRANSFORMERS, *_OUR_MODEL_SIDE) if name.startswith(_TRANSFORMERS) else (_OURS,)
+    names = [name, *(other for other in list(sys.modules) if other.startswith(prefixes))]
     specs = (_initialising_spec(other) for other in names if other != executed)
     return next((spec for spec in specs if spec is not None), None)
 

@@ -18,7 +18,7 @@ from hound_plugin.host.row_source import BadTextError, row_of
 from hound_plugin.host.settings_state import settings, stage
 from hound_plugin.processing.prompt import normalise_question
 from hound_plugin.records.bad_rows import MISSING, Place, error_of
-from hound_plugin.records.consumers import ConsumerName, check, placed
+from hound_plugin.records.consumers import ConsumerName, check, with_placeholder
 from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.media_paths import dead_link, find_media, split_part, with_part
 from hound_plugin.records.parse import parse, row_id
@@ -95,7 +95,7 @@ class HoundDatasetConverter(DatasetConverter):
             return empty_row(), Parsed(None, tuple(problems), parsed.notes, parsed.unknown), place
         if record.label is False and self.consumer == "sft":
             parsed = replace(parsed, notes=(*parsed.notes, BAD_LABEL))
-        return self._row(placed(record, self.consumer), media), parsed, place
+        return self._row(with_placeholder(record, self.consumer), media), parsed, place
 
     def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with the fields that ``columns`` names under the names that the parser knows."""

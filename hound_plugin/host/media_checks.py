@@ -17,7 +17,7 @@ from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError, M
 from hound_plugin.host import alignment
 from hound_plugin.host.settings_state import settings
 from hound_plugin.media.decode import probe
-from hound_plugin.processing.processor import open_image
+from hound_plugin.processing.image_processor import open_image
 from hound_plugin.records.bad_rows import MISSING, Place, RowReport
 from hound_plugin.records.record import Problem
 

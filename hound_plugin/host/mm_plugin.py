@@ -8,7 +8,6 @@ clip, so that the tower encodes it once too.
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -17,12 +16,10 @@ from typing import Any
 import torch
 from llamafactory.data.mm_plugin import PLUGINS, BasePlugin, get_mm_plugin, register_mm_plugin
 
-from hound_plugin.errors import DataError, PlaceholderError
+from hound_plugin.errors import DataError
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.processing.processor import LlavaHoundProcessor
-from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question, shield
-
-_PREPENDED = re.compile(r"(?:<video>|<image>)+(?!\s|<video>|<image>)")
+from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, place_placeholders
 
 
 @dataclass
@@ -56,30 +53,12 @@ class LlavaHoundPlugin(BasePlugin):
         """
         self._validate_input(processor, images, videos, audios)
         messages = deepcopy(messages)
-        counts = {
-            VIDEO_TOKEN: (len(videos), processor.tokens_per_video),
-            IMAGE_TOKEN: (len(images), processor.tokens_per_image),
-        }
         questions = [message for message in messages if message["role"] == "user"]
-        for token, (number, _) in counts.items():
-            if number == 0 and (images or videos):
-                for message in questions:
-                    message["content"] = shield(message["content"], token)
-        for message in questions:
-            message["content"] = _normalise(message["content"])
-        for token, (number, tokens) in counts.items():
-            if sum(message["content"].count(token) for message in questions) > number:
-                for message in questions:  # a question that names its one clip twice, as the original takes it
-                    message["content"] = normalise_question(message["content"], (token,))
-            present = sum(message["content"].count(token) for message in questions)
-            if present != number:
-                raise PlaceholderError(
-                    f"Expected one {token} for each of the {number} item(s) "
-                    f"{_names(videos if token == VIDEO_TOKEN else images)}, found {present} in the question(s) "
-                    f"{[message['content'][:200] for message in questions]}. Correct the record."
-                )
-            for message in questions:
-                message["content"] = message["content"].replace(token, token * tokens)
+        placed = place_placeholders(
+            [question["content"] for question in questions], {VIDEO_TOKEN: videos, IMAGE_TOKEN: images}
+        )
+        for question, text in zip(questions, placed, strict=True):
+            question["content"] = processor.expanded(text)
         return messages
 
     def process_token_ids(
@@ -120,23 +99,6 @@ class LlavaHoundPlugin(BasePlugin):
         return inputs
 
 
-def _normalise(text: str) -> str:
-    """Placeholders in front, as in training.
-
-    The host's chat engine puts them right before the question, which then has none itself; the original leaves the
-    spaces of such a question alone.
-    """
-    glued = _PREPENDED.match(text)
-    if glued is not None and not re.search("<video>|<image>", text[glued.end() :]):
-        tokens = re.findall("<video>|<image>", glued.group())
-        return "\n".join(tokens) + "\n" + text[glued.end() :]
-    tokens = re.findall("<video>|<image>", text)
-    if len(tokens) > 1 and len(set(tokens)) < len(tokens):  # several clips in one question: keep all of them
-        rest = re.sub("<video>|<image>", "", text).strip()
-        return ("\n".join(tokens) + "\n" + rest).strip()
-    return normalise_question(text)
-
-
 def media_key(item: Any) -> Any:
     """A key that is equal for two items of a batch that are the same medium."""
     if isinstance(item, str | os.PathLike):
@@ -160,11 +122,6 @@ def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[to
             tensors.append(item if torch.is_tensor(item) else read(item))
         index.append(positions[key])
     return torch.stack(tensors), torch.tensor(index)
-
-
-def _names(items: Any) -> str:
-    shown = [item if isinstance(item, str) else type(item).__name__ for item in items]
-    return f"{shown[:3]}" + ("" if len(shown) <= 3 else f" and {len(shown) - 3} more")
 
 
 def is_ours(template: Any) -> bool:

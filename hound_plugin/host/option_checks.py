@@ -21,7 +21,7 @@ from hound_plugin.host.refused_options import check_values
 from hound_plugin.host.resume import adapters_below
 from hound_plugin.host.template import check_system
 from hound_plugin.model.checkpoint_files import check_files
-from hound_plugin.records.media_identity import digest_of_places
+from hound_plugin.records.media_identity import sampled_digest
 
 logger = logging.get_logger(__name__)
 
@@ -185,7 +185,7 @@ def _same_weights(first: str, second: str) -> bool:
 def _weights(folder: str) -> dict[str, Any]:
     names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
     files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
-    return {name: (os.path.getsize(path), digest_of_places(path)) for name, path in files.items()}
+    return {name: (os.path.getsize(path), sampled_digest(path)) for name, path in files.items()}
 
 
 def _check_packages(training: Any) -> None:

@@ -14,6 +14,8 @@ _AUTO = "transformers.models.auto."
 AUTO_CLASSES = {
     f"{_AUTO}configuration_auto": ("hound_plugin.model.configuration",),
     f"{_AUTO}modeling_auto": ("hound_plugin.model.modeling",),
+    f"{_AUTO}image_processing_auto": ("hound_plugin.model.auto_processing",),
+    f"{_AUTO}video_processing_auto": ("hound_plugin.model.auto_processing",),
     f"{_AUTO}processing_auto": ("hound_plugin.model.auto_processing",),
 }
 

@@ -15,12 +15,12 @@ from llamafactory.data.template import TEMPLATES, Template, register_template
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host.mm_plugin import get_plugin
 from hound_plugin.host.models import TEMPLATE
+from hound_plugin.processing.chat_template import chat_template
 from hound_plugin.processing.prompt import (
     PLACEHOLDER,
     SYSTEM,
     Turn,
     add_placeholder_tokens,
-    chat_template,
     encode_conversation,
 )
 

@@ -34,7 +34,7 @@ def test_the_whole_job_and_nothing_twice(
     def fail(*arguments: Any) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(run, "_train", fail)
+    monkeypatch.setattr(run, "train", fail)
     again = run.run_demo(str(folder), **small)
     assert again["evaluations"] == report["evaluations"]
     with pytest.raises(AssertionError, match="trained again"):

@@ -269,7 +269,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
         (
             video_record(conversations=turns("Q?", "A.")),
             PlaceholderError,
-            r"expected <video> in a question.*`hound corpus convert` puts it in",
+            r"expected <video> in a question.*`hound corpus convert` adds it",
         ),
         (video_record(conversations=turns("<video>Q", "A", "<video>R", "B")), PlaceholderError, r"found 2"),
         (
@@ -277,7 +277,7 @@ def turns(*texts: str) -> list[dict[str, str]]:
             DataError,
             "`conversations`: expected a text in every answer",
         ),
-        (video_record(conversations=turns("<video>\nQ?")), DataError, "an answer behind the last question"),
+        (video_record(conversations=turns("<video>\nQ?")), DataError, "an answer after the last question"),
         (
             video_record(conversations=[{"from": "system", "value": "x"}]),
             DataError,
@@ -296,7 +296,7 @@ def test_bad_records_are_named(record: dict[str, Any], error: type[Exception], m
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"chosen": ""}, "`chosen`: expected an answer with a text, found ''"),
+        ({"chosen": ""}, "`chosen`: expected an answer that has text, found ''"),
         ({"rejected": None}, "`rejected`"),
         ({"prompt": None}, "`prompt`"),
     ],

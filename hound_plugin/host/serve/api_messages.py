@@ -10,7 +10,7 @@ from typing import Any
 from hound_plugin.errors import MediaError, SettingsError
 from hound_plugin.host.serve.api_media import open_source
 from hound_plugin.host.serve.engine import Messages, escape_placeholders
-from hound_plugin.processing.processor import open_image
+from hound_plugin.processing.image_processor import open_image
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 
 _TOKENS = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN}

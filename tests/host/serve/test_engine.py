@@ -73,7 +73,7 @@ def test_a_second_question_neither_decodes_nor_encodes(chat: ChatModel, monkeypa
     """And gives what a model without memory gives."""
     processor, tower = chat.engine.processor, chat.engine.model.model.video_tower
     calls = []
-    for owner, name in ((processor, "_read_video"), (tower, "features")):
+    for owner, name in ((processor.video_processor, "_read"), (tower, "features")):
         original = getattr(owner, name)
         monkeypatch.setattr(owner, name, lambda *args, o=original, n=name: (calls.append(n), o(*args))[1])
     chat.engine.model.model.feature_cache.clear()
@@ -84,7 +84,7 @@ def test_a_second_question_neither_decodes_nor_encodes(chat: ChatModel, monkeypa
     messages += [{"role": "user", "content": "Sure?"}]
     second = chat.chat(messages, videos=[clip])[0].response_text
     assert "".join(chat.stream_chat(messages, videos=[clip])).strip() == second.strip()
-    assert calls == ["_read_video", "features"]
+    assert calls == ["_read", "features"]
     monkeypatch.setattr(processor, "pixel_cache", None)
     monkeypatch.setattr(chat.engine.model.model, "feature_cache", None)
     assert chat.chat(messages, videos=[clip])[0].response_text == second

@@ -11,13 +11,9 @@ from torch.nn import functional
 
 from hound_plugin.errors import MediaDecodeError, SettingsError
 from hound_plugin.media.decode import read_clip
-from hound_plugin.processing.transforms import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    expand_to_square,
-    image_to_tensor,
-    video_frames_to_tensor,
-)
+from hound_plugin.processing.image_processor import expand_to_square, image_to_tensor
+from hound_plugin.processing.pixels import IMAGE_MEAN, IMAGE_STD
+from hound_plugin.processing.video_processor import video_frames_to_tensor
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 STRIDED = np.load(GOLDEN / "golden" / "a_video_pixel_values_s4.npz")
@@ -111,7 +107,7 @@ def test_image_modes_are_converted(mode: str) -> None:
 
 @pytest.mark.parametrize("mode", ["I;16", "I", "F"])
 def test_images_of_more_than_8_bits_are_refused(mode: str) -> None:
-    with pytest.raises(MediaDecodeError, match=rf"Expected 8 bits a channel .* \(mode {mode} of PIL\)"):
+    with pytest.raises(MediaDecodeError, match=rf"Expected 8 bits per channel .* \(PIL mode {mode}\)"):
         image_to_tensor(Image.new(mode, (40, 30), 9), 32)
 
 

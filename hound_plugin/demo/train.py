@@ -1,0 +1,95 @@
+"""One training run of the demo through the host's own command, in a process of its own."""
+
+from __future__ import annotations
+
+import ast
+import os
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from hound_plugin.demo.build import DemoPaths
+from hound_plugin.errors import HoundError, SettingsError
+
+RECIPES = {"sft": Path("examples/yaml/demo_sft.yaml"), "dpo": Path("examples/yaml/demo_dpo.yaml")}
+"""Stage -> its recipe, in the order in which they are run; relative to a checkout."""
+_TAIL = 30  # lines of the log that an error quotes
+
+
+def check_recipes() -> None:
+    """Make sure that the recipes are here.
+
+    Raises:
+        SettingsError: the current folder is not a checkout.
+    """
+    for recipe in RECIPES.values():
+        if not recipe.is_file():
+            raise SettingsError(f"Expected {recipe} in the current folder; run this in a checkout of hound_plugin.")
+
+
+def train(stage: str, paths: DemoPaths, overrides: Sequence[str] = ()) -> None:
+    """Run ``llamafactory-cli train`` with a stage's recipe. Losses go to the screen, the whole log to a file.
+
+    Args:
+        stage: a key of ``RECIPES``.
+        paths: the demo to train on; the checkpoint is written to ``runs/<stage>`` in its folder.
+        overrides: ``key=value``, as on the host's command line.
+
+    Raises:
+        HoundError: the run failed; the message ends with the last lines of its log.
+    """
+    command = [str(Path(sys.executable).with_name("llamafactory-cli")), "train", str(RECIPES[stage])]
+    command += [*_folder_overrides(stage, paths), *overrides]
+    log = paths.runs / f"{stage}.log"
+    log.parent.mkdir(parents=True, exist_ok=True)
+    output: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "errors": "replace"}
+    last_lines: deque[str] = deque(maxlen=_TAIL)
+    with (
+        log.open("w", encoding="utf-8") as file,
+        subprocess.Popen(command, env=_environment(paths), **output) as process,
+    ):
+        assert process.stdout is not None
+        for line in process.stdout:
+            file.write(line)
+            last_lines.append(line)
+            if line.startswith("{'loss'"):
+                print(_progress(line), flush=True)
+        code = process.wait()
+    if code:
+        raise HoundError(
+            f"`{' '.join(command)}` ended with exit code {code}. The whole log is in {log}; its end:\n"
+            f"{''.join(last_lines)}"
+        )
+
+
+def _environment(paths: DemoPaths) -> dict[str, str]:
+    """Offline, and on one thread unless the user says otherwise.
+
+    The model is so small that threads mostly wait for each other, and where the cores are shared they wait for long.
+    """
+    ours = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_CACHE": str(paths.folder / "datasets_cache")}
+    return {"OMP_NUM_THREADS": "1", **os.environ, **ours}
+
+
+def _progress(line: str) -> str:
+    """One of the trainer's log lines, ``{'loss': '0.69', ...}``, in short."""
+    values = {name: float(value) for name, value in ast.literal_eval(line.strip()).items()}
+    accuracy = values.get("rewards/accuracies")
+    shown = "" if accuracy is None else f"  pairs in the right order {100 * accuracy:.0f}%"
+    return f"     {100 * values['epoch']:4.0f}%  loss {values['loss']:.3f}{shown}"
+
+
+def _folder_overrides(stage: str, paths: DemoPaths) -> list[str]:
+    """Nothing for the folder that the recipes name; for another one, its paths."""
+    if paths.folder == Path("demo"):
+        return []
+    return [
+        f"model_name_or_path={paths.model if stage == 'sft' else paths.runs / 'sft'}",
+        f"dataset_dir={paths.data}",
+        f"media_dir={paths.clips}",
+        f"output_dir={paths.runs / stage}",
+        f"hound.frame_cache={paths.folder / 'frame_cache'}",
+    ]
