@@ -1,6 +1,7 @@
 # make demo    install and run the main job on the embedded example
 # make test    install with the `dev` extra and run the test suite
 # make test-long  what is too long for every change: kills, every engine with every job, every order of imports
+# make compat  the model side (config, model, processor, inference, conversion) on the newest transformers
 # make browser the web UI in a real Chromium (which must be installed)
 # make lint    ruff and mypy
 # make docs    the pages of docs/ as a site in site/; a link that leads nowhere is an error
@@ -18,11 +19,15 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
 
-.PHONY: help demo test test-long browser lint docs clean
+# The newest transformers and what it needs lie beside the environment, which stays on the host's release.
+OVERLAY := .venv-compat
+MODEL_SIDE := tests/model tests/processing
+
+.PHONY: help demo test test-long compat browser lint docs clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -9
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
 
 demo: $(VENV)/.installed-demo
 	$(DEMO_COMMAND)
@@ -32,6 +37,21 @@ test: $(VENV)/.installed-dev
 
 test-long: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m long $(PARALLEL) $(TESTS)
+
+compat: $(OVERLAY)/newest.txt
+	HOUND_OVERLAY=$(CURDIR)/$(OVERLAY)/site PYTHONPATH=$(CURDIR)/$(OVERLAY)/site \
+	  $(BIN)/python -m pytest -p tests.without_host -m "not long" $(PARALLEL) $(MODEL_SIDE)
+
+# Asked every time, installed when it has changed; torch and the rest are the environment's own.
+.PHONY: $(OVERLAY)/newest.txt
+$(OVERLAY)/newest.txt: $(VENV)/.installed-dev
+	@mkdir -p $(OVERLAY)
+	@$(PIP_INSTALL) --dry-run --upgrade --report $(OVERLAY)/report.json transformers
+	@$(BIN)/python -c 'import json, sys; found = json.load(open(sys.argv[1]))["install"]; \
+	  print(*sorted("{name}=={version}".format(**item["metadata"]) for item in found), sep="\n")' \
+	  $(OVERLAY)/report.json > $(OVERLAY)/newest.part
+	@cmp -s $(OVERLAY)/newest.part $@ || { rm -rf $(OVERLAY)/site $@; \
+	  $(PIP_INSTALL) --no-deps --target $(OVERLAY)/site -r $(OVERLAY)/newest.part && mv $(OVERLAY)/newest.part $@; }
 
 browser: $(VENV)/.installed-dev
 	HOUND_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser

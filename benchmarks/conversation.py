@@ -79,7 +79,7 @@ class Clock:
 
     def __init__(self, hound: HoundModel) -> None:
         self.spent = {"decode": 0.0, "encode": 0.0}
-        self._time(hound.processor, "_read_video", "decode")
+        self._time(hound.processor.video_processor, "_read", "decode")
         self._time(hound.model.model.video_tower, "features", "encode")
 
     def _time(self, owner: Any, name: str, label: str) -> None:
@@ -153,8 +153,8 @@ def main() -> None:
     fingerprint((hound.model.model.video_tower, hound.model.model.multi_modal_projector))
     print(f"\nchecksum of the tower's weights, once a question: {time.perf_counter() - start:.3f} s")
     print(f"answers equal: {[answer for answer, _ in without] == [answer for answer, _ in kept]}")
-    print(f"held: {hound.processor.pixel_cache.held >> 20} MiB of pixels, ", end="")
-    print(f"{hound.model.model.feature_cache.held >> 20} MiB of features (hidden size 256; 4096 in the 7B model)")
+    print(f"cached: {hound.processor.pixel_cache.size >> 20} MiB of pixels, ", end="")
+    print(f"{hound.model.model.feature_cache.size >> 20} MiB of features (hidden size 256; 4096 in the 7B model)")
 
 
 if __name__ == "__main__":

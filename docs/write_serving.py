@@ -10,8 +10,8 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hound_plugin.host.api_schema import IGNORED, NEUTRAL, ChatRequest
-from hound_plugin.host.sources import SUBTYPES
+from hound_plugin.host.serve.api_media import SUBTYPES
+from hound_plugin.host.serve.api_schema import IGNORED, NEUTRAL, ChatRequest
 from hound_plugin.validation import accepts, keys_of
 
 PAGE = Path(__file__).with_name("serving.md")

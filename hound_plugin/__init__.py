@@ -4,14 +4,14 @@
 >>> hound = hound_plugin.load("ShareGPTVideo/LLaVA-Hound-DPO", device="cuda", dtype="bfloat16")  # doctest: +SKIP
 >>> hound.chat("What is this video about?", video="clip.mp4", temperature=0)  # doctest: +SKIP
 
-Layers, each importing only what stands to its left (``tests/test_layering.py``)::
+Layers, each importing only what is to its left (``tests/test_layering.py``)::
 
     errors, settings <- records <- media <- processing <- model.inference <- cli
                    model.configuration <- processing, model  <- host (the only one that imports llamafactory)
     errors, media  <- judge <- reward <- cli (which hands our model to reward; neither of the two imports torch)
 
-Importing this package imports nothing heavy. It asks for one thing: that ``AutoConfig``, ``AutoProcessor`` and
-``AutoModelForImageTextToText`` know LLaVA-Hound as soon as transformers is imported.
+Importing this package imports nothing heavy. It only arranges that ``AutoConfig``, ``AutoProcessor`` and
+``AutoModelForImageTextToText`` know LLaVA-Hound once transformers is imported.
 """
 
 from __future__ import annotations
@@ -39,7 +39,9 @@ _HOME = {
     "LedgerError": "hound_plugin.errors",
     "LlavaHoundConfig": "hound_plugin.model.configuration",
     "LlavaHoundForConditionalGeneration": "hound_plugin.model.modeling",
+    "LlavaHoundImageProcessor": "hound_plugin.processing.image_processor",
     "LlavaHoundProcessor": "hound_plugin.processing.processor",
+    "LlavaHoundVideoProcessor": "hound_plugin.processing.video_processor",
     "MediaDecodeError": "hound_plugin.errors",
     "MediaError": "hound_plugin.errors",
     "MediaNotFoundError": "hound_plugin.errors",
@@ -74,7 +76,9 @@ if TYPE_CHECKING:
     from hound_plugin.model.inference import HoundModel as HoundModel
     from hound_plugin.model.inference import load as load
     from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration as LlavaHoundForConditionalGeneration
+    from hound_plugin.processing.image_processor import LlavaHoundImageProcessor as LlavaHoundImageProcessor
     from hound_plugin.processing.processor import LlavaHoundProcessor as LlavaHoundProcessor
+    from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor as LlavaHoundVideoProcessor
     from hound_plugin.settings import HoundSettings as HoundSettings
 
 

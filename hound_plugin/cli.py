@@ -1,7 +1,7 @@
 """The command ``hound``: a thin composition root.
 
 Each command is one ``add_<command>(commands)`` function, which declares its arguments and names the function that
-runs it. Imports of real work stand inside those, so that ``hound --help`` is quick and works in a broken environment.
+runs it. Heavy imports are inside those, so that ``hound --help`` is quick and works in a broken environment.
 
 Exit codes: 0 done, 1 failed, 2 bad usage or bad input.
 """
@@ -29,14 +29,14 @@ BAD_INPUT = 2
 
 EXAMPLES = """\
 examples:
-  hound doctor                 is this environment fit, and is the plugin active in LLaMA-Factory?
-  hound doctor --json          the same for machines
-  hound doctor --serve FILE    is this YAML of chat, api or webchat fit to answer questions about clips?
+  hound doctor                 does this environment work, and is the plugin active in LLaMA-Factory?
+  hound doctor --json          the same as JSON
+  hound doctor --serve FILE    can chat, api or webchat answer questions about clips with this YAML file?
   hound demo                   write the tiny model, its clips and data to demo/
-  hound demo --run             the same, then SFT and DPO through llamafactory-cli, and held-out accuracies
+  hound demo --run             the same, then SFT and DPO with llamafactory-cli, and held-out accuracies
   hound convert SRC DST        original LLaVA-Hound or Video-LLaVA checkpoint to Hugging Face layout, or back
   hound assemble --help        language model + towers + projector to a trainable checkpoint
-  hound corpus list            data sets of the original: download, extract, validate, convert
+  hound corpus list            the original's data sets: download, extract, validate, convert
   hound reward --help          preference data: sample, judge, pairs, report, rank
   hound COMMAND --help         what a command does, and its options
 
@@ -69,7 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
-    """Arguments in any order: argparse takes no ``key=value`` behind an option once it has seen the YAML file."""
+    """Accept arguments in any order: argparse takes no ``key=value`` after an option once it has seen the YAML file."""
     parser = build_parser()
     arguments, rest = parser.parse_known_args(argv)
     if rest and hasattr(arguments, "overrides") and not any(word.startswith("-") or "=" not in word for word in rest):
@@ -103,17 +103,17 @@ def add_doctor(commands: Commands) -> None:
     parser = commands.add_parser(
         "doctor",
         help="check versions, activation, decoders and the GPU, and say what to do",
-        description="Looks at this environment and says what to do about each problem. Takes 5 to 30 seconds.",
-        epilog="exit codes: 0 fit (warnings allowed), 1 at least one problem",
+        description="Checks this environment and says what to do about each problem: 10 to 60 seconds, line by line.",
+        epilog="exit codes: 0 no problems (warnings allowed), 1 at least one problem",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--json", action="store_true", help="print one JSON object in place of the table")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of the table")
     parser.add_argument(
         "--serve",
         nargs="+",
         default=(),
         metavar=("YAML", "key=value"),
-        help="also check a set-up of chat, api or webchat: allowed media folder, decoder, template, model, adapter",
+        help="also check a setup of chat, api or webchat: allowed media folder, decoder, template, model, adapter",
     )
     parser.set_defaults(run=_doctor)
 
@@ -121,8 +121,11 @@ def add_doctor(commands: Commands) -> None:
 def _doctor(arguments: argparse.Namespace) -> int:
     import hound_plugin.doctor as doctor
 
-    checks = doctor.examine(arguments.serve)
-    print(doctor.to_json(checks) if arguments.json else doctor.to_text(checks))
+    def show(check: doctor.Check) -> None:
+        print("\n".join(doctor.to_lines(check)) + "\n", end="", flush=True)  # in one piece: it has several callers
+
+    checks = doctor.examine(arguments.serve, None if arguments.json else show)
+    print(doctor.to_json(checks) if arguments.json else f"\n{doctor.closing_line(checks)}")
     return doctor.exit_code(checks)
 
 
@@ -133,9 +136,9 @@ def add_demo(commands: Commands) -> None:
         help="write the embedded tiny model, clips and data; --run trains it",
         description=(
             "Writes a tiny LLaVA-Hound with random weights, a tokenizer, some thousand clips of moving shapes, and SFT "
-            "and preference data about them. Nothing is downloaded. With --run it is trained by SFT and DPO through "
+            "and preference data about them. Nothing is downloaded. With --run it is trained by SFT and DPO with "
             "`llamafactory-cli train examples/yaml/demo_sft.yaml` and `demo_dpo.yaml` and measured on held-out clips; "
-            "that takes about seven minutes. What is finished is not repeated."
+            "that takes about seven minutes on two cores. Finished steps are not repeated."
         ),
         epilog="examples:\n  hound demo\n  hound demo --run\n  hound demo --folder saves/tiny --seed 1",
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -143,9 +146,9 @@ def add_demo(commands: Commands) -> None:
     parser.add_argument("--folder", default="demo", help="where to write (default: demo)")
     parser.add_argument("--seed", type=int, default=0, help="seed of clips, data and weights (default: 0)")
     parser.add_argument(
-        "--run", dest="train", action="store_true", help="train it, ask it, and print held-out accuracies"
+        "--run", dest="train", action="store_true", help="train it, question it, and print held-out accuracies"
     )
-    parser.add_argument("--force", action="store_true", help="start from scratch")
+    parser.add_argument("--force", action="store_true", help="rebuild everything from scratch")
     parser.set_defaults(run=_demo)
 
 
@@ -155,6 +158,9 @@ def _demo(arguments: argparse.Namespace) -> int:
     from hound_plugin.demo.run import run_demo
 
     if arguments.train:
+        from hound_plugin.host.presence import require_host
+
+        require_host("`hound demo --run`")
         run_demo(arguments.folder, arguments.seed, arguments.force)
         return DONE
     paths = build_demo(arguments.folder, seed=arguments.seed, force=arguments.force, write_model=write_model)
@@ -168,7 +174,7 @@ def add_convert(commands: Commands) -> None:
         "convert",
         help="original LLaVA-Hound / Video-LLaVA checkpoint -> Hugging Face layout, or back",
         description=(
-            "Renames tensors, never changes them: there and back gives the same bits. Memory stays near one shard. "
+            "Renames tensors and never changes them: a round trip reproduces every bit. Memory stays near one shard. "
             "Training and chat read the original layout directly; converting is for other tools and for sharing."
         ),
         epilog=(
@@ -191,7 +197,7 @@ def add_convert(commands: Commands) -> None:
         "(auto), always the repositories, or always the checkpoint",
     )
     parser.add_argument("--tokenizer", help="for --to original: folder with the original's tokenizer.model")
-    parser.add_argument("--shard-size", default="5GB", help="largest file (default: 5GB)")
+    parser.add_argument("--shard-size", default="5GB", help="largest weight file (default: 5GB)")
     parser.add_argument("--dry-run", action="store_true", help="print the key mapping and write nothing")
     parser.set_defaults(run=_convert)
 
@@ -211,8 +217,8 @@ def _convert(arguments: argparse.Namespace) -> int:
     if arguments.dry_run:
         for old, new in report.keys:
             print(f"{old} -> {new}")
-    for tower, place in report.towers.items():
-        print(f"{tower}: {place}")
+    for tower, source in report.towers.items():
+        print(f"{tower}: {source}")
     for warning in report.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"{len(report.keys)} tensors" + (f" written to {report.written}" if report.written else "; nothing written"))
@@ -238,8 +244,8 @@ def add_assemble(commands: Commands) -> None:
     parser.add_argument("--video-tower", default="LanguageBind/LanguageBind_Video_merge", help="folder or hub id")
     parser.add_argument("--projector", help="mm_projector.bin; fresh random weights if not given")
     parser.add_argument("--projector-type", default="mlp2x_gelu", help="linear or mlp<N>x_gelu (default: mlp2x_gelu)")
-    parser.add_argument("--seed", type=int, default=0, help="of a fresh projector (default: 0)")
-    parser.add_argument("--shard-size", default="5GB", help="largest file (default: 5GB)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of a fresh projector (default: 0)")
+    parser.add_argument("--shard-size", default="5GB", help="largest weight file (default: 5GB)")
     parser.set_defaults(run=_assemble)
 
 
@@ -282,7 +288,7 @@ def add_corpus(commands: Commands) -> None:
 
 
 def add_reward(commands: Commands) -> None:
-    """``hound reward``, with our model wired in where answers or log-probabilities are asked for."""
+    """``hound reward``, with our model as the local source of answers and log-probabilities."""
     from hound_plugin.reward.commands import Models, add_reward_commands
 
     add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs))
@@ -307,16 +313,16 @@ class _OwnGenerator:
         from hound_plugin.model.answer_sampling import sample_answers
         from hound_plugin.reward.candidates import SampledAnswer
 
-        chosen = self._settings
+        settings = self._settings
         answers = sample_answers(
             self._hound,
             question,
             media,
             seeds,
-            temperature=chosen.temperature,
-            top_p=chosen.top_p,
-            max_new_tokens=chosen.max_new_tokens,
-            batch_size=chosen.batch_size,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
         )
         return [SampledAnswer(answer.text, answer.finish, answer.tokens) for answer in answers]
 

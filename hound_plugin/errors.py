@@ -6,30 +6,33 @@
     ├── SettingsError          a ``hound:`` key, an environment variable or an argument has a bad name or value
     ├── MediaError             a clip or an image cannot be used
     │   ├── MediaNotFoundError     the path does not exist
-    │   ├── MediaDecodeError       the file is no video or image, or it is damaged
-    │   ├── EmptyMediaError        there is not one frame in it
+    │   ├── MediaDecodeError       the file is not a video or image, or it is damaged
+    │   ├── EmptyMediaError        it contains no frame
     │   └── DecodeTimeoutError     decoding took longer than ``decode_timeout``
     ├── DataError              a record of a data set is malformed
     │   ├── PlaceholderError       ``<video>`` / ``<image>`` placeholders and media do not match in number
     │   └── ContextLengthError     a conversation leaves no room for an answer in the model's context
     ├── CorpusError            a corpus is unavailable
     │   ├── DownloadError          the hub cannot be reached, is gated or lacks a file, or the disk is full
-    │   └── ArchiveError           an archive is damaged, or holds what must not be unpacked
+    │   └── ArchiveError           an archive is damaged, or contains something that must not be unpacked
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
     ├── InUseError             another process holds the lock of a file or a folder
-    ├── JudgeError             a judge or sampling server cannot go on: bad key, unknown model, quota, budget
-    ├── TrainingError          a training cannot go on: its loss or gradients are not finite
-    ├── CheckpointError        a checkpoint is of another architecture, incomplete or not readable
+    ├── JudgeError             a judge or sampling server cannot continue: bad key, unknown model, quota, budget
+    ├── TrainingError          a training run cannot continue: its loss or gradients are not finite
+    ├── CheckpointError        a checkpoint is of another architecture, incomplete or unreadable
     └── EnvironmentMismatchError   a package is missing or outside the supported versions
 
-Messages state what was expected, what came, and what to do about it. Each class is also a built-in
-exception of the same meaning, so that code which knows nothing of this package can still catch it.
+Messages state what was expected, what was found, and what to do about it. Each class is also a built-in
+exception of the same meaning, so that code unaware of this package can still catch it.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 class HoundError(Exception):
@@ -39,28 +42,28 @@ class HoundError(Exception):
 class SettingsError(HoundError, ValueError):
     """A setting has an unknown name or a value outside its range.
 
-    ``key`` holds the name of the setting, of the first of several, where it is known.
+    ``key`` is the name of the setting (the first of several), if known.
     """
 
     def __init__(self, message: str, key: str | None = None) -> None:
         super().__init__(message)
         self.key = key
 
-    def __reduce__(self) -> tuple[object, tuple[str, str | None]]:  # survives the trip from a worker
+    def __reduce__(self) -> tuple[object, tuple[str, str | None]]:  # so that it can be sent from a worker process
         return type(self), (str(self), self.key)
 
 
 class MediaError(HoundError, ValueError):
     """A clip or an image cannot be used.
 
-    ``path`` holds the offending path when there is one.
+    ``path`` is the offending path, if there is one.
     """
 
     def __init__(self, message: str, path: str | None = None) -> None:
         super().__init__(message)
         self.path = path
 
-    def __reduce__(self) -> tuple[object, tuple[str, str | None]]:  # survives the trip from a loader worker
+    def __reduce__(self) -> tuple[object, tuple[str, str | None]]:  # so that it can be sent from a loader worker
         return type(self), (str(self), self.path)
 
 
@@ -69,15 +72,15 @@ class MediaNotFoundError(MediaError, FileNotFoundError):
 
 
 class MediaDecodeError(MediaError):
-    """The file is no video or image, or it is damaged."""
+    """The file is not a video or image, or it is damaged."""
 
 
 class EmptyMediaError(MediaError):
-    """There is not one frame to take."""
+    """There is no frame."""
 
 
 class DecodeTimeoutError(MediaError, TimeoutError):
-    """Decoding took longer than the limit and was ended."""
+    """Decoding took longer than the limit and was stopped."""
 
 
 class DataError(HoundError, ValueError):
@@ -89,7 +92,7 @@ class PlaceholderError(DataError):
 
 
 class CorpusError(HoundError):
-    """A corpus cannot be had."""
+    """A corpus is unavailable."""
 
 
 class DownloadError(CorpusError, OSError):
@@ -97,7 +100,7 @@ class DownloadError(CorpusError, OSError):
 
 
 class ArchiveError(CorpusError, ValueError):
-    """An archive is damaged, or holds what must not be unpacked."""
+    """An archive is damaged, or contains something that must not be unpacked."""
 
 
 class ContextLengthError(DataError):
@@ -113,37 +116,37 @@ class InUseError(HoundError, BlockingIOError):
 
 
 class JudgeError(HoundError, RuntimeError):
-    """A judge or a sampling server cannot go on: bad key, unknown model, quota, budget."""
+    """A judge or a sampling server cannot continue: bad key, unknown model, quota, budget."""
 
 
 class TrainingError(HoundError, ArithmeticError):
-    """A training cannot go on: its loss or gradients are not finite."""
+    """A training run cannot continue: its loss or gradients are not finite."""
 
 
 class CheckpointError(HoundError, ValueError):
-    """A checkpoint is of another architecture, incomplete or not readable."""
+    """A checkpoint is of another architecture, incomplete or unreadable."""
 
 
 class EnvironmentMismatchError(HoundError, ImportError):
-    """A package that is needed is missing or outside the supported versions."""
+    """A required package is missing or outside the supported versions."""
 
 
 @contextlib.contextmanager
 def damage_named(name: object, what: str) -> Iterator[None]:
-    """Turn what a library raises over a damaged file into an error that names checkpoint and file.
+    """Convert what a library raises over a damaged file into an error that names the checkpoint and the file.
 
     Raises:
-        CheckpointError: anything but a file that is absent (``OSError``) or an error of ours was raised inside.
+        CheckpointError: anything was raised inside but an ``OSError`` over an absent file or one of our own errors.
     """
     try:
         yield
     except HoundError:
         raise
     except OSError as error:
-        if not isinstance(error.__context__, ValueError):  # transformers' word for JSON that cannot be read
+        if not isinstance(error.__context__, ValueError):  # how transformers reports invalid JSON
             raise
         raise CheckpointError(f"{error} It is damaged; copy or download it again.") from error
-    except Exception as error:  # tokenizers raises plain exceptions, transformers whatever its code ran into
+    except Exception as error:  # tokenizers raises plain exceptions, transformers anything
         raise CheckpointError(
             f"The {what} of the checkpoint {name} cannot be read ({type(error).__name__}: {error}). It is damaged, or "
             "of another architecture; copy or download it again."

@@ -16,6 +16,18 @@ MODULES: dict[str, str] = {  # earlier module -> module that holds its names now
     f"{_P}.corpus.convert": f"{_P}.corpus.dataset_conversion",
     f"{_P}.corpus.records": f"{_P}.corpus.checking",
     f"{_P}.corpus.shapes": f"{_P}.corpus.dataset_conversion",
+    f"{_P}.host.api": f"{_P}.host.serve.api",
+    f"{_P}.host.api_answers": f"{_P}.host.serve.api_answers",
+    f"{_P}.host.api_errors": f"{_P}.host.serve.api_errors",
+    f"{_P}.host.api_messages": f"{_P}.host.serve.api_messages",
+    f"{_P}.host.api_schema": f"{_P}.host.serve.api_schema",
+    f"{_P}.host.chat": f"{_P}.host.serve.terminal_chat",
+    f"{_P}.host.checks": f"{_P}.host.dataset_checks",
+    f"{_P}.host.engine": f"{_P}.host.serve.engine",
+    f"{_P}.host.sources": f"{_P}.host.serve.api_media",
+    f"{_P}.host.type_clash": f"{_P}.host.column_type_errors",
+    f"{_P}.host.typed": f"{_P}.host.column_types",
+    f"{_P}.host.web": f"{_P}.host.serve.web_pages",
     f"{_P}.judge.address": f"{_P}.llm.address",
     f"{_P}.judge.batch": f"{_P}.llm.batch",
     f"{_P}.judge.batch_server": f"{_P}.llm.batch_api",
@@ -44,10 +56,21 @@ MODULES: dict[str, str] = {  # earlier module -> module that holds its names now
     f"{_P}.reward.backends": f"{_P}.judge.backends",
     f"{_P}.reward.card": f"{_P}.reward.report",
     f"{_P}.reward.storage": f"{_P}.reward.run_folder",
+    f"{_P}.processing.transforms": f"{_P}.processing.pixels",
 }
 NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module has changed
+    f"{_P}.corpus.convert.Converted": f"{_P}.corpus.dataset_conversion.ConversionResult",
     f"{_P}.corpus.records.IMAGE_TOKEN": f"{_P}.records.placeholders.IMAGE_TOKEN",
     f"{_P}.corpus.records.Problem": f"{_P}.records.record.Problem",
+    f"{_P}.host.checks.checked_dataset": f"{_P}.host.dataset_checks.check_datasets",
+    f"{_P}.host.checks.checked_encoding": f"{_P}.host.dataset_checks.check_encoding",
+    f"{_P}.host.engine.asker_gone": f"{_P}.host.serve.engine.client_disconnected",
+    f"{_P}.host.engine.is_ours": f"{_P}.host.mm_plugin.is_ours",
+    f"{_P}.host.engine.placed": f"{_P}.host.serve.engine.insert_placeholders",
+    f"{_P}.host.engine.shielded": f"{_P}.host.serve.engine.escape_placeholders",
+    f"{_P}.host.typed.typed_merge": f"{_P}.host.column_types.merge_with_types",
+    f"{_P}.host.typed.typed_tokenisation": f"{_P}.host.column_types.tokenise_with_types",
+    f"{_P}.host.typed.undecoded": f"{_P}.host.column_types.without_decoding",
     f"{_P}.corpus.records.VIDEO_TOKEN": f"{_P}.records.placeholders.VIDEO_TOKEN",
     f"{_P}.judge.batch_server.BatchServer": f"{_P}.llm.batch_api.BatchAPI",
     f"{_P}.judge.batch_server.BatchState": f"{_P}.llm.batch_api.BatchStatus",
@@ -69,6 +92,7 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.media.memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
     f"{_P}.media.pixel_memory.BoundedMemory": f"{_P}.media.pixel_cache.MemoryCache",
     f"{_P}.media.pixel_memory.MediaMemory": f"{_P}.media.pixel_cache.PixelCache",
+    f"{_P}.model.conversion.Report": f"{_P}.model.checkpoint_conversion.ConversionReport",
     f"{_P}.model.features.FeatureMemory": f"{_P}.model.feature_cache.FeatureCache",
     f"{_P}.reward.backends.Asking": f"{_P}.reward.sampling_server.SamplingPrompt",
     f"{_P}.reward.backends.check_scale": f"{_P}.reward.run_setup.check_scale",
@@ -83,14 +107,17 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.reward.storage.read_rows": f"{_P}.records.jsonl.read_objects",
     f"{_P}.reward.storage.write_json": f"{_P}.records.files.write_json",
     f"{_P}.reward.storage.write_whole": f"{_P}.records.files.write_whole",
+    f"{_P}.processing.transforms.expand_to_square": f"{_P}.processing.image_processor.expand_to_square",
+    f"{_P}.processing.transforms.image_to_tensor": f"{_P}.processing.image_processor.image_to_tensor",
+    f"{_P}.processing.transforms.video_frames_to_tensor": f"{_P}.processing.video_processor.video_frames_to_tensor",
 }
 
 
 class _MovedModule(ModuleType):
-    """Gives the names of an earlier module from where they are now."""
+    """An earlier module, whose names are looked up where they are now."""
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what the import system and inspect look for
+        if name.startswith("__"):  # looked up by the import system and inspect
             raise AttributeError(name)
         earlier = f"{self.__name__}.{name}"
         module, _, now = NAMES.get(earlier, f"{MODULES[self.__name__]}.{name}").rpartition(".")
@@ -100,7 +127,7 @@ class _MovedModule(ModuleType):
 
 
 class _MovedFinder(MetaPathFinder, Loader):
-    """Stands behind all other finders, so that it is asked only for modules that no longer exist."""
+    """The last of all finders, so that it is asked only for modules that no longer exist."""
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
@@ -111,10 +138,10 @@ class _MovedFinder(MetaPathFinder, Loader):
         return _MovedModule(spec.name, f"The earlier name of :mod:`{MODULES[spec.name]}`.")
 
     def exec_module(self, module: ModuleType) -> None:
-        """Nothing is executed: names are looked up when they are asked for."""
+        """Execute nothing: names are looked up on access."""
 
 
 def install() -> None:
-    """Let earlier imports work, once a process."""
+    """Make earlier imports work; harmless if repeated."""
     if not any(isinstance(finder, _MovedFinder) for finder in sys.meta_path):
         sys.meta_path.append(_MovedFinder())

@@ -1,7 +1,7 @@
-"""The ``hound:`` block: settings of this package in any YAML that the host reads.
+"""The ``hound:`` block: settings of this package in any YAML file of the host.
 
 Priority: the block (or ``hound.key=value`` on the command line), then ``HOUND_<KEY>`` environment variables, then
-the defaults. Unknown names and bad values are refused with the names and values that exist.
+the defaults. Unknown names and bad values are refused with a list of the valid ones.
 """
 
 from __future__ import annotations
@@ -37,24 +37,24 @@ class HoundSettings(Settings):
     """
 
     num_frames: Annotated[int | None, NUMBER] = Field(
-        default=None, ge=1, description="frames taken from a clip; the model's own number (8) if not given"
+        default=None, ge=1, description="frames sampled from a clip; the model's own number (8) if not given"
     )
     frame_sampling: Annotated[Literal["uniform", "first_10s", "fps"], SWITCH] = Field(
         default="uniform",
-        description="which frames: `uniform` over the whole clip, `first_10s` (the original's decord rule), `fps`",
+        description="which frames: `uniform` over the full clip, `first_10s` (the original's decord rule), `fps`",
     )
     decoder: Annotated[Literal["auto", "decord", "torchcodec", "pyav"], SWITCH] = Field(
         default="auto",
-        description="who decodes; `auto` gives FFmpeg's frames of every file, others are refused where theirs differ",
+        description="the video decoder; `auto` is exact for every file, others are refused where they differ",
     )
     frame_cache: Folder = Field(
         default=None,
-        description="where processed clips are kept, by their content; 4.6 MiB a clip at full size",
+        description="folder that caches processed clips by their content; 4.6 MiB per clip at full size",
         json_schema_extra={"accepts": "a folder or off"},
     )
     on_bad_media: Annotated[Literal["error", "skip"], SWITCH] = Field(
         default="error",
-        description="`error` stops; `skip`: rows with bad media are left out; listed in `bad_rows.jsonl` either way",
+        description="`error` stops; `skip` leaves out rows with bad media; both list them in `bad_rows.jsonl`",
     )
     on_bad_rows: Annotated[Literal["error", "skip"], SWITCH] = Field(
         default="error",
@@ -63,25 +63,25 @@ class HoundSettings(Settings):
     )
     on_cut_answers: Annotated[Literal["warn", "error"], SWITCH] = Field(
         default="warn",
-        description="answers whose end `cutoff_len` cuts off: `warn` counts them; `error` stops",
+        description="answers truncated by `cutoff_len`: `warn` counts them; `error` stops",
     )
     max_bad_rows: Annotated[float, NUMBER] = Field(
         default=0.01, ge=0, le=1, description="largest share of rows that `on_bad_rows: skip` may leave out"
     )
     check_media: Annotated[Literal["all", "sample", "off"], SWITCH] = Field(
-        default="sample", description="media looked at before training: `all`, a `sample` of at most 20,000, or none"
+        default="sample", description="media checked before training: `all`, a `sample` of at most 20,000, or none"
     )
     decode_timeout: Annotated[float | None, NUMBER, OFF] = Field(
         default=None,
         ge=0.1,
-        description="time after which decoding one clip is killed",
+        description="time limit for decoding one clip",
         json_schema_extra={"unit": "seconds"},
     )
     max_skipped_steps: Annotated[int, NUMBER] = Field(
         default=0,
         ge=0,
-        description="steps in a row that are left out when their loss or gradients are not finite; one more stops the "
-        "training",
+        description="consecutive steps that may be skipped because their loss or gradients are not finite; one more "
+        "stops the training",
     )
     prefix_sharing: Reserved = RESERVED
     reference_log_probs: Reserved = RESERVED

@@ -1,7 +1,7 @@
-"""Settings as pydantic models: strict, frozen, and refused in words that say what to do.
+"""Settings as pydantic models: strict, frozen, with errors that say what to do.
 
-A block of settings derives from :class:`Settings`. What is wrong with its values is one
-:class:`~hound_plugin.errors.SettingsError` that names every bad key, what the key accepts and what came. What a key
+A block of settings derives from :class:`Settings`. All its bad values raise one
+:class:`~hound_plugin.errors.SettingsError` that names each key, what it accepts and what it got. What a key
 accepts (:func:`accepts`) is read from its type, so that messages and ``docs/settings.md`` cannot disagree.
 """
 
@@ -32,7 +32,7 @@ def _word_of_switch(value: Any) -> Any:
 
 
 def _number_of_text(value: Any) -> Any:
-    """``"16"`` as 16 and 16.0 as 16; anything else as it came, to be refused by the type behind."""
+    """``"16"`` as 16 and 16.0 as 16; anything else unchanged, to be refused by its type."""
     if isinstance(value, str):
         try:
             value = float(value)
@@ -42,18 +42,18 @@ def _number_of_text(value: Any) -> Any:
 
 
 OFF = BeforeValidator(_null_if_off)
-"""``off``, ``none``, ``null``, an empty text and YAML's false stand for null."""
+"""``off``, ``none``, ``null``, an empty text and YAML's false mean null."""
 SWITCH = BeforeValidator(_word_of_switch)
-"""YAML 1.1 reads ``on`` and ``off`` as true and false: they are words again."""
+"""Restores ``on`` and ``off``, which YAML 1.1 reads as true and false."""
 NUMBER = BeforeValidator(_number_of_text)
-"""Environment variables and web forms hold numbers as text."""
+"""Accepts numbers as text, as in environment variables and web forms."""
 
 
 class Settings(BaseModel):
     """Base of every block of settings: values are strict, unknown keys are refused.
 
     Raises:
-        SettingsError: unknown keys, missing keys and bad values, a line each, all of them at once.
+        SettingsError: all unknown keys, missing keys and bad values at once, one per line.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
@@ -85,11 +85,11 @@ def build(model: type[Model], values: Any, where: str = "") -> Model:
 
     Args:
         model: the block's class.
-        values: a mapping, as YAML or JSON gives it.
-        where: what stands before each key in messages, such as ``hound.``.
+        values: a mapping, as from YAML or JSON.
+        where: prefix of each key in messages, such as ``hound.``.
 
     Raises:
-        SettingsError: as :class:`Settings`; or ``values`` is no mapping.
+        SettingsError: as :class:`Settings`; or ``values`` is not a mapping.
     """
     if not isinstance(values, Mapping):
         keys = ", ".join(keys_of(model))
@@ -103,7 +103,7 @@ def build(model: type[Model], values: Any, where: str = "") -> Model:
 
 
 def keys_of(model: type[Settings]) -> dict[str, FieldInfo]:
-    """A block's fields by the keys they have in a file."""
+    """A block's fields by their keys in a file."""
     return {field.alias or name: field for name, field in model.model_fields.items()}
 
 
@@ -130,7 +130,7 @@ def documented(model: type[Settings], where: str = "") -> Iterator[tuple[str, Fi
 
 
 def default_in_words(field: FieldInfo) -> str:
-    """A key's default as YAML has it; empty where it must be given."""
+    """A key's default in YAML; empty if the key is required."""
     value = field.get_default(call_default_factory=True)
     if value is PydanticUndefined:
         return ""
@@ -167,7 +167,7 @@ def _range(field: FieldInfo) -> str:
 
 
 def _key(problem: ErrorDetails) -> str | None:
-    """The name of the setting that a problem of pydantic's is about."""
+    """The name of the setting that one of pydantic's problems is about."""
     path = [str(part) for part in problem["loc"] if part != "[key]"]
     inner = problem.get("ctx", {}).get("error")
     if isinstance(inner, SettingsError) and inner.key is not None:
@@ -176,7 +176,7 @@ def _key(problem: ErrorDetails) -> str | None:
 
 
 def _lines(model: type[Settings], problem: ErrorDetails) -> list[str]:
-    """One problem of pydantic's in our words; several where a block inside has said its own."""
+    """One of pydantic's problems in our words; several lines if they come from an inner block."""
     path = [str(part) for part in problem["loc"] if part != "[key]"]
     key, field = ".".join(path), keys_of(model).get(path[0]) if path else None
     if problem["type"] == "extra_forbidden" and len(path) == 1:

@@ -29,7 +29,7 @@ LONGEST = (
     "host/test_autoload.py",
     "host/test_register.py",
     "corpus/test_flow.py",
-    "test_doctor.py",
+    "doctor/test_doctor.py",
     "e2e/test_packing_and_streaming.py",
 )
 

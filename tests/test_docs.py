@@ -18,8 +18,8 @@ import torch
 import yaml
 
 import hound_plugin
-from hound_plugin.host.api_messages import read_conversation
-from hound_plugin.host.api_schema import read_request
+from hound_plugin.host.serve.api_messages import read_conversation
+from hound_plugin.host.serve.api_schema import read_request
 from hound_plugin.records.consumers import check
 from hound_plugin.records.parse import parse
 from hound_plugin.reward.settings import RewardSettings, build_settings

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from llamafactory.hparams import get_infer_args, get_train_args
 from hound_plugin.errors import SettingsError
 from hound_plugin.host.settings_state import settings
 from hound_plugin.reward.settings import build_settings, read_settings
+from tests.goldens import SFT
 
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "yaml").glob("*.yaml"))
@@ -39,6 +41,7 @@ def test_a_recipe_is_parsed_by_the_host(path: Path, tmp_path: Path, monkeypatch:
     if not values["model_name_or_path"].startswith("ShareGPTVideo/"):  # what an earlier recipe makes
         (tmp_path / values["model_name_or_path"]).mkdir(parents=True)
         (tmp_path / values["model_name_or_path"] / "config.json").write_text("{}")
+        shutil.copy(SFT / "tokenizer.model", tmp_path / values["model_name_or_path"])
     assert values["template"] == "llava_hound"
     if path in TRAINING:
         changes = {**{key: value for key, value in CPU.items() if key in values}, "output_dir": str(tmp_path / "out")}
@@ -62,7 +65,7 @@ def test_the_recipe_of_the_reward_module() -> None:
 
 
 def test_the_commented_recipe_of_a_real_judge() -> None:
-    lines = OURS[0].read_text().split("For real data:\n", 1)[1].split("\n# The key", 1)[0].splitlines()
+    lines = OURS[0].read_text().split("For real data:\n", 1)[1].split("\n# The API key", 1)[0].splitlines()
     text = "\n".join(line.removeprefix("#").removeprefix("   ") for line in lines)
     values = {**load(OURS[0]), **yaml.safe_load(text)}
     settings = build_settings(values)

@@ -1,1 +1,1 @@
-"""ShareGPTVideo and other people's data: what there is, download, safe extraction, validation, conversion."""
+"""ShareGPTVideo and other people's data: inventory, download, safe extraction, validation, conversion."""

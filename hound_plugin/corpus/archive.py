@@ -1,7 +1,7 @@
-"""One archive into one folder, with suspicion: plain files and folders only, inside the folder only, within limits.
+"""Unpack an untrusted archive into a folder: only plain files and folders, only inside the folder, within limits.
 
-Everything that an archive says of a member is checked before a byte of that member is written. Nothing is set on what
-is written: no owner, no mode, no time. Formats: tar, tar.gz and zip.
+Everything that an archive says about a member is checked before a byte of that member is written. Owner, mode and time
+of members are ignored. Formats: tar, tar.gz and zip.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import IO, Any, NoReturn
 from hound_plugin.corpus.files import readable_size
 from hound_plugin.errors import ArchiveError
 
-STATE = ".hound"  # folder of our own in every target: markers, locks, unfinished content
+STATE = ".hound"  # our own folder in every target: markers, locks, unfinished content
 Progress = Callable[[int], None]
 _BLOCK = 1 << 20
-_TAIL = 1 << 28  # padding behind the last member
-_HEADER = 1 << 20  # long names and pax records; tarfile reads these into memory whole
+_TAIL = 1 << 28  # padding after the last member
+_HEADER = 1 << 20  # long names and pax records; tarfile reads these fully into memory
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
 _KINDS = (
     (tarfile.TarInfo.issym, "a symbolic link"),
@@ -38,13 +38,13 @@ _KINDS = (
 
 @dataclass(frozen=True)
 class Limits:
-    """What an archive may hold at most.
+    """The largest archive that is accepted.
 
     Attributes:
         member: bytes of one file, unpacked.
         total: bytes of all files, unpacked.
         members: number of files and folders.
-        ratio: unpacked bytes for each byte of the archive (which counts as 1 MB at least).
+        ratio: unpacked bytes for each byte of the archive (which counts as at least 1 MB).
     """
 
     member: int = 2 * 10**9
@@ -65,25 +65,25 @@ class Counts:
 class _Member:
     name: str
     size: int
-    folder: bool
+    is_folder: bool
     content: Callable[[], IO[bytes] | None]
 
 
 def unpack(
     archive: Path, folder: Path, limits: Limits, flatten: bool = False, progress: Progress | None = None
 ) -> Counts:
-    """Unpack ``archive`` into ``folder``, which should be a fresh one: on an error what was written stays there.
+    """Unpack ``archive`` into ``folder``, which should be new: on an error, files written so far are left there.
 
     Args:
         archive: ``.tar``, ``.tar.gz`` / ``.tgz`` or ``.zip``.
-        folder: made if missing.
+        folder: created if missing.
         limits: see :class:`Limits`.
-        flatten: drop the archive's own folders; two files of one name are then an error.
-        progress: called with the number of bytes of the archive that were read since the last call.
+        flatten: drop the archive's own folders; two files of the same name are then an error.
+        progress: called with the number of bytes of the archive read since the last call.
 
     Raises:
         ArchiveError: it is damaged or cut short; a member is a link, a device or another special file, has an absolute
-            path or one that leads outside, or goes beyond a limit. The message names archive and member.
+            path or one that leads outside, or exceeds a limit. The message names archive and member.
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = _Writer(archive, folder, limits, flatten)
@@ -96,7 +96,9 @@ def unpack(
             f"Cannot unpack {archive}: {error}. It is damaged or cut short; remove it and download it again."
         ) from error
     except RuntimeError as error:  # zipfile: encrypted
-        raise ArchiveError(f"Cannot unpack {archive}: {error}. Only archives without a password are read.") from error
+        raise ArchiveError(
+            f"Cannot unpack {archive}: {error}. Only archives without a password are supported."
+        ) from error
     return Counts(writer.files, writer.size)
 
 
@@ -116,8 +118,8 @@ class _Writer:
             self._refuse(member.name, f"is member {self.members} of at most {self.limits.members}")
         parts = self._parts(member.name)
         self._check_size(member.name, member.size)
-        if member.folder or not parts:
-            if not member.folder:
+        if member.is_folder or not parts:
+            if not member.is_folder:
                 self._refuse(member.name, "has no name")
             if not self.flatten:
                 self._make("/".join(parts))
@@ -141,7 +143,9 @@ class _Writer:
         if size > limits.member:
             self._refuse(name, f"has {readable_size(size)}; one file may have {readable_size(limits.member)}")
         if total > limits.total:
-            self._refuse(name, f"makes {readable_size(total)}; an archive may have {readable_size(limits.total)}")
+            self._refuse(
+                name, f"makes {readable_size(total)} in total; an archive may have {readable_size(limits.total)}"
+            )
         if total > self.allowed:
             self._refuse(
                 name,
@@ -156,18 +160,18 @@ class _Writer:
         except (FileExistsError, NotADirectoryError) as error:
             self._refuse(path, "is a file and a folder at once", error)
         except OSError as error:
-            self._refuse(path, f"cannot be made: {error}", error)
+            self._refuse(path, f"cannot be created: {error}", error)
         self.folders.add(path)
 
-    def _copy(self, member: _Member, place: Path) -> None:
+    def _copy(self, member: _Member, path: Path) -> None:
         source = member.content()
         if source is None:
             self._refuse(member.name, "has no content")
         flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_EXCL if self.flatten else os.O_TRUNC)
         try:
-            descriptor = os.open(place, flags, 0o644)
+            descriptor = os.open(path, flags, 0o644)
         except FileExistsError as error:
-            self._refuse(member.name, "has the name of another file, and the archive's folders are dropped", error)
+            self._refuse(member.name, "has the same name as another file, and the archive's folders are dropped", error)
         except OSError as error:
             self._refuse(member.name, f"cannot be written: {error}", error)
         written = 0
@@ -175,7 +179,7 @@ class _Writer:
             while block := source.read(_BLOCK):
                 written += len(block)
                 if written > member.size:
-                    self._refuse(member.name, f"has more than the {member.size} bytes that the archive says")
+                    self._refuse(member.name, f"has more than the {member.size} bytes that the archive states")
                 target.write(block)
         if written < member.size:
             self._refuse(member.name, f"is cut short: {written} of {member.size} bytes")
@@ -184,13 +188,13 @@ class _Writer:
 
     def _refuse(self, name: str, reason: str, cause: BaseException | None = None) -> NoReturn:
         raise ArchiveError(
-            f"Refused to unpack {self.archive}: its member {name[:200]!r} {reason}. Nothing of this archive was kept; "
+            f"Refused to unpack {self.archive}: its member {name[:200]!r} {reason}. Nothing of it was kept; "
             "only plain files and folders below the target are unpacked."
         ) from cause
 
 
 class _CarefulInfo(tarfile.TarInfo):
-    """tarfile's member, which refuses headers that would fill the memory."""
+    """A member that refuses headers too large for memory."""
 
     def _proc_member(self, tar: tarfile.TarFile) -> Any:
         if (self.type in _EXTENDED or self.type == tarfile.GNUTYPE_LONGLINK) and self.size > _HEADER:
@@ -198,8 +202,8 @@ class _CarefulInfo(tarfile.TarInfo):
         return super()._proc_member(tar)  # type: ignore[misc]
 
 
-class _Counted:
-    """A file that reports how much of it was read."""
+class _CountingReader:
+    """A file that reports how much of it has been read."""
 
     def __init__(self, file: IO[bytes], progress: Progress) -> None:
         self.file, self.progress = file, progress
@@ -212,10 +216,10 @@ class _Counted:
 
 def _tar_members(archive: Path, progress: Progress) -> Iterator[_Member]:
     with archive.open("rb") as file:
-        packed = file.read(2) == b"\x1f\x8b"
+        is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
-        counted: Any = _Counted(file, progress)
-        stream: Any = gzip.GzipFile(fileobj=counted, mode="rb") if packed else counted
+        counted: Any = _CountingReader(file, progress)
+        stream: Any = gzip.GzipFile(fileobj=counted, mode="rb") if is_gzip else counted
         with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CarefulInfo, bufsize=_BLOCK) as tar:
             for info in tar:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
@@ -223,18 +227,18 @@ def _tar_members(archive: Path, progress: Progress) -> Iterator[_Member]:
                 if kind is None and not (info.isreg() or info.isdir()):
                     kind = f"of an unknown kind ({info.type!r})"
                 if kind is not None:
-                    raise _refused(archive, info.name, kind)
+                    raise _refusal(archive, info.name, kind)
                 yield _Member(info.name, info.size, info.isdir(), lambda info=info: tar.extractfile(info))  # type: ignore[misc]
-        yield from _rest(stream) if packed else ()
+        yield from _rest(stream) if is_gzip else ()
 
 
 def _rest(stream: gzip.GzipFile) -> Iterator[_Member]:
-    """Read to the end, so that the checksum of gzip is compared; no members come out."""
+    """Read to the end, so that gzip's checksum is verified; yields no members."""
     for _ in range(_TAIL // _BLOCK):
         if not stream.read(_BLOCK):
             return
         yield from ()
-    raise tarfile.ReadError(f"more than {readable_size(_TAIL)} behind the last member")
+    raise tarfile.ReadError(f"more than {readable_size(_TAIL)} after the last member")
 
 
 def _zip_members(archive: Path, progress: Progress) -> Iterator[_Member]:
@@ -243,13 +247,13 @@ def _zip_members(archive: Path, progress: Progress) -> Iterator[_Member]:
             mode = info.external_attr >> 16
             if stat.S_IFMT(mode) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
-                raise _refused(archive, info.filename, kind)
+                raise _refusal(archive, info.filename, kind)
             yield _Member(info.filename, info.file_size, info.is_dir(), lambda info=info: opened.open(info))  # type: ignore[misc]
             progress(info.compress_size)
 
 
-def _refused(archive: Path, name: str, kind: str) -> ArchiveError:
+def _refusal(archive: Path, name: str, kind: str) -> ArchiveError:
     return ArchiveError(
-        f"Refused to unpack {archive}: its member {name[:200]!r} is {kind}. Nothing of this archive was kept; only "
+        f"Refused to unpack {archive}: its member {name[:200]!r} is {kind}. Nothing of it was kept; only "
         "plain files and folders below the target are unpacked."
     )

@@ -1,4 +1,4 @@
-"""Rows of a data file against what a reader needs; see :mod:`hound_plugin.records`."""
+"""Check rows of a data file against what their consumer needs; see :mod:`hound_plugin.records`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ KINDS: tuple[str, ...] = get_args(RowKind)
 
 @dataclass
 class Checked:
-    """What checking one row gave.
+    """The result of checking one row.
 
     Attributes:
         problems: empty for a usable row.
@@ -26,7 +26,7 @@ class Checked:
         is_video: whether ``media`` are clips.
         notes: decisions about the row.
         unknown: fields that nothing reads.
-        record: what was read, where it could be.
+        record: the parsed row, if it could be parsed.
     """
 
     problems: list[Problem] = field(default_factory=list)
@@ -38,11 +38,11 @@ class Checked:
 
 
 def check_record(row: Mapping[str, Any], kind: RowKind = "auto") -> Checked:
-    """Read one row and check it against what its reader needs; opens nothing.
+    """Parse one row and check it against what its consumer needs; opens no media.
 
     Args:
         row: the row.
-        kind: what the rows are for; ``auto`` takes rows with two answers for pairs, others for conversations.
+        kind: what the rows are for; ``auto`` treats rows with two answers as pairs, others as conversations.
     """
     parsed = parse(row)
     checked = Checked(list(parsed.problems), notes=parsed.notes, unknown=parsed.unknown, record=parsed.record)
@@ -54,21 +54,21 @@ def check_record(row: Mapping[str, Any], kind: RowKind = "auto") -> Checked:
 
 
 def consumer_of(record: Record, kind: RowKind) -> ConsumerName:
-    """Who reads rows of this kind."""
+    """The consumer of rows of this kind."""
     if kind == "auto":
         return "pairs" if record.is_pair else "sft"
     return "sft" if kind == "conversations" else kind
 
 
 def media_of(row: Mapping[str, Any]) -> tuple[list[str | list[str]], bool]:
-    """Media of a row as it names them, and whether they are clips; nothing where the row cannot be read."""
+    """Media of a row as it names them, and whether they are clips; empty if the row cannot be parsed."""
     record = parse(row).record
     media = record.media if record is not None else ()
     return [media_path(item, []) for item in media if item.names], any(item.kind == "video" for item in media)
 
 
 def media_path(item: Media, problems: list[Problem]) -> str | list[str]:
-    """A path with the part that is meant, or the list of a clip's frames."""
+    """A path, with its part if the row gives one, or the list of a clip's frames."""
     if item.frames:
         return list(item.frames)
     if item.start is None and item.end is None:

@@ -1,4 +1,4 @@
-"""Arguments of ``hound corpus ...`` and what each command calls; imports of real work stand inside the functions."""
+"""Arguments of ``hound corpus ...`` and what each command calls; heavy imports are inside the functions."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ def _parser(commands: Commands, name: str, summary: str, description: str, examp
 
 
 def _add_selection(parser: argparse.ArgumentParser, default: str) -> None:
-    parser.add_argument("--only", nargs="+", metavar="ID", help=f"ids, or beginnings with * (default: {default})")
-    parser.add_argument("--folder", type=Path, default=Path("data"), help="where everything lies (default: data)")
+    parser.add_argument("--only", nargs="+", metavar="ID", help=f"ids, or prefixes ending in * (default: {default})")
+    parser.add_argument("--folder", type=Path, default=Path("data"), help="folder for all corpora (default: data)")
 
 
 def add_list(commands: Commands) -> None:
@@ -34,13 +34,13 @@ def add_list(commands: Commands) -> None:
     parser = _parser(
         commands,
         "list",
-        "what there is, and what of it is here",
-        "Shows every corpus with id, about how many rows, size on the hub, and what was downloaded and extracted. "
-        "`?` where the authors state no number. Nothing is fetched.",
+        "all corpora, and which of them are on this machine",
+        "Shows every corpus with its id, approximate number of rows, size on the hub, and what has been downloaded and "
+        "extracted. `?` means that the authors state no number. Nothing is downloaded.",
         "  hound corpus list\n  hound corpus list --only 'test_*' --json",
     )
     _add_selection(parser, "all")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of the table")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     parser.set_defaults(run=_list)
 
 
@@ -60,17 +60,17 @@ def add_download(commands: Commands) -> None:
     parser = _parser(
         commands,
         "download",
-        "fetch records and archives from the hub",
-        "Fetches what is not here yet. Sizes are asked for and free space is checked first; a download that broke off "
-        "goes on where it stopped. HF_ENDPOINT and HF_TOKEN hold. Records lie where dataset_info.json expects them.",
+        "download records and archives from the hub",
+        "Downloads what is missing, after comparing its size with the free space; an interrupted download resumes "
+        "where it stopped. HF_ENDPOINT and HF_TOKEN are honoured. Records go where dataset_info.json expects them.",
         "  hound corpus download --only dpo_17k frames_300k   what DPO needs, 150 GB\n"
         "  hound corpus download --only test_msvd test_msvd_official frames_test_msvd\n"
-        "  hound corpus download --only dpo_17k --with-media  the archives of its frames too",
+        "  hound corpus download --only dpo_17k --with-media  also the archives of its frames",
     )
-    _add_selection(parser, "none; `--only '*'` is everything, some 600 GB")
-    parser.add_argument("--with-media", action="store_true", help="also the archives that hold the records' media")
+    _add_selection(parser, "none; `--only '*'` is everything, about 600 GB")
+    parser.add_argument("--with-media", action="store_true", help="also the archives with the records' media")
     parser.add_argument("--revision", default="main", help="branch, tag or commit on the hub (default: main)")
-    parser.add_argument("--retries", type=int, default=5, help="tries after a broken transfer, each file (default: 5)")
+    parser.add_argument("--retries", type=int, default=5, help="retries after a broken transfer, per file (default: 5)")
     parser.set_defaults(run=_download)
 
 
@@ -84,8 +84,8 @@ def _download(arguments: argparse.Namespace) -> int:
     corpora = select(arguments.only)
     if arguments.with_media:
         corpora = select([*(corpus.id for corpus in corpora), *(name for corpus in corpora for name in corpus.needs)])
-    places = download(arguments.folder, corpora, arguments.revision, arguments.retries)
-    print(f"{len(places)} files under {arguments.folder}")
+    paths = download(arguments.folder, corpora, arguments.revision, arguments.retries)
+    print(f"{len(paths)} files under {arguments.folder}")
     if any(corpus.target for corpus in corpora):
         print(f"next: hound corpus extract --folder {arguments.folder}")
     return DONE
@@ -100,11 +100,11 @@ def add_extract(commands: Commands) -> None:
         "extract",
         "unpack downloaded archives",
         "Unpacks downloaded archives into FOLDER/frames, several at a time. Finished archives are not unpacked again; "
-        "a run that was killed goes on. Links, devices and paths outside the folder are refused, and nothing of such "
-        "an archive is kept. Extracted archives may be removed.",
+        "a killed run resumes. Links, devices and paths outside the folder are refused, and nothing from such an "
+        "archive is kept. Extracted archives may be removed.",
         "  hound corpus extract\n  hound corpus extract --only frames_300k --processes 8",
     )
-    _add_selection(parser, "all that were downloaded")
+    _add_selection(parser, "all downloaded ones")
     parser.add_argument("--processes", type=int, help="archives at a time (default: cores, at most 8)")
     limits = Limits()
     parser.add_argument("--max-member", type=float, default=limits.member, help="largest file, in bytes (default: 2e9)")
@@ -113,7 +113,7 @@ def add_extract(commands: Commands) -> None:
         "--max-members", type=int, default=limits.members, help="files of one archive (default: 5000000)"
     )
     parser.add_argument(
-        "--max-ratio", type=float, default=limits.ratio, help="bytes unpacked for each packed one (default: 200)"
+        "--max-ratio", type=float, default=limits.ratio, help="unpacked bytes per packed byte (default: 200)"
     )
     parser.set_defaults(run=_extract)
 
@@ -127,13 +127,13 @@ def _extract(arguments: argparse.Namespace) -> int:
     work = jobs(arguments.folder, select(arguments.only, ["archives"]), limits)
     if not work:
         print(
-            f"hound: no archive of these was downloaded to {arguments.folder}; run `hound corpus download --only ID`, "
-            "or name another --folder",
+            f"hound: none of these archives is in {arguments.folder}; run `hound corpus download --only ID`, or name "
+            "another --folder",
             file=sys.stderr,
         )
         return FAILED
     count = extract(work, arguments.processes)
-    print(f"{count} archives extracted, {len(work) - count} were already; media_dir: {arguments.folder / 'frames'}")
+    print(f"{count} archives extracted, {len(work) - count} already were; media_dir: {arguments.folder / 'frames'}")
     return DONE
 
 
@@ -145,36 +145,36 @@ def add_validate(commands: Commands) -> None:
         commands,
         "validate",
         "check the rows and media of a data file",
-        "Goes through a JSONL file (or a JSON array of modest size) in constant memory: fields, roles, placeholders "
-        "against media, media present or readable. Prints a table of problems and writes the bad rows to "
-        "NAME.bad.jsonl. Exit code 1 when there are problems.",
+        "Checks a JSONL file (or a JSON array of modest size) in constant memory: fields, roles, placeholders against "
+        "media, whether media exist or are readable. Prints a table of problems and writes the bad rows to "
+        "NAME.bad.jsonl. The exit code is 1 if there are problems.",
         "  hound corpus validate data/video_instruction/train/dpo/sft_dpo_17k.jsonl --media-dir data/frames\n"
         "  hound corpus validate pairs.jsonl --media none\n"
         "  hound corpus validate theirs.jsonl --media-dir /disk --fix-paths --output ours.jsonl",
     )
     parser.add_argument("file", type=Path, metavar="FILE", help="JSONL, or a JSON array")
-    parser.add_argument("--media-dir", help="folder that the records' paths begin in (default: where you are)")
+    parser.add_argument("--media-dir", help="folder that the records' paths are relative to (default: the current one)")
     parser.add_argument(
         "--media",
         choices=("none", "exists", "open"),
         default="exists",
-        help="look for media not at all, for their presence, or open the first frame or header (default: exists)",
+        help="media: do not check, check that they exist, or open the first frame or header (default: exists)",
     )
-    parser.add_argument("--kind", choices=KINDS, default="auto", help="who reads the rows (default: auto: training)")
-    parser.add_argument("--limit", type=int, help="look at the first LIMIT rows only")
-    parser.add_argument("--processes", type=int, default=1, help="with --media open: at a time (default: 1)")
+    parser.add_argument("--kind", choices=KINDS, default="auto", help="what the rows are for (default: auto, training)")
+    parser.add_argument("--limit", type=int, help="check only the first LIMIT rows")
+    parser.add_argument("--processes", type=int, default=1, help="parallel processes for --media open (default: 1)")
     parser.add_argument("--report", type=Path, help="JSONL of bad rows (default: NAME.bad.jsonl)")
     parser.add_argument(
         "--fix-paths", action="store_true", help="find clips by name under --media-dir and write a corrected file"
     )
     parser.add_argument("--output", type=Path, help="corrected file (default: NAME.fixed.jsonl)")
     parser.add_argument("--drop-bad", action="store_true", help="leave bad rows out of the corrected file")
-    parser.add_argument("--force", action="store_true", help="replace a corrected file that exists")
+    parser.add_argument("--force", action="store_true", help="overwrite an existing corrected file")
     parser.set_defaults(run=_validate)
 
 
 def _validate(arguments: argparse.Namespace) -> int:
-    from hound_plugin.corpus.validate import Options, default_fixed, default_report, print_findings, validate
+    from hound_plugin.corpus.validate import Options, default_fixed, default_report, print_result, validate
     from hound_plugin.errors import SettingsError
 
     if (arguments.output or arguments.drop_bad) and not arguments.fix_paths:
@@ -190,9 +190,9 @@ def _validate(arguments: argparse.Namespace) -> int:
         drop_bad=arguments.drop_bad,
         force=arguments.force,
     )
-    findings = validate(arguments.file, options)
-    print_findings(findings, options)
-    return FAILED if findings.bad else DONE
+    result = validate(arguments.file, options)
+    print_result(result, options)
+    return FAILED if result.bad else DONE
 
 
 def add_convert(commands: Commands) -> None:
@@ -202,11 +202,11 @@ def add_convert(commands: Commands) -> None:
     parser = _parser(
         commands,
         "convert",
-        "other people's data to ours, and a split by clip",
+        "convert other people's data to our format, and split it by clip",
         "Reads JSON or JSONL of LLaVA, ShareGPT or OpenAI messages, questions and answers, captions, or preferences, "
         'and writes JSONL for `"formatting": "hound"`. With --split, every clip is in the training file or in the '
-        "held-out one, never in both, by its name alone: it falls on the same side in every file. Rows that cannot be "
-        "used are listed in NAME.bad.jsonl, with reasons; nothing else is written then, unless told to leave them out.",
+        "held-out one, never in both; only its name decides, so it is on the same side in every file. Rows that cannot "
+        "be used are listed in NAME.bad.jsonl, with reasons; nothing else is written unless --on-bad-rows is skip.",
         "  hound corpus convert theirs.json ours.jsonl\n"
         "  hound corpus convert ours.jsonl ours.jsonl --split 0.05 --seed 1    ours.train.jsonl, ours.heldout.jsonl\n"
         "  hound corpus convert pairs.jsonl kto.jsonl --labels\n"
@@ -215,15 +215,15 @@ def add_convert(commands: Commands) -> None:
     parser.add_argument("source", type=Path, metavar="SRC", help="JSONL, or a JSON array")
     parser.add_argument("target", type=Path, metavar="DST", help="JSONL to write")
     parser.add_argument("--split", type=float, metavar="FRACTION", help="share of clips to hold out")
-    parser.add_argument("--seed", type=int, default=0, help="of the split (default: 0)")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
     parser.add_argument("--caption-prompt", default=CAPTION_PROMPT, help="question for rows that are captions")
-    parser.add_argument("--keep", nargs="+", default=[], metavar="FIELD", help="other fields to take over")
-    parser.add_argument("--force", action="store_true", help="replace files that exist")
+    parser.add_argument("--keep", nargs="+", default=[], metavar="FIELD", help="other fields to keep")
+    parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument(
         "--on-bad-rows",
         choices=("error", "skip"),
         default="error",
-        help="rows that cannot be used: stop and write nothing but their list, or leave them out (default: error)",
+        help="rows that cannot be used: stop and write only a list of them, or leave them out (default: error)",
     )
     parser.add_argument(
         "--max-bad-rows", type=float, default=0.01, help="largest share that `skip` may leave out (default: 0.01)"
@@ -252,13 +252,13 @@ def _convert(arguments: argparse.Namespace) -> int:
     for path, rows in result.written.items():
         print(f"{path}: {rows:,} rows")
     if result.straddling:
-        print(f"left out, with clips of both sides: {result.straddling:,} rows")
+        print(f"left out, as their clips are on both sides: {result.straddling:,} rows")
     if result.bad_rows:
         print(f"left out: {result.bad:,} rows, with reasons in {result.bad_rows}", file=sys.stderr)
     return DONE
 
 
 def add_all(commands: Commands) -> None:
-    """Every command of the group."""
+    """Add every command of the group."""
     for add in (add_list, add_download, add_extract, add_validate, add_convert):
         add(commands)

@@ -1,15 +1,15 @@
-"""``hound corpus convert``: other people's data to ours, and a split by clip into training and held-out rows."""
+"""``hound corpus convert``: other people's data to our format, and a split by clip into training and held-out rows."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, TextIO
+from typing import Any
 
 from hound_plugin.corpus.checking import media_of
 from hound_plugin.errors import DataError, SettingsError
@@ -30,15 +30,15 @@ SIDES = ("train", "heldout")
 
 
 @dataclass
-class Converted:
-    """What came out.
+class ConversionResult:
+    """The result of a conversion.
 
     Attributes:
         written: file -> number of rows.
-        bad: rows that could not be converted, or cannot be trained on; they are in ``bad_rows``.
-        straddling: rows with several clips of which some are held out; they are left out of both sides.
+        bad: rows that could not be converted, or cannot be trained on; listed in ``bad_rows``.
+        straddling: rows with several clips of which only some are held out; left out of both files.
         bad_rows: JSONL of the problems of bad rows; None if there are none.
-        remarks: decisions about rows and fields that nothing reads, with their numbers.
+        remarks: decisions about rows, and unread fields, with their numbers of rows.
     """
 
     written: Counter[Path] = field(default_factory=Counter)
@@ -60,8 +60,8 @@ def convert(
     force: bool = False,
     on_bad_rows: OnBadRows = "error",
     max_bad_rows: float = MAX_SHARE,
-) -> Converted:
-    """Write rows of ``source`` in our shape, one at a time.
+) -> ConversionResult:
+    """Convert the rows of ``source`` to our format, one at a time.
 
     Args:
         source: JSON or JSONL.
@@ -69,44 +69,29 @@ def convert(
         split: share of clips to hold out, above 0 and below 1; None for one file.
         seed: changes which clips are held out.
         caption_prompt: the question that captions answer.
-        keep: names of other fields to take over. Scores and provenance are always kept.
+        keep: names of other fields to keep. Scores and provenance are always kept.
         labels: write each preference pair as two single answers with ``label`` true or false, for KTO.
-        force: replace files that exist.
-        on_bad_rows, max_bad_rows: see :mod:`hound_plugin.records.bad_rows`; nothing is written where it stops but the
-            list of bad rows.
+        force: overwrite existing files.
+        on_bad_rows, max_bad_rows: see :mod:`hound_plugin.records.bad_rows`; if it stops, only the list of bad rows is
+            written.
 
     Raises:
-        SettingsError: an argument is out of its range, or an output exists or is the input.
+        SettingsError: an argument is out of range, or an output file exists or is the input.
         DataError: the source cannot be read at all, or has rows that cannot be used.
     """
-    if split is not None and not 0 < split < 1:
-        raise SettingsError(f"Expected --split above 0 and below 1; got {split}.")
-    if not source.is_file():
-        raise DataError(f"Expected a file of JSON or JSON lines; there is none at {source}. Check the path.")
-    paths = [target] if split is None else [target.with_name(f"{target.stem}.{side}.jsonl") for side in SIDES]
-    for path in paths:
-        if path.exists() and (path.samefile(source) or not force):
-            raise SettingsError(f"{path} exists. Name another target, or replace it with --force.")
-    bad_path = target.with_name(f"{target.stem}.bad.jsonl")
-    if bad_path.exists() and bad_path.samefile(source):
-        raise SettingsError(f"{bad_path} is the input, and bad rows would be listed there. Name another target.")
-    result, report = Converted(), RowReport(str(source))
+    paths, bad_path = _check_outputs(source, target, split, force)
+    result, report = ConversionResult(), RowReport(str(source))
     result.written.update(dict.fromkeys(paths, 0))
     with ExitStack() as stack:
         files = [stack.enter_context(whole_file(path)) for path in paths]
         with whole_file(bad_path) as report.sink:
-            for row in read_rows(source):
-                written = _written(row, caption_prompt, keep, labels, report)
-                if not written:
-                    continue
-                sides = {0} if split is None else {int(held) for held in held_out(written[0], split, seed)}
-                if len(sides) > 1:
+            for converted in _converted_rows(source, caption_prompt, keep, labels, report):
+                side = 0 if split is None else _side_of(converted[0], split, seed)
+                if side is None:
                     result.straddling += 1
                     continue
-                side = sides.pop()
-                for answer in written:
-                    _write(files[side], answer)
-                result.written[paths[side]] += len(written)
+                files[side].writelines(_ENCODER.encode(row) + "\n" for row in converted)
+                result.written[paths[side]] += len(converted)
         if not report.bad:
             bad_path.unlink()
         report.settle(on_bad_rows, max_bad_rows, bad_path, "--on-bad-rows skip")
@@ -115,21 +100,51 @@ def convert(
     return result
 
 
-def _written(
-    row: Row, caption_prompt: str, keep: Sequence[str], labels: bool, report: RowReport
-) -> list[dict[str, Any]]:
-    """What a row becomes: nothing for a bad one, which is counted."""
-    report.rows += 1
-    try:
-        if row.value is None:
-            raise BadRowError([Problem(row.problem, "", row.reason)])
-        record = convert_record(row.value, row.number, caption_prompt, keep, report)
-        written = single_answers(record) if labels else [record]
-    except DataError as error:
-        problems = error.problems if isinstance(error, BadRowError) else [Problem("not convertible", "", str(error))]
-        report.add(Place(report.what, row.number, row_id(row.value)), problems)
-        return []
-    return written
+def _check_outputs(source: Path, target: Path, split: float | None, force: bool) -> tuple[list[Path], Path]:
+    """The files to write, one or one per side of the split, and the list of bad rows; refused before work starts."""
+    if split is not None and not 0 < split < 1:
+        raise SettingsError(f"Expected --split above 0 and below 1; got {split}.")
+    if not source.is_file():
+        raise DataError(f"Expected a file of JSON or JSON lines; {source} is not a file. Check the path.")
+    paths = [target] if split is None else [target.with_name(f"{target.stem}.{side}.jsonl") for side in SIDES]
+    for path in paths:
+        if path.exists() and (path.samefile(source) or not force):
+            raise SettingsError(f"{path} exists. Name another target, or replace it with --force.")
+    bad_path = target.with_name(f"{target.stem}.bad.jsonl")
+    if bad_path.exists() and bad_path.samefile(source):
+        raise SettingsError(f"{bad_path} is the input, and bad rows would be listed there. Name another target.")
+    return paths, bad_path
+
+
+def _converted_rows(
+    source: Path, caption_prompt: str, keep: Sequence[str], labels: bool, report: RowReport
+) -> Iterator[list[dict[str, Any]]]:
+    """What each usable row becomes, one row or with ``labels`` two; bad rows go to ``report``."""
+    for row in read_rows(source):
+        report.rows += 1
+        try:
+            record = _converted(row, caption_prompt, keep, report)
+            converted = single_answers(record) if labels else [record]
+        except DataError as error:
+            report.add(Place(report.what, row.number, row_id(row.value)), _problems_of(error))
+        else:
+            yield converted
+
+
+def _converted(row: Row, caption_prompt: str, keep: Sequence[str], report: RowReport) -> dict[str, Any]:
+    if row.value is None:
+        raise BadRowError([Problem(row.problem, "", row.reason)])
+    return convert_record(row.value, row.number, caption_prompt, keep, report)
+
+
+def _problems_of(error: DataError) -> list[Problem]:
+    return error.problems if isinstance(error, BadRowError) else [Problem("not convertible", "", str(error))]
+
+
+def _side_of(row: Mapping[str, Any], split: float, seed: int) -> int | None:
+    """The side that a row belongs to, an index into ``SIDES``; None if its clips are on both."""
+    sides = set(held_out(row, split, seed))
+    return int(sides.pop()) if len(sides) == 1 else None
 
 
 class BadRowError(DataError):
@@ -147,17 +162,17 @@ def convert_record(
     keep: Sequence[str] = (),
     report: RowReport | None = None,
 ) -> dict[str, Any]:
-    """One row in our shape.
+    """Convert one row to our format.
 
     Args:
         row: the row.
-        number: its place, for rows without an id.
+        number: its number in the file, for rows without an id.
         caption_prompt: the question that captions answer.
-        keep: names of other fields to take over. Scores and provenance are always kept.
-        report: takes notes and unknown fields.
+        keep: names of other fields to keep. Scores and provenance are always kept.
+        report: receives notes and unknown fields.
 
     Raises:
-        DataError: it cannot be read, or it would be of no use; the message names every problem.
+        DataError: the row cannot be parsed or used; the message names every problem.
     """
     parsed = parse(row)
     if parsed.record is None:
@@ -173,13 +188,13 @@ def convert_record(
         raise BadRowError(problems)
     if report is not None:
         report.add_notes(parsed.notes, [name for name in parsed.unknown if name not in keep])
-    known = {name: value for name, value in row.items() if value is not None and _is_kept(name, value, record)}
+    neutral = {name: value for name, value in row.items() if value is not None and _is_kept(name, value, record)}
     others = {name: row[name] for name in keep if name in row}
-    return {**known, **others, **to_row(record)}
+    return {**neutral, **others, **to_row(record)}
 
 
 def _is_kept(name: str, value: Any, record: Record) -> bool:
-    """Scores and provenance; a label that is none for KTO; the id of a clip that another field names."""
+    """Whether to keep a field: scores, provenance, a label not meant for KTO, the id of a clip named elsewhere."""
     if name in LABELS:
         return record.label is None
     if name in LAST_VIDEOS:
@@ -188,7 +203,7 @@ def _is_kept(name: str, value: Any, record: Record) -> bool:
 
 
 def _with_placeholders(record: Record) -> Record:
-    """Placeholders in front of their questions; those that are missing in front of the first one."""
+    """Move placeholders to the front of their questions; add missing ones before the first question."""
     if not record.media:
         return record
     token = token_of(record.media[0].kind)
@@ -197,23 +212,23 @@ def _with_placeholders(record: Record) -> Record:
         count = turn.text.count(token)
         if turn.role == "user" and count:
             bare = turn.text.replace(token, "").strip()
-            kept = count if len(record.media) > 1 else 1
-            turns[number] = Turn("user", "\n".join([*[token] * kept, bare]))
+            repeats = count if len(record.media) > 1 else 1
+            turns[number] = Turn("user", "\n".join([*[token] * repeats, bare]))
     if turns and not any(token in turn.text for turn in turns if turn.role == "user"):
         turns[0] = Turn(turns[0].role, "\n".join([*[token] * len(record.media), turns[0].text.strip()]))
     return record if turns == list(record.turns) else replace(record, turns=tuple(turns))
 
 
 def single_answers(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The two answers of a preference pair as rows of their own, chosen first, for KTO (arXiv 2402.01306).
+    """The two answers of a preference pair as separate rows, chosen first, for KTO (arXiv 2402.01306).
 
     Raises:
-        DataError: the record is no pair.
+        DataError: the record is not a pair.
     """
     if "chosen" not in record or "rejected" not in record:
-        raise DataError("expected a preference pair (`prompt`, `chosen`, `rejected`) to label; this is another row")
-    named = ("id", "prompt", "conversations", "chosen", "rejected")
-    rest = {key: value for key, value in record.items() if key not in named}
+        raise DataError("expected a preference pair (`prompt`, `chosen`, `rejected`) to label; this row is not one")
+    pair_fields = ("id", "prompt", "conversations", "chosen", "rejected")
+    rest = {key: value for key, value in record.items() if key not in pair_fields}
     before = record.get("conversations") or [{"from": "human", "value": record["prompt"]}]
     return [
         {
@@ -226,24 +241,20 @@ def single_answers(record: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
-def held_out(record: dict[str, Any], share: float, seed: int) -> list[bool]:
-    """For each clip or image of a record whether it is held out; a record without media goes by its id."""
+def held_out(record: Mapping[str, Any], share: float, seed: int) -> list[bool]:
+    """Whether each clip or image of a record is held out; for a record without media, its id decides."""
     media = media_of(record)[0]
     names = [clip_name(item) for item in media] or [f"id:{record.get('id')}"]
     return [_fraction(name, seed) < share for name in names]
 
 
 def clip_name(item: str | list[str]) -> str:
-    """What identifies a clip in every layout: the last part of its path without ending; for frames, their folder's."""
+    """The name of a clip in every layout: the last part of its path without suffix; for frames, their folder's."""
     path = PurePosixPath(cut_part(item)[0]) if isinstance(item, str) else PurePosixPath(item[0]).parent
     return path.stem
 
 
 def _fraction(name: str, seed: int) -> float:
-    """A number in 0..1 that depends on the name and the seed only: the same on every machine and in every file."""
+    """A number in 0..1 that depends only on the name and the seed: the same on every machine and in every file."""
     digest = hashlib.sha256(f"{seed}:{name}".encode()).digest()
     return int.from_bytes(digest[:8], "big") / 2**64
-
-
-def _write(file: TextIO, value: dict[str, Any]) -> None:
-    file.write(_ENCODER.encode(value) + "\n")

@@ -1,9 +1,9 @@
 """``hound corpus extract``: archives to folders of frames, several at a time, over any number of interrupted runs.
 
 An archive is unpacked into ``<target>/.hound/<archive>.partial``, which is renamed to ``.ready`` when every member has
-passed; then its content is moved to ``<target>`` by renaming, and a marker is written last. A run that is killed
-therefore leaves whole files in the target only; the next one throws ``.partial`` away, goes on moving ``.ready``, and
-skips archives whose marker fits. A refused archive leaves nothing.
+passed; then its content is moved to ``<target>`` by renaming, and a marker is written last. A killed run therefore
+leaves only complete files in the target; the next one discards ``.partial``, resumes moving ``.ready``, and skips
+archives whose marker matches. A refused archive leaves nothing.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Job:
     Attributes:
         archive: the file.
         target: the folder that its content goes into.
-        flatten: its own folders are dropped.
+        flatten: whether the archive's own folders are dropped.
         limits: see :class:`hound_plugin.corpus.archive.Limits`.
     """
 
@@ -49,41 +49,41 @@ class Job:
 
     @property
     def state(self) -> Path:
-        """The beginning of the paths of marker, lock and unfinished content."""
+        """The common prefix of the paths of marker, lock and unfinished content."""
         return self.target / STATE / _key(self.archive)
 
 
 def _key(archive: Path) -> str:
-    """``chunk_0.tar.gz`` of two folders must not share a marker."""
+    """Includes the folder: ``chunk_0.tar.gz`` of two folders must not share a marker."""
     return f"{archive.parent.name}-{archive.name}"
 
 
 def jobs(folder: Path, corpora: Sequence[Corpus], limits: Limits = DEFAULT_LIMITS) -> list[Job]:
-    """The archives of ``corpora`` that were downloaded to ``folder``."""
+    """The archives of ``corpora`` that are in ``folder``."""
     return [
-        Job(folder / place, folder / corpus.target, corpus.flatten, limits)
+        Job(folder / path, folder / corpus.target, corpus.flatten, limits)
         for corpus in corpora
         if corpus.target
-        for place in corpus.places()
-        if (folder / place).is_file()
+        for path in corpus.paths()
+        if (folder / path).is_file()
     ]
 
 
 def is_extracted(folder: Path, corpus: Corpus, archive: Path) -> bool:
-    """Whether an archive was unpacked in full, and not changed since; it may have been removed since."""
+    """Whether an archive was fully unpacked and is unchanged; it may have been removed since."""
     job = Job(archive, folder / (corpus.target or ""), corpus.flatten)
     return _is_done(job)
 
 
 def extract(work: Sequence[Job], processes: int | None = None) -> int:
-    """Unpack what was not unpacked yet; archives that are refused do not stop the others.
+    """Unpack the archives that are not unpacked yet; refused archives do not stop the others.
 
     Args:
         work: see :func:`jobs`.
-        processes: at a time; the number of cores if None, at most 8.
+        processes: number of archives unpacked at a time; by default the number of cores, at most 8.
 
     Returns:
-        How many archives were unpacked in this run.
+        The number of archives unpacked in this run.
 
     Raises:
         ArchiveError: archives were refused or damaged, or there is too little space; all are named.
@@ -100,19 +100,19 @@ def extract(work: Sequence[Job], processes: int | None = None) -> int:
 
 
 def _check_space(todo: Sequence[Job]) -> None:
-    """Frames are JPEG, which gzip hardly makes smaller: the archive's size is what its content needs at least."""
-    for device in {os.stat(_made(job.target)).st_dev for job in todo}:
+    """Require at least the archives' sizes: frames are JPEG, which gzip hardly compresses."""
+    for device in {os.stat(_created(job.target)).st_dev for job in todo}:
         group = [job for job in todo if os.stat(job.target).st_dev == device]
         needed = sum(job.archive.stat().st_size for job in group)
         free = shutil.disk_usage(group[0].target).free
         if needed > free:
             raise ArchiveError(
                 f"Expected at least {readable_size(needed)} of free space under {group[0].target} for {len(group)} "
-                f"archives; there are {readable_size(free)}. Free some, or extract fewer with --only."
+                f"archives; there is {readable_size(free)}. Free some, or extract fewer with --only."
             )
 
 
-def _made(folder: Path) -> Path:
+def _created(folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     return folder
 
@@ -137,7 +137,7 @@ def _run(todo: Sequence[Job], processes: int) -> list[str]:
                 done, _ = wait(running, timeout=0.5, return_when=FIRST_COMPLETED)
                 bar.update(min(counter.value, total) - bar.n)
                 problems += filter(None, (_problem(future, running.pop(future)) for future in done))
-        except BaseException:  # Ctrl-C: what is running ends by the same signal
+        except BaseException:  # Ctrl-C: running workers end by the same signal
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return problems
@@ -156,7 +156,7 @@ def _problem(future: Future[None], job: Job) -> str | None:
 
 
 def _start_worker(counter: Any) -> None:
-    """Make this process count into ``counter``."""
+    """Let this process add to ``counter``."""
     global _counter
     follow_parent()
     _counter = counter
@@ -184,16 +184,16 @@ class _Progress:
 
 
 def _extract_one(job: Job) -> None:
-    with locked(_with_suffix(job, ".lock")):  # wait until no other process works on this archive
-        if _is_done(job):  # another run was quicker
+    with locked(_with_suffix(job, ".lock")):  # wait until no other process is working on this archive
+        if _is_done(job):  # another run was faster
             return
         stamp = _stamp(job.archive)
         ready = _with_suffix(job, ".ready")
-        if not _fits(_with_suffix(job, ".ready.json"), stamp):
+        if not _matches(_with_suffix(job, ".ready.json"), stamp):
             _discard(ready)
             _unpack(job, ready, stamp)
         _merge(ready, job.target)
-        os.sync()  # content before marker: after a power cut no marker stands for data that never reached the disk
+        os.sync()  # content before marker: a power cut must not leave a marker without its content
         rename(_with_suffix(job, ".ready.json"), _with_suffix(job, ".json"))
         _discard(ready)
 
@@ -211,7 +211,9 @@ def _unpack(job: Job, ready: Path, stamp: dict[str, Any]) -> None:
         progress.flush()
     if _stamp(job.archive) != stamp:
         _discard(partial)
-        raise ArchiveError(f"{job.archive} changed while it was unpacked; wait until it is complete and run it again.")
+        raise ArchiveError(
+            f"{job.archive} changed while it was being unpacked; wait until it is complete and run the command again."
+        )
     rename(partial, ready)
     write_json(_with_suffix(job, ".ready.json"), {**stamp, "files": counts.files, "bytes": counts.size})
 
@@ -220,33 +222,33 @@ def _merge(source: Path, target: Path) -> None:
     """Move everything in ``source`` to ``target`` by renaming; folders that both have are merged, files replaced."""
     target.mkdir(parents=True, exist_ok=True)
     for entry in sorted(os.scandir(source), key=lambda entry: entry.name):
-        place = target / entry.name
-        if entry.is_dir(follow_symlinks=False) and os.path.lexists(place):
-            if not place.is_dir():
-                raise ArchiveError(f"Expected {place} to be a folder, as an archive has one there; remove the file.")
-            _merge(Path(entry.path), place)
+        path = target / entry.name
+        if entry.is_dir(follow_symlinks=False) and os.path.lexists(path):
+            if not path.is_dir():
+                raise ArchiveError(f"Expected {path} to be a folder, as in the archive; it is a file. Remove it.")
+            _merge(Path(entry.path), path)
             os.rmdir(entry.path)
         else:
-            rename(entry.path, place)
+            rename(entry.path, path)
 
 
 def _is_done(job: Job) -> bool:
     marker = _with_suffix(job, ".json")
     if not job.archive.exists():
         return marker.is_file()
-    return _fits(marker, _stamp(job.archive))
+    return _matches(marker, _stamp(job.archive))
 
 
-def _fits(marker: Path, stamp: dict[str, Any]) -> bool:
+def _matches(marker: Path, stamp: dict[str, Any]) -> bool:
     try:
-        found = json.loads(marker.read_text())
+        content = json.loads(marker.read_text())
     except (OSError, ValueError):
         return False
-    return isinstance(found, dict) and all(found.get(key) == value for key, value in stamp.items())
+    return isinstance(content, dict) and all(content.get(key) == value for key, value in stamp.items())
 
 
 def _stamp(archive: Path) -> dict[str, Any]:
-    """What tells an archive from a changed one."""
+    """Name, size and time, by which a changed archive is recognised."""
     status = archive.stat()
     return {"archive": archive.name, "size": status.st_size, "mtime_ns": status.st_mtime_ns}
 

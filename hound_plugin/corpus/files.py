@@ -1,4 +1,4 @@
-"""Numbers as people read them; writing of files has its home in :mod:`hound_plugin.records.files`."""
+"""Sizes and counts for people; file writing lives in :mod:`hound_plugin.records.files`."""
 
 from __future__ import annotations
 
@@ -19,5 +19,5 @@ def readable_size(size: int | None) -> str:
 
 
 def readable_rows(rows: int | None) -> str:
-    """About how many, in thousands (``~17k``); ``?`` for None."""
+    """An approximate number in thousands (``~17k``); ``?`` for None."""
     return "?" if rows is None else f"~{rows // 1000}k"

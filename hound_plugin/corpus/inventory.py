@@ -1,4 +1,4 @@
-"""``hound corpus list``: what there is, and what of it is here already."""
+"""``hound corpus list``: all corpora, and which of them are on this machine."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from hound_plugin.corpus.schema import Corpus
 
 @dataclass(frozen=True)
 class Status:
-    """What of one corpus is here: number of its files downloaded, and of its archives extracted."""
+    """What is on this machine of one corpus: number of downloaded files and of extracted archives."""
 
     corpus: Corpus
     downloaded: int
     extracted: int
 
-    def here(self) -> str:
-        """In words: ``-``, ``downloaded``, ``3 of 16 downloaded, 2 extracted``."""
+    def in_words(self) -> str:
+        """For the table: ``-``, ``downloaded``, ``3 of 16 downloaded, 2 extracted``."""
         total = len(self.corpus.files)
         words = []
         if self.downloaded:
@@ -32,22 +32,24 @@ class Status:
 
 
 def take_stock(folder: Path, corpora: Sequence[Corpus]) -> list[Status]:
-    """Look which files of ``corpora`` lie under ``folder``; a download under way does not count."""
-    found = []
+    """Count the files of ``corpora`` in ``folder``; an unfinished download does not count."""
+    statuses = []
     for corpus in corpora:
-        places = [folder / place for place in corpus.places()]
-        downloaded = sum(place.is_file() for place in places)
-        extracted = sum(is_extracted(folder, corpus, place) for place in places) if corpus.target else 0
-        found.append(Status(corpus, downloaded, extracted))
-    return found
+        paths = [folder / path for path in corpus.paths()]
+        downloaded = sum(path.is_file() for path in paths)
+        extracted = sum(is_extracted(folder, corpus, path) for path in paths) if corpus.target else 0
+        statuses.append(Status(corpus, downloaded, extracted))
+    return statuses
 
 
 def to_table(statuses: Sequence[Status]) -> str:
-    """Lines of columns: id, rows, size, what is here, purpose."""
+    """A table with the columns id, rows, size, state on this machine, purpose."""
     rows = [("id", "rows", "size", "here", "for what")]
     for status in statuses:
         corpus = status.corpus
-        rows.append((corpus.id, readable_rows(corpus.rows), readable_size(corpus.size), status.here(), corpus.purpose))
+        rows.append(
+            (corpus.id, readable_rows(corpus.rows), readable_size(corpus.size), status.in_words(), corpus.purpose)
+        )
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     lines = []
     for name, count, size, here, purpose in rows:
@@ -58,7 +60,7 @@ def to_table(statuses: Sequence[Status]) -> str:
 
 
 def to_records(statuses: Sequence[Status]) -> list[dict[str, Any]]:
-    """One dictionary a corpus, for ``--json``; unknown numbers are None, and ``rows`` and ``size`` are rounded."""
+    """One dictionary per corpus, for ``--json``; unknown numbers are None, and ``rows`` and ``size`` are rounded."""
     return [
         {
             "id": status.corpus.id,
@@ -66,7 +68,7 @@ def to_records(statuses: Sequence[Status]) -> list[dict[str, Any]]:
             "purpose": status.corpus.purpose,
             "repo": status.corpus.repo,
             "files": list(status.corpus.files),
-            "places": status.corpus.places(),
+            "places": status.corpus.paths(),
             "rows": status.corpus.rows,
             "size": status.corpus.size,
             "target": status.corpus.target,

@@ -1,4 +1,4 @@
-"""Are the media of a record there, readable, and of at least one frame?"""
+"""Check that the media of a record exist, are readable, and have at least one frame."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from hound_plugin.records.record import Problem
 Depth = Literal["none", "exists", "open"]
 Media = Sequence[str | list[str]]
 Key = TypeVar("Key")
-_BATCH = 64  # records that go to a process at once
+_BATCH = 64  # records per task of a process
 
 
 def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Depth) -> list[Problem]:
-    """Look for media; with ``open`` also at the header of each file or first frame, and whether a file is whole.
+    """Check that media exist; with ``open`` also read the header of each file or first frame, and its stated sizes.
 
     Args:
         media: as in a record.
         is_video: folders count as clips; an image must be a file.
-        media_dir: what relative paths begin in.
-        depth: ``none`` looks at nothing.
+        media_dir: the folder that paths are relative to.
+        depth: ``none`` checks nothing.
     """
     problems = []
     for item in media if depth != "none" else ():
@@ -49,7 +49,7 @@ def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Dept
 
 
 def _part(path: str, is_video: bool, item: str | list[str]) -> Problem | None:
-    """What is wrong with the part that a path of a clip or image names."""
+    """What is wrong with the part in the path of a clip or image, if anything."""
     try:
         bare = split_part(path)[0]
         if bare != path and not (is_video and isinstance(item, str)):
@@ -61,7 +61,7 @@ def _part(path: str, is_video: bool, item: str | list[str]) -> Problem | None:
     return None
 
 
-@lru_cache(maxsize=4096)  # the questions about a clip follow each other
+@lru_cache(maxsize=4096)  # questions about the same clip are usually adjacent
 def _open(paths: tuple[str, ...], is_video: bool, is_single: bool) -> Problem | None:
     from hound_plugin.media.decode import probe
     from hound_plugin.media.frames import probe_frames
@@ -84,7 +84,7 @@ def _field(is_video: bool) -> str:
 def check_many(
     records: Iterable[tuple[Key, Media, bool]], media_dir: str | None, depth: Depth, processes: int
 ) -> Iterator[tuple[Key, list[Problem]]]:
-    """:func:`check_media` for a stream of records, in order, ``processes`` at a time; memory does not grow with it."""
+    """:func:`check_media` for a stream of records, in order, in ``processes`` processes, in constant memory."""
     if processes <= 1 or depth != "open":
         for key, media, is_video in records:
             yield key, check_media(media, is_video, media_dir, depth)

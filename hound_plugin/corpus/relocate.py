@@ -1,4 +1,4 @@
-"""Find clips and images by name under any layout, for records whose paths were made on another machine."""
+"""Find clips and images by name under any layout, for records whose paths come from another machine."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ _MEDIA = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
 
 @dataclass
-class Places:
-    """Where wanted names lie.
+class PathIndex:
+    """Paths of media by name.
 
     Attributes:
         root: the folder that was walked.
-        found: name -> paths relative to ``root``; a folder of frames or a file.
+        paths: name -> paths relative to ``root``; a folder of frames or a file.
     """
 
     root: Path
-    found: dict[str, list[str]] = field(default_factory=dict)
+    paths: dict[str, list[str]] = field(default_factory=dict)
 
     def locate(self, name: str) -> list[str]:
-        """Paths that fit a record's path best, relative to ``root``: one, none, or several that are equally good.
+        """The best matches of a record's path, relative to ``root``: one, none, or several equally good ones.
 
-        The same last part counts, with its ending first and without it second; of several places the one that shares
-        most folders at its end with the record's path.
+        The last part of the path must be the same, preferably with its suffix; of several matches, the one that shares
+        the most trailing folders with the record's path wins.
         """
         last = PurePosixPath(name).name
-        candidates = self.found.get(last) or [
-            place for stem in _stems(last) for place in self.found.get(stem, ()) if _stem(place) == _stem(last)
+        candidates = self.paths.get(last) or [
+            path for stem in _stems(last) for path in self.paths.get(stem, ()) if _stem(path) == _stem(last)
         ]
-        exact = [place for place in candidates if PurePosixPath(place).name == last]
-        shared = {place: _shared(place, name) for place in exact or candidates}
+        exact = [path for path in candidates if PurePosixPath(path).name == last]
+        shared = {path: _shared(path, name) for path in exact or candidates}
         best = max(shared.values(), default=0)
-        return sorted(place for place, count in shared.items() if count == best)
+        return sorted(path for path, count in shared.items() if count == best)
 
 
 def missing_names(records: Iterable[dict[str, Any]], media_dir: str) -> set[str]:
@@ -55,42 +55,42 @@ def missing_names(records: Iterable[dict[str, Any]], media_dir: str) -> set[str]
     return names
 
 
-def find_places(root: Path, names: Iterable[str]) -> Places:
-    """Walk ``root`` once and note where the wanted names lie; memory grows with ``names``, not with the tree.
+def index_paths(root: Path, names: Iterable[str]) -> PathIndex:
+    """Walk ``root`` once and collect the paths of the wanted names; memory grows with ``names``, not with the tree.
 
-    Links to folders are not followed; hidden folders are left out.
+    Links to folders are not followed; hidden folders are skipped.
     """
     wanted = {PurePosixPath(name).name for name in names}
     stems = {stem for name in wanted for stem in _stems(name)}
-    places = Places(root)
+    index = PathIndex(root)
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(name for name in folders if name != STATE and not name.startswith("."))
         media = (name for name in files if os.path.splitext(name)[1].lower() in _MEDIA)
         for name in (*folders, *media):
             for key in ({name} & wanted) | ({_stem(name)} & stems):
                 relative = os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
-                places.found.setdefault(key, []).append(relative)
-    return places
+                index.paths.setdefault(key, []).append(relative)
+    return index
 
 
-def corrected(record: dict[str, Any], places: Places, media_dir: str) -> tuple[dict[str, Any], list[str]]:
-    """A copy of the record with found paths in place of missing ones, and the ambiguous names with their places."""
+def corrected(record: dict[str, Any], index: PathIndex, media_dir: str) -> tuple[dict[str, Any], list[str]]:
+    """A copy of the record with missing paths replaced by existing ones, and ambiguous names with their matches."""
     ambiguous: list[str] = []
 
-    def place(path: Any) -> Any:
+    def relocated(path: Any) -> Any:
         if isinstance(path, list):
-            return [place(part) for part in path]
+            return [relocated(part) for part in path]
         if isinstance(path, dict) and isinstance(path.get("path"), str):
-            return {**path, "path": place(path["path"])}
+            return {**path, "path": relocated(path["path"])}
         if not isinstance(path, str) or find_media(path, media_dir) is not None:
             return path
         name, part = cut_part(path)
-        found = places.locate(name)
-        if len(found) > 1:
-            ambiguous.append(f"{path}: {', '.join(found[:3])}{' and others' if found[3:] else ''}")
-        return found[0] + part if len(found) == 1 else path
+        matches = index.locate(name)
+        if len(matches) > 1:
+            ambiguous.append(f"{path}: {', '.join(matches[:3])}{' and others' if matches[3:] else ''}")
+        return matches[0] + part if len(matches) == 1 else path
 
-    changes = {name: place(record[name]) for name in (*VIDEOS, *IMAGES) if record.get(name)}
+    changes = {name: relocated(record[name]) for name in (*VIDEOS, *IMAGES) if record.get(name)}
     return {**record, **changes}, ambiguous
 
 
@@ -99,7 +99,7 @@ def _stem(name: str) -> str:
 
 
 def _stems(name: str) -> tuple[str, ...]:
-    """A clip may be a folder ``x`` where the record says ``x.mp4``, or the reverse; both are tried."""
+    """Names to look up: a clip may be a folder ``x`` where the record says ``x.mp4``, or vice versa."""
     return (name, _stem(name)) if _stem(name) != name else (name,)
 
 

@@ -1,4 +1,4 @@
-"""Reading of rows has its home in :mod:`hound_plugin.records.jsonl`."""
+"""An alias: rows are read in :mod:`hound_plugin.records.jsonl`."""
 
 from hound_plugin.records.jsonl import LARGEST_ARRAY, LONGEST_LINE, Row, read_rows
 

@@ -1,15 +1,15 @@
-"""Every released file of LLaVA-Hound's corpora: id, place on the hub, rows, size, purpose, and where it goes here.
+"""Every released file of LLaVA-Hound's corpora: id, location on the hub, rows, size, purpose, and local folder.
 
 Names are those of the data sets' pages and of ``setup/*.sh`` in github.com/RifleZhang/LLaVA-Hound-DPO. Row counts are
-the rounded ones that the authors state and sizes those that the hub's pages show (decimal, three digits); what neither
-states is None, and the download asks the hub for the exact size anyway.
+rounded, as the authors state them, and sizes are those on the hub's pages (decimal, three digits); unstated numbers are
+None. The download asks the hub for exact sizes in any case.
 
-One folder holds everything, ``data/`` by default::
+One folder contains everything, ``data/`` by default::
 
-    data/video_instruction/...      the records, as they lie on the hub
+    data/video_instruction/...      the records, in the hub's layout
     data/archives/...               frames and images, packed
     data/frames/<clip>/             frames of train_300k and train_600k: `media_dir: data/frames`
-    data/frames/test/<set>/<clip>/  frames of the test sets, whose records name them so
+    data/frames/test/<set>/<clip>/  frames of the test sets, as in their records
     data/frames/allava_laion/images, data/frames/allava_vflan/images
 """
 
@@ -42,13 +42,13 @@ class Corpus:
         repo: data set on the hub.
         files: paths inside it.
         kind: ``records`` and ``test`` (conversations), ``pairs`` (preferences) or ``archives`` of media.
-        rows: about how many rows or clips, as stated by the authors; None where nobody states it.
-        size: about how many bytes in all, as the hub's pages show; None where they were not to be had.
+        rows: about how many rows or clips, as stated by the authors; None if unstated.
+        size: total size in bytes, as on the hub's pages; None if unknown.
         purpose: what it is for.
-        root: folder, below the one for everything, under which ``files`` lie with their paths of the hub.
+        root: local subfolder that ``files`` are relative to.
         target: for archives, the folder that they are unpacked into.
-        flatten: the archives' own folders are dropped (as ``unzip -j`` does in the original's setup).
-        needs: ids of the archives that hold the media of these records.
+        flatten: whether the archives' own folders are dropped (as ``unzip -j`` does in the original's setup).
+        needs: ids of the archives with the media of these records.
     """
 
     id: str
@@ -63,8 +63,8 @@ class Corpus:
     flatten: bool = False
     needs: tuple[str, ...] = ()
 
-    def places(self) -> list[str]:
-        """Where ``files`` lie here, relative to the folder for everything."""
+    def paths(self) -> list[str]:
+        """Local paths of ``files``, relative to the folder for all corpora."""
         return [f"{self.root}/{name}" if self.root else name for name in self.files]
 
 
@@ -204,16 +204,16 @@ def select(ids: Iterable[str] | None, kinds: Iterable[str] | None = None) -> lis
     """The named corpora in the order of the table; all of them for None.
 
     Args:
-        ids: exact ids, or beginnings that end in ``*`` (``test_*``).
+        ids: exact ids, or prefixes that end in ``*`` (``test_*``).
         kinds: only these kinds.
 
     Raises:
-        SettingsError: an id is unknown; the message lists those that exist.
+        SettingsError: an id is unknown; the message lists the known ones.
     """
     wanted: set[str] = set(CORPORA) if ids is None else set()
     for name in ids or ():
-        found = {known for known in CORPORA if known == name or (name[-1:] == "*" and known.startswith(name[:-1]))}
-        if not found:
-            raise SettingsError(f"Expected ids of corpora; got {name!r}. There are: {', '.join(CORPORA)}.")
-        wanted |= found
+        matches = {known for known in CORPORA if known == name or (name[-1:] == "*" and known.startswith(name[:-1]))}
+        if not matches:
+            raise SettingsError(f"Expected ids of corpora; got {name!r}. Known ids: {', '.join(CORPORA)}.")
+        wanted |= matches
     return [corpus for corpus in CORPORA.values() if corpus.id in wanted and (kinds is None or corpus.kind in kinds)]

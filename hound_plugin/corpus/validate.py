@@ -1,4 +1,4 @@
-"""``hound corpus validate``: go through a data file in constant memory and say what of it cannot be trained on."""
+"""``hound corpus validate``: check a data file in constant memory and report rows that cannot be trained on."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 from hound_plugin.corpus.checking import RowKind, check_record
 from hound_plugin.corpus.media_check import Depth, Media, check_many
-from hound_plugin.corpus.relocate import Places, corrected, find_places, missing_names
+from hound_plugin.corpus.relocate import PathIndex, corrected, index_paths, missing_names
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.bad_rows import Place, RowReport
 from hound_plugin.records.files import whole_file
@@ -29,15 +29,15 @@ class Options:
     """How to validate.
 
     Attributes:
-        media_dir: folder that the records' paths begin in.
+        media_dir: folder that the records' paths are relative to.
         media: ``none``, ``exists`` or ``open``.
-        kind: who reads the rows; ``auto`` looks at each.
-        limit: look at this many rows only.
-        processes: that open media at the same time.
+        kind: what the rows are for; ``auto`` decides for each.
+        limit: check only this many rows.
+        processes: number of processes that open media.
         report: JSONL of bad rows; None for none.
         fixed: JSONL with corrected paths to write; None for none.
         drop_bad: leave bad rows out of ``fixed``.
-        force: replace files that exist.
+        force: overwrite existing files.
     """
 
     media_dir: str | None = None
@@ -52,16 +52,16 @@ class Options:
 
 
 @dataclass
-class Findings:
-    """What came out.
+class ValidationResult:
+    """The result of a validation.
 
     Attributes:
-        rows: rows seen.
+        rows: rows checked.
         bad: rows with at least one problem.
         problems: name of a problem -> rows that have it.
-        examples: a line for each problem, with its number of rows and the first of them.
+        examples: a line per problem, with its number of rows and the first of them.
         relocated: rows whose paths were corrected.
-        remarks: decisions about usable rows, and fields that nothing reads, with their numbers.
+        remarks: decisions about usable rows, and unread fields, with their numbers of rows.
     """
 
     rows: int = 0
@@ -72,10 +72,10 @@ class Findings:
     remarks: list[str] = field(default_factory=list)
 
     def to_table(self) -> str:
-        """Lines of count, problem and first example, the most frequent first, and a sentence."""
+        """Lines of count, problem and first example, most frequent first, and a summary."""
         lines = [self.examples] if self.examples else []
-        words = f"{self.rows:,} rows, {self.bad:,} with problems"
-        return "\n".join([*lines, words + (f", paths corrected in {self.relocated:,}" if self.relocated else "")])
+        summary = f"{self.rows:,} rows, {self.bad:,} with problems"
+        return "\n".join([*lines, summary + (f", paths corrected in {self.relocated:,}" if self.relocated else "")])
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ class _Ready:
     unknown: tuple[str, ...] = ()
 
 
-def validate(path: Path, options: Options) -> Findings:
+def validate(path: Path, options: Options) -> ValidationResult:
     """Check every row of a data file.
 
     Raises:
@@ -96,41 +96,42 @@ def validate(path: Path, options: Options) -> Findings:
         DataError: the file cannot be read at all.
     """
     _check_options(path, options)
-    places = _places(path, options) if options.fixed else None
-    findings, report = Findings(), RowReport(str(path))
+    index = _path_index(path, options) if options.fixed else None
+    result, report = ValidationResult(), RowReport(str(path))
     with ExitStack() as stack:
         nowhere = stack.enter_context(open(os.devnull, "w"))
         report.sink = stack.enter_context(whole_file(options.report)) if options.report else nowhere
         fixed = stack.enter_context(whole_file(options.fixed)) if options.fixed else None
-        prepared = _prepare(path, options, places)
-        for ready, found in check_many(prepared, options.media_dir, options.media, options.processes):
+        prepared = _prepare(path, options, index)
+        for ready, media_problems in check_many(prepared, options.media_dir, options.media, options.processes):
             report.rows += 1
-            findings.relocated += ready.relocated
-            if ready.problems or found:
+            result.relocated += ready.relocated
+            if ready.problems or media_problems:
                 place = Place(str(path), ready.row.number, row_id(ready.record))
-                report.add(place, [*ready.problems, *found])
+                report.add(place, [*ready.problems, *media_problems])
             report.add_notes(ready.notes, ready.unknown)
-            if fixed is not None and ready.record is not None and not (options.drop_bad and (ready.problems or found)):
+            is_bad = bool(ready.problems or media_problems)
+            if fixed is not None and ready.record is not None and not (options.drop_bad and is_bad):
                 fixed.write(json.dumps(ready.record, ensure_ascii=False) + "\n")
-    findings.rows, findings.bad, findings.problems = report.rows, report.bad, report.counts
-    findings.examples, findings.remarks = report.table(), report.remarks()
-    if options.report and not findings.bad:
+    result.rows, result.bad, result.problems = report.rows, report.bad, report.counts
+    result.examples, result.remarks = report.table(), report.remarks()
+    if options.report and not result.bad:
         options.report.unlink()
-    return findings
+    return result
 
 
 def _check_options(path: Path, options: Options) -> None:
     if not path.is_file():
-        raise DataError(f"Expected a file of JSON lines; there is none at {path}. Check the path.")
+        raise DataError(f"Expected a file of JSON lines; {path} is not a file. Check the path.")
     if options.limit is not None and options.limit < 1:
         raise SettingsError(f"Expected --limit of at least 1; got {options.limit}.")
     if options.fixed and options.media_dir is None:
-        raise SettingsError("Expected --media-dir with --fix-paths: it is the folder in which clips are looked for.")
+        raise SettingsError("Expected --media-dir with --fix-paths: it is the folder to search for clips.")
     if options.media_dir is not None and not os.path.isdir(options.media_dir):
-        raise SettingsError(f"Expected a folder as --media-dir; there is none at {options.media_dir}.")
+        raise SettingsError(f"Expected a folder as --media-dir; {options.media_dir} is not a folder. Check the path.")
     for output in filter(None, (options.report, options.fixed)):
         if output.exists() and output.samefile(path):
-            raise SettingsError(f"Expected another file than the input for the output; got {output}.")
+            raise SettingsError(f"Expected an output file other than the input; got {output}. Name another file.")
     if options.fixed and options.fixed.exists() and not options.force:
         raise SettingsError(f"{options.fixed} exists. Name another with --output, or replace it with --force.")
 
@@ -139,13 +140,13 @@ def _rows(path: Path, options: Options) -> Iterator[Row]:
     return islice(read_rows(path), options.limit)
 
 
-def _places(path: Path, options: Options) -> Places:
+def _path_index(path: Path, options: Options) -> PathIndex:
     media_dir = options.media_dir or ""
     names = missing_names((row.value for row in _rows(path, options) if row.value is not None), media_dir)
-    return find_places(Path(media_dir), names)
+    return index_paths(Path(media_dir), names)
 
 
-def _prepare(path: Path, options: Options, places: Places | None) -> Iterator[tuple[_Ready, Media, bool]]:
+def _prepare(path: Path, options: Options, index: PathIndex | None) -> Iterator[tuple[_Ready, Media, bool]]:
     from tqdm import tqdm
 
     with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="validate", disable=None) as bar:
@@ -155,31 +156,31 @@ def _prepare(path: Path, options: Options, places: Places | None) -> Iterator[tu
                 yield _Ready(row, None, [Problem(row.problem, "", row.reason)]), [], False
                 continue
             record, problems = row.value, []
-            if places is not None:
-                record, ambiguous = corrected(row.value, places, options.media_dir or "")
-                problems = [Problem("ambiguous name", "video", words) for words in ambiguous]
+            if index is not None:
+                record, ambiguous = corrected(row.value, index, options.media_dir or "")
+                problems = [Problem("ambiguous name", "video", detail) for detail in ambiguous]
             checked = check_record(record, options.kind)
-            found = [*checked.problems, *problems]
-            ready = _Ready(row, record, found, record != row.value, checked.notes, checked.unknown)
+            row_problems = [*checked.problems, *problems]
+            ready = _Ready(row, record, row_problems, record != row.value, checked.notes, checked.unknown)
             yield ready, checked.media, checked.is_video
 
 
 def default_report(path: Path) -> Path:
-    """``name.bad.jsonl`` beside the data file."""
+    """``name.bad.jsonl`` next to the data file."""
     return path.with_name(f"{path.stem}.bad.jsonl")
 
 
 def default_fixed(path: Path) -> Path:
-    """``name.fixed.jsonl`` beside the data file."""
+    """``name.fixed.jsonl`` next to the data file."""
     return path.with_name(f"{path.stem}.fixed.jsonl")
 
 
-def print_findings(findings: Findings, options: Options) -> None:
-    """The table on standard output, and where the files are."""
-    print(findings.to_table())
-    for remark in findings.remarks:
+def print_result(result: ValidationResult, options: Options) -> None:
+    """Print the table, and the paths of the files written."""
+    print(result.to_table())
+    for remark in result.remarks:
         print(remark)
-    if findings.bad and options.report:
+    if result.bad and options.report:
         print(f"bad rows: {options.report}", file=sys.stderr)
     if options.fixed:
         print(f"corrected: {options.fixed}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""Processes that work for us and never outlive us."""
+"""Worker processes that never outlive their parent."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from multiprocessing import connection, parent_process
 
 
 def follow_parent() -> None:
-    """Run first in a worker: it then ends with its parent, also when that is killed, and at once with Ctrl-C.
+    """Make a worker end with its parent, even if that is killed, and at once on Ctrl-C; call it first.
 
-    A worker of ``concurrent.futures`` whose parent was killed waits for ever otherwise.
+    Otherwise a worker of ``concurrent.futures`` whose parent was killed waits forever.
     """
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     parent = parent_process()

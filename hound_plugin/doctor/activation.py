@@ -1,12 +1,14 @@
-"""Is the plugin active in the host, and which switches stand in its way."""
+"""Is the plugin active in the host, and which switches prevent it."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from hound_plugin.host.autoload import DISABLE_VARIABLE, is_disabled
 
-from .child import Probe, run_probe
+from .child import Outcome, run_script
+from .host_patches import SCRIPT, check_patches
 from .report import FAIL, OK, WARN, Check
 from .versions import DISTRIBUTION
 
@@ -21,7 +23,7 @@ MODEL_NAMES = (
     "LLaVA-Hound-7B-SFT-Image_only",
 )
 
-# In a child, because the current folder may be on our own path and holds metadata in a checkout.
+# In a child, because the current folder may be on our own path, with the metadata of a checkout in it.
 _ENTRY_POINT_SCRIPT = f"""
 def owners():
     from importlib import metadata
@@ -30,7 +32,7 @@ def owners():
         try:
             owner = f"{{distribution.metadata['Name'].replace('_', '-')}} {{distribution.version}}"
             points = distribution.entry_points
-        except Exception:  # somebody else's damaged metadata
+        except Exception:  # another package's damaged metadata
             continue
         if any(point.group == "{ENTRY_POINT_GROUP}" and point.value.startswith("hound_plugin.") for point in points):
             found.add(owner)
@@ -71,25 +73,24 @@ attempt("state", state)
 """
 
 
-def check_switches() -> list[Check]:
-    """Environment variables that switch activation off, and the entry point that it hangs on."""
-    checks = []
+def check_switches() -> Iterator[Check]:
+    """Environment variables that switch activation off, and the entry point that it depends on."""
     if is_disabled():
         value = os.environ[DISABLE_VARIABLE]
         fix = f"unset {DISABLE_VARIABLE}"
-        checks.append(Check(DISABLE_VARIABLE, FAIL, f"set to {value}: the plugin is switched off", "not set", fix))
+        yield Check(DISABLE_VARIABLE, FAIL, f"set to {value}: the plugin is switched off", "not set", fix)
     value = os.environ.get(AUTOLOAD_VARIABLE, "1")
     if value != "1":
-        found = f"set to {value}: torch loads no plugins, ours among them"
-        checks.append(Check(AUTOLOAD_VARIABLE, FAIL, found, "not set, or 1", f"unset {AUTOLOAD_VARIABLE}"))
-    return [*checks, _check_entry_point()]
+        found = f"set to {value}: torch loads no plugins, including this one"
+        yield Check(AUTOLOAD_VARIABLE, FAIL, found, "not set, or 1", f"unset {AUTOLOAD_VARIABLE}")
+    yield _check_entry_point()
 
 
 def _check_entry_point() -> Check:
     name = "entry point"
     expected = f"one distribution with a {ENTRY_POINT_GROUP} entry point"
-    probe = run_probe(_ENTRY_POINT_SCRIPT, timeout=60)
-    stage = probe.stage("entry points")
+    outcome = run_script(_ENTRY_POINT_SCRIPT, timeout=60)
+    stage = outcome.stage("entry points")
     if not stage.ok:
         return Check(name, FAIL, stage.error, expected, "Damaged package metadata: reinstall the package named here.")
     owners: list[str] = stage.facts
@@ -102,26 +103,34 @@ def _check_entry_point() -> Check:
     return Check(name, OK, owners[0], expected)
 
 
-def check_activation() -> list[Check]:
-    """Import the host in a child, as its own command does, and look for ourselves in its registries."""
-    probe = run_probe(_HOST_SCRIPT)
-    host = probe.stage("host")
+def check_activation() -> Iterator[Check]:
+    """Import the host in a child, as its own command does; look into its registries, and at what is patched."""
+    outcome = run_script(_HOST_SCRIPT + SCRIPT)
+    try:
+        yield from _check_host(outcome)
+    finally:
+        outcome.stop()  # for a caller that has seen enough
+
+
+def _check_host(outcome: Outcome) -> Iterator[Check]:
+    host = outcome.stage("host")
     if not host.ok:
-        fix = f"Solve the version problems above first; otherwise reinstall it: pip install --upgrade {DISTRIBUTION}"
-        return [
-            Check("host import", FAIL, host.error, "llamafactory can be imported", fix),
-            Check("plugin in the host", FAIL, "not known: the host cannot be imported", "registered"),
-        ]
-    return [Check("host import", OK, f"llamafactory {host.facts}"), _check_registries(probe)]
+        fix = f"Solve the version problems first; otherwise reinstall it: pip install --upgrade {DISTRIBUTION}"
+        yield Check("host import", FAIL, host.error, "llamafactory can be imported", fix)
+        yield Check("plugin in the host", FAIL, "unknown: the host cannot be imported", "registered")
+        return
+    yield Check("host import", OK, f"llamafactory {host.facts}")
+    yield _check_registries(outcome)
+    yield from check_patches(outcome)
 
 
-def _check_registries(probe: Probe) -> Check:
+def _check_registries(outcome: Outcome) -> Check:
     name = "plugin in the host"
     expected = "template, mm plugin, dataset format, model names, composite model"
-    registries = probe.stage("registries")
-    state = probe.stage("state").facts or {}
+    registries = outcome.stage("registries")
+    state = outcome.stage("state").facts or {}
     if not registries.ok:
-        fix = "This release of the host is laid out differently: install the version named above."
+        fix = "This release of the host is laid out differently: install the one named under llamafactory."
         return Check(name, FAIL, registries.error, expected, fix)
     missing = [registry for registry, there in registries.facts.items() if not there]
     if state.get("error"):
@@ -132,7 +141,7 @@ def _check_registries(probe: Probe) -> Check:
     if state.get("disabled_by"):
         return Check(name, FAIL, f"switched off by {state['disabled_by']}", expected, f"unset {state['disabled_by']}")
     if not state:
-        fix = "See the lines on the entry point and on the switches above."
+        fix = "See the lines about the entry point and the switches."
         return Check(name, FAIL, "not activated: torch did not call the plugin", expected, fix)
     fix = "Reinstall hound-plugin and llamafactory in the versions named above."
     return Check(name, FAIL, "missing: " + ", ".join(missing), expected, fix)

@@ -1,4 +1,4 @@
-"""Disk space, memory, and what a killed run left behind."""
+"""Disk space, memory, and locks that a killed run left behind."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _BUILD_SECONDS = 1800.0  # an extension is built in a few minutes
 
 
 def check_machine() -> list[Check]:
-    """Room for one checkpoint on the disk of the hub's cache, and in memory; builds that were broken off."""
+    """Room for one checkpoint on the disk of the hub's cache, and in memory; interrupted builds."""
     return [_check_disk(), _check_memory(), *_check_builds()]
 
 
@@ -56,9 +56,9 @@ def _memory_limit() -> float:
 
 
 def _check_builds() -> list[Check]:
-    """Locks of torch's extension builds (DeepSpeed's operators) whose builder was killed: everyone waits for them.
+    """Locks of torch's extension builds (DeepSpeed's operators) whose builder was killed.
 
-    torch waits without a limit and without a word (``torch.utils.file_baton``), so that every later run hangs.
+    torch waits silently and without a limit (``torch.utils.file_baton``), so every later run hangs.
     """
     cache = Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "torch_extensions"
     folder = Path(os.environ.get("TORCH_EXTENSIONS_DIR") or cache)
@@ -71,5 +71,5 @@ def _check_builds() -> list[Check]:
             continue
     if not stale:
         return []
-    fix = f"If no build is running, a killed one left it: rm {' '.join(sorted(stale))}"
+    fix = f"If no build is running, delete what a killed one left: rm {' '.join(sorted(stale))}"
     return [Check("extension builds", WARN, f"{len(stale)} lock(s) of over 30 minutes", "none", fix)]

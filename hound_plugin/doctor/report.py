@@ -1,4 +1,4 @@
-"""One finding of the doctor, and its presentation for people and for machines."""
+"""One check of the doctor, as text and as JSON."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ FAIL = "fail"
 
 _MARKS = {OK: "ok  ", WARN: "warn", FAIL: "FAIL"}
 _WIDTH = 100
+NAME_WIDTH = 22
+"""Of the column of names while checks are still running; a longer name shifts its line."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One finding.
+    """One check and its result.
 
     Attributes:
-        name: What was looked at.
+        name: What was checked.
         status: ``"ok"``, ``"warn"`` (works, with a drawback) or ``"fail"`` (training or inference will not work).
         found: What is there.
         expected: What should be there, or "".
@@ -47,30 +49,40 @@ def to_json(checks: Sequence[Check]) -> str:
 def to_text(checks: Sequence[Check]) -> str:
     """A table with the fix under each problem and a closing line."""
     width = max((len(check.name) for check in checks), default=0)
-    lines: list[str] = []
-    for check in checks:
-        text = check.found
-        if check.status != OK and check.expected:
-            text += f" (expected {check.expected})"
-        indent = " " * (width + 8)
+    lines = [line for check in checks for line in to_lines(check, width)]
+    return "\n".join([*lines, "", closing_line(checks)])
+
+
+def to_lines(check: Check, width: int = NAME_WIDTH) -> list[str]:
+    """One check as lines of the table, with its fix under it if it is a problem.
+
+    Args:
+        check: the check.
+        width: of the column of names.
+    """
+    text = check.found
+    if check.status != OK and check.expected:
+        text += f" (expected {check.expected})"
+    indent = " " * (width + 8)
+    lines = textwrap.wrap(
+        f"{_MARKS[check.status]}  {check.name:<{width}}  {text}", _WIDTH, subsequent_indent=indent,
+        break_long_words=False, break_on_hyphens=False,
+    )  # fmt: skip
+    if check.status != OK and check.fix:
         lines += textwrap.wrap(
-            f"{_MARKS[check.status]}  {check.name:<{width}}  {text}", _WIDTH, subsequent_indent=indent
-        )
-        if check.status != OK and check.fix:
-            lines += textwrap.wrap(
-                f"-> {check.fix}", _WIDTH, initial_indent=indent, subsequent_indent=indent + "   ",
-                break_long_words=False, break_on_hyphens=False,
-            )  # fmt: skip
+            f"-> {check.fix}", _WIDTH, initial_indent=indent, subsequent_indent=indent + "   ",
+            break_long_words=False, break_on_hyphens=False,
+        )  # fmt: skip
+    return lines
+
+
+def closing_line(checks: Sequence[Check]) -> str:
+    """The verdict on all checks."""
     failed = sum(check.status == FAIL for check in checks)
     warned = sum(check.status == WARN for check in checks)
-    lines.append("")
     if failed:
-        lines.append(f"{failed} problem(s) to solve, {warned} warning(s).")
-    elif warned:
-        lines.append(f"Ready, with {warned} warning(s).")
-    else:
-        lines.append("Ready.")
-    return "\n".join(lines)
+        return f"{failed} problem(s) to solve, {warned} warning(s)."
+    return f"Ready, with {warned} warning(s)." if warned else "Ready."
 
 
 def _worst(checks: Sequence[Check]) -> str:

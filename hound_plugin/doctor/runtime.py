@@ -1,11 +1,12 @@
-"""Whether torch and its companions, the GPU, flash-attn and the video decoders really work here."""
+"""Whether torch and its companions, the GPU, flash-attn and the video decoders actually work."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from .child import Probe, Stage, run_probe
+from .child import Outcome, Stage, run_script
 from .report import FAIL, OK, WARN, Check
 
 _TORCH_SCRIPT = """
@@ -106,35 +107,37 @@ _SAME_RELEASE = (
 )
 
 
-def check_torch() -> list[Check]:
-    """torch and companions agree; GPU and flash-attn compute."""
-    probe = run_probe(_TORCH_SCRIPT)
-    torch = probe.stage("torch")
+def check_torch() -> Iterator[Check]:
+    """torch and its companions match; GPU and flash-attn compute."""
+    outcome = run_script(_TORCH_SCRIPT)
+    torch = outcome.stage("torch")
     if not torch.ok:
-        fix = "If another package's plugin is named, uninstall that one; else reinstall: pip install torch==2.11.0"
-        return [Check("torch import", FAIL, torch.error, "torch can be imported", fix)]
-    checks = [Check("torch import", OK, f"{torch.facts['version']} (CUDA {torch.facts['cuda'] or 'none'})")]
+        fix = "If another package's plugin is named, uninstall it; otherwise reinstall: pip install torch==2.11.0"
+        yield Check("torch import", FAIL, torch.error, "torch can be imported", fix)
+        return
+    yield Check("torch import", OK, f"{torch.facts['version']} (CUDA {torch.facts['cuda'] or 'none'})")
     for name in ("torchvision", "torchaudio"):
-        stage = probe.stage(name)
+        stage = outcome.stage(name)
         if stage.ok:
-            checks.append(Check(f"{name} import", OK, str(stage.facts)))
+            yield Check(f"{name} import", OK, str(stage.facts))
         else:
             expected = f"the release that belongs to torch {torch.facts['version']}"
-            checks.append(Check(f"{name} import", FAIL, stage.error, expected, _SAME_RELEASE))
-    return [*checks, _check_gpu(probe, torch.facts["cuda"]), _check_flash(probe)]
+            yield Check(f"{name} import", FAIL, stage.error, expected, _SAME_RELEASE)
+    yield _check_gpu(outcome, torch.facts["cuda"])
+    yield _check_flash(outcome)
 
 
-def _check_gpu(probe: Probe, cuda: str | None) -> Check:
-    name, stage = "GPU", probe.stage("gpu")
+def _check_gpu(outcome: Outcome, cuda: str | None) -> Check:
+    name, stage = "GPU", outcome.stage("gpu")
     if not stage.ok:
-        fix = "Run `nvidia-smi`; another process may fill the GPU, or this torch may not support it."
+        fix = "Run `nvidia-smi`: another process may be using the whole GPU, or this torch may not support it."
         return Check(name, FAIL, stage.error, "a GPU that computes", fix)
     devices: list[dict[str, Any]] = stage.facts["devices"]
     if not devices:
         return _no_gpu(cuda)
     found = ", ".join(f"{device['name']} {device['memory'] / 2**30:.0f} GiB" for device in devices)
     if not stage.facts["bf16"]:
-        fix = "Set `fp16: true` in place of `bf16: true` in the YAML files."
+        fix = "Set `fp16: true` instead of `bf16: true` in the YAML files."
         return Check(name, WARN, f"{found}, without bfloat16", "bfloat16", fix)
     return Check(name, OK, f"{found}, bfloat16")
 
@@ -143,13 +146,13 @@ def _no_gpu(cuda: str | None) -> Check:
     driver = nvidia_driver()
     if driver:
         fix = (
-            f"torch is built for CUDA {cuda}: update the NVIDIA driver, or look at CUDA_VISIBLE_DEVICES."
+            f"torch is built for CUDA {cuda}: update the NVIDIA driver, or check CUDA_VISIBLE_DEVICES."
             if cuda
             else "This torch is a CPU-only build; install the default one: pip install --force-reinstall torch==2.11.0"
         )
         return Check("GPU", WARN, f"none visible to torch, although NVIDIA driver {driver} is loaded", "a GPU", fix)
     fix = (
-        "The demo runs on CPU. The 7B model wants a GPU with 24 GB or more (LoRA); on CPU leave out `bf16` and `fp16`, "
+        "The demo runs on CPU. The 7B model needs a GPU with 24 GB or more (LoRA). On CPU leave out `bf16` and `fp16`, "
         "and set NPROC_PER_NODE with FORCE_TORCHRUN=1."
     )
     return Check("GPU", WARN, "none: everything runs on CPU", "an NVIDIA GPU", fix)
@@ -163,11 +166,11 @@ def nvidia_driver() -> str:
         return ""
 
 
-def _check_flash(probe: Probe) -> Check:
-    name, stage = "flash-attn", probe.stage("flash-attn")
+def _check_flash(outcome: Outcome) -> Check:
+    name, stage = "flash-attn", outcome.stage("flash-attn")
     if not stage.ok:
         fix = "Rebuild it for this torch (pip install --force-reinstall --no-build-isolation flash-attn) or uninstall."
-        return Check(name, WARN, stage.error, "works, or is absent", fix)
+        return Check(name, WARN, stage.error, "works, or is not installed", fix)
     if stage.facts is None:
         return Check(name, OK, "not installed; optional, torch's own attention is used")
     return Check(name, OK, str(stage.facts))
@@ -175,11 +178,11 @@ def _check_flash(probe: Probe) -> Check:
 
 def check_decoders() -> list[Check]:
     """Decode a small H.264 clip with each decoder; one that works is enough."""
-    probe = run_probe(_DECODER_SCRIPT, timeout=60)
-    clip = probe.stage("clip")
+    outcome = run_script(_DECODER_SCRIPT, timeout=60)
+    clip = outcome.stage("clip")
     if not clip.ok:
         return [Check("decoders", FAIL, clip.error, "av can write a clip", 'pip install --force-reinstall "av<=16"')]
-    stages = {name: probe.stage(name) for name in ("decord", "av", "torchcodec")}
+    stages = {name: outcome.stage(name) for name in ("decord", "av", "torchcodec")}
     working = [name for name, stage in stages.items() if stage.ok and stage.facts is not None]
     checks = [_check_decoder(name, stage, working) for name, stage in stages.items()]
     return [*checks, Check("ffmpeg program", OK, "not needed; decord and av carry their own libraries")]
@@ -188,11 +191,11 @@ def check_decoders() -> list[Check]:
 def _check_decoder(name: str, stage: Stage, working: list[str]) -> Check:
     shown = f"decoder {name}"
     if stage.ok and stage.facts is None:
-        return Check(shown, OK, "not installed; optional, and needs FFmpeg libraries of the system")
+        return Check(shown, OK, "not installed; optional, needs the system's FFmpeg libraries")
     if stage.ok:
         return Check(shown, OK, str(stage.facts))
     if name == "torchcodec":
-        fix = "Install FFmpeg libraries (apt-get install ffmpeg), or leave it: the other decoders are used."
+        fix = "Install FFmpeg libraries (apt-get install ffmpeg), or do nothing: the other decoders are used."
     else:
         fix = f"pip install --force-reinstall --no-deps {name}"
     return Check(shown, WARN if working else FAIL, stage.error, "decodes an H.264 clip", fix)

@@ -1,17 +1,19 @@
-"""``hound doctor --serve FILE.yaml``: will this set-up of chat, API or web chat answer questions about clips?
+"""``hound doctor --serve FILE.yaml``: can this chat, API or web chat answer questions about clips?
 
-Nothing is loaded onto a device: settings, template, checkpoint, adapters and decoder are looked at in a child process,
-weights by the names and shapes in their files.
+Nothing is loaded onto a device: a child process checks settings, template, checkpoint, adapters and decoder; weights by
+the names and shapes in their files.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from hound_plugin.host.presence import HOW_TO_INSTALL, is_installed
+
 from .activation import TEMPLATE
-from .child import Probe, run_probe
+from .child import Outcome, run_script
 from .report import FAIL, OK, WARN, Check
 
 FOLDER_VARIABLE = "SAFE_MEDIA_PATH"
@@ -46,13 +48,13 @@ def checkpoint():
     name = facts["model"]
     config = AutoConfig.from_pretrained(name)
     if not isinstance(config, LlavaHoundConfig):
-        raise ValueError(f"model_type {config.model_type!r} is none of LLaVA-Hound")
+        raise ValueError(f"model_type {config.model_type!r} is not LLaVA-Hound's")
     processor = LlavaHoundProcessor.from_pretrained(name)
     processor.num_frames = facts["frames"] or processor.num_frames
     files = weight_files(Path(name)) if os.path.isdir(name) else None
     for path in files or ():
         if str(path).endswith(".safetensors"):
-            with safe_open(path, "pt") as file:  # refuses one that was cut short
+            with safe_open(path, "pt") as file:  # refuses an incomplete file
                 file.keys()
     context = config.get_text_config().max_position_embeddings
     return {"tokens": processor.tokens_per_video, "context": context, "files": files and len(files)}
@@ -68,7 +70,7 @@ def adapters():
         model = LlavaHoundForConditionalGeneration(AutoConfig.from_pretrained(facts["model"]))
     shapes = {name: tuple(module.weight.shape) for name, module in model.named_modules()
               if isinstance(module, torch.nn.Linear)}
-    told = []
+    descriptions = []
     for folder in facts["adapters"]:
         config = PeftConfig.from_pretrained(folder)
         path = os.path.join(folder, "adapter_model.safetensors")
@@ -88,8 +90,8 @@ def adapters():
                     count += 1
         elif not os.path.isfile(os.path.join(folder, "adapter_model.bin")) and os.path.isdir(folder):
             raise ValueError(f"{folder}: no adapter_model.safetensors")
-        told.append(f"{folder} ({config.peft_type.value}, {count // 2 or 'unread'} layers)")
-    return told
+        descriptions.append(f"{folder} ({config.peft_type.value}, {count // 2 or 'unread'} layers)")
+    return descriptions
 
 def decoder():
     import os, tempfile, time
@@ -123,21 +125,27 @@ if facts:
 """
 
 
-def check_serving(arguments: Sequence[str]) -> list[Check]:
+def check_serving(arguments: Sequence[str]) -> Iterator[Check]:
     """Settings, template, checkpoint, adapters, decoder, allowed folder and access.
 
     Args:
         arguments: as for ``llamafactory-cli api``: a YAML file, and ``key=value`` overrides.
     """
-    probe = run_probe(f"ARGUMENTS = {list(arguments)!r}\n{_SCRIPT}")
-    stage = probe.stage("settings")
+    outcome = run_script(f"ARGUMENTS = {list(arguments)!r}\n{_SCRIPT}")
+    stage = outcome.stage("settings")
     if not stage.ok:
-        fix = "Correct the file; `llamafactory-cli api FILE.yaml` would end with the same message."
-        return [Check("serving: settings", FAIL, stage.error, "the host can read them", fix), *_surroundings()]
-    checks = [_check_template(stage.facts), _check_checkpoint(probe), _check_decoder(probe, stage.facts["decoder"])]
-    if stage.facts["adapters"]:
-        checks.append(_check_adapters(probe, stage.facts["tuning"]))
-    return [*checks, *_surroundings()]
+        fix = "Correct the file; `llamafactory-cli api FILE.yaml` would stop with the same message."
+        if not is_installed():
+            fix = f"Chat, API and web chat are LLaMA-Factory's, which is not installed. Run: {HOW_TO_INSTALL}"
+        yield Check("serving: settings", FAIL, stage.error, "the host can read them", fix)
+    else:
+        yield _check_template(stage.facts)
+        yield _check_checkpoint(outcome)
+        yield _check_decoder(outcome, stage.facts["decoder"])
+        if stage.facts["adapters"]:
+            yield _check_adapters(outcome, stage.facts["tuning"])
+    yield check_media_folder()
+    yield check_access()
 
 
 def _check_template(facts: dict[str, str]) -> Check:
@@ -150,8 +158,8 @@ def _check_template(facts: dict[str, str]) -> Check:
     return Check(name, OK, f"{TEMPLATE}, infer_backend huggingface")
 
 
-def _check_checkpoint(probe: Probe) -> Check:
-    name, stage = "serving: model", probe.stage("checkpoint")
+def _check_checkpoint(outcome: Outcome) -> Check:
+    name, stage = "serving: model", outcome.stage("checkpoint")
     if not stage.ok:
         fix = "Set `model_name_or_path` to a LLaVA-Hound checkpoint: a folder (of either layout) or a hub id."
         return Check(name, FAIL, stage.error, "a LLaVA-Hound checkpoint", fix)
@@ -163,16 +171,16 @@ def _check_checkpoint(probe: Probe) -> Check:
     return Check(name, OK, found + ("" if stage.facts["files"] else "; weights come from the hub"))
 
 
-def _check_decoder(probe: Probe, decoder: str) -> Check:
-    name, stage = "serving: decoder", probe.stage("decoder")
+def _check_decoder(outcome: Outcome, decoder: str) -> Check:
+    name, stage = "serving: decoder", outcome.stage("decoder")
     if not stage.ok:
-        fix = "Set `hound: {decoder: auto}`; the lines on decoders above say what works here."
+        fix = "Set `hound: {decoder: auto}`; the lines on decoders say what works here."
         return Check(name, FAIL, stage.error, f"decoder {decoder} reads an H.264 clip", fix)
     return Check(name, OK, f"{decoder} reads an H.264 clip (by {stage.facts})")
 
 
-def _check_adapters(probe: Probe, tuning: str) -> Check:
-    name, stage = "serving: adapter", probe.stage("adapters")
+def _check_adapters(outcome: Outcome, tuning: str) -> Check:
+    name, stage = "serving: adapter", outcome.stage("adapters")
     if not stage.ok:
         fix = "Check `adapter_name_or_path`, and that it was trained on this model."
         return Check(name, FAIL, stage.error, "adapters of this model", fix)
@@ -182,16 +190,12 @@ def _check_adapters(probe: Probe, tuning: str) -> Check:
     return Check(name, OK, "; ".join(stage.facts))
 
 
-def _surroundings() -> list[Check]:
-    return [check_media_folder(), check_access()]
-
-
 def check_media_folder() -> Check:
     """The folder from which the API may read local media."""
     name, given = "serving: media folder", os.environ.get(FOLDER_VARIABLE, "")
     if os.environ.get(LOCAL_VARIABLE, "1").strip().lower() in _FALSE:
         return Check(name, OK, f"local paths are refused ({LOCAL_VARIABLE}=0)")
-    expected = "a folder with nothing in it but media"
+    expected = "a folder with nothing but media in it"
     if not given:
         fix = f"For the API, set {FOLDER_VARIABLE} to your folder of clips; chat and web chat do not need it."
         return Check(
@@ -199,14 +203,14 @@ def check_media_folder() -> Check:
         )
     folder = Path(os.path.realpath(given))
     if not folder.is_dir() or not os.access(folder, os.R_OK | os.X_OK):
-        fix = f"Make the folder, or correct {FOLDER_VARIABLE}."
-        return Check(name, FAIL, f"{given} is no folder that can be read", expected, fix)
+        fix = f"Create the folder, or correct {FOLDER_VARIABLE}."
+        return Check(name, FAIL, f"{given} is not a readable folder", expected, fix)
     if folder in (Path("/"), Path.home().resolve()) or folder in Path.home().resolve().parents:
-        fix = f"Set {FOLDER_VARIABLE} to the folder of clips itself: whatever lies below it can be asked about."
-        return Check(name, FAIL, f"{given} holds far more than media", expected, fix)
+        fix = f"Set {FOLDER_VARIABLE} to the folder of clips itself: anything below it can be asked about."
+        return Check(name, FAIL, f"{given} has far more than media in it", expected, fix)
     count = sum(1 for _ in folder.iterdir())
     found = f"{folder} ({count} entries)"
-    return Check(name, OK, found) if count else Check(name, WARN, f"{folder} is empty", expected, "Put clips into it.")
+    return Check(name, OK, found) if count else Check(name, WARN, f"{folder} is empty", expected, "Put clips there.")
 
 
 def check_access() -> Check:
@@ -218,4 +222,4 @@ def check_access() -> Check:
     if host in ("127.0.0.1", "localhost", "::1"):
         return Check(name, OK, f"this machine only (API_HOST={host})")
     fix = "Set API_KEY, or API_HOST=127.0.0.1."
-    return Check(name, WARN, f"anyone who reaches {host} may ask the API", "a key, or this machine only", fix)
+    return Check(name, WARN, f"anyone who can reach {host} can use the API", "a key, or this machine only", fix)

@@ -11,7 +11,7 @@ from .report import FAIL, OK, WARN, Check
 DISTRIBUTION = "hound-plugin"
 HOST = "llamafactory"
 
-# Shown even where the plugin's own metadata is missing.
+# Shown even if the plugin's own metadata is missing.
 PACKAGES: tuple[str, ...] = (
     "llamafactory",
     "torch",
@@ -31,7 +31,7 @@ PACKAGES: tuple[str, ...] = (
 # (package, specifier, what happens there)
 KNOWN_BAD: tuple[tuple[str, str, str], ...] = (
     ("transformers", "==5.6.0", "transformers 5.6.0 is broken with the host"),
-    ("torchaudio", ">2.11.0", "torchaudio 2.11.1 and later do not load beside torch 2.11, and the host imports it"),
+    ("torchaudio", ">2.11.0", "torchaudio 2.11.1 and later do not load with torch 2.11, and the host imports it"),
     ("torch", ">=2.12", "torch 2.12 and later have no matching torchaudio, which the host imports at start"),
     ("torch", "<2.6", "torch before 2.6 can run code while it loads a .bin checkpoint (CVE-2025-32434)"),
 )
@@ -44,11 +44,11 @@ def check_versions() -> list[Check]:
         import packaging.requirements  # noqa: F401
     except ImportError:
         fix = "pip install packaging"
-        return [*checks, Check("packages", FAIL, "the package `packaging` is missing", "packaging", fix)]
+        return [*checks, Check("packages", FAIL, "the package `packaging` is not installed", "packaging", fix)]
     bounds, elsewhere = _bounds()
     for name in PACKAGES:
         if name in elsewhere and name not in bounds and _version(name) is None:
-            checks.append(Check(name, OK, "not needed on this machine"))
+            checks.append(Check(name, OK, "not needed on this platform"))
         else:
             checks.append(_check_package(name, bounds.get(name, "")))
     return checks
@@ -83,13 +83,15 @@ def _check_own_metadata() -> Check:
     from hound_plugin.version import __version__
 
     if found != __version__:
-        fix = "An older copy shadows this one: `pip uninstall hound-plugin` until none is left, then install again."
+        fix = (
+            "An older copy hides this one: run `pip uninstall hound-plugin` until none is left, then install it again."
+        )
         return Check(name, WARN, f"metadata says {found}, code says {__version__}", __version__, fix)
     return Check(name, OK, f"{DISTRIBUTION} {found}")
 
 
 def _bounds() -> tuple[dict[str, str], set[str]]:
-    """Package -> specifier (our own bounds with the host's), and the packages that only other machines need."""
+    """Package -> specifier (our own bounds with the host's), and packages that only other platforms need."""
     from packaging.requirements import Requirement
     from packaging.specifiers import SpecifierSet
 
@@ -113,9 +115,12 @@ def _bounds() -> tuple[dict[str, str], set[str]]:
 def _check_package(name: str, expected: str) -> Check:
     found = _version(name)
     if found is None:
-        return Check(name, FAIL, "not installed", expected or "any version", _install(name, expected))
+        fix = _install(name, expected)
+        if name == HOST:
+            fix += "  (needed for training, chat and API; loading a model and vLLM work without it)"
+        return Check(name, FAIL, "not installed", expected or "any version", fix)
     if not found:
-        return Check(name, FAIL, "its metadata holds no version", expected, _install(name, expected, force=True))
+        return Check(name, FAIL, "its metadata has no version", expected, _install(name, expected, force=True))
     for package, specifier, reason in KNOWN_BAD:
         if package == name and _within(found, specifier):
             return Check(name, FAIL, f"{found}: {reason}", expected, _install(name, expected))
@@ -125,7 +130,7 @@ def _check_package(name: str, expected: str) -> Check:
 
 
 def _version(name: str) -> str | None:
-    """The installed version, "" where the metadata is damaged, None where there is none."""
+    """The installed version, "" if the metadata is damaged, None if there is none."""
     try:
         return metadata.version(name) or ""
     except metadata.PackageNotFoundError:
@@ -135,7 +140,7 @@ def _version(name: str) -> str | None:
 def _install(name: str, expected: str, force: bool = False) -> str:
     fix = f'pip install {"--force-reinstall --no-deps " if force else ""}"{name}{expected}"'
     if name in {"torch", "torchvision", "torchaudio"}:
-        fix += "  (torch, torchvision and torchaudio must be of one release, such as 2.11.0, 0.26.0 and 2.11.0)"
+        fix += "  (torch, torchvision and torchaudio must be from one release, such as 2.11.0, 0.26.0 and 2.11.0)"
     return fix
 
 

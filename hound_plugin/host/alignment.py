@@ -1,7 +1,7 @@
 """Rows of the format ``hound`` aligned for the host, with every problem collected before the first step.
 
-The host's ``align_dataset`` maps a converter over the rows. Ours returns the problems of a row beside it, so that they
-can be counted, listed, and settled by one policy (:mod:`hound_plugin.records.bad_rows`) when all rows were seen.
+The host's ``align_dataset`` maps a converter over the rows. Ours returns the problems of a row with it, so they are
+counted, listed, and settled by one policy (:mod:`hound_plugin.records.bad_rows`) once all rows have been seen.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import DataError, HoundError
 from hound_plugin.host.column_checks import check_columns
+from hound_plugin.host.column_types import ALIGNED, Encoded, without_decoding
 from hound_plugin.host.converter import HoundDatasetConverter
 from hound_plugin.host.row_source import FILE, NUMBER
 from hound_plugin.host.settings_state import settings
-from hound_plugin.host.typed import ALIGNED, Encoded, undecoded
 from hound_plugin.records.bad_rows import LIST, MISSING, Place, RowReport, error_of, to_lines
 from hound_plugin.records.fields import LABELS
 from hound_plugin.records.files import write_whole
@@ -37,21 +37,21 @@ PROBLEMS, REMARKS, PLACE = "_hound_problems", "_hound_remarks", "_hound_place"
 FEATURES = Features({**ALIGNED, **{name: Value("string") for name in (PROBLEMS, REMARKS, PLACE)}})
 _FORMAT = 2  # raise it when the aligned form of a row changes
 _MEDIA = ("_videos", "_images")
-_STREAMED = 16  # rows of a stream that are looked at together
+_STREAMED = 16  # rows of a stream that are examined together
 _FREE = 10  # bad rows of a stream before their share counts: a stream has no length
 _run: list[Any] = []  # the arguments of the training whose data sets are read
-_found: list[tuple[RowReport, Dataset]] = []  # data sets of the run with bad rows
+_reports: list[tuple[RowReport, Dataset]] = []  # data sets of the run with bad rows
 _places: list[Dataset] = []  # media and places of the usable rows of the run's data sets
-_listed: list[dict[str, object]] = []  # bad rows that stand in the list of the run
+_listed: list[dict[str, object]] = []  # bad rows in the list of the run
 HOW_TO_SKIP = "`hound: {on_bad_rows: skip}`"
 
 
 class Collecting:
-    """A converter that gives the problems of a row instead of raising them.
+    """A converter that returns the problems of a row instead of raising them.
 
     Attributes:
         converter: the converter.
-        depends_on: what its result depends on besides its own fields; `datasets` finds a kept result by all of them.
+        depends_on: what its result depends on besides its own fields; `datasets` finds a cached result by all of them.
     """
 
     def __init__(self, converter: HoundDatasetConverter) -> None:
@@ -62,8 +62,8 @@ class Collecting:
         aligned, parsed, place = self.converter.aligned(example)
         problems, remarks = "", ""
         if parsed.problems:
-            found = [(problem.name, problem.field, problem.detail) for problem in parsed.problems]
-            problems = json.dumps([[place.file, place.row, place.id], found])
+            details = [(problem.name, problem.field, problem.detail) for problem in parsed.problems]
+            problems = json.dumps([[place.file, place.row, place.id], details])
         label = None if parsed.record is None or self.converter.consumer != "labels" else parsed.record.label
         if parsed.notes or parsed.unknown or label is not None:
             remarks = json.dumps([[note.text for note in parsed.notes], list(parsed.unknown), label])
@@ -72,10 +72,10 @@ class Collecting:
 
 
 class Usable:
-    """The usable rows of a batch of a stream, whose rows are not known beforehand.
+    """The usable rows of a batch of a stream, whose number of rows is unknown.
 
-    The first bad row stops, or bad rows are left out and logged until there are too many. The host begins a stream
-    several times to look at its first rows, and shuffles its parts: a row that comes again is not counted again.
+    The first bad row stops the run, or bad rows are left out and logged until there are too many. The host starts a
+    stream several times to see its first rows, and shuffles its parts: a row that comes again is not counted again.
     """
 
     def __init__(self, collecting: Collecting) -> None:
@@ -92,20 +92,20 @@ class Usable:
         return {name: [row[name] for row in used] for name in ALIGNED}
 
     def _usable(self, aligned: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-        place = (row[FILE], row[NUMBER]) if NUMBER in row else None
-        if place is None:
+        key = (row[FILE], row[NUMBER]) if NUMBER in row else None
+        if key is None:
             self.report.rows += 1
         else:
-            self._reached[place[0]] = max(place[1], self._reached.get(place[0], 0))
+            self._reached[key[0]] = max(key[1], self._reached.get(key[0], 0))
             self.report.rows = sum(self._reached.values())
         self._say(aligned[REMARKS])
         if not aligned[PROBLEMS]:
             return True
         chosen = settings()
-        if place is None or place not in self._bad:
+        if key is None or key not in self._bad:
             _add(self.report, aligned[PROBLEMS])
-            if place is not None:
-                self._bad.add(place)
+            if key is not None:
+                self._bad.add(key)
             if chosen.on_bad_rows == "skip":
                 logger.warning(f"on_bad_rows: skip: {json.dumps(self.report.entries[-1], ensure_ascii=False)}")
                 self.report.entries.clear()
@@ -144,14 +144,14 @@ class _Collected:
 
 
 def align(original: Callable[..., Any], dataset: Any, dataset_attr: Any, data_args: Any, training_args: Any) -> Any:
-    """The host's ``align_dataset`` for our format; other formats pass through when their columns were checked.
+    """The host's ``align_dataset`` for our format; other formats pass through once their columns are checked.
 
-    Rows that cannot be used are taken out; :func:`settle` says what becomes of the run when all data sets were read.
+    Unusable rows are taken out; :func:`settle` decides about the run once all data sets have been read.
 
     Raises:
         DataError: ``dataset_info.json`` names columns that the rows do not have; or a stream has a bad row.
     """
-    dataset = undecoded(dataset) if dataset_attr.formatting == "hound" else dataset
+    dataset = without_decoding(dataset) if dataset_attr.formatting == "hound" else dataset
     check_columns(dataset, dataset_attr)
     if dataset_attr.formatting == "hound":
         _check_label(dataset, dataset_attr)
@@ -186,20 +186,20 @@ def _usable(aligned: Dataset, name: str, training_args: Any) -> Dataset:
         only = str(labels[True] > 0).lower()
         logger.warning_rank0(f"{name}: every label is {only}; KTO learns from good and from bad answers.")
     if report.bad:
-        _found.append((report, aligned))
+        _reports.append((report, aligned))
         aligned = aligned.select(pc.indices_nonzero(good).to_pylist())
     _places.append(aligned.select_columns([*_MEDIA, PLACE]))
     return aligned.remove_columns([PROBLEMS, REMARKS, PLACE])
 
 
 def rows_with(media: Container[str]) -> Iterator[tuple[Place, list[str]]]:
-    """The usable rows of the run that name one of ``media``, where they stand, and which ones they name."""
+    """Usable rows of the run that name one of ``media``: where they are, and which ones they name."""
     for dataset in _places:
         for row in dataset:
             named = [path for column in _MEDIA for item in row[column] or [] for path in _paths(item)]
-            found = [path for path in dict.fromkeys(named) if path in media]
-            if found:
-                yield Place(*json.loads(row[PLACE])), found
+            paths = [path for path in dict.fromkeys(named) if path in media]
+            if paths:
+                yield Place(*json.loads(row[PLACE])), paths
 
 
 def _paths(item: str | list[str]) -> list[str]:
@@ -207,13 +207,13 @@ def _paths(item: str | list[str]) -> list[str]:
 
 
 def add_to_list(listed: Path, report: RowReport) -> None:
-    """Write the run's list of bad rows again, with those of ``report`` behind the ones that were found before."""
+    """Rewrite the run's list of bad rows, with those of ``report`` after the earlier ones."""
     _listed.extend(report.entries)
     write_whole(listed, to_lines(_listed))
 
 
 def _check_label(dataset: Any, attr: Any) -> None:
-    """Labels with names of their own: 0 may stand for `good`."""
+    """Labels as numbers for class names: 0 may stand for `good`."""
     for name in (attr.kto_tag, *LABELS):
         feature = (dataset.features or {}).get(name)
         if isinstance(feature, ClassLabel):
@@ -225,30 +225,30 @@ def _check_label(dataset: Any, attr: Any) -> None:
 
 def begin(training_args: Any) -> None:
     """Forget what earlier data sets of this process had; called before a run's data sets are read."""
-    for kept in (_found, _places, _listed):
-        kept.clear()
+    for entries in (_reports, _places, _listed):
+        entries.clear()
     _run[:] = [training_args, time.time()]
 
 
 def _is_outdated(aligned: Dataset) -> bool:
-    """Whether a result that an earlier run kept says of media that they are missing: they may be there now."""
-    kept = [os.path.getmtime(file["filename"]) for file in aligned.cache_files]
-    if not _run or not kept or min(kept) >= _run[1]:
+    """Whether the cached result of an earlier run reports missing media: they may be there now."""
+    times = [os.path.getmtime(file["filename"]) for file in aligned.cache_files]
+    if not _run or not times or min(times) >= _run[1]:
         return False
     problems = aligned.data.column(PROBLEMS)
     return bool(pc.any(pc.match_substring(problems, f'"{MISSING}"')).as_py())
 
 
 def settle(training_args: Any) -> None:
-    """Stop, or say what was left out, for all data sets of a run at once; and list their bad rows.
+    """Stop, or report what was left out, for all data sets of a run at once; and list their bad rows.
 
     Raises:
         DataError: rows cannot be used, and ``hound.on_bad_rows`` or ``hound.max_bad_rows`` says to stop.
     """
     first = training_args.process_index == 0
     listed = Path(training_args.output_dir or ".") / LIST
-    reports = list(_found)
-    _found.clear()
+    reports = list(_reports)
+    _reports.clear()
     _listed.extend(entry for report, _ in reports for entry in report.entries)
     if first and _listed:
         write_whole(listed, to_lines(_listed))
@@ -272,20 +272,20 @@ def settle(training_args: Any) -> None:
         raise error_of(names)("\n\n".join(map(str, errors)))
 
 
-def settled_split(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """The host's ``split_dataset``, which runs when all data sets were read and none is tokenised."""
+def settle_and_split(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """The host's ``split_dataset``, which runs once all data sets have been read, before any is tokenised."""
     if _run:
         settle(_run[0])
     return original(*args, **kwargs)
 
 
 def _forget(aligned: Dataset) -> None:
-    """Remove what was kept of rows with problems: media that are missing now may be there in the next run."""
+    """Delete the cached result of rows with problems: media that are missing now may be there in the next run."""
     for file in aligned.cache_files:
         with contextlib.suppress(OSError):
             os.unlink(file["filename"])
 
 
 def _add(report: RowReport, text: str) -> None:
-    (file, row, identity), found = json.loads(text)
-    report.add(Place(file, row, identity), [Problem(*problem) for problem in found])
+    (file, row, identity), problems = json.loads(text)
+    report.add(Place(file, row, identity), [Problem(*problem) for problem in problems])

@@ -1,7 +1,7 @@
-"""Values of a recipe as the types that the host's arguments have; the host takes from YAML whatever stands there.
+"""Values of a recipe, converted to the types of the host's arguments; the host accepts any value from YAML.
 
 ``cutoff_len: "1024"`` fails deep inside, and ``freeze_vision_tower: "false"`` means true. A text that is such a number
-or such a truth value is taken as that; everything else is refused by name.
+or truth value is converted; everything else is refused by name.
 """
 
 from __future__ import annotations

@@ -1,20 +1,23 @@
 """Activation: how LLaMA-Factory, which has no plugin entry point, finds this package in every process it starts.
 
 ``import torch`` calls the entry points of the group ``torch.backends``; ours is :func:`activate`. It imports nothing
-beyond the standard library and puts one finder at the head of ``sys.meta_path``. When a host module that holds a
-registry (:data:`HOOKED_MODULES`) has been executed, the finder's hook calls
+beyond the standard library and puts one finder at the head of ``sys.meta_path``. When one of :data:`HOOKED_MODULES`
+has been executed, the finder's hook calls
 ``hound_plugin.host.register.register_for(module_name)``.
 
-Three cases need care:
+Four cases need care:
 
-* A hooked module may already be under way when torch is imported (``llamafactory.extras.constants`` imports peft,
+* A hooked module may already be half imported when torch is (``llamafactory.extras.constants`` imports peft,
   which imports torch). No finder sees it again, so its spec is watched: the import system sets
   ``spec._initializing = False`` as its last act, and that assignment is the signal.
 * transformers' modules import one another half-way (``modeling_layers`` imports ``modeling_auto``), and our model needs
-  them whole: what belongs to transformers waits until none of its modules is under way.
-* ``register_for`` may fail. The host's users of other models must not suffer, so the import goes on and the failure is
+  them whole; and our processors, whose import may be what brings them in, must be whole too: what belongs to
+  transformers waits until none of its modules, and none of ours, is still being imported.
+* A module of ours that was imported first may itself cause the import of the host, whose registration needs it whole:
+  what belongs to the host waits until none of our modules is still being imported.
+* ``register_for`` may fail. Users of other models must not suffer, so the import continues, and the failure is
   reported on stderr and kept for :func:`activation_error`. Only where the command line or the YAML file named there
-  asks for LLaVA-Hound is the failure raised, because training would otherwise go on with half a plugin.
+  asks for LLaVA-Hound is the failure raised, because training would otherwise continue with half a plugin.
 
 ``HOUND_PLUGIN_DISABLE=1`` switches all of this off.
 """
@@ -33,36 +36,43 @@ from typing import Any
 HOOKED_MODULES: tuple[str, ...] = (
     "transformers.models.auto.configuration_auto",
     "transformers.models.auto.modeling_auto",
+    "transformers.models.auto.image_processing_auto",
+    "transformers.models.auto.video_processing_auto",
     "transformers.models.auto.processing_auto",
     "llamafactory.extras.constants",
+    "llamafactory.model.model_utils.visual",
     "llamafactory.data.mm_plugin",
     "llamafactory.data.template",
     "llamafactory.data.converter",
-    "llamafactory.data.loader",
-    "llamafactory.data.collator",
     "llamafactory.hparams.parser",
-    "llamafactory.model.model_utils.visual",
     "llamafactory.model.loader",
+    "llamafactory.data.loader",
+    "llamafactory.data.processor.supervised",
+    "llamafactory.data.processor.pairwise",
+    "llamafactory.data.processor.feedback",
+    "llamafactory.data.processor.unsupervised",
+    "llamafactory.data.collator",
     "llamafactory.train.sft.trainer",
     "llamafactory.train.dpo.trainer",
     "llamafactory.train.kto.trainer",
     "llamafactory.train.rm.trainer",
+    "deepspeed.runtime.zero.partition_parameters",
+    "llamafactory.chat.hf_engine",
+    "llamafactory.chat.chat_model",
+    "llamafactory.api.app",
     "llamafactory.webui.common",
     "llamafactory.webui.chatter",
     "llamafactory.webui.components.export",
     "llamafactory.webui.engine",
     "llamafactory.webui.interface",
-    "deepspeed.runtime.zero.partition_parameters",
-    "llamafactory.chat.hf_engine",
-    "llamafactory.chat.chat_model",
-    "llamafactory.api.chat",
-    "llamafactory.api.app",
 )
+"""Those of :mod:`hound_plugin.host.patches`, which is imported when the first of them is; a test compares the two."""
 
 DISABLE_VARIABLE = "HOUND_PLUGIN_DISABLE"
 
 _REGISTER_MODULE = "hound_plugin.host.register"
-_TRANSFORMERS = "transformers."
+_TRANSFORMERS, _OURS = "transformers.", "hound_plugin.host."
+_OUR_MODEL_SIDE = ("hound_plugin.processing.", "hound_plugin.model.")
 _TRUE = frozenset({"1", "true", "yes", "on", "y"})
 _NAMES_US = r"(?im)llava[-_]hound|^\s*[\"']?hound[\"']?\s*:|^hound\.\w+="  # compiled on failure only: 1 ms
 _MAX_SETTINGS_BYTES = 1 << 20
@@ -170,7 +180,7 @@ class _ExecThenRegister:
 
     def __init__(self, loader: Any) -> None:
         self.loader = loader
-        self.previous = vars(loader).get("exec_module")  # somebody else's hook of the same kind
+        self.previous = vars(loader).get("exec_module")  # another package's hook of the same kind
 
     def __call__(self, module: ModuleType) -> None:
         if self.previous is not None:
@@ -202,11 +212,11 @@ def _hook_loader(spec: ModuleSpec) -> None:
         _defer(spec.name)
 
 
-# --- modules whose import is under way
+# --- modules that are still being imported
 
 
 class _WatchedSpec(ModuleSpec):
-    """A spec that tells when the import system is through with its module."""
+    """A spec that notices when the import system is done with its module."""
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -227,9 +237,8 @@ def _initialising_spec(name: str) -> ModuleSpec | None:
 
 def _under_way(name: str, executed: str | None) -> ModuleSpec | None:
     """What has to be complete before ``name`` can be registered, and is not."""
-    names = [name]
-    if name.startswith(_TRANSFORMERS):
-        names += [other for other in list(sys.modules) if other.startswith(_TRANSFORMERS)]
+    prefixes = (_TRANSFORMERS, *_OUR_MODEL_SIDE) if name.startswith(_TRANSFORMERS) else (_OURS,)
+    names = [name, *(other for other in list(sys.modules) if other.startswith(prefixes))]
     specs = (_initialising_spec(other) for other in names if other != executed)
     return next((spec for spec in specs if spec is not None), None)
 
@@ -323,7 +332,7 @@ def _report(error: Exception) -> None:
 
 
 def _raise_if_wanted(error: Exception) -> None:
-    """Raise where this process was asked for LLaVA-Hound: the host would go on without a part of it."""
+    """Raise if this process was asked for LLaVA-Hound: the host would continue without a part of it."""
     if _wanted():
         raise error
 

@@ -1,6 +1,6 @@
-"""Mistakes in ``dataset_info.json`` by name, before the host meets them as a KeyError.
+"""Names mistakes in ``dataset_info.json``, before the host stops at a KeyError.
 
-Checked are data sets of our format, and those of the host's own formats that are read for our template.
+Data sets of our format are checked, and those of the host's own formats that are read for our template.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from hound_plugin.errors import DataError
 from hound_plugin.host import settings_state
 from hound_plugin.host.row_source import FILE, NUMBER, ROW, is_text_row, row_of
 
-_TEMPLATE = "llava_hound"
-_LOOKED_AT = 100  # rows, for what a message or a question holds
+_LOOKED_AT = 100  # rows, for what is in a message or a question
 _COMMON = ("system", "tools", "images", "videos", "audios", "kto_tag")
 _PAIR = ("chosen", "rejected")
-# what the host looks up in a row, whether it is there or not
+# what the host reads from a row, whether it is there or not
 _NEEDED = {
     "alpaca": ("prompt", "query", "history", *_COMMON),
     "sharegpt": ("messages", *_COMMON),
     "openai": ("messages", *_COMMON),
 }
-# what the host names by itself; our format finds these columns without being told
+# the host's defaults; our format finds these columns by itself
 _DEFAULTS = {"prompt": "instruction", "query": "input", "response": "output", "messages": "conversations"}
 _NAMED = ("messages", "prompt", "query", "response", "history", *_COMMON, *_PAIR)
 _LIKE = {
@@ -43,7 +42,7 @@ _TAGS = {"from": ("value", "human", "gpt"), "role": ("content", "user", "assista
 
 @dataclass(frozen=True)
 class _Entry:
-    """A data set's entry of ``dataset_info.json`` and one of its rows, for the words of an error."""
+    """A data set's entry of ``dataset_info.json`` and one of its rows, for an error's message."""
 
     attr: Any
     row: dict[str, Any]
@@ -68,7 +67,7 @@ class _Entry:
         return f'"formatting": "hound"{ranking}'
 
     def nearest(self, key: str, column: str | None) -> str | None:
-        """The column of the row that was probably meant by ``column``, or that usually serves as ``key``."""
+        """The column of the row that ``column`` probably means, or that usually serves as ``key``."""
         close = get_close_matches(column or key, self.row, 1, 0.7)
         return close[0] if close else next((name for name in _LIKE.get(key, (key,)) if name in self.row), None)
 
@@ -77,17 +76,17 @@ def check_columns(dataset: Any, attr: Any) -> None:
     """Compare a data set's entry of ``dataset_info.json`` with its rows.
 
     Args:
-        dataset: as it was loaded: of typed columns, or of rows as text.
+        dataset: as it was loaded: with typed columns, or with rows as text.
         attr: the host's ``DatasetAttr``.
 
     Raises:
-        DataError: a column or a tag that is named is not there, or media are in the rows and not named.
+        DataError: a named column or tag does not exist, or the rows have media that the entry does not name.
     """
-    if attr.formatting != "hound" and (settings_state.template() != _TEMPLATE or attr.formatting not in _NEEDED):
+    if attr.formatting != "hound" and (not settings_state.is_ours() or attr.formatting not in _NEEDED):
         return
     first = next(iter(dataset), None)
     if first is None:
-        raise DataError(f"dataset {attr.dataset_name!r}: expected rows, found none. Download or write it again.")
+        raise DataError(f"dataset {attr.dataset_name!r}: expected rows, found none. Download it again.")
     if is_text_row(first):
         _check_named(dataset, attr)
         return
@@ -109,7 +108,7 @@ def _named(attr: Any) -> dict[str, str]:
 
 
 def _check_named(dataset: Any, attr: Any) -> None:
-    """Of rows as text: each named column is in one row at least; the search ends where the last one is found."""
+    """For rows as text: each named column is in at least one row; the search ends once all are seen."""
     missing = _named(attr)
     first: _Entry | None = None
     for example in dataset if missing else ():
@@ -127,9 +126,9 @@ def _check_named(dataset: Any, attr: Any) -> None:
         raise _missing(first, *next(iter(missing.items())))
 
 
-def suitable(
+def check_stage(
     original: Callable[..., Any],
-    names: Any,
+    dataset_names: Any,
     model_args: Any,
     data_args: Any,
     training_args: Any,
@@ -137,27 +136,28 @@ def suitable(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """The host's ``_get_merged_dataset``, which says of a data set of another stage only that it is "not applicable".
+    """``_get_merged_dataset``, which calls a data set for another stage just "not applicable".
 
     Raises:
         DataError: names the data set, and what to write.
     """
     from llamafactory.data.parser import get_dataset_list
 
-    ours = settings_state.template() == _TEMPLATE and names is not None
-    for name, attr in zip(names, get_dataset_list(names, data_args.dataset_dir), strict=True) if ours else ():
+    ours = settings_state.is_ours() and dataset_names is not None
+    attrs = get_dataset_list(dataset_names, data_args.dataset_dir) if ours else []
+    for name, attr in zip(dataset_names if ours else [], attrs, strict=True):
         if stage == "rm" and not attr.ranking:
             raise DataError(
-                f"Expected data sets of pairs for `stage: {settings_state.stage()}`; {name!r} is none by its entry in "
-                'dataset_info.json. If its rows have `chosen` and `rejected`, write "ranking": true into the entry; '
-                "else choose `stage: sft`, or `stage: kto` for labelled answers."
+                f"Expected data sets of pairs for `stage: {settings_state.stage()}`; {name!r} is not one by its "
+                'entry in dataset_info.json. If its rows have `chosen` and `rejected`, write "ranking": true into the '
+                "entry; otherwise choose `stage: sft`, or `stage: kto` for labelled answers."
             )
         if stage != "rm" and attr.ranking:
             raise DataError(
-                f"Expected data sets of conversations for `stage: {settings_state.stage()}`; {name!r} holds pairs by "
+                f"Expected data sets of conversations for `stage: {settings_state.stage()}`; {name!r} has pairs by "
                 'its entry in dataset_info.json ("ranking": true). Choose `stage: dpo`, or another data set.'
             )
-    return original(names, model_args, data_args, training_args, stage, *args, **kwargs)
+    return original(dataset_names, model_args, data_args, training_args, stage, *args, **kwargs)
 
 
 def _check_needed(entry: _Entry) -> None:
@@ -188,7 +188,7 @@ def _missing(entry: _Entry, key: str, column: str | None) -> DataError:
 
 
 def _beginning(dataset: Any, attr: Any) -> Iterator[dict[str, Any]]:
-    """The first rows, without media that would be decoded."""
+    """The first rows, without columns of media, which would be decoded."""
     wanted = {attr.messages, attr.prompt, attr.query, *_LIKE["videos"], *_LIKE["images"]}
     columns = [name for name in dataset.column_names or () if name in wanted]
     yield from islice(dataset.select_columns(columns) if columns else dataset, _LOOKED_AT)
@@ -210,11 +210,11 @@ def _check_values(entry: _Entry) -> None:
             _check_tags(entry, message)
         text = " ".join(str(message.get(attr.content_tag)) for message in messages if isinstance(message, dict))
     for key in ("videos", "images"):
-        found = next((name for name in _LIKE[key] if row.get(name)), None)
-        if getattr(attr, key) is None and found is not None and f"<{key[:-1]}>" in text:
+        column = next((name for name in _LIKE[key] if row.get(name)), None)
+        if getattr(attr, key) is None and column is not None and f"<{key[:-1]}>" in text:
             raise DataError(
-                f"{entry.where}: a question has <{key[:-1]}> and the row has `{found}`, but dataset_info.json names no "
-                f'column for `{key}`. Write "columns": {{"{key}": "{found}"}}'
+                f"{entry.where}: a question has <{key[:-1]}> and the row has `{column}`, but dataset_info.json names "
+                f'no column for `{key}`. Write "columns": {{"{key}": "{column}"}}'
                 + (f" or {entry.hound}" if entry.hound else "")
                 + " into its entry."
             )
@@ -229,7 +229,7 @@ def _check_tags(entry: _Entry, message: Any) -> None:
     if missing is not None:
         problem = f"a message has {keys}, and no `{missing}`"
     elif entry.number == 1 and message[attr.role_tag] not in roles:
-        problem = f"a message is of {message[attr.role_tag]!r}, which is none of the tags {[r for r in roles if r]}"
+        problem = f"a message is of {message[attr.role_tag]!r}, not one of the tags {[r for r in roles if r]}"
     else:
         return
     role = next((tag for tag in _TAGS if isinstance(message, dict) and tag in message), "role")

@@ -1,4 +1,4 @@
-"""Dataset format ``hound`` in the host: what :mod:`hound_plugin.records` reads, in the host's aligned form.
+"""Dataset format ``hound``: what :mod:`hound_plugin.records` reads, in the host's aligned form.
 
 A media item of the aligned form is the path of a file or of a folder of frames, with its part
 (``clip.mp4#t=0.5,1.0``) if the row names one, or the list of a clip's frames.
@@ -7,7 +7,7 @@ A media item of the aligned form is the path of a file or of a folder of frames,
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from hound_plugin.host.row_source import BadTextError, row_of
 from hound_plugin.host.settings_state import settings, stage
 from hound_plugin.processing.prompt import normalise_question
 from hound_plugin.records.bad_rows import MISSING, Place, error_of
-from hound_plugin.records.consumers import ConsumerName, check, placed
+from hound_plugin.records.consumers import ConsumerName, check, with_placeholder
 from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.media_paths import dead_link, find_media, split_part, with_part
 from hound_plugin.records.parse import parse, row_id
@@ -28,7 +28,7 @@ from hound_plugin.records.record import Media, Note, Parsed, Problem, Record
 NAME = "hound"
 BAD_LABEL = Note("`label: false` has no effect on supervised training, which learns every answer")
 Message = dict[str, str]
-# `columns` of dataset_info.json -> what the host sets by itself, and the field that the parser knows
+# `columns` of dataset_info.json -> the host's default, and the field that the parser knows
 _COLUMNS = {
     "messages": ("conversations", "conversations"),
     "videos": (None, "videos"),
@@ -46,7 +46,7 @@ _COLUMNS = {
 
 @dataclass
 class HoundDatasetConverter(DatasetConverter):
-    """Turns one row into the host's aligned form; a row that cannot be used is an error that names it.
+    """Turns one row into the host's aligned form; an unusable row is an error that names it.
 
     Attributes:
         consumer: what the rows are for: pairs, labels, predictions or supervised training.
@@ -64,7 +64,7 @@ class HoundDatasetConverter(DatasetConverter):
         """Convert one row.
 
         Raises:
-            DataError: it cannot be used; every problem is in the message.
+            DataError: it is unusable; every problem is in the message.
             PlaceholderError: the only problem is that ``<video>`` / ``<image>`` and media do not match in number.
             MediaNotFoundError: the only problem is a clip or an image that does not exist.
         """
@@ -75,7 +75,7 @@ class HoundDatasetConverter(DatasetConverter):
         return aligned
 
     def aligned(self, example: Mapping[str, Any]) -> tuple[dict[str, Any], Parsed, Place]:
-        """The host's form, or an empty one with the problems; and where the row stands."""
+        """The host's form, or an empty one with the problems; and where the row is."""
         name = self.dataset_attr.dataset_name
         where = f"dataset {name!r}"
         try:
@@ -90,12 +90,12 @@ class HoundDatasetConverter(DatasetConverter):
         place = Place(place.file, place.row, record.id if record else row_id(row))
         if record is not None:
             problems += check(record, self.consumer, parsed.unknown)
-        media = self._found(record, problems) if record is not None else []
+        media = self._media_paths(record, problems) if record is not None else []
         if record is None or problems:
             return empty_row(), Parsed(None, tuple(problems), parsed.notes, parsed.unknown), place
         if record.label is False and self.consumer == "sft":
             parsed = replace(parsed, notes=(*parsed.notes, BAD_LABEL))
-        return self._row(placed(record, self.consumer), media), parsed, place
+        return self._row(with_placeholder(record, self.consumer), media), parsed, place
 
     def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
         """The row with the fields that ``columns`` names under the names that the parser knows."""
@@ -103,7 +103,7 @@ class HoundDatasetConverter(DatasetConverter):
             name = getattr(self.dataset_attr, setting, None)
             if name and name != default and name != field and name in row:
                 others = {key: value for key, value in row.items() if key not in (name, field)}
-                if row.get(field) is not None:  # nobody reads it then: counted as such
+                if row.get(field) is not None:  # no one reads it then: counted as unknown
                     others[f"{field} beside {name}"] = row[field]
                 row = {field: row[name], **others}
         return row
@@ -134,7 +134,7 @@ class HoundDatasetConverter(DatasetConverter):
 
     # --- media
 
-    def _found(self, record: Record, problems: list[Problem]) -> list[str | list[str]]:
+    def _media_paths(self, record: Record, problems: list[Problem]) -> list[str | list[str]]:
         items: list[str | list[str]] = []
         for item in record.media:
             paths = [as_file(item)] if item.bytes is not None else [self._path(name, problems) for name in item.names]
@@ -144,14 +144,14 @@ class HoundDatasetConverter(DatasetConverter):
     def _part(self, item: Media, path: str, problems: list[Problem]) -> str:
         in_row = item.start is not None or item.end is not None
         if not in_row and settings().on_bad_media == "skip":
-            return path  # a part that its path names is looked at with all media
+            return path  # a part named in the path is checked with all media
         try:
             bare, start, end = split_part(path)
             if not in_row and start is end is None:
                 return path
             if os.path.isdir(bare):
                 raise DataError(
-                    "expected a video file beside `start` and `end`, found a folder of frames: it has no clock"
+                    "expected a video file with `start` and `end`, found a folder of frames, which has no times"
                 )
             return with_part(path, item.start, item.end)
         except (DataError, MediaError) as error:
@@ -171,11 +171,11 @@ class HoundDatasetConverter(DatasetConverter):
                 "such rows out"
             )
             problems.append(Problem(MISSING, "video", detail))
-        return os.path.join(self.data_args.media_dir, name)  # left out and listed with all other bad media
+        return os.path.join(self.data_args.media_dir, name)  # skipped and listed with all other bad media
 
 
 def normalised(prompt: list[Message], token: str, media: int) -> list[Message]:
-    """Questions with their placeholders in front, as the original has them; several clips in one question stay so."""
+    """Questions with their placeholders in front, as in the original; several clips in a question stay in place."""
     several = sum(message["content"].count(token) for message in prompt if message["role"] == "user") == media
     changed = []
     for message in prompt:
@@ -190,6 +190,16 @@ def empty_row() -> dict[str, Any]:
     """An aligned row with nothing in it."""
     names = ("_images", "_videos", "_audios")
     return {"_prompt": [], "_response": [], "_system": "", "_tools": "", **dict.fromkeys(names)}
+
+
+def find_frame_folders(original: Callable[..., Any], self: Any, medias: Any) -> Any:
+    """``DatasetConverter._find_medias``, which looks for files only: folders of frames under ``media_dir`` too."""
+    items = medias if isinstance(medias, list) else [medias]
+    if self.dataset_attr.load_from in ("script", "file") and items and all(isinstance(item, str) for item in items):
+        paths = [find_media(item, self.data_args.media_dir) for item in items]
+        if any(path is not None and os.path.isdir(path) for path in paths):
+            return [path or item for path, item in zip(paths, items, strict=True)]
+    return original(self, medias)
 
 
 def register() -> None:

@@ -13,7 +13,7 @@ DEBUG = "HOUND_DEBUG"
 
 
 def show_messages_alone() -> None:
-    """Install the hook, once, in processes that the host's command started; programs that use the host keep theirs."""
+    """Install the hook, once, in processes that the host's command started; other programs keep their own."""
     if os.path.basename(sys.argv[0] if sys.argv else "") not in _COMMANDS or hasattr(sys.excepthook, "_hound_plugin"):
         return
     previous = sys.excepthook

@@ -1,6 +1,6 @@
-"""Stop a training whose loss or gradients are not finite; the host logs 0, ends with success and saves the model.
+"""Stop a training whose loss or gradients are not finite; the host logs 0, reports success and saves the model.
 
-The loss of every micro-batch is looked at (on all ranks together, so that all of them stop), and the norm of the
+The loss of every micro-batch is checked (on all ranks together, so that all of them stop), and the norm of the
 gradients before each step. With ``max_skipped_steps`` above 0 that many steps in a row are left out instead.
 """
 
@@ -14,6 +14,7 @@ import torch
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError, TrainingError
+from hound_plugin.host import patching
 from hound_plugin.host.resume import complete_message
 from hound_plugin.host.settings_state import settings
 
@@ -23,7 +24,7 @@ _SHOWN = 200  # characters of a row
 
 
 class _StepWatch:
-    """What was seen of the step under way, and how many steps in a row were left out."""
+    """What was seen of the current step, and how many steps in a row were left out."""
 
     def __init__(self, trainer: Any) -> None:
         self.trainer = trainer
@@ -36,9 +37,14 @@ class _StepWatch:
                 f"hound.max_skipped_steps: expected 0 with DeepSpeed, whose engine takes the step itself; got "
                 f"{self.limit}. Remove it, or train with DDP or FSDP2."
             )
+        if self.limit and patching.is_missing("_get_grad_norm"):
+            raise SettingsError(
+                f"hound.max_skipped_steps: expected 0 with this release of the host, in which gradients "
+                f"cannot be checked (see `hound doctor`); got {self.limit}. Remove it."
+            )
 
-    def saw_loss(self, loss: torch.Tensor, rows: Callable[[], list[str]]) -> None:
-        """Look at the loss of a micro-batch, on this rank and on the others."""
+    def check_loss(self, loss: torch.Tensor, rows: Callable[[], list[str]]) -> None:
+        """Check the loss of a micro-batch, on this rank and on the others."""
         bad = torch.logical_not(torch.isfinite(loss.detach()).all()).float().reshape(1)
         here = bool(bad)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
@@ -50,8 +56,8 @@ class _StepWatch:
         if self.problem is not None and not self.limit:
             self._stop()
 
-    def saw_norm(self, norm: float) -> None:
-        """Look at the norm of a step's gradients, which all ranks share."""
+    def check_norm(self, norm: float) -> None:
+        """Check the norm of a step's gradients, which all ranks share."""
         if self.problem is None and not math.isfinite(norm):
             self.problem = f"the gradients have the norm {norm}"
         if self.problem is None:
@@ -79,25 +85,25 @@ class _StepWatch:
         )
 
 
-def watched_step(original: Callable[..., Any], self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-    """``Trainer.training_step``, whose loss is looked at; no step is taken beyond the last one.
+def watch_step(original: Callable[..., Any], self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+    """``Trainer.training_step``, whose loss is checked; no step is taken after the last one.
 
     Raises:
-        SettingsError: the checkpoint that the training goes on from has all of its steps.
+        SettingsError: the checkpoint that the training resumed from has all of its steps.
         TrainingError: the loss is not finite.
     """
     if self.state.global_step >= self.state.max_steps:
         raise SettingsError(complete_message(self, None))
     loss = original(self, model, inputs, *args, **kwargs)
-    _watch(self).saw_loss(loss, lambda: _describe(self, inputs))
+    _watch(self).check_loss(loss, lambda: _describe(self, inputs))
     return loss
 
 
-def watched_norm(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """``Trainer._get_grad_norm``, called once before each step, whose result is looked at."""
+def watch_norm(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
+    """``Trainer._get_grad_norm``, called once before each step, whose result is checked."""
     norm = original(self, *args, **kwargs)
     if norm is not None:
-        _watch(self).saw_norm(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
+        _watch(self).check_norm(float(norm.full_tensor() if hasattr(norm, "full_tensor") else norm))
     return norm
 
 
@@ -109,7 +115,7 @@ def _watch(trainer: Any) -> _StepWatch:
 
 
 def _describe(trainer: Any, inputs: dict[str, Any]) -> list[str]:
-    """The rows of a batch as text, placeholders left out."""
+    """The rows of a batch as text, without placeholders."""
     ids = inputs.get("input_ids")
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
     if ids is None or tokenizer is None:

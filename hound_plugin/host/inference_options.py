@@ -1,4 +1,4 @@
-"""Options of exports and of answers: what would spoil a model's folder, and values that no answer can be made with."""
+"""Options of exports and of answers: what would damage a model's folder, and values that cannot generate."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _VALUES: tuple[tuple[str, float, float | None, float], ...] = (
 
 
 def check_generation(generating: Any) -> None:
-    """Look at the host's generation options.
+    """Check the host's generation options.
 
     Raises:
         SettingsError: a value is outside of its range; transformers would say so at the first question, or never.
@@ -35,11 +35,11 @@ def check_generation(generating: Any) -> None:
 
 
 def check_export(model: Any) -> None:
-    """Look at where an export goes, before the model is loaded.
+    """Check where an export goes, before the model is loaded.
 
     Raises:
-        SettingsError: the folder holds what the export is made of, or an adapter that would be applied once more
-            whenever the exported model is loaded; an adapter and weights of few bits; or files smaller than 1 GB.
+        SettingsError: the folder has the export's source in it, or an adapter that would be applied again whenever
+            the exported model is loaded; an adapter and weights of few bits; or files smaller than 1 GB.
     """
     folder = model.export_dir
     if folder is None:
@@ -62,8 +62,8 @@ def check_export(model: Any) -> None:
         )
     if os.path.isfile(os.path.join(folder, "adapter_config.json")):
         raise SettingsError(
-            f"`export_dir: {folder}` holds an adapter, which transformers would apply to the exported model whenever "
-            "it is loaded from there. Choose another folder."
+            f"`export_dir: {folder}` has an adapter in it, which transformers would apply to the exported model "
+            "whenever it is loaded from there. Choose another folder."
         )
 
 

@@ -1,4 +1,4 @@
-"""Media of a run, looked at before the first step (``check_media``): every bad one, and the rows that name it."""
+"""Media of a run, checked before the first step (``check_media``): every bad one, and the rows that name it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError, M
 from hound_plugin.host import alignment
 from hound_plugin.host.settings_state import settings
 from hound_plugin.media.decode import probe
-from hound_plugin.processing.processor import open_image
+from hound_plugin.processing.image_processor import open_image
 from hound_plugin.records.bad_rows import MISSING, Place, RowReport
 from hound_plugin.records.record import Problem
 
@@ -29,9 +29,9 @@ _COLUMNS = ("videos", "images")
 
 
 def check(module: dict[str, Any], training_args: Any) -> dict[str, Any]:
-    """Look at the distinct media of all data sets, and settle the bad ones by ``on_bad_media``.
+    """Check the distinct media of all data sets, and settle the bad ones by ``on_bad_media``.
 
-    The rows that name bad media stand in the list of bad rows (``bad_rows.jsonl``), with file, number and id.
+    Rows that name bad media are in the list of bad rows (``bad_rows.jsonl``), with file, number and id.
 
     Args:
         module: the host's data sets by name; an evaluation may have several.
@@ -59,12 +59,12 @@ def check(module: dict[str, Any], training_args: Any) -> dict[str, Any]:
     if training_args.process_index == 0:
         alignment.add_to_list(listed, report)
     counts = f"{len(bad):,} of {len(names):,} checked media cannot be used, in {report.bad:,} rows"
-    told = f"{counts}:\n{report.table()}\nAll of them are listed in {listed}."
+    summary = f"{counts}:\n{report.table()}\nAll of them are listed in {listed}."
     first = bad[min(bad)]
     if settings().on_bad_media == "error":
-        place = _first_place(report, min(bad))
-        raise type(first)(f"{place}: {first}\n{told} Set {HOW_TO_SKIP} to leave their rows out.", min(bad)) from first
-    logger.warning_rank0(f"on_bad_media: skip: {told}")
+        row = _first_row(report, min(bad))
+        raise type(first)(f"{row}: {first}\n{summary} Set {HOW_TO_SKIP} to leave their rows out.", min(bad)) from first
+    logger.warning_rank0(f"on_bad_media: skip: {summary}")
     return _without(module, bad)
 
 
@@ -78,7 +78,7 @@ def _named(module: dict[str, Any]) -> Iterable[tuple[str, Any]]:
 
 
 def _without(module: dict[str, Any], bad: dict[str, MediaError]) -> dict[str, Any]:
-    def kept(name: str, dataset: Any) -> Any:
+    def good_rows(name: str, dataset: Any) -> Any:
         if not hasattr(dataset, "__len__"):
             return dataset
         rows = [row for row, items in enumerate(_media_by_row(dataset)) if not bad.keys() & {path for _, path in items}]
@@ -94,9 +94,9 @@ def _without(module: dict[str, Any], bad: dict[str, MediaError]) -> dict[str, An
     for name in ("train_dataset", "eval_dataset"):
         dataset = module.get(name)
         if isinstance(dataset, dict):
-            module[name] = {key: kept(f"{name} {key}", value) for key, value in dataset.items()}
+            module[name] = {key: good_rows(f"{name} {key}", value) for key, value in dataset.items()}
         elif dataset is not None:
-            module[name] = kept(name, dataset)
+            module[name] = good_rows(name, dataset)
     return module
 
 
@@ -113,8 +113,8 @@ def _report(datasets: dict[str, Any], media: dict[str, str], bad: dict[str, Medi
     rest = bad.keys() - known
     for name, dataset in datasets.items() if rest else ():
         for row, items in enumerate(_media_by_row(dataset), 1):
-            found = [path for path in dict.fromkeys(path for _, path in items) if path in rest]
-            report.add(Place(f"{name} as it was tokenised", row), [_problem(media[p], p, bad[p]) for p in found])
+            paths = [path for path in dict.fromkeys(path for _, path in items) if path in rest]
+            report.add(Place(f"{name} as it was tokenised", row), [_problem(media[p], p, bad[p]) for p in paths])
     return report
 
 
@@ -123,23 +123,23 @@ def _problem(kind: str, path: str, error: MediaError) -> Problem:
     return Problem(name, kind, str(error) if path in str(error) else f"{path}: {error}")
 
 
-def _first_place(report: RowReport, path: str) -> str:
-    """Where the first row stands that names ``path``; its id is in the table."""
+def _first_row(report: RowReport, path: str) -> str:
+    """Where the first row is that names ``path``; its id is in the table."""
     entry = next((entry for entry in report.entries if path in str(entry["detail"])), None)
     return "a row" if entry is None else f"{entry['file']}, row {entry['row']}"
 
 
-# --- looking
+# --- checking
 
 
 def _on_first_rank(compute: Callable[[], dict[str, MediaError]]) -> dict[str, MediaError]:
-    """Compute on rank 0 and tell the others: eight ranks need not read the same files."""
+    """Compute on rank 0 and send the others the result: eight ranks need not read the same files."""
     if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
         return compute()
     box: list[Any] = [compute() if torch.distributed.get_rank() == 0 else None]
     torch.distributed.broadcast_object_list(box)
-    found: dict[str, MediaError] = box[0]
-    return found
+    result: dict[str, MediaError] = box[0]
+    return result
 
 
 def _media_by_row(dataset: Any) -> Iterable[list[tuple[str, str]]]:
@@ -164,7 +164,7 @@ def _add_media(media: dict[str, str], dataset: Any) -> None:
 def _problems(names: list[str], media: dict[str, str]) -> Iterable[tuple[str, MediaError | None]]:
     decoder = settings().decoder
 
-    def look(path: str) -> tuple[str, MediaError | None]:
+    def check_one(path: str) -> tuple[str, MediaError | None]:
         try:
             if media[path] == "video":
                 probe(path, decoder)
@@ -177,7 +177,7 @@ def _problems(names: list[str], media: dict[str, str]) -> Iterable[tuple[str, Me
     workers = min(16, 2 * (os.cpu_count() or 1))
     with ThreadPoolExecutor(workers) as pool:
         progress = tqdm(total=len(names), desc="Checking media", unit="file", disable=len(names) < 1000)
-        for result in pool.map(look, names):
+        for result in pool.map(check_one, names):
             progress.update()
             yield result
         progress.close()

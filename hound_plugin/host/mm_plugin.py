@@ -1,14 +1,13 @@
 """The multimodal plugin ``llava_hound``: this is the video collator.
 
-While a dataset is tokenised nothing is opened: the number of visual tokens is arithmetic. When a batch is collated,
-each distinct clip is decoded once, however many rows name it; ``video_index`` tells the model which row shows which
+Tokenising opens nothing: the number of visual tokens is arithmetic. When a batch is collated,
+each distinct clip is decoded once, even if many rows name it; ``video_index`` tells the model which row shows which
 clip, so that the tower encodes it once too.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
@@ -16,16 +15,11 @@ from typing import Any
 
 import torch
 from llamafactory.data.mm_plugin import PLUGINS, BasePlugin, get_mm_plugin, register_mm_plugin
-from llamafactory.extras import logging
 
-from hound_plugin.errors import DataError, MediaError, PlaceholderError
+from hound_plugin.errors import DataError
+from hound_plugin.host.models import TEMPLATE
 from hound_plugin.processing.processor import LlavaHoundProcessor
-from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, normalise_question, shield
-
-logger = logging.get_logger(__name__)
-
-NAME = "llava_hound"
-_PREPENDED = re.compile(r"(?:<video>|<image>)+(?!\s|<video>|<image>)")
+from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, place_placeholders
 
 
 @dataclass
@@ -59,36 +53,18 @@ class LlavaHoundPlugin(BasePlugin):
         """
         self._validate_input(processor, images, videos, audios)
         messages = deepcopy(messages)
-        counts = {
-            VIDEO_TOKEN: (len(videos), processor.tokens_per_video),
-            IMAGE_TOKEN: (len(images), processor.tokens_per_image),
-        }
         questions = [message for message in messages if message["role"] == "user"]
-        for token, (number, _) in counts.items():
-            if number == 0 and (images or videos):
-                for message in questions:
-                    message["content"] = shield(message["content"], token)
-        for message in questions:
-            message["content"] = _normalise(message["content"])
-        for token, (number, tokens) in counts.items():
-            if sum(message["content"].count(token) for message in questions) > number:
-                for message in questions:  # a question that names its one clip twice, as the original takes it
-                    message["content"] = normalise_question(message["content"], (token,))
-            found = sum(message["content"].count(token) for message in questions)
-            if found != number:
-                raise PlaceholderError(
-                    f"Expected one {token} for each of the {number} item(s) "
-                    f"{_names(videos if token == VIDEO_TOKEN else images)}, found {found} in the question(s) "
-                    f"{[message['content'][:200] for message in questions]}. Correct the record."
-                )
-            for message in questions:
-                message["content"] = message["content"].replace(token, token * tokens)
+        placed = place_placeholders(
+            [question["content"] for question in questions], {VIDEO_TOKEN: videos, IMAGE_TOKEN: images}
+        )
+        for question, text in zip(questions, placed, strict=True):
+            question["content"] = processor.expanded(text)
         return messages
 
     def process_token_ids(
         self, input_ids: list[int], labels: Any, images: Any, videos: Any, audios: Any, tokenizer: Any, processor: Any
     ) -> tuple[list[int], Any]:
-        """Nothing is left to do: the template has put in the ids."""
+        """Nothing to do: the template has inserted the ids."""
         self._validate_input(processor, images, videos, audios)
         return input_ids, labels
 
@@ -123,25 +99,8 @@ class LlavaHoundPlugin(BasePlugin):
         return inputs
 
 
-def _normalise(text: str) -> str:
-    """Placeholders in front, as in training.
-
-    The host's chat engine glues them to the question; then the question itself has none, and the original leaves such
-    a question's spaces alone.
-    """
-    glued = _PREPENDED.match(text)
-    if glued is not None and not re.search("<video>|<image>", text[glued.end() :]):
-        tokens = re.findall("<video>|<image>", glued.group())
-        return "\n".join(tokens) + "\n" + text[glued.end() :]
-    tokens = re.findall("<video>|<image>", text)
-    if len(tokens) > 1 and len(set(tokens)) < len(tokens):  # several clips in one question: keep all of them
-        rest = re.sub("<video>|<image>", "", text).strip()
-        return ("\n".join(tokens) + "\n" + rest).strip()
-    return normalise_question(text)
-
-
 def media_key(item: Any) -> Any:
-    """What makes two media items of a batch the same one."""
+    """A key that is equal for two items of a batch that are the same medium."""
     if isinstance(item, str | os.PathLike):
         return os.fspath(item)
     if isinstance(item, list) and all(isinstance(frame, str) for frame in item):
@@ -153,100 +112,30 @@ def media_key(item: Any) -> Any:
 
 def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
     """Read each distinct item once: ``([N, ...], index [M])``."""
-    places: dict[Any, int] = {}
+    positions: dict[Any, int] = {}
     tensors: list[torch.Tensor] = []
     index = []
     for item in items:
         key = media_key(item)
-        if key not in places:
-            places[key] = len(tensors)
+        if key not in positions:
+            positions[key] = len(tensors)
             tensors.append(item if torch.is_tensor(item) else read(item))
-        index.append(places[key])
+        index.append(positions[key])
     return torch.stack(tensors), torch.tensor(index)
 
 
-def drop_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> list[dict[str, Any]]:
-    """With ``on_bad_media: skip``: the rows of a preference batch whose media can be read.
-
-    A preference loss is not indifferent to a masked answer, so these rows are left out and not masked.
-
-    Raises:
-        MediaError: no row is left.
-    """
-    kept, failure = [], None
-    seen: dict[Any, Any] = {}
-    for feature in features:
-        media = {}
-        for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
-            items = []
-            for item in feature.get(kind) or []:
-                key = (kind, media_key(item))
-                if key not in seen:
-                    try:
-                        seen[key] = read(item)
-                    except MediaError as error:
-                        logger.warning(f"on_bad_media: skip: a row is left out, because {error}")
-                        seen[key] = error
-                items.append(seen[key])
-            media[kind] = items
-        bad = [item for items in media.values() for item in items if isinstance(item, MediaError)]
-        if bad:
-            failure = bad[0]
-        else:
-            kept.append({**feature, **media})
-    if not kept and failure is not None:
-        raise MediaError(
-            f"on_bad_media: skip: no row is left of a batch of {len(features)}, because {failure} Set "
-            "`hound: {check_media: all}`, raise the batch size, or remove the record.",
-            failure.path,
-        )
-    return kept
-
-
-def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> None:
-    """With ``on_bad_media: skip``: put a black clip in place of one that cannot be read and mask its rows.
-
-    A fully masked row adds nothing to the loss of supervised training, so that neither the other rows nor the other
-    ranks of a distributed run are disturbed. What was masked is logged.
-    """
-    for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
-        seen: dict[Any, torch.Tensor | None] = {}
-        for feature in features:
-            items = list(feature.get(kind) or [])
-            for number, item in enumerate(items):
-                key = media_key(item)
-                if key not in seen:
-                    seen[key] = _read_or_none(read, item)
-                tensor = seen[key]
-                if tensor is None:
-                    black = processor.black_video()
-                    tensor = black if kind == "videos" else black[0]
-                    for name in [name for name in feature if name.endswith("labels")]:
-                        feature[name] = [-100] * len(feature[name])
-                items[number] = tensor
-            feature[kind] = items
-
-
-def _read_or_none(read: Callable[[Any], torch.Tensor], item: Any) -> torch.Tensor | None:
-    try:
-        return read(item)
-    except MediaError as error:
-        logger.warning(f"on_bad_media: skip: its rows are masked, because {error}")
-        return None
-
-
-def _names(items: Any) -> str:
-    shown = [item if isinstance(item, str) else type(item).__name__ for item in items]
-    return f"{shown[:3]}" + ("" if len(shown) <= 3 else f" and {len(shown) - 3} more")
+def is_ours(template: Any) -> bool:
+    """Whether a template is ``llava_hound``."""
+    return isinstance(getattr(template, "mm_plugin", None), LlavaHoundPlugin)
 
 
 def get_plugin() -> BasePlugin:
     """The plugin object of the template."""
     register()
-    return get_mm_plugin(NAME, image_token=None, video_token=None)
+    return get_mm_plugin(TEMPLATE, image_token=None, video_token=None)
 
 
 def register() -> None:
     """Add the plugin to the host, once."""
-    if NAME not in PLUGINS:
-        register_mm_plugin(NAME, LlavaHoundPlugin)
+    if TEMPLATE not in PLUGINS:
+        register_mm_plugin(TEMPLATE, LlavaHoundPlugin)

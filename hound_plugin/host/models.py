@@ -1,9 +1,9 @@
-"""The released checkpoints in the host's model list, and the module names of the composite."""
+"""The released checkpoints in the host's model list, and the names of the composite model's parts."""
 
 from __future__ import annotations
 
 TEMPLATE = "llava_hound"
-# Names in the host's lists (web UI too) and where the weights lie, in the original layout.
+# Names in the host's lists (web UI too), and hub ids of the weights, in the original layout.
 MODELS = {
     "LLaVA-Hound-7B-Pretrain": "ShareGPTVideo/LLaVA-Hound-Pretrain",
     "LLaVA-Hound-7B-SFT": "ShareGPTVideo/LLaVA-Hound-SFT",

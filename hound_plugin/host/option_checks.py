@@ -1,6 +1,6 @@
-"""Options of the host that would do nothing or something else with this model: refused by name, before any work.
+"""Options of the host that would do nothing, or something unexpected, with this model: refused before any work.
 
-Only arguments with our template are looked at. What the host refuses itself is left to it.
+Only runs with our template are checked. What the host itself refuses is left to it.
 """
 
 from __future__ import annotations
@@ -21,19 +21,19 @@ from hound_plugin.host.refused_options import check_values
 from hound_plugin.host.resume import adapters_below
 from hound_plugin.host.template import check_system
 from hound_plugin.model.checkpoint_files import check_files
-from hound_plugin.records.media_identity import digest_of_places
+from hound_plugin.records.media_identity import sampled_digest
 
 logger = logging.get_logger(__name__)
 
 
 def check_options(parsed: Iterable[Any]) -> None:
-    """Look at what the host parsed, for a run with our template.
+    """Check what the host parsed, for a run with our template.
 
     Args:
         parsed: the host's argument objects.
 
     Raises:
-        SettingsError: an option has no effect with this model, or another one than its name says.
+        SettingsError: an option has no effect with this model, or not the one that its name says.
     """
     parts = list(parsed)
     for part in parts:
@@ -73,7 +73,7 @@ def _with(parts: list[Any], name: str) -> Any:
 
 
 def _check_model(model: Any) -> None:
-    """What the options say about the model, before anything of it is read."""
+    """What the options say about the model, before any of it is read."""
     _check_folder("model_name_or_path", model.model_name_or_path)
     if model.export_legacy_format:
         raise SettingsError(
@@ -90,47 +90,47 @@ def _check_model(model: Any) -> None:
     if attention == "fa3":
         raise SettingsError(
             "Expected `flash_attn` to be auto, sdpa, fa2 or disabled; got 'fa3', which the host has for one other "
-            "model alone."
+            "model only."
         )
     if model.adapter_folder is not None and model.adapter_name_or_path is None:
         raise SettingsError(
             f"`adapter_folder: {model.adapter_folder}` has no effect without `adapter_name_or_path`, the folder or hub "
-            "id that holds it. Set that, or remove the key."
+            "id that it is in. Set that, or remove the key."
         )
     below = model.adapter_folder
     adapters = [os.path.join(name, below) if below else name for name in model.adapter_name_or_path or []]
-    for place, adapter in enumerate(adapters):
+    for number, adapter in enumerate(adapters):
         _check_base(adapter, model.model_name_or_path)
-        _check_below(adapter, adapters[:place])
+        _check_below(adapter, adapters[:number])
 
 
 def _check_folder(key: str, name: str) -> None:
-    """Is there a model where an option points, before the hub is asked for a folder of this machine?"""
+    """Is there a model where an option points? Asked before the hub is searched for a local path."""
     if os.path.isdir(name):
         files = set(os.listdir(name))
         if "config.json" not in files and "adapter_config.json" in files:
             base = _base_of(name)
             adapters = {"model_name_or_path": "adapter_name_or_path"}.get(key, f"{key}_adapters")
             raise SettingsError(
-                f"Expected a model in `{key}: {name}`, which holds an adapter alone. Set `{adapters}: {name}` and "
+                f"Expected a model in `{key}: {name}`, which has only an adapter. Set `{adapters}: {name}` and "
                 f"`{key}: {base or 'its base model'}`."
             )
         if "config.json" not in files:
-            held = ", ".join(sorted(files)[:8]) or "nothing"
+            listing = ", ".join(sorted(files)[:8]) or "nothing"
             raise SettingsError(
-                f"Expected a model in `{key}: {name}`, but it has no config.json: {held}. Name the folder that holds "
-                "one."
+                f"Expected a model in `{key}: {name}`, but it has no config.json: {listing}. Name the folder that "
+                "has one."
             )
         check_files(name)
     elif os.path.isabs(name) or name.startswith((".", "~")) or name.count("/") > 1 or _begins_here(name):
         raise SettingsError(
-            f"`{key}: {name}` is not a folder of this machine (searched from {os.getcwd()}), and hub ids have the form "
+            f"`{key}: {name}` is not a folder on this machine (searched from {os.getcwd()}), and hub ids have the form "
             "`owner/name`. Correct the path."
         )
 
 
 def _begins_here(name: str) -> bool:
-    """Whether ``a/b`` is meant as a path: a folder ``a`` holds models, and ``a/b`` is none of the released ones."""
+    """Whether ``a/b`` is meant as a path: a folder ``a`` has models in it, and ``a/b`` is not a released one."""
     folder, slash, _ = name.partition("/")
     if not slash or name in MODELS.values() or not os.path.isdir(folder):
         return False
@@ -178,14 +178,14 @@ def _check_below(adapter: str, given: list[str]) -> None:
 
 
 def _same_weights(first: str, second: str) -> bool:
-    """Whether two folders hold the same files of weights, by name and identity (size, head, middle and tail)."""
+    """Whether two folders have the same weight files, by name and identity (size, head, middle and tail)."""
     return os.path.isdir(second) and _weights(first) == _weights(second)
 
 
 def _weights(folder: str) -> dict[str, Any]:
     names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
     files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
-    return {name: (os.path.getsize(path), digest_of_places(path)) for name, path in files.items()}
+    return {name: (os.path.getsize(path), sampled_digest(path)) for name, path in files.items()}
 
 
 def _check_packages(training: Any) -> None:
@@ -246,7 +246,7 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
     continued = model is not None and model.adapter_name_or_path and not finetuning.create_new_adapter
     if finetuning.finetuning_type == "lora" and referenced and continued and finetuning.ref_model is None:
         raise SettingsError(
-            f"`adapter_name_or_path: {','.join(model.adapter_name_or_path)}` would go on in `stage: "
+            f"`adapter_name_or_path: {','.join(model.adapter_name_or_path)}` would be trained further in `stage: "
             f"{finetuning.stage}`, and the reference would be the model without this adapter, not the model that you "
             "start from. Set `create_new_adapter: true` (in the web UI *Create new adapter*: the adapter is merged and "
             f"a new one is trained), or name the reference: `ref_model: {model.model_name_or_path}`, with "
@@ -257,7 +257,7 @@ def _check_preferences(finetuning: Any, model: Any) -> None:
 def _check_methods(finetuning: Any, model: Any) -> None:
     if finetuning.finetuning_type == "oft":
         raise SettingsError(
-            "`finetuning_type: oft` trains, but the host can neither go on from its adapter nor merge it. Use lora."
+            "`finetuning_type: oft` trains, but the host can neither continue from its adapter nor merge it. Use lora."
         )
     if finetuning.finetuning_type == "freeze" and not finetuning.freeze_vision_tower:
         raise SettingsError(

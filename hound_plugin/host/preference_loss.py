@@ -10,7 +10,7 @@ MEDIA_INPUTS = ("pixel_values_images", "pixel_values_videos", "image_index", "vi
 
 
 def named_loss(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """``DPOTrainer.dpo_loss`` with the trainer's own ``loss_type``, which trl takes as an argument and the host omits.
+    """``DPOTrainer.dpo_loss`` with the trainer's own ``loss_type``, an argument that the host leaves out.
 
     Args:
         original: the trainer's method.
@@ -25,7 +25,7 @@ def named_loss(original: Callable[..., Any], self: Any, *args: Any, **kwargs: An
 def forward_with_media(
     original: Callable[..., Any], self: Any, model: Any, batch: dict[str, Any], *args: Any, **kwargs: Any
 ) -> Any:
-    """``CustomKTOTrainer.forward``, which passes on the media of other models only."""
+    """``CustomKTOTrainer.forward``, which passes on only the media of other models."""
     media = {name: batch[name] for name in MEDIA_INPUTS if name in batch}
     return original(self, partial(model, **media) if media else model, batch, *args, **kwargs)
 

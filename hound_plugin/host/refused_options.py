@@ -1,4 +1,4 @@
-"""Tables of the host's options that do nothing, or something else, with this model: why, and what to set instead.
+"""The host's options that do nothing, or something unexpected, with this model: why, and what to set instead.
 
 :mod:`hound_plugin.host.option_checks` has those that depend on other options.
 """
@@ -12,8 +12,8 @@ from hound_plugin.errors import SettingsError
 
 _FRAMES = "Set `hound.num_frames` instead."
 _WHICH = "Set `hound.frame_sampling` (`uniform`, `first_10s` or `fps`) instead."
-_SIZE = "This model sees every picture at the size that its towers were trained on; remove the key."
-_AUDIO = "This model hears nothing; remove the key."
+_SIZE = "This model resizes every picture to the size that its towers were trained on; remove the key."
+_AUDIO = "This model has no audio; remove the key."
 WITHOUT_EFFECT = {
     "video_maxlen": _FRAMES,
     "video_fps": _WHICH,
@@ -57,7 +57,7 @@ NOT_POSSIBLE = {
 
 
 def check_values(part: Any) -> None:
-    """Look at one of the host's argument objects.
+    """Check one of the host's argument objects.
 
     Raises:
         SettingsError: an option of the tables above is set.

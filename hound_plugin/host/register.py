@@ -3,134 +3,65 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
 
 from hound_plugin.errors import EnvironmentMismatchError
 
-# Tested ranges; setup.cfg repeats them for the installer.
-SUPPORTED = {"llamafactory": ("0.9.5", "0.9.6"), "transformers": ("5.5", "5.6")}
-
-
-def check_versions() -> None:
-    """Refuse a host or a transformers outside the tested range.
-
-    Raises:
-        EnvironmentMismatchError: names the package, what is installed, what is supported and the command to run.
-    """
-    from packaging.version import Version
-
-    for name, (lowest, beyond) in SUPPORTED.items():
-        try:
-            found = version(name)
-        except PackageNotFoundError:
-            continue  # a source checkout on PYTHONPATH
-        if not Version(lowest) <= Version(found) < Version(beyond):
-            raise EnvironmentMismatchError(
-                f"Expected {name} >= {lowest} and < {beyond} for hound_plugin, found {found}. "
-                f"Run: pip install '{name}>={lowest},<{beyond}'"
-            )
+# Package -> first supported release, first unsupported one; setup.cfg repeats them for the installer.
+SUPPORTED = {"llamafactory": ("0.9.5", "0.10"), "transformers": ("5.5", None)}
+# Auto classes of transformers -> modules of ours that register themselves with them.
+_AUTO = "transformers.models.auto."
+AUTO_CLASSES = {
+    f"{_AUTO}configuration_auto": ("hound_plugin.model.configuration",),
+    f"{_AUTO}modeling_auto": ("hound_plugin.model.modeling",),
+    f"{_AUTO}image_processing_auto": ("hound_plugin.model.auto_processing",),
+    f"{_AUTO}video_processing_auto": ("hound_plugin.model.auto_processing",),
+    f"{_AUTO}processing_auto": ("hound_plugin.model.auto_processing",),
+}
 
 
 def register_for(name: str) -> None:
     """Register what belongs to module ``name``, which has just been executed.
 
     Raises:
-        EnvironmentMismatchError: the host or transformers is outside the tested range.
+        EnvironmentMismatchError: the host or transformers is outside the supported range, or lacks what this run needs.
     """
-    action = _ACTIONS.get(name)
-    if action is not None:
-        check_versions()
-        action(sys.modules[name])
+    if name in AUTO_CLASSES:
+        check_version("transformers")
+        for module in AUTO_CLASSES[name]:
+            import_module(module)
+        if name == f"{_AUTO}processing_auto" and f"{_AUTO}modeling_auto" in sys.modules:
+            import_module("hound_plugin.model.modeling")
+        return
+    from hound_plugin.host import patching
+
+    check_version("llamafactory")
+    patching.apply_to(sys.modules[name])
 
 
-_AUTO = "transformers.models.auto."
+def requirement(package: str) -> str:
+    """The supported releases of ``package``, as pip takes them."""
+    lowest, beyond = SUPPORTED[package]
+    return f"{package}>={lowest}" + (f",<{beyond}" if beyond else "")
 
 
-def _auto_configs(module: Any) -> None:
-    import_module("hound_plugin.model.configuration")  # registers itself
+def check_version(package: str) -> None:
+    """Refuse a release outside the supported range; what moved within it is found by the probes.
 
+    Raises:
+        EnvironmentMismatchError: names the package, what is installed, what is supported and the command to run.
+    """
+    from packaging.version import Version
 
-def _auto_models(module: Any) -> None:
-    import_module("hound_plugin.model.modeling")
-
-
-def _auto_processors(module: Any) -> None:
-    import_module("hound_plugin.model.auto_processing")
-    if f"{_AUTO}modeling_auto" in sys.modules:
-        import_module("hound_plugin.model.modeling")
-
-
-def _constants(module: Any) -> None:
-    from hound_plugin.host.models import register_names
-
-    register_names()
-
-
-def _composite(module: Any) -> None:
-    from hound_plugin.host.models import register_composite
-
-    register_composite()
-
-
-def _mm_plugin(module: Any) -> None:
-    from hound_plugin.host.mm_plugin import register
-
-    register()
-
-
-def _template(module: Any) -> None:
-    from hound_plugin.host.compat import patch_template
-    from hound_plugin.host.template import register
-
-    register()
-    patch_template(module)
-
-
-def _converter(module: Any) -> None:
-    from hound_plugin.host.compat import patch_converter
-    from hound_plugin.host.converter import register
-
-    register()
-    patch_converter(module)
-
-
-def _patch(name: str) -> Callable[[Any], None]:
-    def action(module: Any) -> None:
-        from hound_plugin.host import compat
-
-        getattr(compat, name)(module)
-
-    return action
-
-
-_ACTIONS: dict[str, Callable[[Any], None]] = {
-    f"{_AUTO}configuration_auto": _auto_configs,
-    f"{_AUTO}modeling_auto": _auto_models,
-    f"{_AUTO}processing_auto": _auto_processors,
-    "llamafactory.extras.constants": _constants,
-    "llamafactory.data.mm_plugin": _mm_plugin,
-    "llamafactory.data.template": _template,
-    "llamafactory.data.converter": _converter,
-    "llamafactory.data.loader": _patch("patch_data_loader"),
-    "llamafactory.data.collator": _patch("patch_collator"),
-    "llamafactory.hparams.parser": _patch("patch_parser"),
-    "llamafactory.model.model_utils.visual": _composite,
-    "llamafactory.model.loader": _patch("patch_model_loader"),
-    "llamafactory.train.sft.trainer": _patch("patch_trainers"),
-    "llamafactory.train.dpo.trainer": _patch("patch_trainers"),
-    "llamafactory.train.kto.trainer": _patch("patch_trainers"),
-    "llamafactory.train.rm.trainer": _patch("patch_trainers"),
-    "llamafactory.webui.common": _patch("patch_web_common"),
-    "llamafactory.webui.chatter": _patch("patch_web_chat"),
-    "llamafactory.webui.engine": _patch("patch_web_engine"),
-    "llamafactory.webui.interface": _patch("patch_web_interface"),
-    "llamafactory.webui.components.export": _patch("patch_web_export"),
-    "deepspeed.runtime.zero.partition_parameters": _patch("patch_zero3"),
-    "llamafactory.chat.hf_engine": _patch("patch_engine"),
-    "llamafactory.chat.chat_model": _patch("patch_chat_model"),
-    "llamafactory.api.app": _patch("patch_api_app"),
-}
-HOOKED_MODULES = tuple(_ACTIONS)
+    lowest, beyond = SUPPORTED[package]
+    try:
+        installed = version(package)
+    except PackageNotFoundError:
+        return  # a source checkout on PYTHONPATH
+    if Version(installed) < Version(lowest) or (beyond and Version(installed) >= Version(f"{beyond}.dev0")):
+        bounds = f">= {lowest}" + (f" and < {beyond}" if beyond else "")
+        raise EnvironmentMismatchError(
+            f"Expected {package} {bounds} for hound_plugin, found {installed}. "
+            f"Run: pip install '{requirement(package)}'"
+        )

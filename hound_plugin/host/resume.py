@@ -1,4 +1,4 @@
-"""Which checkpoint a stopped training goes on from: the last one of this run that was written to its end."""
+"""Which checkpoint a stopped training resumes from: the last complete one of this run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _CPU = re.compile(r"cpu:\d+")
 STATE = "trainer_state.json"
 """The trainer writes this file last (transformers 5.5, ``Trainer._save_checkpoint``)."""
 RUN = "hound_run.json"
-"""In each checkpoint: which run it belongs to; beside an adapter that lies above others: which these are."""
+"""In each checkpoint: which run it belongs to; with an adapter that was trained over others: which these are."""
 BELOW = "adapters_below"
 RESULTS = "train_results.json"
 """What the host writes of a training, in its ``output_dir``."""
@@ -38,7 +38,7 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def last_complete(original: Callable[[str], str | None], folder: str) -> str | None:
-    """``transformers.trainer_utils.get_last_checkpoint``, past checkpoints that a kill or a full disk broke off.
+    """``transformers.trainer_utils.get_last_checkpoint``, without those that a kill or a full disk cut off.
 
     Args:
         original: that function.
@@ -53,18 +53,18 @@ def last_complete(original: Callable[[str], str | None], folder: str) -> str | N
     last = original(folder)
     if last is None:
         return None
-    found: str | None = last
+    checkpoint: str | None = last
     if not is_complete(Path(last)):
         numbered = [(int(match[1]), path) for path in Path(folder).iterdir() if (match := _NAME.fullmatch(path.name))]
         complete = [str(path) for _, path in sorted(numbered) if is_complete(path)]
-        found = complete[-1] if complete else None
+        checkpoint = complete[-1] if complete else None
         logger.warning(
-            f"{last} was not written to its end ({STATE} is missing or cut): the training goes on from "
-            f"{found or 'the beginning'}."
+            f"{last} is incomplete ({STATE} is missing or cut off): the training resumes from "
+            f"{checkpoint or 'the beginning'}."
         )
-    if found is not None:
-        _check_run(Path(found))
-    return found
+    if checkpoint is not None:
+        _check_run(Path(checkpoint))
+    return checkpoint
 
 
 def settle_resume(original: Callable[[str], str | None], training_args: Any) -> None:
@@ -78,62 +78,73 @@ def settle_resume(original: Callable[[str], str | None], training_args: Any) -> 
         if isinstance(named, str) and named.lower() != "false" and not is_complete(Path(named)):
             raise SettingsError(
                 f"Expected a complete checkpoint in `resume_from_checkpoint: {named}`; "
-                + (f"its {STATE} is missing or cut." if os.path.isdir(named) else "there is no such folder.")
+                + (f"its {STATE} is missing or cut off." if os.path.isdir(named) else "there is no such folder.")
                 + " Name another one, or remove the key."
             )
         return
     folder = training_args.output_dir
-    found = last_complete(original, folder) if os.path.isdir(folder) else None
-    if found is None:
+    checkpoint = last_complete(original, folder) if os.path.isdir(folder) else None
+    if checkpoint is None:
         raise SettingsError(
             f"Expected a complete checkpoint in output_dir ({folder}) for `resume_from_checkpoint: true`; there is "
-            "none. Remove the key: a training goes on by itself where its output_dir holds a checkpoint, and begins "
-            "otherwise."
+            "none. Remove the key: a training resumes by itself if its output_dir has a checkpoint, and starts "
+            "from the beginning otherwise."
         )
-    training_args.resume_from_checkpoint = found
+    training_args.resume_from_checkpoint = checkpoint
 
 
 def settled_start(
-    original: Callable[..., Any], self: Any, max_steps: int, per_epoch: int, epochs: int, checkpoint: Any, *args: Any
+    original: Callable[..., Any],
+    self: Any,
+    max_steps: int,
+    num_update_steps_per_epoch: int,
+    num_train_epochs: int,
+    resume_from_checkpoint: Any,
+    *args: Any,
+    **kwargs: Any,
 ) -> tuple[int, int]:
-    """``Trainer._init_training_state``, which takes a checkpoint with more steps than the run has for its end.
+    """``Trainer._init_training_state``, which does not notice a checkpoint with more steps than the run has.
 
-    A run that was killed behind its last step, before its model was saved, takes no step beyond and ends as it would
+    A run that was killed after its last step, before its model was saved, takes no further step and ends as it would
     have. A run that has ended with its model is left to :func:`settled_training`.
 
     Args:
         original: the trainer's method.
         self: the trainer.
-        max_steps, per_epoch, epochs: steps of this run and of an epoch, and epochs.
-        checkpoint: what the training goes on from, or None.
-        args: further arguments of the method.
+        max_steps, num_update_steps_per_epoch, num_train_epochs: steps of this run and of an epoch, and epochs.
+        resume_from_checkpoint: what the training resumes from, or None.
+        args, kwargs: further arguments of the method.
 
     Raises:
         SettingsError: the checkpoint has more steps than this run, or the run is finished.
     """
     read_numbered_cpus()
-    begin: tuple[int, int] = original(self, max_steps, per_epoch, epochs, checkpoint, *args)
+    begin: tuple[int, int] = original(
+        self, max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, *args, **kwargs
+    )
     done = self.state.global_step
-    if checkpoint is None or done < max_steps:
+    if resume_from_checkpoint is None or done < max_steps:
         return begin
     if done > max_steps:
-        raise SettingsError(complete_message(self, checkpoint))
+        raise SettingsError(complete_message(self, resume_from_checkpoint))
     if (_read(Path(self.args.output_dir) / STATE) or {}).get("global_step") == done:
         self._hound_finished = True  # its model was saved, too
         raise SettingsError(finished_message(self))
-    logger.warning(f"{checkpoint} has all {done} steps of this run: nothing is left to train, and the model is saved.")
+    logger.warning(
+        f"{resume_from_checkpoint} has all {done} steps of this run: nothing is left to train; the model is saved."
+    )
     self._hound_trains_nothing = True
-    return epochs, 0
+    return num_train_epochs, 0
 
 
 def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
     """``Trainer.train``: a finished run that is started again says so, and keeps its model, its log and its results.
 
-    The command ends with 0, as it does for a run that trains: whoever starts jobs until they are done may go on. What
-    the recipe asks for behind the training (``do_eval``, ``do_predict``) is done with the model that was saved.
+    The command ends with 0, as it does for a run that trains, so that scripts that restart jobs until they are done
+    can move on. What the recipe asks for after the training (``do_eval``, ``do_predict``) is done with the saved model.
 
     Raises:
-        SettingsError: under DeepSpeed or FSDP, where that model is not loaded, something is asked for behind it.
+        SettingsError: under DeepSpeed or FSDP, where that model is not loaded, something is to follow the training.
     """
     try:
         output: TrainOutput = original(self, *args, **kwargs)
@@ -150,7 +161,7 @@ def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwar
 
 
 def _keep_finished(self: Any) -> TrainOutput:
-    """What a finished run's trainer gives to the host, which logs and saves it once more."""
+    """What a finished run's trainer returns to the host, which logs and saves it again."""
     folder = Path(self.args.output_dir)
     if (self.is_deepspeed_enabled or self.is_fsdp_enabled) and (self.args.do_eval or self.args.do_predict):
         raise SettingsError(
@@ -176,21 +187,21 @@ def read_numbered_cpus() -> None:
 
 
 def complete_message(trainer: Any, checkpoint: Any) -> str:
-    """Why a training cannot go on from a checkpoint that has all of its steps, or more."""
+    """Why a training cannot resume from a checkpoint that has all of its steps, or more."""
     folder, state = trainer.args.output_dir, trainer.state
     return (
         f"The training in {folder} is complete: its checkpoint{f' {checkpoint}' if checkpoint else ''} is at step "
         f"{state.global_step}, and this run has {state.max_steps}. Raise `max_steps` or `num_train_epochs`, choose "
-        "another `output_dir`, or set `overwrite_output_dir: true` (checkpoints of an earlier run stay there: remove "
+        "another `output_dir`, or set `overwrite_output_dir: true` (checkpoints of an earlier run stay there: delete "
         "them)."
     )
 
 
 def finished_message(trainer: Any) -> str:
-    """What is said of a run that is started again with all of its steps and its model there."""
+    """The message for a run that is started again although all of its steps are done and its model is saved."""
     return (
         f"The training in {trainer.args.output_dir} is finished, with all {trainer.state.global_step} steps: its model "
-        "lies there, and nothing is trained. To train on, raise `max_steps` or `num_train_epochs`; to begin again, "
+        "is there, and nothing is trained. To train further, raise `max_steps` or `num_train_epochs`; to start over, "
         "choose another `output_dir`."
     )
 
@@ -207,7 +218,7 @@ def signed_checkpoint(original: Callable[..., Any], self: Any, *args: Any, **kwa
 def signed_model(
     original: Callable[..., Any], self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any
 ) -> Any:
-    """``Trainer.save_model``, then a note beside an adapter of those that lie below it: peft names the base alone."""
+    """``Trainer.save_model``, then a note with an adapter of those below it: peft names only the base."""
     result = original(self, output_dir, *args, **kwargs)
     run, folder = settings_state.run(), Path(output_dir or self.args.output_dir)
     adapters = run.get("adapter_name_or_path") or []
@@ -227,19 +238,19 @@ def adapters_below(adapter: str) -> list[str]:
 
 def _check_run(checkpoint: Path) -> None:
     before, now = _read(checkpoint / RUN), settings_state.run()
-    differing = [n for n in now if before is not None and n in before and _place(before[n]) != _place(now[n])]
+    differing = [n for n in now if before is not None and n in before and _real_path(before[n]) != _real_path(now[n])]
     if before is not None and differing:
         changes = "; ".join(f"{name}: {before[name]!r} there, {now[name]!r} now" for name in differing)
         raise SettingsError(
             f"{checkpoint} belongs to another run ({changes}). Choose another `output_dir`, set "
-            f"`overwrite_output_dir: true`, or go on from it all the same with `resume_from_checkpoint: {checkpoint}`."
+            f"`overwrite_output_dir: true`, or resume from it anyway with `resume_from_checkpoint: {checkpoint}`."
         )
 
 
-def _place(value: Any) -> Any:
+def _real_path(value: Any) -> Any:
     """A folder by its real path, however it is written; other values as they are."""
     if isinstance(value, list):
-        return [_place(item) for item in value]
+        return [_real_path(item) for item in value]
     return os.path.realpath(value) if isinstance(value, str) and os.path.isdir(value) else value
 
 

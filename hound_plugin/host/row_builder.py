@@ -1,6 +1,6 @@
 """The builder of `datasets` for rows of text.
 
-It stands alone: `datasets` replaces ``open``, ``Path`` and parts of ``os`` in the module of every builder.
+It has a module of its own: `datasets` replaces ``open``, ``Path`` and parts of ``os`` in the module of every builder.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ class RowText(Json):
         return DatasetInfo(features=FEATURES)
 
     def _split_generators(self, dl_manager: Any) -> list[SplitGenerator]:
-        found = []
+        generators = []
         for split, files in self.config.data_files.items():
             kwargs = {"files": dl_manager.download(list(files)), "names": [self.names[str(file)] for file in files]}
-            found.append(SplitGenerator(name=split, gen_kwargs=kwargs))
-        return found
+            generators.append(SplitGenerator(name=split, gen_kwargs=kwargs))
+        return generators
 
     def _generate_tables(self, files: list[str], names: list[str]) -> Iterator[tuple[int, pyarrow.Table]]:
         batch: list[dict[str, Any]] = []

@@ -19,11 +19,11 @@ from datasets.packaged_modules.json.json import Json
 
 from hound_plugin.errors import DataError, HoundError
 from hound_plugin.host import settings_state
+from hound_plugin.host.column_type_errors import explain_failure
 from hound_plugin.host.row_builder import RowText
 from hound_plugin.host.row_source import FEATURES, FILE, NUMBER, ROW, generate_rows, read_texts
-from hound_plugin.host.type_clash import explain_failure
 
-FORMATTING, TEMPLATE = "hound", "llava_hound"
+FORMATTING = "hound"
 _LAYOUT = 1  # of the cached rows; raise it when they change
 _OTHER_ARCHIVES = (".zip", ".xz", ".bz2", ".zst", ".lz4", ".tar", ".7z")
 
@@ -47,8 +47,8 @@ class Request:
 
     @property
     def is_checked(self) -> bool:
-        """Whether its mistakes are explained here; data sets of other templates are none of ours."""
-        return self.as_text or settings_state.template() == TEMPLATE
+        """Whether its mistakes are explained here; data sets for other templates are left alone."""
+        return self.as_text or settings_state.is_ours()
 
     def name_of(self, file: str) -> str:
         """A file's name as ``dataset_info.json`` or the hub's page shows it."""
@@ -65,7 +65,7 @@ _request: ContextVar[Request | None] = ContextVar("hound_request", default=None)
 def load_single_dataset(
     original: Callable[..., Any], dataset_attr: Any, model_args: Any, data_args: Any, *args: Any, **kwargs: Any
 ) -> Any:
-    """The host's ``_load_single_dataset``; what it calls learns which data set is meant."""
+    """The host's ``_load_single_dataset``; what it calls then knows which data set is meant."""
     from llamafactory.data import loader
 
     folder = data_args.dataset_dir if isinstance(data_args.dataset_dir, str) else None
@@ -90,10 +90,10 @@ def load_single_dataset(
 
 
 def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
-    """The ``load_dataset`` of the host's loader: JSON as rows of text for our format.
+    """The ``load_dataset`` of the host's loader: JSON as rows of text, for our format.
 
     Raises:
-        DataError: a file cannot be read; for other formats with our template, also one whose columns cannot be typed.
+        DataError: a file cannot be read; or, for other formats with our template, its columns cannot be typed.
     """
     request = _request.get()
     if request is None or not request.is_checked:
@@ -116,13 +116,13 @@ def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
         raise
 
 
-def read_cloud_json(original: Callable[..., Any], path: str) -> list[Any]:
-    """The host's ``read_cloud_json``, with rows of text for our format; it holds them in memory, as the host does."""
-    rows: list[Any] = original(path)
+def read_cloud_json(original: Callable[..., Any], cloud_path: str) -> list[Any]:
+    """The host's ``read_cloud_json``, with rows of text for our format; they are kept in memory, as the host does."""
+    rows: list[Any] = original(cloud_path)
     request = _request.get()
     if request is None or not request.as_text:
         return rows
-    return [{ROW: json.dumps(row), NUMBER: number, FILE: path} for number, row in enumerate(rows, 1)]
+    return [{ROW: json.dumps(row), NUMBER: number, FILE: cloud_path} for number, row in enumerate(rows, 1)]
 
 
 def _json_builder(options: dict[str, Any]) -> Json | None:
@@ -155,12 +155,12 @@ def _load_rows(builder: Json, request: Request, options: dict[str, Any]) -> Any:
     rows.names = names
     rows.download_and_prepare()
     if not any(part.num_examples for part in rows.info.splits.values()):
-        raise DataError(f"{', '.join(names.values())}: expected rows, found none. Download or write it again.")
+        raise DataError(f"{', '.join(names.values())}: expected rows, found none. Download it again.")
     return rows.as_dataset(split=split)
 
 
 def _stream(builder: Json, request: Request, split: str, cache_dir: str | None, token: Any) -> IterableDataset:
-    """Rows of a hub data set as they are read: its files are downloaded, and not written once more as a cache."""
+    """Rows of a hub data set as they are read: its files are downloaded, but not cached a second time."""
     files = _files(builder, split)
     kwargs = {"files": _downloaded(builder, files, cache_dir, token), "names": [request.name_of(f) for f in files]}
     return IterableDataset.from_generator(generate_rows, features=FEATURES, gen_kwargs=kwargs)
@@ -180,12 +180,12 @@ def _downloaded(builder: Json, files: list[str], cache_dir: str | None, token: A
     cache = os.path.join(cache_dir, "downloads") if cache_dir else None
     config = DownloadConfig(cache_dir=cache, token=token)
     manager = DownloadManager(builder.dataset_name, download_config=config, base_path=builder.base_path)
-    found: list[str] = manager.download(files)
-    return found
+    paths: list[str] = manager.download(files)
+    return paths
 
 
 def _explained(builder: Json, request: Request, split: str, error: Exception) -> DataError | None:
-    """Why `datasets` could not type the columns of a data set of another format; None if that is not what happened."""
+    """Why `datasets` could not type the columns of another format's data set; None if it failed for another reason."""
     available = {str(name): [str(file) for file in files] for name, files in builder.config.data_files.items()}
     files = available.get(str(split).partition("[")[0]) or [file for every in available.values() for file in every]
     local = _downloaded(builder, files, None, builder.token)

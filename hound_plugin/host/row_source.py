@@ -1,8 +1,8 @@
-"""Rows of JSON files as text: the format ``hound`` reads a data set without guessing the types of its columns.
+"""Rows of JSON files as text: the format ``hound`` reads a data set without guessing column types.
 
 ``load_dataset("json", ...)`` gives every column one type, taken from the first rows; an id that is a number in one row
-and a text in the next is an error there. Here a data set has three columns, whatever its rows hold: the row's JSON
-text, its number in the file and the file's name. :func:`row_of` makes the row of them again.
+and a text in the next is an error there. Here every data set has the same three columns: the row's JSON
+text, its number in the file and the file's name. :func:`row_of` turns them back into the row.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from datasets import Features, Value
 from hound_plugin.errors import DataError
 from hound_plugin.records.jsonl import NO_OBJECT, Row, read_rows, read_text
 
-_REASON = "\x00"  # begins a text that says why there is no row; no JSON begins so
+_REASON = "\x00"  # begins a text that says why there is no row; JSON never begins like this
 ROW, NUMBER, FILE = "hound_row", "hound_number", "hound_file"
 FEATURES = Features({ROW: Value("large_string"), NUMBER: Value("int64"), FILE: Value("string")})
 
@@ -33,10 +33,10 @@ def is_text_row(example: Mapping[str, Any]) -> bool:
 
 
 class BadTextError(DataError):
-    """A row's text is not a JSON object that can be taken whole.
+    """A row's text is not a JSON object that can be read whole.
 
     Attributes:
-        file, number: where it stands.
+        file, number: where it is.
         problem, reason: as :class:`hound_plugin.records.jsonl.Row` has them.
     """
 
@@ -76,7 +76,7 @@ def _without_nulls(value: Any) -> Any:
 def read_texts(path: Path) -> Iterator[tuple[int, str]]:
     """Number and JSON text of each row of a JSON or JSONL file, also a gzipped one.
 
-    A row that is not a JSON object comes as it stands, for the parser to refuse by its number.
+    A row that is not a JSON object comes as it is, for the parser to refuse by its number.
 
     Raises:
         DataError: the file is missing, empty, or an array that is damaged or too large.
@@ -98,7 +98,7 @@ def _read_plain(path: Path) -> Iterator[tuple[int, str]]:
                 position += row.size
             elif row.value is not None:
                 yield row.number, json.dumps(row.value)
-            else:  # an element of an array that cannot be taken whole
+            else:  # an element of an array that cannot be read whole
                 yield row.number, _REASON + row.reason
 
 
@@ -130,7 +130,7 @@ def _plain(path: Path) -> Iterator[Path]:
             with gzip.open(path) as file, plain.open("wb") as copy:
                 shutil.copyfileobj(file, copy, 1 << 20)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise DataError(f"{path} is damaged or incomplete: {error}. Fetch it again.") from error
+            raise DataError(f"{path} is damaged or incomplete: {error}. Download it again.") from error
         yield plain
 
 

@@ -1,8 +1,8 @@
 """What ``cutoff_len`` does to rows, and what the model's positions allow.
 
-A prompt is never cut: such a row is an error (see :mod:`hound_plugin.host.checks`). Answers that are cut are counted
-over all rows and reported once. The counts travel from the processes that tokenise as two columns, which are taken out
-again before the data set is used.
+A prompt is never cut: such a row is an error (see :mod:`hound_plugin.host.dataset_checks`). Answers that are cut are
+counted over all rows and reported once. The counts travel from the processes that tokenise as two columns, which are
+taken out again before the data set is used.
 """
 
 from __future__ import annotations
@@ -14,8 +14,7 @@ from datasets import Dataset
 from llamafactory.extras import logging
 
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.host import settings_state, typed
-from hound_plugin.host.models import TEMPLATE
+from hound_plugin.host import column_types
 from hound_plugin.host.settings_state import settings
 
 logger = logging.get_logger(__name__)
@@ -30,10 +29,8 @@ def note_cut(encoder: Any, needed: int) -> None:
     encoder.__dict__.setdefault("_hound_cut", []).append(needed)
 
 
-def counted(original: Callable[..., Any], self: Any, examples: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """``preprocess_dataset`` of a dataset processor, with the two columns beside its own (not for streams)."""
-    if settings_state.template() != TEMPLATE:
-        return original(self, examples)
+def count_cut_answers(original: Callable[..., Any], self: Any, examples: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """``preprocess_dataset`` of a dataset processor, with the two columns added (not for streams)."""
     self.__dict__.pop("_hound_cut", None)
     columns = original(self, examples)
     cut: list[int] = self.__dict__.pop("_hound_cut", [])  # what is left would change the cache's fingerprint
@@ -47,13 +44,13 @@ def counted(original: Callable[..., Any], self: Any, examples: dict[str, list[An
     return columns
 
 
-def tokenised(original: Callable[..., Any], dataset: Any, data_args: Any, *args: Any, **kwargs: Any) -> Any:
+def tokenise_and_report(original: Callable[..., Any], dataset: Any, data_args: Any, *args: Any, **kwargs: Any) -> Any:
     """The host's ``_get_preprocessed_dataset``: types of media columns, and the report of cut answers.
 
     Raises:
         DataError: answers were cut, and ``on_cut_answers`` is ``error``.
     """
-    result = typed.typed_tokenisation(original, dataset, data_args, *args, **kwargs)
+    result = column_types.tokenise_with_types(original, dataset, data_args, *args, **kwargs)
     if not isinstance(result, Dataset) or CUT not in result.column_names:
         return result
     cut, needed = sum(result[CUT]), max(result[NEEDED])
@@ -64,7 +61,7 @@ def tokenised(original: Callable[..., Any], dataset: Any, data_args: Any, *args:
 
 
 def keep_prompt(original: Callable[..., Any], source_len: int, target_len: int, cutoff_len: int) -> tuple[int, int]:
-    """The host's ``infer_seqlen``, which cuts a prompt before the answer; here the answer gives way, or the turn.
+    """The host's ``infer_seqlen``, which cuts the prompt first; here the answer is cut, or the turn is dropped.
 
     Args:
         original: the host's function.
@@ -72,22 +69,20 @@ def keep_prompt(original: Callable[..., Any], source_len: int, target_len: int, 
         cutoff_len: tokens that are left for the turn.
 
     Returns:
-        How many tokens of each are kept.
+        How many tokens of each remain.
     """
-    if settings_state.template() != TEMPLATE:
-        return original(source_len, target_len, cutoff_len)
     if source_len >= cutoff_len:
         return 0, 0
     return source_len, min(target_len, cutoff_len - source_len)
 
 
 def as_written(data_args: Any, tokens: int, enough: bool = False) -> int:
-    """The ``cutoff_len`` of a recipe for a number of tokens: with packing, the host's parser takes one off.
+    """The ``cutoff_len`` of a recipe for a number of tokens; with packing, the host's parser subtracts one.
 
     Args:
         data_args: the host's.
         tokens: of a row.
-        enough: round up to what packing takes.
+        enough: round up to what packing accepts.
     """
     written = tokens + (1 if data_args.packing else 0)
     return -(-written // PACKED_MULTIPLE) * PACKED_MULTIPLE if enough and data_args.neat_packing else written
@@ -116,7 +111,7 @@ def check_positions(processor: Any, tokens: int, where: str) -> None:
         where: names the row.
 
     Raises:
-        SettingsError: they are not enough; with the arithmetic.
+        SettingsError: there are too few; the message has the arithmetic.
     """
     limit = getattr(processor, "context_length", None)
     if limit is not None and tokens > limit:

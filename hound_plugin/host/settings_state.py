@@ -1,7 +1,7 @@
-"""What the host's argument parser leaves behind in this process: the ``hound:`` block and the template's name.
+"""What the host's argument parser read in this process: the ``hound:`` block, template, stage and run.
 
-The host hands its arguments on as objects of its own, which have no room for ours. The parser's patch writes here; data
-loading, model loading and the doctor read. Each process of a training parses its arguments, so each has its own.
+The host passes its arguments on as objects of its own, which have no room for ours. The parser's patch writes here;
+data loading, model loading and the doctor read it. Each process of a training parses its own arguments.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from hound_plugin.host.models import TEMPLATE
 from hound_plugin.settings import HoundSettings
 
 _settings = HoundSettings()
@@ -16,7 +17,7 @@ _template: str | None = None
 _stage: str | None = None
 _system: str | None = None
 _run: dict[str, Any] = {}
-# What makes a run another one, so that its checkpoints are not gone on from.
+# A run that differs in one of these is another run, which does not resume from its checkpoints.
 _RUN_KEYS = (
     "model_name_or_path", "adapter_name_or_path", "create_new_adapter", "stage", "finetuning_type", "dataset",
     "max_samples", "ref_model", "pref_loss", "freeze_vision_tower", "freeze_multi_modal_projector",
@@ -34,8 +35,13 @@ def template() -> str | None:
     return _template
 
 
+def is_ours() -> bool:
+    """Whether LLaVA-Hound is trained or served in this process: the last parsed arguments name its template."""
+    return _template == TEMPLATE
+
+
 def take_settings(args: dict[str, Any] | list[str]) -> dict[str, Any] | list[str]:
-    """Remember our settings; give the host's arguments without them.
+    """Store our settings; return the host's arguments without them.
 
     Raises:
         SettingsError: an unknown key or a bad value in the block or in a ``HOUND_<KEY>`` variable.
@@ -61,8 +67,8 @@ def run() -> dict[str, Any]:
     return dict(_run)
 
 
-def remember_arguments(parsed: Iterable[Any]) -> None:
-    """Remember what the host parsed as ``template``, ``default_system`` and ``stage``, and which run it is."""
+def record_arguments(parsed: Iterable[Any]) -> None:
+    """Store what the host parsed as ``template``, ``default_system`` and ``stage``, and which run it is."""
     global _template, _stage, _system, _run
     parts = list(parsed)
     _run = {key: getattr(part, key) for key in _RUN_KEYS for part in parts if hasattr(part, key)}

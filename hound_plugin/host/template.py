@@ -14,16 +14,15 @@ from llamafactory.data.template import TEMPLATES, Template, register_template
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host.mm_plugin import get_plugin
+from hound_plugin.host.models import TEMPLATE
+from hound_plugin.processing.chat_template import chat_template
 from hound_plugin.processing.prompt import (
     PLACEHOLDER,
     SYSTEM,
     Turn,
     add_placeholder_tokens,
-    chat_template,
     encode_conversation,
 )
-
-NAME = "llava_hound"
 
 
 class LlavaHoundTemplate(Template):
@@ -41,7 +40,7 @@ class LlavaHoundTemplate(Template):
         tokenizer.chat_template = chat_template(self.default_system)
 
     def settle_system(self, given: str | None, processor: Any) -> None:
-        """Use one system prompt for conversations that bring none: the recipe's, else the one of the model's training.
+        """Choose the system prompt of conversations that have none: the recipe's, else that of the model's training.
 
         Args:
             given: ``default_system`` of the recipe, or None.
@@ -83,22 +82,24 @@ class LlavaHoundTemplate(Template):
         """Token ids of question and answer, turn by turn.
 
         Raises:
-            DataError: an answer is empty; the original masks such a sample without a word.
+            DataError: an answer is empty; the original silently masks such a sample.
         """
         pairs = self._pairs(tokenizer, messages, system, tools)
         if not all(target for _, target in pairs):
-            raise DataError(f"Expected an answer in every turn, found an empty one in {shorten(messages)}. Remove it.")
+            raise DataError(
+                f"Expected an answer in every turn, found an empty one in {shorten(messages)}. Remove the row."
+            )
         return pairs
 
     def _pairs(
         self, tokenizer: Any, messages: Sequence[dict[str, str]], system: str | None, tools: str | None
     ) -> list[tuple[list[int], list[int]]]:
         if tools:
-            raise DataError("Expected no tools: LLaVA-Hound knows no function calls. Remove the `tools` column.")
+            raise DataError("Expected no tools: LLaVA-Hound cannot call functions. Remove the `tools` column.")
         roles = [message["role"] for message in messages]
         if not roles or len(roles) % 2 or roles != ["user", "assistant"] * (len(roles) // 2):
             raise DataError(
-                f"Expected messages of user and assistant in turn, got the roles {roles} in {shorten(messages)}."
+                f"Expected messages of user and assistant in turn, found the roles {roles} in {shorten(messages)}."
             )
         turns = [
             Turn(question["content"], answer["content"])
@@ -125,10 +126,10 @@ def shorten(messages: Any, limit: int = 300) -> str:
 
 def register() -> None:
     """Add the template to the host, once."""
-    if NAME in TEMPLATES:
+    if TEMPLATE in TEMPLATES:
         return
     register_template(
-        name=NAME,
+        name=TEMPLATE,
         format_user=StringFormatter(slots=["USER: {{content}} ASSISTANT:"]),
         format_assistant=StringFormatter(slots=[" {{content}}", {"eos_token"}]),
         format_system=StringFormatter(slots=["{{content}} "]),

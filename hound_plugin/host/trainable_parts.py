@@ -15,9 +15,9 @@ PROJECTOR = "multi_modal_projector"
 
 
 def settle_targets(model: Any, finetuning_args: Any) -> None:
-    """Make ``lora_target`` and ``additional_target`` say what the host's other options mean, before it reads them.
+    """Bring ``lora_target`` and ``additional_target`` in line with the host's other options, before it reads them.
 
-    * ``freeze_multi_modal_projector: false`` trains the projector whole, as the original's LoRA does.
+    * ``freeze_multi_modal_projector: false`` trains the projector in full, as the original's LoRA does.
     * A name of ``lora_target`` that stands for a part of the model means the linear layers in it.
 
     Args:
@@ -51,7 +51,7 @@ def settle_targets(model: Any, finetuning_args: Any) -> None:
         adapted = any(PROJECTOR in target for target in targets)
         if not adapted and not any(PROJECTOR in name for name in additional):
             finetuning_args.additional_target = [*additional, PROJECTOR]
-            logger.info_rank0("freeze_multi_modal_projector: false: the projector is trained whole beside LoRA.")
+            logger.info_rank0("freeze_multi_modal_projector: false: the projector is trained in full, next to LoRA.")
 
 
 def _linear_targets(targets: list[str], linear: list[str]) -> list[str]:
@@ -63,8 +63,8 @@ def _linear_targets(targets: list[str], linear: list[str]) -> list[str]:
         if not within:
             kinds = sorted({_kind(name) for name in linear})
             raise SettingsError(
-                f"Expected `lora_target` to name linear layers of the model; got {target!r}, which is not one of them "
-                f"and holds none. Write `all`, or choose from: {', '.join(kinds)}."
+                f"Expected `lora_target` to name linear layers of the model; got {target!r}, which neither is one nor "
+                f"holds any. Write `all`, or choose from: {', '.join(kinds)}."
             )
         ends = [name for name in within if name.split(".")[-len(parts) :] == parts]
         settled += [target] if ends else within
@@ -81,7 +81,7 @@ def _kind(name: str) -> str:
 
 
 def _check_frozen(adapted: list[str], finetuning_args: Any) -> None:
-    """Refuse targets that are all frozen: the host would leave nothing for LoRA, and peft says so without a reason."""
+    """Refuse targets that are all frozen: the host would leave nothing for LoRA, and peft gives no reason."""
     left = [name for name in adapted if not any(part in name for part in _frozen(finetuning_args))]
     if not left:
         keys = sorted({key for part, key in _frozen(finetuning_args).items() if any(part in name for name in adapted)})

@@ -1,1 +1,1 @@
-"""Clips to frames: which frames (``sampling``) and how they are read (``decode``); numpy only, no torch."""
+"""From clips to frames: which frames (``frame_sampling``) and how they are read (``decode``); numpy only, no torch."""

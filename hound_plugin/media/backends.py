@@ -1,10 +1,10 @@
-"""Decoders behind one protocol; each returns exactly the frames that the reference numbering names.
+"""Decoders with one interface; each returns exactly the frames that the reference numbering names.
 
-PyAV is the reference and the default. decord and torchcodec are used where they are asked for and where their own
-numbering agrees with the reference; of other files they are refused by name. Reasons, measured on
+PyAV is the reference and the default. decord and torchcodec are used on request, for files whose frames they number
+as the reference does; for other files they are refused by name. Reasons, measured on
 h264 clips with one thread (8 frames; ms): 10 s 720p: PyAV 159, decord 265; 60 s 720p: PyAV 376, decord 621. decord
-0.6.0 also gives wrong pictures without a word for HEVC, MPEG-4, MPEG-TS, MPEG-PS, stream-copied cuts and open groups
-of pictures, and does not open AV1 and streamed Matroska.
+0.6.0 also silently returns wrong pictures for HEVC, MPEG-4, MPEG-TS, MPEG-PS, stream-copied cuts and open groups of
+pictures, and does not open AV1 and streamed Matroska.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ DECODERS = ("auto", "decord", "torchcodec", "pyav")
 # What decord 0.6.0 (FFmpeg 4) was measured to decode to the same bytes as PyAV, 8 bits only.
 _DECORD_CODECS = {"h264", "vp8", "vp9", "mjpeg"}
 _DECORD_FORMATS = {"yuv420p", "yuvj420p", "yuv444p"}
-_UNNUMBERED = "only decoding all of it numbers its frames (no MP4, MOV, Matroska or WebM, or cut without encoding)"
-_TOLERANCE = 1e-3  # seconds; Matroska keeps time stamps in ms
+_UNNUMBERED = (
+    "its frames can only be numbered by decoding all of it (not MP4, MOV, Matroska or WebM, or cut without re-encoding)"
+)
+_TOLERANCE = 1e-3  # seconds; Matroska keeps timestamps in ms
 
 
 class Decoder(Protocol):
@@ -36,7 +38,7 @@ class Decoder(Protocol):
     name: str
 
     def check(self, index: FrameIndex) -> None:
-        """Refuse the kinds of files of which this backend was measured to give other frames than the reference.
+        """Refuse the kinds of files for which this backend was measured to return other frames than the reference.
 
         Raises:
             NotExactError: why.
@@ -47,8 +49,8 @@ class Decoder(Protocol):
         """Decode ``indices`` one at a time: each number once, with its frame, uint8 ``[H, W, 3]``, RGB, upright.
 
         Raises:
-            NotExactError: this backend does not number or decode this source as the reference does; what it gave is to
-                be forgotten. Its text says why.
+            NotExactError: this backend does not number or decode this source as the reference does; frames it has
+                returned must be discarded. The message says why.
         """
         ...
 
@@ -75,10 +77,10 @@ class DecordDecoder:
         """See :class:`Decoder`."""
         _check_numbering(index)
         if index.codec not in _DECORD_CODECS:
-            raise NotExactError(f"it decodes {' and '.join(sorted(_DECORD_CODECS))} exactly, and not {index.codec}")
+            raise NotExactError(f"it decodes {' and '.join(sorted(_DECORD_CODECS))} exactly, but not {index.codec}")
         if index.pixel_format not in _DECORD_FORMATS:
             formats = ", ".join(sorted(_DECORD_FORMATS))
-            raise NotExactError(f"it decodes the pixel formats {formats} exactly, and not {index.pixel_format}")
+            raise NotExactError(f"it decodes the pixel formats {formats} exactly, but not {index.pixel_format}")
 
     def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
         """See :class:`Decoder`."""
@@ -86,16 +88,16 @@ class DecordDecoder:
         import decord
 
         stamps = []
-        wanted = sorted(set(indices))
+        unique = sorted(set(indices))
         try:
             reader = decord.VideoReader(source if isinstance(source, str) else BytesIO(source), num_threads=1)
             _check_total(len(reader), index)
-            for number in wanted:
+            for number in unique:
                 stamps.append(reader.get_frame_timestamp([number])[0, 0])
                 yield number, reader.get_batch([number]).asnumpy()[0]
         except (decord.DECORDError, RuntimeError, IndexError) as error:
             raise NotExactError(f"it failed: {str(error).strip().splitlines()[-1:] or error!r}") from error
-        _agree(stamps, index, wanted)
+        _check_timestamps(stamps, index, unique)
 
 
 class TorchcodecDecoder:
@@ -115,17 +117,17 @@ class TorchcodecDecoder:
         except (ImportError, RuntimeError, OSError) as error:  # it raises RuntimeError where FFmpeg is missing
             raise EnvironmentMismatchError(f"torchcodec cannot be loaded: {error}. Use `decoder: auto`.") from error
         stamps = []
-        wanted = sorted(set(indices))
+        unique = sorted(set(indices))
         try:
             reader = VideoDecoder(source, dimension_order="NHWC", num_ffmpeg_threads=1, seek_mode="exact")
             _check_total(len(reader), index)
-            for number in wanted:
+            for number in unique:
                 batch = reader.get_frames_at(indices=[number])
                 stamps.append(float(batch.pts_seconds.numpy()[0]))
                 yield number, batch.data.numpy()[0]
         except (RuntimeError, ValueError, IndexError) as error:
             raise NotExactError(f"it failed: {error}") from error
-        _agree(stamps, index, wanted)
+        _check_timestamps(stamps, index, unique)
 
 
 _BACKENDS: dict[str, type[Decoder]] = {
@@ -137,7 +139,7 @@ _BACKENDS: dict[str, type[Decoder]] = {
 
 
 def choose(name: str) -> Decoder:
-    """The decoder of a setting's value.
+    """The decoder that a setting names.
 
     Raises:
         SettingsError: unknown name.
@@ -158,7 +160,7 @@ def decode(decoder: Decoder, source: Source, index: FrameIndex, indices: list[in
     """Decode with ``decoder`` into ``frames``.
 
     Raises:
-        MediaDecodeError: not readable, or another decoder than the reference would give other frames of this file.
+        MediaDecodeError: not readable, or a decoder other than the reference would return other frames.
         NotExactError: the numbering itself was wrong; number by ``container.count_by_decoding`` and sample again.
     """
     frames.start(indices)
@@ -168,10 +170,10 @@ def decode(decoder: Decoder, source: Source, index: FrameIndex, indices: list[in
 
 
 def check(decoder: Decoder, source: Source) -> None:
-    """Look at the headers of packets (7 to 14 ms) for a kind of file that ``decoder`` does not decode exactly.
+    """Check packet headers (7 to 14 ms) for a kind of file that ``decoder`` does not decode exactly.
 
     Raises:
-        MediaDecodeError: it is one, or cannot be read.
+        MediaDecodeError: the file is of such a kind, or cannot be read.
     """
     if isinstance(decoder, PyAVDecoder):
         return
@@ -190,33 +192,33 @@ def _refusals(decoder: Decoder, source: Source) -> Iterator[None]:
         if isinstance(decoder, PyAVDecoder):
             raise
         raise MediaDecodeError(
-            f"`decoder: {decoder.name}` does not give the exact frames of {describe(source)}: "
-            f"{error or 'it numbers them otherwise'}. Set `decoder: auto`, which does, or encode the file again as "
+            f"`decoder: {decoder.name}` does not return the exact frames of {describe(source)}: "
+            f"{error or 'it numbers them differently'}. Set `decoder: auto`, which does, or re-encode the file as "
             "H.264 in MP4 with closed groups of pictures.",
             path_of(source),
         ) from error
 
 
 def _check_numbering(index: FrameIndex) -> None:
-    """Refuse the kinds of files of which other decoders were measured to give wrong frames."""
+    """Refuse the kinds of files for which other decoders were measured to return wrong frames."""
     if index.pts is None:
         raise NotExactError(_UNNUMBERED)
     if index.videos > 1:
-        raise NotExactError("it has several video streams, of which another one may be taken")
+        raise NotExactError("it has several video streams, and the decoder may choose another one")
     if not index.clean:
         raise NotExactError("it has open groups of pictures")
 
 
-def _check_total(found: int, index: FrameIndex) -> None:
-    if found != index.total:
-        raise NotExactError(f"it counts {found} frames, of {index.total}")
+def _check_total(count: int, index: FrameIndex) -> None:
+    if count != index.total:
+        raise NotExactError(f"it counts {count} frames instead of {index.total}")
 
 
-def _agree(stamps: Any, index: FrameIndex, indices: list[int]) -> None:
-    """Compare a backend's time stamps with the reference's; backends differ in where they put zero."""
+def _check_timestamps(stamps: Any, index: FrameIndex, indices: list[int]) -> None:
+    """Compare a backend's timestamps with the reference's; backends differ in where they put zero."""
     if len(stamps) != len(indices) or index.pts is None:
         raise NotExactError
     expected = np.array([index.pts[i] for i in indices], dtype=np.float64) * index.time_base
     shift = np.asarray(stamps, dtype=np.float64) - expected
     if np.abs(shift - shift[0]).max() > _TOLERANCE:
-        raise NotExactError("it puts its frames at other times")
+        raise NotExactError("its frames have other timestamps")

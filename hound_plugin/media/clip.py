@@ -1,4 +1,4 @@
-"""What reading a clip gives, and what looking at its header gives."""
+"""The results of reading a clip (:class:`Clip`) and of reading its header (:class:`VideoInfo`)."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ import numpy as np
 from hound_plugin.errors import MediaDecodeError
 
 MAX_PIXELS = 1 << 26
-"""Of one picture as it is held in memory: 8192 x 8192, twice the size of 8K video."""
+"""Of one picture in memory: 8192 x 8192, twice the size of 8K video."""
 
 
 def check_size(width: int, height: int, name: str, path: str | None = None) -> None:
-    """Refuse a picture that would fill the memory; a file of a hundred bytes can hold one.
+    """Refuse a picture that would fill the memory; a file of a hundred bytes can contain one.
 
     Raises:
-        MediaDecodeError: it has no pixel, or more than :data:`MAX_PIXELS`.
+        MediaDecodeError: it has no pixels, or more than :data:`MAX_PIXELS`.
     """
     if not 1 <= width * height <= MAX_PIXELS:
         raise MediaDecodeError(
@@ -29,15 +29,15 @@ def check_size(width: int, height: int, name: str, path: str | None = None) -> N
 
 
 Transform = Callable[[np.ndarray], np.ndarray]
-"""One frame, uint8 ``[H, W, 3]``, to an array of a shape and type that depend on nothing else."""
+"""One frame, uint8 ``[H, W, 3]``, to an array whose shape and type are the same for every frame."""
 
 
 class Frames:
-    """The frames of one clip while it is read: one at a time in full size, and what is kept of each.
+    """Collects the frames of one clip while it is read: one at a time in full size, then only the transformed result.
 
     Args:
-        source: for messages; a path where ``is_path``.
-        transform: what is kept of a frame; by default the frame itself.
+        source: for messages; a path if ``is_path``.
+        transform: applied to each frame before it is stored; by default the frame is stored unchanged.
     """
 
     def __init__(self, source: str, transform: Transform | None = None, is_path: bool = False) -> None:
@@ -49,24 +49,24 @@ class Frames:
         self._first: tuple[str, tuple[int, ...]] | None = None
 
     def start(self, indices: list[int]) -> None:
-        """Forget what is there; the frames ``indices`` follow, which may name some twice."""
+        """Start over, to receive the frames ``indices``, which may contain duplicates."""
         self.array, self._first, self._positions = None, None, {}
         for position, index in enumerate(indices):
             self._positions.setdefault(index, []).append(position)
 
     def put(self, index: int, frame: np.ndarray, name: str | None = None) -> None:
-        """Take in one frame, uint8 ``[H, W, 3]``.
+        """Add one frame, uint8 ``[H, W, 3]``.
 
         Raises:
-            MediaDecodeError: it is not of the size of the first one.
+            MediaDecodeError: its size differs from that of the first one.
         """
         name = name or f"frame {index}"
         first, shape = self._first = self._first or (name, frame.shape)
         if frame.shape != shape:
             raise MediaDecodeError(
                 f"Frames of {self.source} differ in size: {first} is {shape[1]}x{shape[0]}, {name} is "
-                f"{frame.shape[1]}x{frame.shape[0]}: pictures of one clip must not change size on the way. Extract or "
-                "encode it again, or remove what does not belong.",
+                f"{frame.shape[1]}x{frame.shape[0]}: all pictures of a clip must have one size. Extract or encode "
+                "it again, or remove pictures that do not belong to it.",
                 self.path,
             )
         value = self.transform(frame) if self.transform else frame
@@ -76,13 +76,13 @@ class Frames:
         self.array[self._positions.pop(index)] = value
 
     def finished(self) -> np.ndarray:
-        """What was kept, in the order of the indices.
+        """The stored frames, in the order of the indices.
 
         Raises:
-            MediaDecodeError: frames did not come.
+            MediaDecodeError: frames are missing.
         """
         if self.array is None or self._positions:
-            raise MediaDecodeError(f"Cannot decode {self.source}: it ended while it was read.", self.path)
+            raise MediaDecodeError(f"Cannot decode {self.source}: it ended before all frames were read.", self.path)
         return self.array
 
 
@@ -91,12 +91,12 @@ class Clip:
     """Sampled frames of one clip.
 
     Attributes:
-        frames: uint8 ``[T, H, W, 3]``, RGB, 0..255, upright (a rotation tag has been applied); or ``[T, ...]`` of what
-            a ``transform`` made of each frame.
+        frames: uint8 ``[T, H, W, 3]``, RGB, 0..255, upright (a rotation tag has been applied); or ``[T, ...]`` of
+            transformed frames.
         indices: ``T`` frame numbers, ascending, counted from 0 in order of presentation.
-        fps: average frames per second; None for frames without a clock (folder, list, array).
-        total_frames: number of frames of the whole clip.
-        source: the path, or a description of media held in memory.
+        fps: average frames per second; None for frames without timestamps (folder, list, array).
+        total_frames: number of frames of the full clip.
+        source: the path, or a description of media in memory.
         decoder: what produced the pixels: ``pyav``, ``decord``, ``torchcodec`` or ``frames``.
     """
 
@@ -110,13 +110,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a header says of a clip; nothing was decoded for it.
+    """What the header of a clip states; nothing is decoded.
 
     Attributes:
         kind: ``file`` (also bytes and streams), ``folder`` or ``frames`` (list or array).
-        total_frames: None where the header does not tell (Matroska, WebM, MPEG-TS). For files it is the header's
-            claim: a cut that was copied without encoding may present fewer.
-        fps: average frames per second; None for frames without a clock, or unknown.
+        total_frames: None if the header does not state it (Matroska, WebM, MPEG-TS). For files it is the header's
+            claim: a cut made without re-encoding may present fewer.
+        fps: average frames per second; None for frames without timestamps, or if unknown.
         width, height: pixels as stored, before a rotation tag is applied.
     """
 

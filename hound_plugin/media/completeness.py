@@ -1,9 +1,9 @@
-"""Is a file whole? Its own lengths are compared with what is there; nothing is decoded.
+"""Is a file complete? The lengths that it states are compared with its content; nothing is decoded.
 
 Containers that state the sizes of their parts (MP4/MOV, Matroska/WebM, AVI, ASF/WMV, FLV) are followed from part to
-part: one that reaches beyond the end of the file, or begins with a hole, tells a download that was cut. Where sizes
+part: one that reaches beyond the end of the file, or begins with a hole, reveals a truncated download. Where sizes
 prove nothing, a stated duration is compared with the last packet of any stream. Transport, program and raw streams
-state no length: a half of one that ends with a whole packet is a valid shorter clip.
+state no length: half of one that ends with a complete packet is a valid shorter clip.
 """
 
 from __future__ import annotations
@@ -20,20 +20,20 @@ from hound_plugin.errors import MediaDecodeError
 from hound_plugin.media.stated_sizes import WALKS, CutShortError, is_joined
 from hound_plugin.media.streams import Source, describe, kind_of, opened, packets, path_of
 
-# Formats whose header states the duration. FFmpeg estimates it of the others; AVI and RealMedia that were written to a
-# pipe have a number there that means nothing, and IVF one of years.
+# Formats whose header states the duration. FFmpeg estimates it for the others; AVI and RealMedia written to a pipe
+# have a meaningless number there, and IVF one of years.
 _TIMED = {"matroska", "webm", "mov", "mp4", "asf", "flv", "mxf", "ivf", "wtv", "gxf"}
 _YEAR = 3e7  # seconds
 _EVEN = {"yuv4mpegpipe", "dv"}  # the last picture ends with the file
 # Transport streams are joined by `cat`. FFmpeg marks one of the last packets before a join, which begins with a key
-# picture, as damaged: so many packets may stand between the two.
+# picture, as damaged: up to this many packets may be between the two.
 _BEFORE_JOIN = 2
-_TAIL = 1_000_000  # microseconds before the end from which packets are looked at
-_SLACK = 0.25  # seconds, and two frames, by which a whole file may end before the duration in its header
+_TAIL = 1_000_000  # microseconds before the end from which packets are checked
+_SLACK = 0.25  # seconds, and two frames, by which a complete file may end before the duration in its header
 
 
 class LastPacket:
-    """Where the packets of any stream end, gathered while they are read."""
+    """Tracks where the packets of all streams end, while they are read."""
 
     def __init__(self, container: Any, source: Source) -> None:
         self._source = source
@@ -42,17 +42,17 @@ class LastPacket:
         self._size = container.size if _EVEN & set(container.format.name.split(",")) else 0
         self._may_be_joined = "mpegts" in container.format.name
         self._suspects: dict[int, tuple[str, int]] = {}  # stream -> what is wrong, packets left
-        self._spans: dict[int, list[Any]] = {}  # stream -> first and last time stamp, in units of the third
+        self._spans: dict[int, list[Any]] = {}  # stream -> first and last timestamp, and their unit
         self._byte = 0
 
     def see(self, packet: Any) -> None:
-        """Take notice of a packet.
+        """Record a packet.
 
         Raises:
             MediaDecodeError: it is marked as damaged.
         """
         if packet.is_corrupt or self._suspects:
-            self._weigh(packet)
+            self._check_damage(packet)
         if not packet.size:
             return
         if self._size:
@@ -71,15 +71,15 @@ class LastPacket:
 
     @property
     def end(self) -> float:
-        """Seconds from 0, or from the first packet, to the end of the last one; 0 without any."""
+        """Seconds from 0, or from the first packet, to the end of the last one; 0 if there are no packets."""
         spans = [(float(first * base), float(last * base)) for first, last, base in self._spans.values()]
         if not spans:
             return 0.0
         end = max(last for _, last in spans)
-        return max(end, end - min(first for first, _ in spans), 0.0)  # time stamps need not begin at 0
+        return max(end, end - min(first for first, _ in spans), 0.0)  # timestamps need not begin at 0
 
-    def _weigh(self, packet: Any) -> None:
-        """Refuse damaged packets, but those before a join of transport streams."""
+    def _check_damage(self, packet: Any) -> None:
+        """Refuse damaged packets, except those before a join of transport streams."""
         number = packet.stream.index
         suspect = self._suspects.pop(number, None)
         if packet.is_corrupt and kind_of(packet.stream) in ("video", "audio"):
@@ -100,10 +100,10 @@ class LastPacket:
             return is_joined(file, file.seek(0, os.SEEK_END))
 
     def check(self) -> None:
-        """Compare with what the header states.
+        """Compare with the duration in the header.
 
         Raises:
-            MediaDecodeError: it states more than there is.
+            MediaDecodeError: the header states more than there is.
         """
         if self._size and self._byte != self._size:
             raise cut_short(self._source, "its last picture is incomplete")
@@ -113,7 +113,7 @@ class LastPacket:
 
 
 def stated_duration(container: Any) -> float | None:
-    """Seconds that the header of a container promises; None where it states none."""
+    """Duration in seconds according to the header of a container; None if it states none."""
     seconds = float(container.duration or 0) / 1e6
     return seconds if 0 < seconds < _YEAR and _TIMED & set(container.format.name.split(",")) else None
 
@@ -122,20 +122,20 @@ def check_sizes(source: Source, container: Any) -> bool:
     """Follow the sizes that a container states (0.1 ms for MP4, 2 ms for an hour of Matroska).
 
     Returns:
-        Whether they prove that the file is whole; False where they prove nothing.
+        Whether they prove that the file is complete; False if they prove nothing.
 
     Raises:
         MediaDecodeError: the file is cut short.
     """
     names = set(container.format.name.split(","))
     follow = next((walk for name, walk in WALKS.items() if name in names), None)
-    if follow is None or (isinstance(source, str) and not os.path.isfile(source)):  # a pipe is read once
+    if follow is None or (isinstance(source, str) and not os.path.isfile(source)):  # a pipe can only be read once
         return False
     with _bytes_of(source) as file:
         size = file.seek(0, os.SEEK_END)
         try:
             return follow(file, size)
-        except (struct.error, IndexError):  # not as the format has it: nothing is proved
+        except (struct.error, IndexError):  # not in the form of the format: nothing is proved
             return False
         except CutShortError as error:
             missing = str(error)
@@ -146,19 +146,19 @@ def check_sizes(source: Source, container: Any) -> bool:
 
 
 def check_end(source: Source) -> None:
-    """Look at the packets near the end of a file, as far as a seek leads there.
+    """Check the packets near the end of a file, or all of them if it is not seekable.
 
     Raises:
-        MediaDecodeError: the last packet is incomplete, or comes long before the end that the header states.
+        MediaDecodeError: the last packet is incomplete, or ends long before the duration in the header.
     """
     import av
 
     with opened(source) as (container, stream):
-        if not container.duration or not stream.time_base:  # only reading all of it tells
+        if not container.duration or not stream.time_base:  # only reading everything would tell
             return
         last = LastPacket(container, source)
         late = (container.start_time or 0) + max(container.duration - _TAIL, 0)
-        with contextlib.suppress(av.error.FFmpegError):  # it cannot be sought in: read it all
+        with contextlib.suppress(av.error.FFmpegError):  # not seekable: read everything
             container.seek(int(late / 1_000_000 / stream.time_base), stream=stream, backward=True)
         for packet in packets(container):
             last.see(packet)
@@ -166,7 +166,7 @@ def check_end(source: Source) -> None:
 
 
 def cut_short(source: Source, reason: str) -> MediaDecodeError:
-    """The error for a file of which a part is missing."""
+    """The error for a truncated file."""
     return MediaDecodeError(
         f"Cannot decode {describe(source)}: it is cut short: {reason}. Copy or download it again, or leave its record "
         "out.",
@@ -175,7 +175,7 @@ def cut_short(source: Source, reason: str) -> MediaDecodeError:
 
 
 def _end_of_data(source: Source) -> float | None:
-    """Where the packets that are there end, in seconds; for messages."""
+    """Where the existing packets end, in seconds; for messages."""
     import av
 
     last = None

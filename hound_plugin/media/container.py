@@ -1,10 +1,10 @@
-"""Exact frames of a video file with PyAV (FFmpeg): the reference that every other backend has to match.
+"""Exact frames of a video file with PyAV (FFmpeg): the reference that every other backend must match.
 
 Frame ``i`` is the ``i``-th picture that FFmpeg presents when it plays the file from its beginning: edit lists are
-honoured, pictures that cannot be shown are not counted. For MP4/MOV and Matroska/WebM the packet headers tell the
-numbering without decoding (7 to 14 ms for 10 to 60 s clips); then only the stretches that hold sampled frames are
-decoded, and between sampled frames those pictures on which no other depends are skipped. Whatever does not come out
-exactly as the packets promised is decoded from beginning to end instead.
+honoured, pictures that cannot be shown are not counted. For MP4/MOV and Matroska/WebM the packet headers give the
+numbering without decoding (7 to 14 ms for 10 to 60 s clips); then only the stretches that contain sampled frames are
+decoded, and between sampled frames those pictures on which no other depends are skipped. A file whose frames do not
+match its packet headers exactly is decoded from beginning to end instead.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from hound_plugin.media.streams import NotExactError, Source, describe, opened, 
 
 Numbered = Generator[tuple[int, np.ndarray], None, None]
 """Frames with their numbers, one at a time: uint8 ``[H, W, 3]``, RGB, upright."""
-_NOT_CODED = 16  # bytes; a packet of MPEG-4 part 2 that is smaller may stand for a picture that is not shown
+_NOT_CODED = 16  # bytes; a packet of MPEG-4 part 2 that is smaller may mean a picture that is not shown
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
 
 
@@ -35,13 +35,13 @@ class FrameIndex:
 
     Attributes:
         total: number of frames.
-        fps: average frames per second, from the header, else from the time stamps.
-        pts: time stamp per frame in units of ``time_base`` seconds, ascending; None if only decoding tells.
-        keys: time stamps of pictures from which decoding can start, ascending.
+        fps: average frames per second, from the header, or else from the timestamps.
+        pts: timestamp per frame in units of ``time_base`` seconds, ascending; None if only decoding reveals them.
+        keys: timestamps of pictures from which decoding can start, ascending.
         codec, pixel_format: as FFmpeg names them.
         time_base: seconds per unit of ``pts``.
-        clean: after each of ``keys`` nothing before it is needed any more (H.264: it is an IDR picture, which it is not
-            in open groups of pictures).
+        clean: nothing after one of ``keys`` depends on what precedes it (H.264: it is an IDR picture, unlike in open
+            groups of pictures).
         seconds: when each frame is presented, counted from the first one, ascending.
         videos: number of video streams in the file.
     """
@@ -59,33 +59,33 @@ class FrameIndex:
 
     @property
     def duration(self) -> float:
-        """Seconds from the first frame to the end of the last one, which is taken to last as long as the average."""
+        """Seconds from the first frame to the end of the last one, which is assumed to have average length."""
         return self.seconds[-1] + 1 / self.fps
 
 
 def build_index(source: Source) -> FrameIndex:
-    """Number the frames: from packet headers where these are to be trusted, else by decoding everything.
+    """Number the frames: from packet headers if they can be trusted, otherwise by decoding everything.
 
     Raises:
         MediaDecodeError: not readable, cut short, or damaged.
-        EmptyMediaError: not one frame comes out.
+        EmptyMediaError: no frame can be decoded.
     """
     return index_by_headers(source) or count_by_decoding(source)
 
 
 def index_by_headers(source: Source) -> FrameIndex | None:
-    """Number the frames without decoding; None where packet headers are not to be trusted.
+    """Number the frames without decoding; None if packet headers cannot be trusted.
 
     Raises:
         MediaError: as :func:`build_index`.
     """
     with opened(source) as (container, stream):
-        whole = check_sizes(source, container)
+        is_complete = check_sizes(source, container)
         if _INDEXED & set(container.format.name.split(",")):
             last = LastPacket(container, source)
             stamps = _stamps(container, stream, last)
             if stamps is not None:
-                if not whole:
+                if not is_complete:
                     last.check()
                 return _index(stream, *stamps, source)
     return None
@@ -98,10 +98,10 @@ def count_by_decoding(source: Source) -> FrameIndex:
         MediaError: as :func:`build_index`.
     """
     with opened(source) as (container, stream):
-        whole = check_sizes(source, container)
+        is_complete = check_sizes(source, container)
         last = LastPacket(container, source)
         times = [frame.pts for frame in _frames(container, stream, source, last)]
-        if not whole:
+        if not is_complete:
             last.check()
         index = _index(stream, times, [], False, source)
     return dataclasses.replace(index, pts=None)
@@ -119,48 +119,46 @@ def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Number
         Each number once, ascending, with its frame: uint8 ``[H, W, 3]``, RGB, upright.
 
     Raises:
-        NotExactError: the packet headers of this file are not to be trusted; use :func:`count_by_decoding`.
+        NotExactError: the packet headers of this file cannot be trusted; use :func:`count_by_decoding`.
         MediaDecodeError: not readable, or damaged.
     """
-    wanted = sorted(set(indices))
+    unique = sorted(set(indices))
     with opened(source) as (container, stream):
         if index.pts is None:
-            yield from _play(container, stream, wanted, source)
+            yield from _play(container, stream, unique, source)
         else:
-            yield from _seek(container, stream, index, wanted)
+            yield from _seek(container, stream, index, unique)
 
 
 def probe_container(source: Source) -> VideoInfo:
-    """What the header says (0.3 to 13 ms; FFmpeg looks into the first picture, so that size counts).
+    """What the header says (0.3 to 13 ms, depending on picture size, as FFmpeg reads the first picture).
 
     Raises:
-        MediaDecodeError: not readable, cut short, or no pictures in it.
+        MediaDecodeError: not readable, cut short, or without pictures.
     """
     with opened(source) as (container, stream):
-        whole = check_sizes(source, container)
+        is_complete = check_sizes(source, container)
         rate = float(stream.average_rate) if stream.average_rate else None
         width, height = _size(container, stream, source)
         info = VideoInfo("file", stream.frames or None, rate, width, height)
-    if not whole:
+    if not is_complete:
         check_end(source)
     return info
 
 
 def _size(container: Any, stream: Any, source: Source) -> tuple[int, int]:
-    """Of the pictures; where FFmpeg's look into the file met none yet, as in a recording that begins with sound, of the
-    first one.
-    """
+    """Width and height by FFmpeg's probe, or of the first picture if it saw none (a file that begins with sound)."""
     context = stream.codec_context
     if context.width and context.height:
         return context.width, context.height
     for frame in _frames(container, stream, source, LastPacket(container, source)):
         return frame.width, frame.height
-    raise EmptyMediaError(f"There is not one decodable frame in {describe(source)}.", path_of(source))
+    raise EmptyMediaError(f"There is no decodable frame in {describe(source)}.", path_of(source))
 
 
 def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], list[int], bool] | None:
-    """``pts``, ``keys`` and ``clean`` of :class:`FrameIndex`; None if time stamps do not identify the frames."""
-    shown: list[int] = []
+    """``pts``, ``keys`` and ``clean`` of :class:`FrameIndex`; None if timestamps do not identify the frames."""
+    presented: list[int] = []
     keys: list[int] = []
     clean = True
     for packet in packets(container):
@@ -175,15 +173,15 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], l
             clean = clean and _is_clean(stream.codec_context, packet)
         hidden = stream.codec_context.name == "vp8" and not bytes(packet)[0] & 0x10  # bit show_frame, RFC 6386, 9.1
         if not (packet.is_discard or hidden):
-            shown.append(packet.pts)
-    unique = len(set(shown)) == len(shown)
-    if not shown or not unique or min(shown) < keys[0]:  # pictures before the first key cannot be decoded
+            presented.append(packet.pts)
+    unique = len(set(presented)) == len(presented)
+    if not presented or not unique or min(presented) < keys[0]:  # pictures before the first key cannot be decoded
         return None
-    return sorted(shown), sorted(keys), clean
+    return sorted(presented), sorted(keys), clean
 
 
 def _is_clean(context: Any, packet: Any) -> bool:
-    """Whether a key packet of H.264 holds an IDR picture; other codecs that matter here have no other keys."""
+    """Whether a key packet of H.264 is an IDR picture; the other codecs used here have no other kind of key."""
     if context.name != "h264":
         return True
     header, data = context.extradata or b"", bytes(packet)
@@ -199,7 +197,7 @@ def _is_clean(context: Any, packet: Any) -> bool:
 
 def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: Source) -> FrameIndex:
     if not pts:
-        raise EmptyMediaError(f"There is not one decodable frame in {describe(source)}.", path_of(source))
+        raise EmptyMediaError(f"There is no decodable frame in {describe(source)}.", path_of(source))
     base = float(stream.time_base)
     rate = float(stream.average_rate) if stream.average_rate else 0.0
     if rate <= 0 and len(pts) > 1 and pts[0] is not None and pts[-1] is not None and pts[-1] > pts[0]:
@@ -212,10 +210,10 @@ def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: So
 
 
 def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:
-    """Times after the first frame; by the frame rate where the time stamps are missing or jump back."""
+    """Times after the first frame; by the frame rate if timestamps are missing or jump back."""
     if None in pts or any(after < before for before, after in itertools.pairwise(pts)):
         return [number / rate for number in range(len(pts))]
-    return [(stamp - pts[0]) * base.numerator / base.denominator for stamp in pts]  # whole numbers: rounded once
+    return [(stamp - pts[0]) * base.numerator / base.denominator for stamp in pts]  # integers: rounded only once
 
 
 def _frames(container: Any, stream: Any, source: Source, last: LastPacket) -> Iterator[Any]:
@@ -251,9 +249,9 @@ def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Num
 
 
 def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> Numbered:
-    """Frames by time stamp: one seek per stretch between key pictures that holds a wanted frame."""
+    """Frames by timestamp: one seek per stretch between key pictures that contains a wanted frame."""
     stamps = index.pts or []
-    known = set(stamps)
+    valid_stamps = set(stamps)
     position = 0
     while position < len(wanted):
         after = bisect.bisect_right(index.keys, stamps[wanted[position]])
@@ -261,17 +259,17 @@ def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> 
         stretch = {stamps[i]: i for i in wanted[position:] if until is None or stamps[i] < until}
         container.seek(index.keys[after - 1], stream=stream, backward=True)
         position += len(stretch)
-        yield from _decode_stretch(container, stream, stretch, known)
+        yield from _decode_stretch(container, stream, stretch, valid_stamps)
 
 
-def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], known: set[int]) -> Numbered:
+def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int]) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
         # Pictures on which no other depends need not be decoded unless they are wanted (a third of the time saved).
         context.skip_frame = "NONREF" if packet.size and packet.pts not in missing else "DEFAULT"
         for frame in packet.decode():
-            # A field per packet: packets are not frames. Damaged: only decoding everything tells what is wrong.
-            if frame.pts not in known or frame.interlaced_frame or frame.is_corrupt:
+            # One field per packet: packets are not frames. Damaged: only decoding everything shows what is wrong.
+            if frame.pts not in valid_stamps or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
                 yield missing.pop(frame.pts), _pixels(frame)

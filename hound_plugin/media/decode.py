@@ -1,6 +1,6 @@
-"""Read a clip: which frames (``sampling``) from what (file, folder, list, array, bytes) by which decoder.
+"""Read a clip: which frames (``frame_sampling``) from what (file, folder, list, array, bytes) with which decoder.
 
-The policy alone decides which frames are seen; every decoder returns the same ones, to the byte.
+Only the sampling policy decides which frames are used; every decoder returns the same ones, to the byte.
 """
 
 from __future__ import annotations
@@ -36,34 +36,35 @@ def read_clip(
 ) -> Clip:
     """Sample frames of a clip.
 
-    Frames without a clock (folder, list, array) were chosen by whoever extracted them: every policy spreads over all
-    of them, as the original does with its frame folders.
+    Frames without timestamps (folder, list, array) were chosen by whoever extracted them: every policy samples
+    uniformly from all of them, as the original does with its frame folders.
 
     Args:
         video: path (``str`` or ``Path``) of a video file, of a part of it (``clip.mp4#t=0.5,1.0``: the frames from
             0.5 s on and before 1.0 s, counted from the first frame) or of a folder of frames; a list of frames (paths,
             PIL images, uint8 arrays ``[H, W, 3]``); a uint8 array ``[T, H, W, 3]``; ``bytes`` of a video file or a
-            binary stream of them, which is read once from where it stands.
-        num_frames: frames to return; a shorter clip gives some twice.
+            binary stream of them, which is read once from its current position.
+        num_frames: frames to return; a shorter clip repeats some.
         sampling: see :func:`hound_plugin.media.frame_sampling.sample_indices`.
         decoder: ``auto`` and ``pyav`` are the exact reference; ``decord`` and ``torchcodec`` are refused for files of
-            which they do not give the same frames.
-        timeout: seconds. Files, folders, bytes and lists are then read by a child process, which is killed when
-            the limit passes. It costs a copy of the frames through a pipe (about 15 ms for 8 frames of 720p).
-        transform: what is kept of a frame, for clips that are large: only one frame is held in full size at a time.
+            which they do not return the same frames.
+        timeout: seconds. Files, folders, bytes and lists are then read by a child process, which is killed at the
+            limit. It costs a copy of the frames through a pipe (about 15 ms for 8 frames of 720p).
+        transform: applied to each frame, for large clips: only one frame at a time is in memory in full size.
 
     Returns:
-        The frames, uint8 ``[num_frames, H, W, 3]``, RGB, upright, or what ``transform`` made of them, with their
+        The frames, uint8 ``[num_frames, H, W, 3]``, RGB, upright, or transformed, with their
         numbers.
 
     Raises:
         SettingsError: an argument is unknown or outside its range.
         EnvironmentMismatchError: the decoder's package is not installed.
         MediaNotFoundError: the path does not exist, or it is an address (only local paths are read here).
-        EmptyMediaError: there is not one frame, or none in the part.
-        MediaDecodeError: no video, damaged, cut short, frames of unequal size, frames whose names do not tell their
-            order, a part of something without a clock, or a file of which ``decoder`` does not give the exact frames.
-        DecodeTimeoutError: ``timeout`` passed.
+        EmptyMediaError: there is no frame, or none in the part.
+        MediaDecodeError: not a video, damaged, cut short, frames of unequal size, frames whose names leave their order
+            open, a part of something without timestamps, or a file of which ``decoder`` does not return the exact
+            frames.
+        DecodeTimeoutError: decoding took longer than ``timeout``.
     """
     check_sampling(sampling, num_frames)
     backend = choose(decoder)
@@ -78,29 +79,29 @@ def read_clip(
 
 
 def probe(video: Any, decoder: str = "auto") -> VideoInfo:
-    """Look at a clip without decoding it, to find bad media before training starts.
+    """Check a clip without decoding it, to find bad media before training starts.
 
-    It costs 0.3 ms (small pictures) to 13 ms (720p) for a file and 0.1 ms for a folder of 25
-    frames; a part of an MP4, MOV, Matroska or WebM file costs a look at all packet headers (7 to 14 ms). It cannot see
-    damage behind the header, nor whether a part of another file holds a frame.
+    It takes 0.3 ms (small pictures) to 13 ms (720p) for a file and 0.1 ms for a folder of 25
+    frames; a part of an MP4, MOV, Matroska or WebM file takes reading all packet headers (7 to 14 ms). It cannot see
+    damage after the header, nor whether a part of another kind of file contains a frame.
 
     Args:
-        video: as in :func:`read_clip`. A binary stream is read and put back where it stood if it can seek.
-        decoder: as in :func:`read_clip`; for others than ``auto`` and ``pyav``, packet headers are looked at too.
+        video: as in :func:`read_clip`. A binary stream is read, then reset to its position if it can seek.
+        decoder: as in :func:`read_clip`; for decoders other than ``auto`` and ``pyav``, packet headers are read too.
 
     Raises:
-        MediaError: as :func:`read_clip`, as far as the header tells.
+        MediaError: as :func:`read_clip`, as far as the header shows.
     """
     position = video.tell() if hasattr(video, "seekable") and video.seekable() else None
-    known = _normalised(video)
+    media = _normalised(video)
     if position is not None:
         video.seek(position)
-    if isinstance(known, str):
-        return _probe_path(known, choose(decoder))
-    if isinstance(known, bytes):
-        check(choose(decoder), known)
-        return container.probe_container(known)
-    return still.probe_frames(known)
+    if isinstance(media, str):
+        return _probe_path(media, choose(decoder))
+    if isinstance(media, bytes):
+        check(choose(decoder), media)
+        return container.probe_container(media)
+    return still.probe_frames(media)
 
 
 def _normalised(video: Any) -> Any:
@@ -119,7 +120,7 @@ def _normalised(video: Any) -> Any:
     if hasattr(video, "read"):
         content = video.read()
         if not isinstance(content, bytes):
-            raise MediaDecodeError(f"Expected a binary stream; its read() gave {type(content).__name__}.")
+            raise MediaDecodeError(f"Expected a binary stream; its read() returned {type(content).__name__}.")
         return content
     if hasattr(video, "__array__") and not hasattr(video, "convert"):
         return video

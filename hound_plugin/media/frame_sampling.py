@@ -1,6 +1,6 @@
-"""Which frames of a clip are seen: pure arithmetic from a frame count to frame numbers.
+"""Which frames of a clip are used: pure arithmetic from a frame count to frame numbers.
 
-No file is opened here, and no decoder decides anything: the policy alone names the frames.
+No file is opened here, and no decoder decides anything: only the policy chooses the frames.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def check_sampling(policy: str, num_frames: int) -> None:
     """Refuse an unknown policy or an impossible number of frames.
 
     Raises:
-        SettingsError: ``policy`` is unknown, or ``num_frames`` is no whole number of at least 1.
+        SettingsError: ``policy`` is unknown, or ``num_frames`` is not an integer of at least 1.
     """
     if policy not in POLICIES:
         raise SettingsError(f"Expected frame_sampling to be one of {', '.join(POLICIES)}; got {policy!r}.")
-    if _whole("num_frames", num_frames) < 1:
+    if _integer("num_frames", num_frames) < 1:
         raise SettingsError(f"Expected num_frames of at least 1; got {num_frames}.")
 
 
@@ -39,17 +39,17 @@ def sample_indices(
 ) -> list[int]:
     """Frame numbers of a clip under a policy, in order of presentation.
 
-    * ``uniform``: spread over the whole clip, first and last frame included, positions truncated to whole numbers.
+    * ``uniform``: spread over the full clip, first and last frame included, positions truncated to integers.
       What the released checkpoints were trained on (frame folders) and what the original's OpenCV path does.
     * ``first_10s``: the same over the first ``min(int(fps * 10), total_frames)`` frames, the rule of the original's
-      decord path. Corrected: below 0.1 frames per second the original came to zero frames and asked for frame -1;
-      here at least one frame is taken.
-    * ``fps``: the clip is first listed at ``target_fps`` as FFmpeg's ``fps`` filter would list it (the original
-      extracted its training frames so, at 2 per second), then ``uniform`` over that list. Picture ``k`` of the list
+      decord path. Corrected: below 0.1 frames per second the original arrived at zero frames and requested frame -1;
+      here at least one frame is used.
+    * ``fps``: the clip is first resampled to ``target_fps`` as by FFmpeg's ``fps`` filter (the way the original
+      extracted its training frames, at 2 per second), then ``uniform`` over that list. Picture ``k`` of the list
       is the last frame ``i`` with ``round(i * target_fps / fps) <= k``, halves rounded up; the list has
       ``round(total_frames * target_fps / fps)`` pictures, at least one.
 
-    A clip with fewer frames than asked for gives repeated numbers (3 frames: ``0 0 0 0 1 1 1 2``).
+    A clip with fewer frames than requested repeats numbers (3 frames: ``0 0 0 0 1 1 1 2``).
 
     Args:
         policy: one of the three.
@@ -66,11 +66,11 @@ def sample_indices(
         EmptyMediaError: ``total_frames`` is 0.
     """
     check_sampling(policy, num_frames)
-    total = _whole("total_frames", total_frames)
+    total = _integer("total_frames", total_frames)
     if total < 0:
         raise SettingsError(f"Expected total_frames of at least 0; got {total}.")
     if total == 0:
-        raise EmptyMediaError("There is not one frame to sample from (total_frames is 0).")
+        raise EmptyMediaError("There is no frame to sample from (total_frames is 0).")
     if policy == "uniform":
         return _spread(total, num_frames)
     rate = _positive("fps", fps, f"frame_sampling: {policy} needs the frame rate of the clip")
@@ -85,7 +85,7 @@ def _spread(total: int, num_frames: int) -> list[int]:
     return np.linspace(0, total - 1, num_frames, dtype=int).tolist()
 
 
-def _whole(name: str, value: Any) -> int:
+def _integer(name: str, value: Any) -> int:
     try:
         if isinstance(value, bool):
             raise TypeError

@@ -1,4 +1,4 @@
-"""Clips that are frames already: a folder of images, a list of images, an array."""
+"""Clips given as frames: a folder of images, a list of images, an array."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def read_folder(folder: str, sampler: Sampler, frames: Frames) -> tuple[list[int
     """Open the sampled frames of a folder, and only those; see :func:`read_list`.
 
     Raises:
-        EmptyMediaError: there is no image in it.
-        MediaDecodeError: the names do not tell the order, a frame is damaged, or frames differ in size.
+        EmptyMediaError: the folder contains no image.
+        MediaDecodeError: the names leave the order open, a frame is damaged, or frames differ in size.
     """
     return read_list(list_frames(folder), sampler, frames)
 
 
 def read_list(items: Sequence[Any], sampler: Sampler, frames: Frames) -> tuple[list[int], int]:
-    """Open the sampled ones of a list of frames (paths, PIL images, bytes or uint8 arrays ``[H, W, 3]``).
+    """Open the sampled frames of a list (paths, PIL images, bytes or uint8 arrays ``[H, W, 3]``).
 
     Returns:
         Their numbers, and the number of all frames.
@@ -37,11 +37,11 @@ def read_list(items: Sequence[Any], sampler: Sampler, frames: Frames) -> tuple[l
     Raises:
         EmptyMediaError: the list is empty.
         MediaNotFoundError: a path does not exist.
-        MediaDecodeError: a frame is damaged or of no known kind, or frames differ in size.
+        MediaDecodeError: a frame is damaged or of an unknown kind, or frames differ in size.
     """
     if not len(items):
         raise EmptyMediaError("Expected a list of frames; got an empty list.")
-    _check_whole(items)
+    _refuse_parts(items)
     indices = sampler(len(items))
     frames.start(indices)
     for index in sorted(set(indices)):
@@ -65,7 +65,7 @@ def read_array(video: Any, sampler: Sampler, frames: Frames) -> tuple[list[int],
 
 
 def probe_frames(video: Any) -> VideoInfo:
-    """Look at the first frame of a list or an array (only its header if it is a file).
+    """Examine the first frame of a list or an array (only its header if it is a file).
 
     Raises:
         MediaError: as :func:`read_list` and :func:`read_array`.
@@ -75,10 +75,10 @@ def probe_frames(video: Any) -> VideoInfo:
         return VideoInfo("frames", len(array), None, array.shape[2], array.shape[1])
     if not len(video):
         raise EmptyMediaError("Expected a list of frames; got an empty list.")
-    _check_whole(video)
+    _refuse_parts(video)
     for number, item in enumerate(video):
         if isinstance(item, str | Path):
-            check_file(str(item), _in_words(item, number))
+            check_file(str(item), _description(item, number))
     width, height = _size(video[0])
     return VideoInfo("frames", len(video), None, width, height)
 
@@ -91,13 +91,13 @@ def probe_folder(folder: str) -> VideoInfo:
     """
     paths = list_frames(folder)
     for path in paths:
-        check_file(path, _in_words(path, 0))
+        check_file(path, _description(path, 0))
     width, height = _size(paths[0])
     return VideoInfo("folder", len(paths), None, width, height)
 
 
-def _check_whole(items: Sequence[Any]) -> None:
-    """Refuse parts: only a video file has a clock."""
+def _refuse_parts(items: Sequence[Any]) -> None:
+    """Refuse parts: only a video file has timestamps."""
     for item in items:
         if isinstance(item, str | Path) and cut_part(str(item))[1]:
             raise refuse_part(str(item), "a list of frames")
@@ -116,7 +116,7 @@ def checked_array(video: Any) -> np.ndarray:
             f"Expected an array of frames [T, H, W, 3] of uint8, RGB; got {list(array.shape)} of {array.dtype}."
         )
     if not len(array):
-        raise EmptyMediaError(f"There is not one frame in the array {list(array.shape)}.")
+        raise EmptyMediaError(f"There is no frame in the array {list(array.shape)}.")
     if 0 in array.shape:
         raise MediaDecodeError(f"Expected frames of at least one pixel; got an array {list(array.shape)}.")
     return array
@@ -130,19 +130,19 @@ def _name(item: Any, index: int) -> str:
     return _path(item) or f"frame {index}"
 
 
-def _in_words(item: Any, index: int) -> str:
+def _description(item: Any, index: int) -> str:
     return f"the frame {_path(item)}" if _path(item) else f"frame {index}"
 
 
 def _open(item: Any, index: int) -> np.ndarray:
     """One frame as uint8 ``[H, W, 3]``."""
     if isinstance(item, str | Path | bytes | Image.Image):
-        return np.asarray(open_picture(item, _in_words(item, index)))
+        return np.asarray(open_picture(item, _description(item, index)))
     return checked_array(np.asarray(item)[None])[0]
 
 
 def _size(item: Any) -> tuple[int, int]:
     if isinstance(item, str | Path | bytes | Image.Image):
-        return picture_size(item, _in_words(item, 0))
+        return picture_size(item, _description(item, 0))
     array = checked_array(np.asarray(item)[None])
     return array.shape[2], array.shape[1]

@@ -1,4 +1,4 @@
-"""Reading a clip in this process: a file by its decoder, or frames that somebody extracted.
+"""Reading a clip in this process: a file with a decoder, or extracted frames.
 
 :mod:`hound_plugin.media.decode` checks the arguments; :mod:`hound_plugin.media.worker` does the same in a child.
 """
@@ -34,8 +34,8 @@ def read_here(
     """Read in this process; arguments have been checked. See :func:`read_clip`.
 
     Args:
-        frames: takes the frames.
-        special_files: also open pipes and devices, which may block for ever.
+        frames: receives the frames.
+        special_files: also open pipes and devices, which may block forever.
     """
 
     def spread(total: int) -> list[int]:
@@ -80,13 +80,13 @@ def _read_file(
 
 
 def frames_within(index: FrameIndex, source: Source, start: float | None, end: float | None) -> range:
-    """Numbers of the frames that are presented from ``start`` on and before ``end`` (seconds, None: no limit)."""
+    """Numbers of the frames presented from ``start`` on and before ``end`` (seconds; None: no limit)."""
     first = 0 if start is None else bisect.bisect_left(index.seconds, start)
     after = index.total if end is None else bisect.bisect_left(index.seconds, end)
     if first >= after:
-        asked = f"from {start or 0:g} s " + ("on" if end is None else f"to {end:g} s")
+        span = f"from {start or 0:g} s " + ("on" if end is None else f"to {end:g} s")
         raise EmptyMediaError(
-            f"There is no frame {asked} in {describe(source)}: the clip has {index.total} frame(s) in "
+            f"There is no frame {span} in {describe(source)}: the clip has {index.total} frame(s) in "
             f"{index.duration:.3f} s, the last one at {index.seconds[-1]:.3f} s. Correct the part.",
             source if isinstance(source, str) else None,
         )
@@ -100,7 +100,7 @@ def describe_video(video: Any) -> str:
 
 
 def file_or_folder(video: str, special_files: bool = False) -> tuple[str, str, float | None, float | None]:
-    """``file`` or ``folder``, its path, and the part of a file that is asked for."""
+    """``file`` or ``folder``, its path, and the start and end of the requested part."""
     path, start, end = split_part(video)
     kind = _kind(path, special_files)
     if path != video and (kind == "folder" or is_image_path(path)):
@@ -122,7 +122,7 @@ def _kind(path: str, special_files: bool = False) -> str:
         return "folder"
     if not stat.S_ISREG(mode) and not special_files:
         raise MediaDecodeError(
-            f"Cannot decode {path}: it is a pipe, socket or device, which could block for ever. Give a regular file, "
+            f"Cannot decode {path}: it is a pipe, socket or device, which could block forever. Give a regular file, "
             "or set `decode_timeout`.",
             path,
         )

@@ -18,9 +18,12 @@ from hound_plugin.records.media_paths import check_name
 
 logger = logging.getLogger(__name__)
 
-_DEEP = ("I", "F")  # PIL's modes of more than 8 bits begin so; its conversion would cut them to black and white
+_HIGH_BIT_DEPTH = (
+    "I",
+    "F",
+)  # prefixes of PIL's modes of more than 8 bits; its conversion would clip them to black and white
 _ORIENTATION = 0x0112
-_ZEROS = 16  # at the end of a JPEG, from which on one looks whether they belong there
+_ZEROS = 16  # this many at the end of a JPEG prompt a check of whether they belong there
 _turned: list[str] = []
 
 
@@ -38,8 +41,8 @@ def open_picture(picture: Any, name: str | None = None) -> Image.Image:
 
     Raises:
         MediaNotFoundError: the path does not exist.
-        MediaDecodeError: no image, damaged, of more than 8 bits a channel, too large, PostScript (a program), or
-            no regular file.
+        MediaDecodeError: not an image, damaged, more than 8 bits per channel, too large, PostScript (a program), or
+            not a regular file.
     """
     path = str(picture) if isinstance(picture, str | os.PathLike) else None
     name = name or path or "the given image"
@@ -53,7 +56,7 @@ def open_picture(picture: Any, name: str | None = None) -> Image.Image:
             return _as_rgb(image, name, path)
     except MediaError:
         raise
-    except Exception as error:  # decoders of PIL raise of every kind: struct.error, SyntaxError, KeyError ...
+    except Exception as error:  # PIL's decoders raise anything: struct.error, SyntaxError, KeyError ...
         raise _damaged(picture, name, path, error) from error
 
 
@@ -61,7 +64,7 @@ def picture_size(picture: Any, name: str | None = None) -> tuple[int, int]:
     """Width and height, from the header.
 
     Raises:
-        MediaError: as :func:`open_picture`, as far as the header tells.
+        MediaError: as :func:`open_picture`, as far as the header shows.
     """
     path = str(picture) if isinstance(picture, str | os.PathLike) else None
     name = name or path or "the given image"
@@ -79,11 +82,11 @@ def picture_size(picture: Any, name: str | None = None) -> tuple[int, int]:
 
 
 def check_file(path: str, name: str) -> None:
-    """Refuse what is no regular file: a pipe or a device may block for ever.
+    """Refuse anything but a regular file: a pipe or a device may block forever.
 
     Raises:
-        MediaNotFoundError: nothing is there.
-        MediaDecodeError: it is something else than a file, or its path is not UTF-8.
+        MediaNotFoundError: the path does not exist.
+        MediaDecodeError: it is not a regular file, or its path is not UTF-8.
     """
     check_name(path)
     try:
@@ -94,7 +97,7 @@ def check_file(path: str, name: str) -> None:
             f"Expected an image at {path}, but {name} does not exist ({reason}). Check the path and `media_dir`.", path
         ) from error
     if not stat.S_ISREG(mode):
-        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device, which could block for ever"
+        what = "a folder" if stat.S_ISDIR(mode) else "a pipe, socket or device, which could block forever"
         raise MediaDecodeError(f"Cannot read {name}: it is {what}. Give a regular file.", path)
 
 
@@ -107,25 +110,25 @@ def _opened(picture: Any, name: str) -> Image.Image:
 
 def _check(image: Image.Image, name: str, path: str | None) -> None:
     if image.format == "EPS":  # PIL would run Ghostscript on it
-        raise MediaDecodeError(f"Cannot read {name}: PostScript is a program, no image. Convert it to PNG.", path)
-    if image.mode.startswith(_DEEP):
+        raise MediaDecodeError(f"Cannot read {name}: PostScript is a program, not an image. Convert it to PNG.", path)
+    if image.mode.startswith(_HIGH_BIT_DEPTH):
         raise MediaDecodeError(
-            f"Expected 8 bits a channel in {name}; it has more (mode {image.mode} of PIL), which nothing says how to "
-            "bring into 0..255. Convert it, for example to an 8-bit PNG.",
+            f"Expected 8 bits per channel in {name}; it has more (PIL mode {image.mode}), with no defined mapping to "
+            "0..255. Convert it, for example to an 8-bit PNG.",
             path,
         )
     check_size(image.width, image.height, name, path)
 
 
 def _check_hole(image: Image.Image, name: str, path: str | None) -> None:
-    """Refuse a JPEG whose data end in zeros, as a full disk or a power cut leaves them; PIL shows grey there.
+    """Refuse a JPEG whose data end in zeros, as after a full disk or a power cut; PIL would show grey there.
 
-    Zeros behind its end (marker EOI) are padding. Inside the data of a scan (marker SOS) EOI cannot stand.
+    Zeros after its end (marker EOI) are padding. Within the data of a scan (marker SOS) EOI cannot occur.
     """
     file = image.fp
     if image.format not in ("JPEG", "MPO") or file is None:
         return
-    place = file.tell()
+    position = file.tell()
     file.seek(-min(_ZEROS, file.seek(0, os.SEEK_END)), os.SEEK_END)
     if not file.read().strip(b"\0"):
         file.seek(0)
@@ -133,10 +136,10 @@ def _check_hole(image: Image.Image, name: str, path: str | None) -> None:
         if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
             raise MediaDecodeError(
                 f"{name} cannot be decoded: its data end in zeros at byte {len(content.rstrip(bytes(1))):,} of "
-                f"{len(content):,}. It was not written to its end; replace it, or leave its record out.",
+                f"{len(content):,}. It was not written completely; replace it, or leave its record out.",
                 path,
             )
-    file.seek(place)
+    file.seek(position)
 
 
 def _as_rgb(image: Image.Image, name: str, path: str | None) -> Image.Image:
@@ -144,17 +147,17 @@ def _as_rgb(image: Image.Image, name: str, path: str | None) -> Image.Image:
     if not _turned and _is_turned(image):
         _turned.append(name)
         logger.warning(
-            "%s has an EXIF orientation. Orientations of pictures are ignored, as in the original: they are taken as "
-            "they are stored. Turn the files themselves if they lie on their side. (Said once.)",
+            "%s has an EXIF orientation. Orientations of pictures are ignored, as in the original: pixels are used "
+            "as stored. Rotate the files themselves if they appear sideways. (Shown once.)",
             name,
         )
     return image.convert("RGB")
 
 
 def _is_turned(image: Image.Image) -> bool:
-    if not image.info.get("exif"):  # and not `getexif` at once: it also reads XMP
+    if not image.info.get("exif"):  # checked before `getexif`, which also reads XMP
         return False
-    with contextlib.suppress(Exception):  # what is wrong in it does not matter to the pixels
+    with contextlib.suppress(Exception):  # faults in it do not affect the pixels
         return image.getexif().get(_ORIENTATION, 1) != 1
     return False
 
@@ -165,5 +168,5 @@ def _damaged(picture: Any, name: str, path: str | None, error: Exception) -> Med
             f"Expected an image [H, W, 3] of uint8, RGB; got {list(picture.shape)} of {picture.dtype}."
         )
     return MediaDecodeError(
-        f"{name} cannot be decoded: {error}. It is damaged or no image; replace it, or leave its record out.", path
+        f"{name} cannot be decoded: {error}. It is damaged or not an image; replace it, or leave its record out.", path
     )

@@ -1,4 +1,4 @@
-"""Processed media kept in memory, so that a second question about a clip does not decode it again."""
+"""Processed media in memory, so that a second question about a clip does not decode it again."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ MEBIBYTE = 1 << 20
 
 
 class MemoryCache:
-    """Tensors by key; the least recently used go first when the limit is passed. Safe for many threads.
+    """Tensors by key; the least recently used are evicted when the limit is exceeded. Thread-safe.
 
-    Copies and pickles of it are empty, so that the models and processors that hold one can be copied.
+    Copies and pickles of it are empty, so that the models and processors that have one can be copied.
 
     Args:
-        limit: bytes that may be held.
+        limit: total size of the tensors, in bytes.
     """
 
     def __init__(self, limit: int = 256 * MEBIBYTE) -> None:
         self.limit = limit
-        self.hits = self.misses = self.held = 0
+        self.hits = self.misses = self.size = 0
         self._items: OrderedDict[Hashable, Any] = OrderedDict()
         self._lock = threading.Lock()
 
     def get(self, key: Hashable) -> Any:
-        """The kept tensor, which must not be changed, or None."""
+        """The cached tensor, which must not be modified, or None."""
         with self._lock:
             value = self._items.get(key)
             if value is None:
@@ -39,22 +39,22 @@ class MemoryCache:
             return value
 
     def put(self, key: Hashable, value: Any) -> None:
-        """Keep a tensor; one larger than the limit is not kept."""
+        """Store a tensor; one larger than the limit is ignored."""
         with self._lock:
             previous = self._items.pop(key, None)
-            self.held -= 0 if previous is None else previous.nbytes
+            self.size -= 0 if previous is None else previous.nbytes
             if value.nbytes > self.limit:
                 return
             self._items[key] = value
-            self.held += value.nbytes
-            while self.held > self.limit:
-                self.held -= self._items.popitem(last=False)[1].nbytes
+            self.size += value.nbytes
+            while self.size > self.limit:
+                self.size -= self._items.popitem(last=False)[1].nbytes
 
     def clear(self) -> None:
-        """Forget everything."""
+        """Remove everything."""
         with self._lock:
             self._items.clear()
-            self.held = 0
+            self.size = 0
 
     def __len__(self) -> int:
         return len(self._items)
@@ -64,28 +64,28 @@ class MemoryCache:
 
 
 class PixelCache(MemoryCache):
-    """Pixels of clips and images by their content and by every setting of the processing.
+    """Pixels of clips and images, keyed by their content and by every setting of the processing.
 
-    Files are known by path, size, times of change and inode, bytes and arrays by their SHA-256; other media (PIL
+    Files are identified by path, size, times of change and inode, bytes and arrays by their SHA-256; other media (PIL
     images) are read every time.
     """
 
     def get_or_compute(self, media: Any, settings: Hashable, read: Callable[[Any], Any]) -> Any:
-        """The processed media, read by ``read(media)`` only if it is not known.
+        """The processed media, read by ``read(media)`` only if it is not cached.
 
         Args:
             media: as :func:`hound_plugin.media.decode.read_clip` takes it; a stream is read once, to its end.
-            settings: everything but the media on which the result depends.
-            read: gives a tensor.
+            settings: everything besides the media that the result depends on.
+            read: returns a tensor.
         """
         if hasattr(media, "read"):
             media = media.read()
         identity = media_identity(media, in_process=True)
         if identity is None:
             return read(media)
-        kept = self.get((identity, settings))
-        if kept is None:
-            kept = read(media)
-            if media_identity(media, in_process=True) == identity:  # else the file was changed while it was read
-                self.put((identity, settings), kept)
-        return kept
+        pixels = self.get((identity, settings))
+        if pixels is None:
+            pixels = read(media)
+            if media_identity(media, in_process=True) == identity:  # otherwise the file changed while it was read
+                self.put((identity, settings), pixels)
+        return pixels

@@ -1,7 +1,7 @@
-"""The sizes that containers state of their parts, followed through a file; each format in its own words.
+"""The sizes that containers state for their parts, followed through a file; one function per format.
 
-A function takes a file and its size, and says whether the file is proved to be whole. It raises
-:class:`CutShortError` where a part reaches beyond the end of the file, or begins with a hole.
+Each takes a file and its size, and returns whether the file is proved to be complete. It raises
+:class:`CutShortError` if a part reaches beyond the end of the file, or begins with a hole.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 
 class CutShortError(Exception):
-    """A file holds fewer bytes than it states."""
+    """A file has fewer bytes than it states."""
 
 
 def _expect(end: int, size: int) -> None:
     if end > size:
-        raise CutShortError(f"at least {end:,} bytes belong to it, {size:,} are there")
+        raise CutShortError(f"it states at least {end:,} bytes and has {size:,}")
 
 
 def _read(file: BinaryIO, position: int, count: int) -> bytes:
@@ -42,7 +42,7 @@ def _follow_boxes(file: BinaryIO, size: int) -> bool:
     position, kinds, previous = 0, set(), b""
     while position + 8 <= size:
         length, kind = struct.unpack(">I4s", _read(file, position, 8))
-        if kind not in _TOP_BOXES or length == 0:  # padding behind the end; a last box that ends with the file
+        if kind not in _TOP_BOXES or length == 0:  # padding after the end; a last box that ends with the file
             break
         head = 8
         if length == 1:
@@ -62,7 +62,7 @@ def _follow_boxes(file: BinaryIO, size: int) -> bool:
 
 
 def _referenced(index: bytes) -> int:
-    """Bytes behind a segment index that belong to it: ISO/IEC 14496-12, 8.16.3."""
+    """Bytes after a segment index that it refers to: ISO/IEC 14496-12, 8.16.3."""
     wide = index[:1] != b"\x00"
     start = 12 + (16 if wide else 8)
     first = int.from_bytes(index[start - (8 if wide else 4) : start], "big")
@@ -93,7 +93,7 @@ def _follow_elements(file: BinaryIO, size: int) -> bool:
             _expect(position + length, size)
         if kind == _SEGMENT:
             sized = not unknown
-            limit = position + length if sized else size  # whatever stands behind it is no part of it
+            limit = position + length if sized else size  # whatever follows is not part of it
         elif not unknown:
             position += length
     is_hollow = kind == _CLUSTER and not _read(file, limit - 16, 16).strip(b"\0")  # it may end in a hole
@@ -107,7 +107,7 @@ def _follow_chunks(file: BinaryIO, size: int) -> bool:
         name, length, kind = struct.unpack("<4sI4s", _read(file, position, 12))
         if name != b"RIFF" or kind not in (b"AVI ", b"AVIX") or length in (0, 0xFFFFFFFF):
             return position > 0
-        _expect(position + length, size)  # some writers count the 8 bytes of name and length in
+        _expect(position + length, size)  # some writers include the 8 bytes of name and length
         inner, position, indexed = position + 12, position + 8 + length + length % 2, False
         while inner + 8 <= position:
             name, length = struct.unpack("<4sI", _read(file, inner, 8))
@@ -122,13 +122,13 @@ def _follow_chunks(file: BinaryIO, size: int) -> bool:
 
 def _indexed(header: bytes) -> int:
     """The last byte that an index of indices in the header of an AVI names; 0 without one."""
-    end, found = 0, header.find(b"indx")
-    while found >= 0:
-        kind, count = header[found + 11], int.from_bytes(header[found + 12 : found + 16], "little")
-        for entry in range(found + 32, min(found + 32 + 16 * count, len(header) - 15), 16) if kind == 0 else ():
+    end, index = 0, header.find(b"indx")
+    while index >= 0:
+        kind, count = header[index + 11], int.from_bytes(header[index + 12 : index + 16], "little")
+        for entry in range(index + 32, min(index + 32 + 16 * count, len(header) - 15), 16) if kind == 0 else ():
             offset, length = struct.unpack("<QI", header[entry : entry + 12])
             end = max(end, offset + length)
-        found = header.find(b"indx", found + 4)
+        index = header.find(b"indx", index + 4)
     return end
 
 
@@ -142,10 +142,10 @@ def _follow_objects(file: BinaryIO, size: int) -> bool:
         _expect(position + length, size)
         if name == _ASF_HEADER:
             header = _read(file, position, length)
-            found = header.find(_ASF_PROPERTIES)
-            if found < 0 or header[found + 88] & 1:  # flag: broadcast
+            properties = header.find(_ASF_PROPERTIES)
+            if properties < 0 or header[properties + 88] & 1:  # flag: broadcast
                 return False
-            packet = int.from_bytes(header[found + 92 : found + 96], "little")
+            packet = int.from_bytes(header[properties + 92 : properties + 96], "little")
         position += length
         if name == _ASF_DATA and packet:  # a packet never begins with 0, a hole does
             proved = _read(file, position - packet, 1) != b"\0"
@@ -155,8 +155,8 @@ def _follow_objects(file: BinaryIO, size: int) -> bool:
 def _follow_tags(file: BinaryIO, size: int) -> bool:
     """FLV: the size that most writers leave in the first tag; a file ends with the length of its last tag."""
     head = _read(file, 0, 4096)
-    found = head.find(b"\x00\x08filesize\x00")
-    (stated,) = struct.unpack(">d", head[found + 11 : found + 19]) if 0 <= found < 4000 else (0.0,)
+    field = head.find(b"\x00\x08filesize\x00")
+    (stated,) = struct.unpack(">d", head[field + 11 : field + 19]) if 0 <= field < 4000 else (0.0,)
     end = int(stated) if 0 < stated < 1 << 62 else 0
     _expect(end, size)
     if not (_is_end_of_tag(file, size) or (end and _is_end_of_tag(file, end))):  # padding may follow
@@ -171,12 +171,12 @@ def _is_end_of_tag(file: BinaryIO, end: int) -> bool:
 
 
 def _follow_pages(file: BinaryIO, size: int) -> bool:
-    """Ogg: RFC 3533; the last page must be whole."""
+    """Ogg: RFC 3533; the last page must be complete."""
     tail = _read(file, max(size - 0x20000, 0), 0x20000)  # twice the largest page
     start = tail.rfind(b"OggS\0")
     if start < 0:
         return False
-    head = tail[start : start + 27 + 255]  # its last byte but the lengths says how many these are
+    head = tail[start : start + 27 + 255]  # the byte before the lengths is their number
     count = head[26] if len(head) > 26 else 255
     end = start + 27 + count + sum(head[27 : 27 + count])
     if len(head) < 27 + count or end > len(tail) or (end < len(tail) and b"OggS".startswith(tail[end:])):
@@ -185,7 +185,7 @@ def _follow_pages(file: BinaryIO, size: int) -> bool:
 
 
 def _follow_packets(file: BinaryIO, size: int) -> bool:
-    """MPEG-TS ends with a whole packet."""
+    """MPEG-TS ends with a complete packet."""
     _, length = _transport(file, size)
     if length and size % length:
         raise CutShortError(f"its last packet has {size % length} of {length} bytes")
@@ -193,9 +193,9 @@ def _follow_packets(file: BinaryIO, size: int) -> bool:
 
 
 def _transport(file: BinaryIO, size: int) -> tuple[int, int]:
-    """Where packets of MPEG-TS begin with 0x47, and their length: with a time code before, or check bytes behind them.
+    """Where packets of MPEG-TS begin with 0x47, and their length: with a time code before, or check bytes after them.
 
-    The length is 0 for what is no such stream.
+    The length is 0 for anything that is not such a stream.
     """
     head = _read(file, 0, 1024)
     for start, length in ((0, 188), (4, 192), (0, 204)):
@@ -205,7 +205,7 @@ def _transport(file: BinaryIO, size: int) -> tuple[int, int]:
 
 
 def is_joined(file: BinaryIO, size: int) -> bool:
-    """Whether the counter of a transport stream's tables (PID 0) jumps: a second stream was put behind the first."""
+    """Whether the counter of a transport stream's tables (PID 0) jumps: a second stream was appended to the first."""
     start, length = _transport(file, size)
     if not length:
         return False
@@ -216,12 +216,12 @@ def is_joined(file: BinaryIO, size: int) -> bool:
 
 
 def _follow_blocks(file: BinaryIO, size: int) -> bool:
-    """GIF89a, 12 to 27: every block is a row of lengths with their data; a last block that is whole may be the end."""
+    """GIF89a, 12 to 27: every block is a series of lengths with their data; a complete last block may be the end."""
     data = _read(file, 0, size)
     position = 13 + _colours(data[10])
     while position < size and data[position] != 0x3B:  # the trailer
         if data[position] == 0x2C and position + 9 < size:
-            position += 11 + _colours(data[position + 9])  # a picture: its place, and the width of its codes
+            position += 11 + _colours(data[position + 9])  # a picture: its position, and the width of its codes
         elif data[position] == 0x21:
             position += 2
         elif not data[position:].strip(b"\0"):
@@ -252,7 +252,7 @@ def _follow_chunks_of_png(file: BinaryIO, size: int) -> bool:
 
 
 def _follow_frames(file: BinaryIO, size: int) -> bool:
-    """IVF: a header, which states its own length, and frames behind 12 bytes with theirs."""
+    """IVF: a header, which states its own length, and frames, each after 12 bytes with its length."""
     position = int.from_bytes(_read(file, 6, 2), "little")
     while position < size:
         head = _read(file, position, 12)
@@ -265,14 +265,14 @@ def _follow_frames(file: BinaryIO, size: int) -> bool:
 
 
 def _follow_picture(file: BinaryIO, size: int) -> bool:
-    """A single JPEG picture, behind which other things may follow."""
+    """A single JPEG picture; other data may follow."""
     if b"\xff\xd9" not in _read(file, 0, size):
         raise CutShortError("its picture is incomplete")
     return False
 
 
 def _follow_pictures(file: BinaryIO, size: int) -> bool:
-    """A row of JPEG pictures; each ends with the marker EOI, which padding may follow."""
+    """A series of JPEG pictures; each ends with the marker EOI, which padding may follow."""
     if not _read(file, max(size - 4096, 0), 4096).rstrip(b"\0\n\r").endswith(b"\xff\xd9"):
         raise CutShortError("its last picture is incomplete")
     return False
@@ -300,7 +300,7 @@ def _follow_partitions(file: BinaryIO, size: int) -> bool:
 
 
 def _value_of(head: bytes) -> tuple[int, int]:
-    """Where the value behind a key of MXF begins, and its length."""
+    """Where the value after a key of MXF begins, and its length."""
     if not head[16] & 0x80:
         return 17, head[16]
     start = 17 + (head[16] & 0x7F)
@@ -308,7 +308,7 @@ def _value_of(head: bytes) -> tuple[int, int]:
 
 
 def _follow_flash(file: BinaryIO, size: int) -> bool:
-    """SWF: its length stands behind the version; of compressed files, it is that of the content."""
+    """SWF: its length follows the version; for compressed files it is that of the uncompressed content."""
     name, length = struct.unpack("<3sxI", _read(file, 0, 8))
     if name != b"FWS" or length == 100 << 20:  # what FFmpeg writes to a pipe
         return False

@@ -12,17 +12,17 @@ from hound_plugin.errors import MediaDecodeError, MediaError
 from hound_plugin.media.clip import check_size
 
 Source = str | bytes
-# These read other files or addresses that the file names, or take any text for a picture.
+# These read other files or addresses named in the file, or take any text for a picture.
 _REFUSED = {"hls", "dash", "concat", "concatf", "tty", "sdp", "rtsp", "imf", "webvtt"}
-_LISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg opens the files that these name before it says what they are
+_LISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg opens the files listed in these before it reports their format
 # Given as container options: per-stream ones crash PyAV 16 on formats whose streams appear late (MPEG-PS).
 _OPTIONS = {"protocol_whitelist": "file"}
 _COVERS = ("attached_pic", "timed_thumbnails", "still_image")
-_ENOUGH = 64  # packets of one stream after which another one that has had at most one holds a still picture
+_ENOUGH = 64  # packets of one stream after which another stream with at most one is a still picture
 
 
 class NotExactError(Exception):
-    """The quick way did not give what the packet headers promised; decode everything."""
+    """The fast path did not yield what the packet headers stated; decode everything."""
 
 
 def describe(source: Source) -> str:
@@ -37,11 +37,11 @@ def path_of(source: Source) -> str | None:
 
 @contextlib.contextmanager
 def opened(source: Source) -> Iterator[tuple[Any, Any]]:
-    """Open a file or bytes; gives the container and the video stream that a player would show, and closes both.
+    """Open a file or bytes; yields the container and the video stream that a player would show, and closes both.
 
     Raises:
-        MediaDecodeError: it is no video, FFmpeg cannot read it, or it has no stream that can be decoded and is more
-            than a cover picture; other exceptions of FFmpeg inside the block are turned into this one too.
+        MediaDecodeError: it is not a video, FFmpeg cannot read it, or it has no decodable stream other than cover
+            pictures; other exceptions of FFmpeg inside the block are converted to this one.
     """
     import av
 
@@ -51,37 +51,37 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
         raise MediaDecodeError(f"Cannot decode {describe(source)}: it is empty (0 bytes). Copy it again.", path)
     if head is not None and head.startswith(_LISTS):
         raise MediaDecodeError(
-            f"Cannot decode {describe(source)}: it is a list of other files (it begins with {head[:7].decode()!r}) and "
-            "no video file. Give the video itself.",
+            f"Cannot decode {describe(source)}: it is a list of other files (it begins with {head[:7].decode()!r}), "
+            "not a video file. Give the video itself.",
             path,
         )
     try:
         with _container(source) as container:
             if _REFUSED & set(container.format.name.split(",")):
                 raise MediaDecodeError(
-                    f"Cannot decode {describe(source)}: FFmpeg takes it for {container.format.long_name}, which is no "
-                    "video file. Give the video itself.",
+                    f"Cannot decode {describe(source)}: FFmpeg takes it for {container.format.long_name}, which is not "
+                    "a video file. Give the video itself.",
                     path,
                 )
             stream = container.streams[_choose(container, source)]
             context = stream.codec_context
             if context.width and context.height:
                 check_size(context.width, context.height, describe(source), path)
-            context.thread_count = 1  # loader workers give the parallelism
+            context.thread_count = 1  # loader workers provide the parallelism
             yield container, stream
     except (MediaError, NotExactError):
         raise
     except (av.error.FFmpegError, OSError, ValueError, IndexError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise MediaDecodeError(
-            f"Cannot decode {describe(source)}: {reason}. The file is no video, damaged or cut short; copy or encode "
-            "it again, or leave its record out.",
+            f"Cannot decode {describe(source)}: {reason}. The file is not a video, damaged or cut short; copy or "
+            "encode it again, or leave its record out.",
             path,
         ) from error
 
 
 def _head(source: Source) -> bytes | None:
-    """The first bytes; None of what is no regular file, or may not be read, which FFmpeg says better."""
+    """The first bytes; None if it is not a regular file or not readable, which FFmpeg reports better."""
     if not isinstance(source, str):
         return source[:16]
     with contextlib.suppress(OSError):
@@ -112,8 +112,8 @@ def _container(source: Source) -> Any:
 def _choose(container: Any, source: Source) -> int:
     """The index of the stream to show.
 
-    Covers and streams without a decoder are left aside; of several that remain, as FFmpeg's own command does, the
-    default one goes first, then the one with the largest picture, then the first.
+    Covers and streams without a decoder are ignored; among several others the default one wins, then the one with the
+    largest picture, then the first, as in FFmpeg's own command.
     """
     videos = list(container.streams.video)
     if not videos:
@@ -128,24 +128,24 @@ def _choose(container: Any, source: Source) -> int:
             f"Cannot decode {describe(source)}: it has no video stream, only a cover picture. Give a file with a clip.",
             path_of(source),
         )
-    known = [stream for stream in moving if stream.codec_context is not None]
-    if not known:
+    decodable = [stream for stream in moving if stream.codec_context is not None]
+    if not decodable:
         raise MediaDecodeError(
             f"Cannot decode {describe(source)}: FFmpeg's library has no decoder for its video stream (a "
             f"{container.format.long_name} file). Encode it again, for example as H.264 in MP4.",
             path_of(source),
         )
-    if len(known) > 1:
-        stills = _stills(source, {stream.index for stream in known})
-        known = [stream for stream in known if stream.index not in stills]
-    best = max(known, key=lambda stream: (_has(stream, "default"), _area(stream)))
+    if len(decodable) > 1:
+        stills = _stills(source, {stream.index for stream in decodable})
+        decodable = [stream for stream in decodable if stream.index not in stills]
+    best = max(decodable, key=lambda stream: (_has(stream, "default"), _area(stream)))
     return int(best.index)
 
 
 def kind_of(stream: Any) -> str:
     """``video``, ``audio``, ``subtitle``, ``data``, ``attachment`` or ``unknown``.
 
-    By its class: PyAV 16 ends the process when asked for the ``type`` (or ``repr``) of one that FFmpeg does not know.
+    From its class: PyAV 16 crashes when asked for the ``type`` (or ``repr``) of one that FFmpeg does not know.
     """
     return type(stream).__name__.removesuffix("Stream").lower() or "unknown"
 
@@ -161,7 +161,7 @@ def _area(stream: Any) -> int:
 
 
 def _stills(source: Source, indices: set[int]) -> set[int]:
-    """Those of several video streams that hold a single picture while another one moves."""
+    """Those of several video streams that have a single picture while another one moves."""
     counts = dict.fromkeys(indices, 0)
     with _container(source) as container:
         for packet in packets(container):

@@ -1,7 +1,7 @@
 """Decoding in a child process that can be killed, for ``timeout``.
 
-One child per process, started when it is first needed and kept. Requests and replies are length-prefixed pickles on
-its pipes (both ends are ours), the frames follow as raw bytes. ``subprocess`` and not ``multiprocessing``: loader
+One child per process, started when first needed and reused. Requests and replies are length-prefixed pickles on
+its pipes (both ends are ours), the frames follow as raw bytes. ``subprocess`` instead of ``multiprocessing``: loader
 workers are daemons, which may not have ``multiprocessing`` children, and a spawned child would run the user's script
 again. A decoder that crashes the child is reported like any other damaged file.
 """
@@ -30,7 +30,7 @@ from hound_plugin.media.clip import Clip, Frames
 from hound_plugin.media.in_process import describe_video, read_here
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hound_plugin.media.worker import serve; serve()"
-_START_LIMIT = 120.0  # seconds; imports of the child on a busy machine do not count against the caller's limit
+_START_LIMIT = 120.0  # seconds; the child's imports do not count against the caller's limit
 _LENGTH = struct.Struct("<Q")
 
 
@@ -52,7 +52,7 @@ class _Child:
         except (TimeoutError, EOFError) as error:
             self.stop()
             raise EnvironmentMismatchError(
-                f"The decoding process of `decode_timeout` did not start ({error!r}); its own message stands above. "
+                f"The decoding process of `decode_timeout` did not start ({error!r}); see its own message above. "
                 "Unset `decode_timeout` to decode in the main process."
             ) from error
 
@@ -87,7 +87,7 @@ class _Child:
         return data
 
     def stop(self) -> int:
-        """End the process (at once, and wait for it, so that no zombie stays); its exit status."""
+        """Kill the process and wait for it, so that no zombie is left; returns its exit status."""
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe is not None:
                 with contextlib.suppress(OSError):
@@ -147,11 +147,11 @@ def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, time
         video: path, bytes or list of frames.
         num_frames, sampling, decoder: as in :func:`hound_plugin.media.decode.read_clip`, checked.
         timeout: seconds for this clip.
-        frames: takes the frames, as they come.
+        frames: receives the frames as they arrive.
 
     Raises:
-        DecodeTimeoutError: the limit passed; the child was killed.
-        HoundError: what reading the clip raised.
+        DecodeTimeoutError: reading took longer than the limit; the child was killed.
+        HoundError: the error that reading the clip raised.
     """
     with _lock:
         child = _current()
@@ -159,11 +159,11 @@ def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, time
         finished = False
         try:
             child.send((video, num_frames, sampling, decoder), deadline)
-            reply = _received(child, frames, deadline)
+            reply = _receive_clip(child, frames, deadline)
             finished = True
         except TimeoutError:
             raise DecodeTimeoutError(
-                f"Reading {describe_video(video)} took longer than decode_timeout ({timeout:g} s) and was ended. The "
+                f"Reading {describe_video(video)} took longer than decode_timeout ({timeout:g} s) and was stopped. The "
                 "file is damaged or its disk hangs: copy it again, raise `decode_timeout`, or leave its record out.",
                 video if isinstance(video, str) else None,
             ) from None
@@ -182,8 +182,8 @@ def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, time
     return Clip(frames.finished(), **reply)
 
 
-def _received(child: _Child, frames: Frames, deadline: float) -> dict[str, Any] | Exception:
-    """Take in frames until the child says what the clip is, or what is wrong with it.
+def _receive_clip(child: _Child, frames: Frames, deadline: float) -> dict[str, Any] | Exception:
+    """Receive frames until the child reports the clip's properties, or what is wrong with it.
 
     Raises:
         MediaDecodeError: frames differ in size; the pipe is then read to its end.
@@ -212,12 +212,12 @@ def serve() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
     threading.Thread(target=_watch_parent, args=(os.getppid(),), daemon=True).start()
     requests, replies = os.fdopen(os.dup(0), "rb"), os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # nothing that a library prints may get between the replies
+    os.dup2(2, 1)  # output of libraries must not get between the replies
 
     _reply(replies, pickle.dumps("ready"))
     while header := requests.read(_LENGTH.size):
         video, num_frames, sampling, decoder = pickle.loads(requests.read(_LENGTH.unpack(header)[0]))
-        frames = _Sent(describe_video(video), replies)
+        frames = _FrameSender(describe_video(video), replies)
         try:
             clip = read_here(video, num_frames, sampling, choose(decoder), frames, special_files=True)
         except HoundError as error:
@@ -228,11 +228,11 @@ def serve() -> None:
                 replies, pickle.dumps(("end", MediaDecodeError(f"Cannot decode {describe_video(video)}: {error!r}.")))
             )
             continue
-        facts = {name: value for name, value in vars(clip).items() if name != "frames"}
-        _reply(replies, pickle.dumps(("end", facts)))
+        properties = {name: value for name, value in vars(clip).items() if name != "frames"}
+        _reply(replies, pickle.dumps(("end", properties)))
 
 
-class _Sent(Frames):
+class _FrameSender(Frames):
     """The child's side: every frame goes into the pipe at once."""
 
     def __init__(self, source: str, pipe: Any) -> None:

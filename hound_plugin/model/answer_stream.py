@@ -1,6 +1,6 @@
 """Answers as they are generated: pieces of text, log-probabilities and ends, for one prompt and any number of answers.
 
-A server sends these events on, streamed or collected, so that both ways of asking give the same answer.
+A server streams these events or collects them, so that both kinds of request get the same answer.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _SPACE = "\u2581"  # what SentencePiece writes for a space
 
 @dataclass(frozen=True)
 class Decoding:
-    """How the answers to one request are made.
+    """How the answers to one request are generated.
 
     Attributes:
-        n: how many answers; greedy ones are all alike and are generated once.
+        n: number of answers; greedy ones are identical and generated once.
         temperature: 0 is greedy.
-        top_p: in [0, 1]; the smallest set of tokens with at least this probability is drawn from.
-        top_k: so many tokens are drawn from; 0: all.
-        seed: determines what is drawn; None: by chance.
-        min_new_tokens: the model does not end an answer before it has so many tokens.
-        stop: strings that end an answer and are no part of it.
-        presence_penalty, frequency_penalty, logit_bias: as :class:`AnswerPenalties` takes them.
-        repetition_penalty: divides the scores of every token that was seen, the question's too; 1: none.
-        top_log_probs: how many of the most probable tokens are reported beside each one; None: no log-probabilities.
+        top_p: in [0, 1]; tokens are drawn from the smallest set with at least this probability.
+        top_k: number of most probable tokens to draw from; 0: all.
+        seed: determines the draws; None: random.
+        min_new_tokens: the model does not end an answer before it has this many tokens.
+        stop: strings that end an answer and are not part of it.
+        presence_penalty, frequency_penalty, logit_bias: as in :class:`AnswerPenalties`.
+        repetition_penalty: divides the scores of all tokens that occurred, including the question's; 1: none.
+        top_log_probs: number of most probable tokens to report with each token; None: no log-probabilities.
     """
 
     n: int = 1
@@ -54,9 +54,9 @@ class Decoding:
 
 @dataclass(frozen=True)
 class TokenLogProb:
-    """A token as UTF-8 bytes, with the model's log-probability of it, and the most probable tokens in its place.
+    """A token as UTF-8 bytes, its log-probability, and the most probable tokens at its position.
 
-    A character may span tokens; the bytes of an answer's tokens, one after another, are the answer.
+    A character may span tokens; the concatenated bytes of an answer's tokens are the answer.
     """
 
     token: bytes
@@ -75,7 +75,7 @@ class Piece:
 
 @dataclass(frozen=True)
 class End:
-    """Answer ``index`` is complete; ``length`` if it was cut at the limit of tokens. ``tokens`` counts ``</s>``."""
+    """Answer ``index`` is complete; ``length`` if it reached the token limit. ``tokens`` includes ``</s>``."""
 
     index: int
     finish: Literal["stop", "length"]
@@ -93,19 +93,19 @@ def generate_answers(
     tokenizer: Any,
     decoding: Decoding,
     emit: Emit,
-    gone: threading.Event,
+    cancelled: threading.Event,
 ) -> None:
-    """Generate the answers to one prompt; ``emit`` takes their events as they come.
+    """Generate the answers to one prompt; ``emit`` receives their events as they arise.
 
     Args:
         generate: ``model.generate``.
-        inputs: ``input_ids`` and ``attention_mask`` ``[1, S]``, and pixels with their index as the collator gives them.
-        config: a generation config with ``max_new_tokens``, ``eos_token_id`` (a list) and ``pad_token_id``; where it
-            asks for beams, ``decoding`` must be greedy, and the answer comes in one piece.
+        inputs: ``input_ids`` and ``attention_mask`` ``[1, S]``, and pixels with their index as from the collator.
+        config: a generation config with ``max_new_tokens``, ``eos_token_id`` (a list) and ``pad_token_id``; with
+            beam search, ``decoding`` must be greedy, and the answer comes in one piece.
         tokenizer: of the model.
         decoding: how tokens are chosen.
         emit: called in this thread.
-        gone: once it is set, generation ends with the token under way.
+        cancelled: once it is set, generation stops after the current token.
     """
     is_greedy = decoding.temperature == 0
     rows = 1 if is_greedy else decoding.n
@@ -114,14 +114,14 @@ def generate_answers(
     processors = _processors(decoding, recorder, prompt, rows, config, inputs["input_ids"].device)
     skips = getattr(config, "skip_special_tokens", True)
     indices = [range(decoding.n)] if is_greedy else [range(row, row + 1) for row in range(rows)]
-    answers = [_Answer(shown, tokenizer, decoding, config.eos_token_id, skips, emit) for shown in indices]
+    answers = [_Answer(group, tokenizer, decoding, config.eos_token_id, skips, emit) for group in indices]
     has_beams = (config.num_beams or 1) > 1
-    watch = _Watch(answers, recorder, gone, prompt, follows=not has_beams)
+    criterion = _AnswersComplete(answers, recorder, cancelled, prompt, follows=not has_beams)
     output = generate(
         **_repeated(inputs, rows),
         generation_config=config,
         logits_processor=processors,
-        stopping_criteria=StoppingCriteriaList([watch]),
+        stopping_criteria=StoppingCriteriaList([criterion]),
     )
     if has_beams:
         for token in output[0, prompt:].tolist():
@@ -141,8 +141,8 @@ def _processors(
             AnswerPenalties(prompt, decoding.presence_penalty, decoding.frequency_penalty, decoding.logit_bias)
         )
     if decoding.min_new_tokens:
-        ends, least = config.eos_token_id, decoding.min_new_tokens
-        processors.append(MinNewTokensLengthLogitsProcessor(prompt, least, ends, device=device))
+        ends, minimum = config.eos_token_id, decoding.min_new_tokens
+        processors.append(MinNewTokensLengthLogitsProcessor(prompt, minimum, ends, device=device))
     if decoding.temperature:
         draws = row_generators(decoding.seed, rows)
         processors.append(SeededChoice(draws, decoding.temperature, decoding.top_p, decoding.top_k))
@@ -150,7 +150,7 @@ def _processors(
 
 
 def _repeated(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
-    """Inputs of one prompt for several answers; pixels stay as they are, so that a clip is encoded once."""
+    """Inputs of one prompt repeated for several answers; pixels are not, so that a clip is encoded once."""
     once = ("pixel_values_images", "pixel_values_videos")
     return {
         name: value
@@ -162,18 +162,18 @@ def _repeated(inputs: Mapping[str, Any], rows: int) -> dict[str, Any]:
     }
 
 
-class _Watch(StoppingCriteria):
-    """Shows every row its new token, and ends rows whose answer is complete."""
+class _AnswersComplete(StoppingCriteria):
+    """Passes each new token to its answer, and ends rows whose answer is complete."""
 
     def __init__(
         self,
         answers: Sequence[_Answer],
         recorder: RawLogProbs | None,
-        gone: threading.Event,
+        cancelled: threading.Event,
         prompt: int,
         follows: bool,
     ) -> None:
-        self.answers, self.recorder, self.gone = answers, recorder, gone
+        self.answers, self.recorder, self.cancelled = answers, recorder, cancelled
         self.prompt, self.follows = prompt, follows
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> Any:
@@ -184,28 +184,28 @@ class _Watch(StoppingCriteria):
                 log_probs = list(self.recorder.latest.cpu())
             for answer, token, row in zip(self.answers, input_ids[:, -1].tolist(), log_probs, strict=True):
                 answer.take(token, row)
-        if self.gone.is_set() or not self.follows:
-            return torch.full((len(input_ids),), self.gone.is_set(), device=input_ids.device)
+        if self.cancelled.is_set() or not self.follows:
+            return torch.full((len(input_ids),), self.cancelled.is_set(), device=input_ids.device)
         return torch.tensor([answer.is_over for answer in self.answers], device=input_ids.device)
 
 
 class _Answer:
-    """One row of the batch: its text so far, and what has been told of it."""
+    """One row of the batch: its text so far, and how much of it has been emitted."""
 
     def __init__(
-        self, shown: range, tokenizer: Any, decoding: Decoding, ends: Sequence[int], skips: bool, emit: Emit
+        self, indices: range, tokenizer: Any, decoding: Decoding, ends: Sequence[int], skips: bool, emit: Emit
     ) -> None:
         self.is_over = False
-        self._shown, self._tokenizer, self._ends, self._emit = shown, tokenizer, frozenset(ends), emit
+        self._indices, self._tokenizer, self._ends, self._emit = indices, tokenizer, frozenset(ends), emit
         self._top = decoding.top_log_probs
         self._pieces = TokenText(tokenizer, skips)
         self._text = AnswerText(decoding.stop)
         self._tokens = 0
-        self._made = self._told = 0  # characters
+        self._generated = self._emitted = 0  # characters
         self._waiting: list[tuple[int, int, TokenLogProb]] = []  # first character, end, token
 
     def take(self, token: int, log_probs: torch.Tensor | None) -> None:
-        """The next token, with the log-probabilities ``[vocabulary]`` of all that could stand there."""
+        """The next token, with the log-probabilities ``[vocabulary]`` of all tokens at its position."""
         if self.is_over:
             return
         self._tokens += 1
@@ -213,44 +213,44 @@ class _Answer:
             self.end("stop")
             return
         piece = self._pieces.push(token)
-        start, self._made = self._made, self._made + len(piece)
+        start, self._generated = self._generated, self._generated + len(piece)
         if log_probs is not None:
-            self._waiting.append((start, self._made, self._log_prob(token, log_probs)))
+            self._waiting.append((start, self._generated, self._log_prob(token, log_probs)))
         text = self._text.push(piece)
-        self._tell(text)
+        self._emit_text(text)
         if self._text.has_ended:
             self._close("stop", text_is_cut=True)
 
     def end(self, finish: Literal["stop", "length"]) -> None:
-        """No token follows."""
+        """Finish: no token follows."""
         if self.is_over:
             return
         text = self._text.push(self._pieces.rest())
-        self._told += len(text)
+        self._emitted += len(text)
         rest = "" if self._text.has_ended else self._text.rest()
-        self._told += len(rest)
+        self._emitted += len(rest)
         cut = self._text.has_ended
-        tokens = [token for start, _, token in self._waiting if not cut or start < self._told]
+        tokens = [token for start, _, token in self._waiting if not cut or start < self._emitted]
         self._waiting = []
         self._send(text + rest, tokens)
         self._close("stop" if cut else finish, text_is_cut=cut)
 
-    def _tell(self, text: str) -> None:
-        self._told += len(text)
-        done = [token for start, end, token in self._waiting if start < self._told and end <= self._told]
+    def _emit_text(self, text: str) -> None:
+        self._emitted += len(text)
+        done = [token for start, end, token in self._waiting if start < self._emitted and end <= self._emitted]
         self._waiting = self._waiting[len(done) :]
         self._send(text, done)
 
     def _send(self, text: str, tokens: Sequence[TokenLogProb]) -> None:
         if text or tokens:
-            for index in self._shown:
+            for index in self._indices:
                 self._emit(Piece(index, text, tuple(tokens)))
 
     def _close(self, finish: Literal["stop", "length"], text_is_cut: bool) -> None:
         self.is_over = True
-        if text_is_cut:  # tokens that begin before the cut
-            self._send("", [token for start, _, token in self._waiting if start < self._told])
-        for index in self._shown:
+        if text_is_cut:  # also send the tokens that begin before the cut
+            self._send("", [token for start, _, token in self._waiting if start < self._emitted])
+        for index in self._indices:
             self._emit(End(index, finish, self._tokens))
 
     def _log_prob(self, token: int, log_probs: torch.Tensor) -> TokenLogProb:
@@ -264,17 +264,17 @@ class _Answer:
 
 
 class TokenText:
-    """Text of tokens as they come; a character that spans tokens comes with its last one.
+    """Text of tokens as they arrive; a character that spans tokens appears with its last one.
 
     Args:
-        tokenizer: decodes.
-        skips_special_tokens: as its ``decode`` takes it.
+        tokenizer: decodes the tokens.
+        skips_special_tokens: ``skip_special_tokens`` of its ``decode``.
     """
 
     def __init__(self, tokenizer: Any, skips_special_tokens: bool = True) -> None:
         self._tokenizer, self._skips = tokenizer, skips_special_tokens
         self._ids: list[int] = []
-        self._from = self._read = 0  # text of tokens from `_from` on gives spaces their place; before `_read` it is out
+        self._from = self._read = 0  # tokens from `_from` give the context for spaces; before `_read` they are emitted
 
     def push(self, token: int) -> str:
         """The text that this token completes, which may be empty."""
@@ -286,7 +286,7 @@ class TokenText:
         return piece
 
     def rest(self) -> str:
-        """What was waiting for more tokens, now that none come."""
+        """Text that was waiting for more tokens, once none follow."""
         piece = self._new()
         self._from = self._read = len(self._ids)
         return piece

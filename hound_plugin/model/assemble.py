@@ -1,4 +1,4 @@
-"""A language model, two towers and a projector to one trainable checkpoint: where pre-training starts."""
+"""Combine a language model, two towers and a projector into a trainable checkpoint, from which pre-training starts."""
 
 from __future__ import annotations
 
@@ -40,10 +40,10 @@ def assemble(
     """Write a checkpoint in our layout from its parts.
 
     Args:
-        language_model: a LLaMA (Vicuna) folder or hub id with its tokenizer.
+        language_model: folder or hub id of a LLaMA (Vicuna) with its tokenizer.
         target: a new or an empty folder.
         image_tower, video_tower: LanguageBind folders or hub ids.
-        projector: ``mm_projector.bin`` (or .safetensors) as the original's pre-training saves it; fresh random
+        projector: ``mm_projector.bin`` (or .safetensors) as saved by the original's pre-training; fresh random
             weights if None.
         projector_type: of a fresh projector, or of the given one.
         seed: of a fresh projector.
@@ -51,8 +51,8 @@ def assemble(
         progress: show a bar.
 
     Raises:
-        CheckpointError: a part cannot be found, or the parts do not fit each other.
-        SettingsError: the target holds files.
+        CheckpointError: a part cannot be found, or the parts do not fit together.
+        SettingsError: the target folder is not empty.
     """
     folder = Path(language_model)
     if not folder.is_dir():
@@ -73,18 +73,19 @@ def assemble(
         bos_token_id=text.bos_token_id,
         eos_token_id=text.eos_token_id,
     )
-    fresh = _projector(config, projector, seed)
+    projector_weights = _projector(config, projector, seed)
     files = {
-        name: find_tower(place, None, {})
-        for name, place in (("image_tower", image_tower), ("video_tower", video_tower))
+        name: find_tower(location, None, {})
+        for name, location in (("image_tower", image_tower), ("video_tower", video_tower))
     }
     for name, file in files.items():
         if file is None:
             raise CheckpointError(
-                f"No weights of the {name.replace('_', ' ')} {getattr(config, 'mm_' + name)!r} were found."
+                f"Expected weights of the {name.replace('_', ' ')} in {getattr(config, 'mm_' + name)!r}, found none. "
+                "Check the folder or hub id."
             )
     with CheckpointWriter(Path(target), parse_size(shard_size)) as writer:
-        for name, tensor in tqdm(_parts(folder, files, fresh, config), unit="tensor", disable=not progress):
+        for name, tensor in tqdm(_parts(folder, files, projector_weights, config), unit="tensor", disable=not progress):
             writer.add(name, tensor)
         config.save_pretrained(writer.part)
         tokenizer = AutoTokenizer.from_pretrained(folder)
@@ -125,15 +126,18 @@ def _projector(config: LlavaHoundConfig, file: str | None, seed: int) -> dict[st
     if file is None:
         return expected
     if not Path(file).is_file():
-        raise SettingsError(f"Expected a projector file at {file}, there is none.")
+        raise SettingsError(f"Expected a projector file; {file} is not a file. Check the path.")
     with contextlib.ExitStack() as stack:
-        held = {
+        tensors = {
             match.group(1): value if torch.is_tensor(value) else value[...]
             for name, value in read_tensors([file], stack).items()
             if (match := _PROJECTOR_KEY.fullmatch(name))
         }
-    wanted = {name: tuple(value.shape) for name, value in expected.items()}
-    found = {name: tuple(value.shape) for name, value in held.items()}
-    if wanted != found:
-        raise CheckpointError(f"Expected a projector {config.mm_projector_type} of {wanted}, found {found} in {file}.")
-    return held
+    expected_shapes = {name: tuple(value.shape) for name, value in expected.items()}
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
+    if expected_shapes != shapes:
+        raise CheckpointError(
+            f"Expected a projector {config.mm_projector_type} with the shapes {expected_shapes}, found {shapes} in "
+            f"{file}. Name another file, or set the projector type."
+        )
+    return tensors

@@ -1,8 +1,14 @@
-"""``AutoProcessor`` knows LLaVA-Hound once this module is imported: the processor that belongs to the configuration."""
+"""transformers' Auto classes know LLaVA-Hound's processors once this module is imported."""
 
-from transformers import AutoProcessor
+from transformers import AutoImageProcessor, AutoProcessor, AutoVideoProcessor
 
 from hound_plugin.model.configuration import LlavaHoundConfig
+from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 
+_BACKENDS = dict.fromkeys(("torchvision", "pil"), LlavaHoundImageProcessor)  # it is the same with either
+
+AutoImageProcessor.register(LlavaHoundConfig, image_processor_classes=_BACKENDS, exist_ok=True)
+AutoVideoProcessor.register(LlavaHoundConfig, LlavaHoundVideoProcessor, exist_ok=True)
 AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)

@@ -1,8 +1,8 @@
-"""Reading an original checkpoint while ``from_pretrained`` loads: names changed, towers found, nothing copied.
+"""Reading an original checkpoint during ``from_pretrained``: keys are renamed, towers located, nothing is copied.
 
 safetensors files stay lazy slices; ``.bin`` files are read with ``weights_only=True``. A checkpoint saved in
-bfloat16 holds rounded towers, so the tower files that the config names are preferred where they can be had, as the
-original does; which ones were used is logged.
+bfloat16 contains rounded towers, so the tower files named in the config are preferred if available, as in the
+original; which ones were used is logged.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _LORA = re.compile(r"base_model\.model\.|\.base_layer")
 
 @contextlib.contextmanager
 def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> Iterator[Any]:
-    """Give the state dict of an original checkpoint under our names, or ``state_dict`` as it is for our layout.
+    """Yield the state dict of an original checkpoint under our names, or ``state_dict`` unchanged for our layout.
 
     Args:
-        model: the composite or its base model, parameters still without values.
-        state_dict: what ``from_pretrained`` was given, or None.
+        model: the composite or its base model, before its parameters are loaded.
+        state_dict: the one given to ``from_pretrained``, or None.
         files: the resolved checkpoint files, or None.
-        load_config: transformers' ``LoadStateDictConfig``: hub arguments and the checkpoint's place.
+        load_config: transformers' ``LoadStateDictConfig``: hub arguments and the checkpoint's name.
 
     Raises:
         CheckpointError: unknown or missing keys (listed), or a tower that cannot be found.
@@ -55,13 +55,13 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
     if state_dict is not None or not files:
         yield state_dict
         return
-    place = str(load_config.pretrained_model_name_or_path)
-    if os.path.isdir(place):
-        check_within_folder(files, place)
+    name = str(load_config.pretrained_model_name_or_path)
+    if os.path.isdir(name):
+        check_within_folder(files, name)
     with contextlib.ExitStack() as stack:
         tensors = read_tensors(files, stack)
         if load_config.hf_quantizer is None or not load_config.hf_quantizer.pre_quantized:
-            check_floating(tensors, place)
+            check_floating(tensors, name)
         if not is_original(list(tensors)):
             _check_ours(model, tensors, load_config)
             stack.close()
@@ -69,24 +69,24 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
             return
         ours = {new: tensors[old] for old, new in to_ours(list(tensors)).items()}
         hub = {key: value for key, value in (load_config.download_kwargs or {}).items() if key not in _NOT_FOR_TOWERS}
-        ours.update(_towers(model.config, ours, place if os.path.isdir(place) else None, hub, stack))
+        ours.update(_towers(model.config, ours, name if os.path.isdir(name) else None, hub, stack))
         if not hasattr(model, "lm_head"):
             ours = {key.removeprefix("model."): value for key, value in ours.items() if key != "lm_head.weight"}
-        check_complete(expected_shapes(model), tensor_shapes(ours), place)
-        if is_deepspeed_zero3_enabled():  # scattering wants tensors
+        check_complete(expected_shapes(model), tensor_shapes(ours), name)
+        if is_deepspeed_zero3_enabled():  # scattering needs tensors
             ours = {key: value if torch.is_tensor(value) else value[...] for key, value in ours.items()}
         yield ours
 
 
 def _check_ours(model: Any, tensors: dict[str, Any], load_config: Any) -> None:
-    """A checkpoint in our layout, of the composite or of the base model, for either of them."""
-    found, expected = tensor_shapes(tensors), expected_shapes(model)
+    """Check a checkpoint in our layout; it and the model may each be the composite or the base model."""
+    shapes, expected = tensor_shapes(tensors), expected_shapes(model)
     if not hasattr(model, "lm_head"):
-        found = {name.removeprefix("model."): shape for name, shape in found.items()}
-    elif not any(name.startswith("model.") for name in found):
-        found = {name if name.startswith("lm_head.") else f"model.{name}": shape for name, shape in found.items()}
+        shapes = {name.removeprefix("model."): shape for name, shape in shapes.items()}
+    elif not any(name.startswith("model.") for name in shapes):
+        shapes = {name if name.startswith("lm_head.") else f"model.{name}": shape for name, shape in shapes.items()}
     quantised = load_config.hf_quantizer is not None and load_config.hf_quantizer.pre_quantized
-    check_complete(expected, found, load_config.pretrained_model_name_or_path, names_only=quantised)
+    check_complete(expected, shapes, load_config.pretrained_model_name_or_path, names_only=quantised)
 
 
 _NOT_FOR_TOWERS = ("revision", "commit_hash", "subfolder")
@@ -102,8 +102,10 @@ def read_tensors(files: list[str], stack: contextlib.ExitStack) -> dict[str, Any
             except SafetensorError as error:
                 raise CheckpointError(f"Cannot read {file} ({error}). It is damaged; download it again.") from error
             except OSError as error:
-                raise CheckpointError(f"Cannot open {file} ({error}). Are all its files there?") from error
-            tensors.update({key: handle.get_slice(key) for key in handle.keys()})  # noqa: SIM118 (no mapping)
+                raise CheckpointError(
+                    f"Cannot open {file} ({error}). Check that all files of the checkpoint are there."
+                ) from error
+            tensors.update({key: handle.get_slice(key) for key in handle.keys()})  # noqa: SIM118 (not a mapping)
         else:
             tensors.update(load_bin(file))
     return tensors
@@ -114,7 +116,7 @@ def load_bin(file: str | Path) -> dict[str, torch.Tensor]:
 
     Raises:
         CheckpointError: torch is older than 2.6 (``weights_only`` could be bypassed: CVE-2025-32434), or the file is
-            damaged or holds other objects.
+            damaged or contains other objects.
     """
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         raise CheckpointError(
@@ -127,44 +129,44 @@ def load_bin(file: str | Path) -> dict[str, torch.Tensor]:
     except Exception as error:
         raise CheckpointError(
             f"Expected a checkpoint of tensors in {file}, but it cannot be read ({type(error).__name__}: {error}). "
-            "It is damaged, or it holds other Python objects, which are never loaded. Download it again."
+            "It is damaged, or contains other Python objects, which are never loaded. Download it again."
         ) from error
 
 
 def _towers(
     config: Any, ours: dict[str, Any], folder: str | None, hub: dict[str, Any], stack: contextlib.ExitStack
 ) -> dict[str, Any]:
-    """The towers' tensors under our names, for each tower whose own files can be had."""
-    found: dict[str, Any] = {}
+    """The towers' tensors under our names, for each tower whose own files are available."""
+    towers: dict[str, Any] = {}
     for tower, name in (("image_tower", config.mm_image_tower), ("video_tower", config.mm_video_tower)):
         prefix = f"model.{tower}."
-        inside = any(key.startswith(prefix) for key in ours)
+        in_checkpoint = any(key.startswith(prefix) for key in ours)
         file = find_tower(name, folder, hub) if name else None
         if file is not None:
             tensors = read_tower(file, getattr(config, f"{tower}_config"), stack)
-            found.update({prefix + key: value for key, value in tensors.items()})
+            towers.update({prefix + key: value for key, value in tensors.items()})
             logger.warning(f"{tower}: weights from {name} ({file}).")
-        elif inside:
+        elif in_checkpoint:
             logger.warning(
-                f"{tower}: weights from the checkpoint itself; {name} is not at hand. If the checkpoint was saved in "
+                f"{tower}: weights from the checkpoint itself; {name} is unavailable. If the checkpoint was saved in "
                 "bfloat16, these are rounded."
             )
         else:
             raise CheckpointError(
-                f"The checkpoint holds no weights of the {tower.replace('_', ' ')}, and {name!r}, which its "
-                "config.json names, cannot be found as a folder or on the hub. Download it once "
-                f"(`hf download {name}`), or put the path of a local copy into the config.json."
+                f"The checkpoint has no weights of the {tower.replace('_', ' ')}, and {name!r}, named in its "
+                "config.json, cannot be found as a folder or on the hub. Download it once "
+                f"(`hf download {name}`), or put the path of a local copy into config.json."
             )
-    return found
+    return towers
 
 
 def find_tower(name: str, folder: str | None, hub: dict[str, Any]) -> str | None:
-    """The weight file of a tower in a folder, the hub's cache or the hub; None if there is none."""
-    place = tower_location(name, folder)
+    """The weight file of a tower in a folder, the hub's cache or the hub; None if not found."""
+    location = tower_location(name, folder)
     for file in TOWER_FILES:
         try:
             path = cached_file(
-                place, file, **hub, _raise_exceptions_for_missing_entries=False,
+                location, file, **hub, _raise_exceptions_for_missing_entries=False,
                 _raise_exceptions_for_connection_errors=False, _raise_exceptions_for_gated_repo=False,
             )  # fmt: skip
         except OSError as error:
@@ -178,8 +180,8 @@ def find_tower(name: str, folder: str | None, hub: dict[str, Any]) -> str | None
 def read_tower(file: str, config: Any, stack: contextlib.ExitStack) -> dict[str, Any]:
     """Tensors of a LanguageBind file under the names of our tower.
 
-    The text tower and the projections of the contrastive model are left out. ``LanguageBind_Image`` as it lies on
-    the hub wraps its encoder in LoRA; those weights are merged: ``W + B A * alpha / r``.
+    The text tower and the projections of the contrastive model are left out. On the hub, the encoder of
+    ``LanguageBind_Image`` is wrapped in LoRA; those weights are merged: ``W + B A * alpha / r``.
     """
     tensors = read_tensors([file], stack)
     vision = {}

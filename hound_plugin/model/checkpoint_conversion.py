@@ -1,8 +1,8 @@
-"""Whole checkpoints from the original layout to ours and back, one shard in memory at a time.
+"""Convert full checkpoints from the original layout to ours and back, with one shard in memory at a time.
 
-Tensors are renamed and never changed, so that original -> ours -> original gives the same bits. Towers need care: a
-checkpoint saved in bfloat16 holds them rounded, and their own repositories hold them whole. The repository's are
-taken where the checkpoint's copy is exactly their rounding; the way back rounds them again.
+Tensors are renamed and never changed, so that original -> ours -> original reproduces the same bits. Towers need care:
+a checkpoint saved in bfloat16 contains them rounded, and their own repositories in full precision. The repository's are
+used if the checkpoint's copy is exactly their rounding; converting back rounds them again.
 """
 
 from __future__ import annotations
@@ -41,20 +41,21 @@ from hound_plugin.model.configuration import (
 )
 from hound_plugin.model.key_mapping import is_original, to_original, to_ours
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-from hound_plugin.processing.processor import LlavaHoundProcessor, changed_settings, saved_settings
+from hound_plugin.processing.processor import LlavaHoundProcessor
+from hound_plugin.processing.saved_settings import changed_settings, saved_settings
 
 TOWERS = ("image_tower", "video_tower")
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
-_KEPT = "original_tokenizer"  # where our layout keeps the original's tokenizer files for the way back
+_TOKENIZER_FOLDER = "original_tokenizer"  # where our layout keeps the original's tokenizer files for converting back
 
 
 @dataclass
-class Report:
+class ConversionReport:
     """What a conversion did, or would do.
 
     Attributes:
-        keys: ``(name in the source, name in the target)`` in writing order.
-        towers: for each tower where its weights came from.
+        keys: ``(name in the source, name in the target)``, in writing order.
+        towers: for each tower, the source of its weights.
         written: the folder, or None for a dry run.
         warnings: what the user should know.
     """
@@ -74,7 +75,7 @@ def convert(
     shard_size: str = "5GB",
     dry_run: bool = False,
     progress: bool = True,
-) -> Report:
+) -> ConversionReport:
     """Convert a checkpoint.
 
     Args:
@@ -84,16 +85,16 @@ def convert(
         towers: ``auto``, ``repository`` (the files that config.json names) or ``checkpoint`` (its own copy).
         tokenizer: for ``original``: a folder with the original's ``tokenizer.model``, if the source has none.
         shard_size: largest file.
-        dry_run: write nothing; the report tells the key mapping.
+        dry_run: write nothing; the report contains the key mapping.
         progress: show a bar.
 
     Raises:
-        SettingsError: an argument is off, or the target holds files.
-        CheckpointError: the source is not of the layout, incomplete or damaged; keys are listed.
+        SettingsError: an argument is invalid, or the target folder is not empty.
+        CheckpointError: the source is in another layout, incomplete or damaged; keys are listed.
     """
     if to not in ("hf", "original") or towers not in ("auto", "repository", "checkpoint"):
         raise SettingsError(
-            f"Expected to=hf or original and towers=auto, repository or checkpoint; got {to}, {towers}."
+            f"Expected to=hf or original, and towers=auto, repository or checkpoint; got {to}, {towers}."
         )
     folder = Path(source)
     if not folder.is_dir():
@@ -104,41 +105,41 @@ def convert(
     files = weight_files(folder)
     if is_original(key_names(files)) == (to == "original"):
         raise CheckpointError(
-            f"{source} is in the {'Hugging Face' if to == 'hf' else 'original'} layout already; nothing is to be done. "
-            f"Use `--to {'original' if to == 'hf' else 'hf'}` for the other direction."
+            f"{source} is already in the {'Hugging Face' if to == 'hf' else 'original'} layout; nothing to do. Use "
+            f"`--to {'original' if to == 'hf' else 'hf'}` for the other direction."
         )
-    job = _ToOurs(config, folder, files, towers) if to == "hf" else _ToOriginal(config, folder, files, tokenizer)
-    report = job.plan()
-    check_complete(_expected(config), job.shapes(), source)
+    conversion = _ToOurs(config, folder, files, towers) if to == "hf" else _ToOriginal(config, folder, files, tokenizer)
+    report = conversion.plan()
+    check_complete(_expected_shapes(config), conversion.shapes(), source)
     if dry_run:
         return report
     with CheckpointWriter(Path(target), parse_size(shard_size)) as writer:
-        for _, name, tensor in tqdm(job.tensors(), total=len(report.keys), unit="tensor", disable=not progress):
+        for _, name, tensor in tqdm(conversion.tensors(), total=len(report.keys), unit="tensor", disable=not progress):
             writer.add(name, tensor)
-        job.write_files(writer, report)
+        conversion.write_files(writer, report)
     report.written = Path(target)
     return report
 
 
-def _expected(config: LlavaHoundConfig) -> dict[str, tuple[int, ...]]:
+def _expected_shapes(config: LlavaHoundConfig) -> dict[str, tuple[int, ...]]:
     with torch.device("meta"):
         return expected_shapes(LlavaHoundForConditionalGeneration(config))
 
 
 def keep_tokenizer(source: Path, target: Path) -> None:
-    """Copy the files of the original's tokenizer into a checkpoint in our layout, for the way back."""
-    kept = target / _KEPT
-    kept.mkdir()
+    """Copy the files of the original's tokenizer into a checkpoint in our layout, for converting back."""
+    copies = target / _TOKENIZER_FOLDER
+    copies.mkdir()
     for name in _TOKENIZER_FILES:
         if (source / name).is_file():
-            shutil.copyfile(source / name, kept / name)
+            shutil.copyfile(source / name, copies / name)
 
 
 # --- the two directions
 
 
 class _ToOurs:
-    """Original layout to ours."""
+    """From the original layout to ours."""
 
     def __init__(self, config: LlavaHoundConfig, folder: Path, files: list[Path], towers: str) -> None:
         self.config = config
@@ -149,26 +150,26 @@ class _ToOurs:
 
     def _choose(self, tower: str, choice: str) -> str | None:
         """The repository's file for a tower, or None for the checkpoint's own copy."""
-        inside = any(name.startswith(f"model.{tower}.") for name in self.names.values())
+        in_checkpoint = any(name.startswith(f"model.{tower}.") for name in self.names.values())
         name = getattr(self.config, f"mm_{tower}")
         file = find_tower(name, str(self.folder), {}) if name and choice != "checkpoint" else None
-        if file is None and (not inside or choice == "repository"):
+        if file is None and (not in_checkpoint or choice == "repository"):
             raise CheckpointError(
                 f"The {tower.replace('_', ' ')} {name!r} cannot be found as a folder or on the hub"
-                + (", and the checkpoint holds no copy of it." if not inside else ".")
+                + (", and the checkpoint has no copy of it." if not in_checkpoint else ".")
                 + f" Download it once (`hf download {name}`), or put the path of a local copy into config.json."
             )
-        if file is not None and inside and choice == "auto" and not self._is_rounding(tower, file):
+        if file is not None and in_checkpoint and choice == "auto" and not self._is_rounding(tower, file):
             return None
         return file
 
     def _is_rounding(self, tower: str, file: str) -> bool:
         """Whether the checkpoint's copy is the repository's tower in the checkpoint's dtype."""
         with contextlib.ExitStack() as stack:
-            whole = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
+            exact = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
             prefix = f"model.{tower}."
             for name, tensor in stored_tensors(self.files, lambda name: self.names.get(name, "").startswith(prefix)):
-                other = whole.get(self.names[name].removeprefix(prefix))
+                other = exact.get(self.names[name].removeprefix(prefix))
                 if other is None:
                     return False
                 other = other if torch.is_tensor(other) else other[...]
@@ -176,23 +177,23 @@ class _ToOurs:
                     return False
         return True
 
-    def plan(self) -> Report:
-        report = Report(keys=[(old, new) for old, new, _ in self._order(names_only=True)])
+    def plan(self) -> ConversionReport:
+        report = ConversionReport(keys=[(old, new) for old, new, _ in self._order(names_only=True)])
         for tower, file in self.towers.items():
             name = getattr(self.config, f"mm_{tower}")
             report.towers[tower] = f"{name} ({file})" if file else "the checkpoint's own copy"
         return report
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """What will be written."""
+        """Names and shapes of the tensors to be written."""
         shapes = {self.names[name]: shape for name, shape in stored_shapes(self.files).items() if name in self.names}
         for tower, file in self.towers.items():
             if file is not None:
                 prefix = f"model.{tower}."
                 with contextlib.ExitStack() as stack:
-                    held = tensor_shapes(read_tower(file, getattr(self.config, f"{tower}_config"), stack))
+                    tower_shapes = tensor_shapes(read_tower(file, getattr(self.config, f"{tower}_config"), stack))
                 shapes = {name: shape for name, shape in shapes.items() if not name.startswith(prefix)}
-                shapes |= {prefix + name: shape for name, shape in held.items()}
+                shapes |= {prefix + name: shape for name, shape in tower_shapes.items()}
         return shapes
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
@@ -200,20 +201,22 @@ class _ToOurs:
 
     def _order(self, names_only: bool) -> Iterator[tuple[str, str, Any]]:
         replaced = tuple(f"model.{tower}." for tower, file in self.towers.items() if file)
-        kept = {name: ours for name, ours in self.names.items() if not ours.startswith(replaced)}
-        source = ((name, None) for name in kept) if names_only else stored_tensors(self.files, kept.__contains__)
+        remaining = {name: ours for name, ours in self.names.items() if not ours.startswith(replaced)}
+        source = (
+            ((name, None) for name in remaining) if names_only else stored_tensors(self.files, remaining.__contains__)
+        )
         for name, tensor in source:
-            yield name, kept[name], tensor
+            yield name, remaining[name], tensor
         for tower, file in self.towers.items():
             if file is None:
                 continue
             with contextlib.ExitStack() as stack:
-                held = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
-                for name, value in held.items():
+                tensors = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
+                for name, value in tensors.items():
                     tensor = None if names_only else (value if torch.is_tensor(value) else value[...])
                     yield f"{getattr(self.config, f'mm_{tower}')}: {name}", f"model.{tower}.{name}", tensor
 
-    def write_files(self, writer: CheckpointWriter, report: Report) -> None:
+    def write_files(self, writer: CheckpointWriter, report: ConversionReport) -> None:
         self.config.original_towers = self._tower_dtypes()
         self.config.architectures = ["LlavaHoundForConditionalGeneration"]
         self.config.save_pretrained(writer.part)
@@ -225,7 +228,7 @@ class _ToOurs:
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
 
     def _tower_dtypes(self) -> dict[str, str | None]:
-        """How the original held its towers, for the way back: a dtype's name, or None if it did not."""
+        """Dtypes of the original's towers, for converting back; None for a tower that it did not include."""
         dtypes: dict[str, str | None] = dict.fromkeys(TOWERS)
         for name, dtype in stored_dtypes(self.files).items():
             for tower in TOWERS:
@@ -235,54 +238,54 @@ class _ToOurs:
 
 
 class _ToOriginal:
-    """Our layout to the original's."""
+    """From our layout to the original's."""
 
     def __init__(self, config: LlavaHoundConfig, folder: Path, files: list[Path], tokenizer: str | None) -> None:
         self.config = config
         self.folder = folder
         self.files = files
         self.names = to_original(key_names(files))
-        places = [Path(tokenizer)] if tokenizer else [folder / _KEPT, folder]
-        self.tokenizer = next((place for place in places if (place / "tokenizer.model").is_file()), None)
+        folders = [Path(tokenizer)] if tokenizer else [folder / _TOKENIZER_FOLDER, folder]
+        self.tokenizer = next((folder for folder in folders if (folder / "tokenizer.model").is_file()), None)
         if tokenizer and self.tokenizer is None:
-            raise SettingsError(f"Expected tokenizer.model in {tokenizer}, found none.")
+            raise SettingsError(f"Expected tokenizer.model in {tokenizer}, found none. Name another folder.")
 
     def _dtype(self, name: str) -> tuple[bool, torch.dtype | None]:
-        """Whether a tensor is written, and the dtype that a tower had."""
-        held = getattr(self.config, "original_towers", None)
+        """Whether a tensor is written, and for towers the original dtype."""
+        dtypes = getattr(self.config, "original_towers", None)
         for tower in TOWERS:
-            if held is not None and name.startswith(f"model.{tower}."):
-                return held[tower] is not None, getattr(torch, held[tower]) if held[tower] else None
+            if dtypes is not None and name.startswith(f"model.{tower}."):
+                return dtypes[tower] is not None, getattr(torch, dtypes[tower]) if dtypes[tower] else None
         return True, None
 
-    def plan(self) -> Report:
-        report = Report(keys=[(old, new) for old, new in self.names.items() if self._dtype(old)[0]])
+    def plan(self) -> ConversionReport:
+        report = ConversionReport(keys=[(old, new) for old, new in self.names.items() if self._dtype(old)[0]])
         for tower in TOWERS:
-            inside = any(f".{tower}.{tower}." in new for _, new in report.keys)
-            report.towers[tower] = "in the checkpoint" if inside else "left out, as in the original checkpoint"
+            is_included = any(f".{tower}.{tower}." in new for _, new in report.keys)
+            report.towers[tower] = "in the checkpoint" if is_included else "left out, as in the original checkpoint"
         if self.tokenizer is None:
             report.warnings.append(
                 "The source has no tokenizer.model, which the original code needs; tokenizer.json is copied. Name a "
-                "folder that has the file (`--tokenizer`), such as the original checkpoint's."
+                "folder that has the file with `--tokenizer`, such as the original checkpoint."
             )
         if self._unnamed():
             report.warnings.append(
-                f"The source names no repository for its {' and '.join(self._unnamed())}: the checkpoint holds their "
-                "weights, and config.json names folders beside it that hold their configurations."
+                f"The source names no repository for its {' and '.join(self._unnamed())}: the checkpoint has their "
+                "weights, and config.json names subfolders with their configurations."
             )
         if changed := changed_settings(self.folder, self.config):
             report.warnings.append(
-                f"The original layout has no place for {', '.join(changed)} of this model. {PROCESSOR_NAME} is copied "
-                "for the way back and for this package; the original code uses its own values."
+                f"The original layout cannot store {', '.join(changed)} of this model. {PROCESSOR_NAME} is copied for "
+                "converting back and for this package; the original code uses its own values."
             )
         return report
 
     def _unnamed(self) -> list[str]:
-        """Towers of a model that was assembled or made here, which come from no repository."""
+        """Towers that come from no repository, as in a model that was created locally."""
         return [tower for tower in TOWERS if not getattr(self.config, f"mm_{tower}")]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """What the source holds."""
+        """Names and shapes of the source's tensors."""
         return stored_shapes(self.files)
 
     def tensors(self) -> Iterator[tuple[str, str, torch.Tensor]]:
@@ -290,17 +293,17 @@ class _ToOriginal:
             dtype = self._dtype(name)[1]
             yield name, self.names[name], tensor if dtype is None else tensor.to(dtype)
 
-    def write_files(self, writer: CheckpointWriter, report: Report) -> None:
+    def write_files(self, writer: CheckpointWriter, report: ConversionReport) -> None:
         values = original_config(self.config)
         for tower in self._unnamed():
             values[f"mm_{tower}"] = tower
             (writer.part / tower).mkdir()
             getattr(self.config, f"{tower}_config").save_pretrained(writer.part / tower)
         writer.write_json("config.json", values)
-        place = self.tokenizer or self.folder
+        folder = self.tokenizer or self.folder
         for name in _TOKENIZER_FILES if self.tokenizer else ("tokenizer.json", *_TOKENIZER_FILES):
-            if (place / name).is_file():
-                shutil.copyfile(place / name, writer.part / name)
+            if (folder / name).is_file():
+                shutil.copyfile(folder / name, writer.part / name)
         if (self.folder / "generation_config.json").is_file():
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
         if changed_settings(self.folder, self.config):
@@ -308,7 +311,7 @@ class _ToOriginal:
 
 
 def original_config(config: LlavaHoundConfig) -> dict[str, Any]:
-    """The original ``config.json`` of a model: the one that it came with, or one of the same keys."""
+    """The original ``config.json`` of a model: the one that it came with, or one with the same keys."""
     if config.original_config is not None:
         return dict(config.original_config)
     text = config.text_config.to_dict()

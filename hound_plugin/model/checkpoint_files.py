@@ -1,4 +1,4 @@
-"""The files of a checkpoint: where they are, what they hold, one open at a time."""
+"""The files of a checkpoint: where they are and what they contain, with one open at a time."""
 
 from __future__ import annotations
 
@@ -27,13 +27,14 @@ def fetch(name: str) -> Path:
     """The local copy of a hub repository's weights, configuration and tokenizer.
 
     Raises:
-        CheckpointError: there is no such folder, and no such repository can be reached.
+        CheckpointError: the name is neither a folder nor a reachable repository.
     """
     try:
         return Path(snapshot_download(name, allow_patterns=list(_WEIGHT_PATTERNS)))
     except (OSError, ValueError) as error:
         raise CheckpointError(
-            f"Expected a checkpoint folder or a hub id, but there is no folder {name!r} and the hub gives none: {error}"
+            f"Expected a checkpoint folder or a hub id, but {name!r} is not a folder, and the hub does not have "
+            f"it: {error}"
         ) from error
 
 
@@ -45,36 +46,39 @@ def check_architecture(folder: Path) -> None:
     """
     file = folder / "config.json"
     if not file.is_file():
-        raise CheckpointError(f"Expected config.json in {folder}, found none. Is the download complete?")
-    found = _read_object(file).get("model_type")
+        raise CheckpointError(f"Expected config.json in {folder}, which does not have it. Is the download complete?")
+    model_type = _read_object(file).get("model_type")
     known = (LlavaHoundConfig.model_type, ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE)
-    if found not in known:
-        raise CheckpointError(f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {found!r}.")
+    if model_type not in known:
+        raise CheckpointError(
+            f"Expected a checkpoint of model_type {' or '.join(known)} in {folder}, found {model_type!r}. Name another "
+            "checkpoint."
+        )
 
 
 def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> None:
-    """Look at the small files of a checkpoint: what libraries skip or stumble over when they are damaged or absent.
+    """Check the small files of a checkpoint, which libraries skip or crash on if they are damaged or absent.
 
     Args:
-        folder: of this machine.
-        with_tokenizer: a model may be saved alone; where texts are read, its tokenizer must be there.
+        folder: a local folder.
+        with_tokenizer: whether the tokenizer is required; a model may be saved without it.
 
     Raises:
-        CheckpointError: a file is not a JSON object, the tokenizer is gone, or an index of weights cannot be used.
+        CheckpointError: a file is not a JSON object, the tokenizer is missing, or an index of weights is unusable.
     """
-    place = Path(folder)
+    path = Path(folder)
     for name in _OBJECTS:
-        if (place / name).is_file():
-            _read_object(place / name)
+        if (path / name).is_file():
+            _read_object(path / name)
     for single in _SINGLE:
-        if (place / f"{single}.index.json").is_file():
-            _indexed(place / f"{single}.index.json")
+        if (path / f"{single}.index.json").is_file():
+            _indexed(path / f"{single}.index.json")
     if not with_tokenizer:
         return
-    whole = place / "tokenizer.json"
-    if whole.is_file() and not isinstance(_read_object(whole).get("model"), dict):
-        raise CheckpointError(f"Expected a tokenizer with its `model` in {whole}. It is damaged; download it again.")
-    if not whole.is_file() and not (place / "tokenizer.model").is_file():
+    file = path / "tokenizer.json"
+    if file.is_file() and not isinstance(_read_object(file).get("model"), dict):
+        raise CheckpointError(f"Expected a tokenizer with its `model` in {file}. It is damaged; download it again.")
+    if not file.is_file() and not (path / "tokenizer.model").is_file():
         raise CheckpointError(
             f"Expected tokenizer.json or tokenizer.model in {folder}, found neither. Is the download complete?"
         )
@@ -94,7 +98,7 @@ def weight_files(folder: Path) -> list[Path]:
     """The checkpoint's weight files in order: safetensors before .bin, an index before single files.
 
     Raises:
-        CheckpointError: there are none, or the index names files that are missing.
+        CheckpointError: there are none, or the index names missing files.
     """
     for single in _SINGLE:
         index = folder / f"{single}.index.json"
@@ -104,7 +108,7 @@ def weight_files(folder: Path) -> list[Path]:
             missing = [name for name in names if not (folder / name).is_file()]
             if missing:
                 raise CheckpointError(
-                    f"{index} names {len(missing)} file(s) that are missing: {', '.join(missing[:5])}."
+                    f"{index} names {len(missing)} missing file(s): {', '.join(missing[:5])}. Download them."
                 )
             return [folder / name for name in names]
         if (folder / single).is_file():
@@ -144,7 +148,7 @@ def stored_shapes(files: list[Path]) -> dict[str, tuple[int, ...]]:
 
 
 def stored_dtypes(files: list[Path]) -> dict[str, torch.dtype]:
-    """Names and dtypes of all tensors, from the files' headers where they hold floating-point numbers."""
+    """Names and dtypes of all tensors, read from the headers for floating-point tensors."""
     return {name: _dtype(value) for name, value in _entries(files)}
 
 
@@ -157,11 +161,11 @@ def _dtype(value: Any) -> torch.dtype:
 def stored_tensors(
     files: list[Path], wanted: Callable[[str], bool] = lambda name: True
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    """Tensors one after the other; at most one file is open, and memory-mapped.
+    """Tensors one by one; at most one file is open, and memory-mapped.
 
     Args:
-        files: of weights.
-        wanted: whether the tensor of a name is read.
+        files: the weight files.
+        wanted: whether to read the tensor of a name.
     """
     for name, value in _entries(files):
         if wanted(name):
@@ -169,7 +173,7 @@ def stored_tensors(
 
 
 def _entries(files: list[Path]) -> Iterator[tuple[str, Any]]:
-    """Names with lazy slices (safetensors) or memory-mapped tensors (.bin), which are good until the next one."""
+    """Names with lazy slices (safetensors) or memory-mapped tensors (.bin), which are valid until the next one."""
     for file in files:
         with contextlib.ExitStack() as stack:
             tensors = read_tensors([str(file)], stack)

@@ -1,4 +1,4 @@
-"""Writing a checkpoint shard by shard: memory stays near one shard, and no half checkpoint ever has its final name."""
+"""Write a checkpoint shard by shard: memory stays near one shard, and the final name never shows half a checkpoint."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def parse_size(text: str) -> int:
     """Bytes of a size such as ``5GB`` or ``500MB``.
 
     Raises:
-        SettingsError: it is no such size.
+        SettingsError: the text is not a size.
     """
     upper = text.strip().upper()
     for unit in sorted(_UNITS, key=len, reverse=True):
@@ -36,15 +36,15 @@ def parse_size(text: str) -> int:
 class CheckpointWriter:
     """Writes tensors into ``folder`` as safetensors shards with an index.
 
-    Everything goes into ``folder.part``, which takes the final name when the block ends without an exception; else it
-    is removed. Use it as a context manager.
+    Everything goes into ``folder.part``, which takes the final name when the block ends without an exception;
+    otherwise it is removed. Use it as a context manager.
 
     Args:
         folder: must not exist, or be empty.
-        shard_size: largest size of one file in bytes; a larger tensor gets a file of its own.
+        shard_size: largest size of one file in bytes; a larger tensor gets its own file.
 
     Raises:
-        SettingsError: ``folder`` holds files already.
+        SettingsError: ``folder`` is not empty.
     """
 
     def __init__(self, folder: Path, shard_size: int) -> None:
@@ -64,7 +64,7 @@ class CheckpointWriter:
         return self
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Take one tensor; it is written and let go when its shard is full."""
+        """Add a tensor; it is written and released when its shard is full."""
         size = tensor.numel() * tensor.element_size()
         if self._pending and self._pending_bytes + size > self._shard_size:
             self._flush()
@@ -73,7 +73,7 @@ class CheckpointWriter:
         self._total += size
 
     def write_json(self, name: str, values: Any) -> None:
-        """Write a JSON file beside the weights."""
+        """Write a JSON file next to the weights."""
         text = json.dumps(values, indent=2, ensure_ascii=False) + "\n"
         (self.part / name).write_text(text, encoding="utf-8")
 
@@ -99,7 +99,7 @@ class CheckpointWriter:
         os.umask(umask)
         for file in self.part.iterdir():
             if file.is_file():
-                file.chmod(0o666 & ~umask)  # safetensors makes them readable by their owner alone
+                file.chmod(0o666 & ~umask)  # safetensors makes them readable only by their owner
         publish(self.part, self.folder)
 
     def _name_shards(self) -> None:
@@ -107,9 +107,9 @@ class CheckpointWriter:
         if count == 1:
             rename(self._shard(0), self.part / SAFE_WEIGHTS_NAME)
             return
-        places: dict[str, str] = {}
+        weight_map: dict[str, str] = {}
         for number, names in enumerate(self._shards):
             file = f"model-{number + 1:05d}-of-{count:05d}.safetensors"
             rename(self._shard(number), self.part / file)
-            places.update(dict.fromkeys(names, file))
-        self.write_json(SAFE_WEIGHTS_INDEX_NAME, {"metadata": {"total_size": self._total}, "weight_map": places})
+            weight_map.update(dict.fromkeys(names, file))
+        self.write_json(SAFE_WEIGHTS_INDEX_NAME, {"metadata": {"total_size": self._total}, "weight_map": weight_map})

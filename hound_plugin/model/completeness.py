@@ -1,4 +1,4 @@
-"""Is a checkpoint whole: every tensor there, of the shape that its configuration says, and none beside them."""
+"""Is a checkpoint complete: all tensors there, with the shapes that its configuration implies, and no others?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _SHOWN = 10
 
 
 def expected_shapes(model: Any) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that belong to a model, on the meta device or sharded by ZeRO-3 too.
+    """Names and shapes of the tensors of a model, which may be on the meta device or sharded by ZeRO-3.
 
     Args:
         model: the composite, with or without its head.
@@ -37,42 +37,46 @@ def tensor_shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
 
 
 def check_complete(
-    expected: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], name: Any, names_only: bool = False
+    expected: Mapping[str, tuple[int, ...]], actual: Mapping[str, tuple[int, ...]], name: Any, names_only: bool = False
 ) -> None:
-    """Compare what a checkpoint holds with what its configuration asks for.
+    """Compare the tensors of a checkpoint with those that its configuration implies.
 
     Args:
-        expected, found: shapes by our names.
+        expected, actual: shapes by our names.
         name: of the checkpoint, for the message.
-        names_only: a quantised checkpoint holds other shapes, and tensors beside these.
+        names_only: for quantised checkpoints, which have other shapes and additional tensors.
 
     Raises:
         CheckpointError: keys are missing, unexpected, or of another shape; the first ten of each are listed.
     """
-    missing = sorted(expected.keys() - found.keys())
-    unexpected = [] if names_only else sorted(found.keys() - expected.keys() - {"lm_head.weight"})
-    shaped = [] if names_only else sorted(key for key in expected.keys() & found.keys() if expected[key] != found[key])
+    missing = sorted(expected.keys() - actual.keys())
+    unexpected = [] if names_only else sorted(actual.keys() - expected.keys() - {"lm_head.weight"})
+    shaped = (
+        [] if names_only else sorted(key for key in expected.keys() & actual.keys() if expected[key] != actual[key])
+    )
     if missing or unexpected or shaped:
-        shapes = [f"{key} {list(found[key])} instead of {list(expected[key])}" for key in shaped[:_SHOWN]]
+        shapes = [f"{key} {list(actual[key])} instead of {list(expected[key])}" for key in shaped[:_SHOWN]]
         problems = [
             f"{len(missing)} keys are missing ({_listed(missing)})" if missing else "",
             f"{len(unexpected)} are unexpected ({_listed(unexpected)})" if unexpected else "",
             f"{len(shaped)} have another shape ({_listed(shapes)})" if shaped else "",
         ]
         raise CheckpointError(
-            f"The checkpoint {name} does not fit its config.json: {', '.join(filter(None, problems))}. Are all of its "
-            "files there, and is it of this architecture?"
+            f"The checkpoint {name} does not match its config.json: {', '.join(filter(None, problems))}. Are all "
+            "of its files there, and is it of this architecture?"
         )
 
 
 def check_floating(tensors: Mapping[str, Any], name: Any) -> None:
-    """Refuse weights that are whole numbers or truth values, which torch would take for weights of another scale.
+    """Refuse integer or boolean weights, which torch would treat as weights of another scale.
 
     Raises:
-        CheckpointError: names them and their type.
+        CheckpointError: some weights are; the message names them and their types.
     """
-    held = {key: _dtype(value) for key, value in tensors.items() if not IGNORED.search(key)}
-    wrong = sorted(f"{key} {dtype}" for key, dtype in held.items() if not re.match(r"(torch\.)?(b?float|B?F)\d", dtype))
+    dtypes = {key: _dtype(value) for key, value in tensors.items() if not IGNORED.search(key)}
+    wrong = sorted(
+        f"{key} {dtype}" for key, dtype in dtypes.items() if not re.match(r"(torch\.)?(b?float|B?F)\d", dtype)
+    )
     if wrong:
         raise CheckpointError(
             f"Expected weights as floating-point numbers in the checkpoint {name}; {len(wrong)} are not "
@@ -85,10 +89,10 @@ def _dtype(tensor: Any) -> str:
 
 
 def check_within_folder(files: Iterable[str | os.PathLike[str]], folder: str | os.PathLike[str]) -> None:
-    """Refuse files of weights outside the checkpoint's folder, to which an index may point.
+    """Refuse weight files outside the checkpoint's folder, which an index may name.
 
     Raises:
-        CheckpointError: names the file.
+        CheckpointError: a file is outside; the message names it.
     """
     for file in files:
         relative = os.path.relpath(os.path.abspath(file), os.path.abspath(folder))

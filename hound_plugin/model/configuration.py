@@ -194,7 +194,8 @@ class LlavaHoundConfig(PreTrainedConfig):
     model_type = "llava_hound"
     keys_to_ignore_at_inference: ClassVar[list[str]] = [  # what the trainer need not gather while it evaluates
         "last_hidden_state",
-        "past_key_values",
+        "past_key_values",  # and under its newer name
+        "cache",
         "hidden_states",
         "attentions",
     ]

@@ -1,7 +1,7 @@
-"""Features of clips kept in memory, so that a second question about a clip does not encode it again.
+"""Features of clips in memory, so that a second question about a clip does not encode it again.
 
-Only answering uses it (:func:`hound_plugin.model.inference.load` and the host's chat engine switch it on); a model in
-training, or one whose gradients are wanted, never does.
+Only inference uses it (:func:`hound_plugin.model.inference.load` and the host's chat engine enable it), never a model
+in training or one that needs gradients.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ _ADAPTER_STATE = ("active_adapters", "disable_adapters", "merged_adapters", "sca
 
 
 class FeatureCache(MemoryCache):
-    """Features by the SHA-256 of the pixels and by the state of the modules that made them.
+    """Features, keyed by the SHA-256 of the pixels and the state of the modules that computed them.
 
     The state is a checksum over the bits of every weight and buffer, their version counters, and which adapters are
-    active, merged and how they are scaled: after any change features are made anew. Items are encoded one by one, so
-    that an answer does not depend on what is known already.
+    active, merged and how they are scaled: after any change, features are computed again. Items are encoded one by
+    one, so that an answer does not depend on what is cached.
     """
 
     def __init__(self, limit: int = 512 * MEBIBYTE) -> None:
@@ -37,7 +37,7 @@ class FeatureCache(MemoryCache):
 
         Args:
             pixels: ``[N, ...]``.
-            modules: what ``encode`` depends on.
+            modules: the modules that ``encode`` uses.
             encode: ``[1, ...] -> [1, tokens, hidden]``.
 
         Returns:
@@ -46,7 +46,7 @@ class FeatureCache(MemoryCache):
         state = fingerprint(modules)
         if state is None:
             return encode(pixels)
-        found = []
+        collected = []
         for item in pixels:
             content = item.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy()
             key = (state, tuple(item.shape), item.dtype, str(item.device), hashlib.sha256(content.data).digest())
@@ -54,13 +54,13 @@ class FeatureCache(MemoryCache):
             if features is None:
                 features = encode(item.unsqueeze(0)).squeeze(0).detach()
                 self.put(key, features)
-            found.append(features)
-        return torch.stack(found)
+            collected.append(features)
+        return torch.stack(collected)
 
 
 @torch.no_grad()
 def fingerprint(modules: Sequence[nn.Module]) -> Hashable | None:
-    """The state of modules; None where it cannot be told (weights that are not in memory, or of unknown kinds)."""
+    """The state of modules; None if it is unknown (weights that are not in memory, or of unknown types)."""
     counters: list[Any] = []
     sums = []
     for module in modules:
@@ -79,7 +79,7 @@ def fingerprint(modules: Sequence[nn.Module]) -> Hashable | None:
 
 
 def _checksum(tensor: torch.Tensor) -> torch.Tensor:
-    """The sum of the bits, eight bytes at a time where that is possible (13 times faster than four on a CPU)."""
+    """The sum of the bits, eight bytes at a time if possible (13 times faster than four on a CPU)."""
     if tensor.is_contiguous() and tensor.nbytes % 8 == 0 and tensor.storage_offset() * tensor.element_size() % 8 == 0:
         return tensor.reshape(-1).view(torch.int64).sum()
     return tensor.view(_INTEGERS[tensor.element_size()]).sum(dtype=torch.int64)

@@ -173,7 +173,7 @@ class HoundModel:
             )
         if not questions:
             return []
-        batch = self._batch(
+        batch = self.batch(
             [(_checked_question(question), "", clip) for question, clip in zip(questions, clips, strict=True)], "left"
         )
         batch.pop("labels")
@@ -191,14 +191,14 @@ class HoundModel:
         Returns:
             float32 ``[len(items)]`` on the CPU.
         """
-        batch = self._batch(items, "right")
+        batch = self.batch(items, "right")
         new_tokens(self.model.config, batch["input_ids"].shape[1], at_least=0)
         labels = batch.pop("labels")[:, 1:]
         logits = self.model(**batch).logits[:, :-1].float()
         chosen = logits.log_softmax(-1).gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)
         return (chosen * (labels != -100)).sum(-1).cpu()
 
-    def _batch(self, items: Sequence[tuple[str, str, Any]], side: str) -> dict[str, torch.Tensor]:
+    def batch(self, items: Sequence[tuple[str, str, Any]], side: str) -> dict[str, torch.Tensor]:
         """Padded inputs and labels for ``(question, answer, clip)`` rows; equal clips are read once."""
         rows, places = [], {}
         media: dict[str, list[torch.Tensor]] = {"image": [], "video": []}

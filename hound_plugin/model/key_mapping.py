@@ -1,6 +1,6 @@
-"""One table of key names, both directions: original LLaVA-Hound / Video-LLaVA layout <-> ours.
+"""One table of key names for both directions: original LLaVA-Hound / Video-LLaVA layout <-> ours.
 
-The original stores the language model under ``model.``, the towers twice prefixed, and the projector as
+The original stores the language model under ``model.``, the towers with a double prefix, and the projector as
 ``model.mm_projector``. Tensors are renamed, never changed, so that a round trip is exact to the bit.
 """
 
@@ -10,7 +10,7 @@ import re
 
 from hound_plugin.errors import CheckpointError
 
-# (original, ours), tried from top to bottom. A pattern's one group is kept.
+# (original, ours), tried from top to bottom. `{}` is carried over.
 KEY_TABLE: tuple[tuple[str, str], ...] = (
     ("model.image_tower.image_tower.{}", "model.image_tower.{}"),
     ("model.video_tower.video_tower.{}", "model.video_tower.{}"),
@@ -20,7 +20,7 @@ KEY_TABLE: tuple[tuple[str, str], ...] = (
     ("model.norm.{}", "model.language_model.norm.{}"),
     ("lm_head.{}", "lm_head.{}"),
 )
-# Buffers that older transformers saved; they hold nothing that is not known.
+# Buffers saved by older transformers; they contain nothing that cannot be recomputed.
 IGNORED = re.compile(r"(^|\.)(position_ids|rotary_emb\.inv_freq)$")
 
 
@@ -57,7 +57,7 @@ def _rename(keys: list[str], rows: list[tuple[re.Pattern[str], str]], layout: st
         shown = ", ".join(sorted(unknown)[:10]) + (f" and {len(unknown) - 10} more" if len(unknown) > 10 else "")
         raise CheckpointError(
             f"Expected the keys of {layout}; {len(unknown)} of {len(keys)} are unknown: {shown}. "
-            "If the checkpoint holds something beside the model (optimizer, adapter), remove it or merge it first."
+            "If the checkpoint contains anything besides the model (optimizer, adapter), remove or merge it first."
         )
     return renamed
 

@@ -25,8 +25,8 @@ from transformers import (
     PreTrainedModel,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
+from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import is_fsdp_enabled
-from transformers.utils import ModelOutput
 
 from hound_plugin.errors import PlaceholderError
 from hound_plugin.model.checkpoint import read_as_ours
@@ -34,6 +34,7 @@ from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.projector import build_projector
+from hound_plugin.model.releases import CACHE_FIELD, cache_of
 from hound_plugin.model.vision import LlavaHoundTower
 
 # The first cosine of a process (the rotary embedding's) was seen to be off by 1.5e-4 in one process of 20, and the
@@ -43,22 +44,16 @@ torch.cos(torch.ones(1))
 
 
 @dataclass
-class LlavaHoundOutput(ModelOutput):
-    """Output of the composite.
+class LlavaHoundOutput(CausalLMOutputWithPast):
+    """Output of the composite: that of every causal language model, and its last hidden state.
 
     Attributes:
         loss: scalar mean cross entropy over labelled tokens, when labels are given.
         logits: ``[B, S, vocab]`` (or fewer positions with ``logits_to_keep``).
-        past_key_values, hidden_states, attentions: as in every causal language model.
         last_hidden_state: ``[B, S, H]``.
     """
 
-    loss: torch.Tensor | None = None
-    logits: torch.Tensor | None = None
     last_hidden_state: torch.Tensor | None = None
-    past_key_values: Cache | None = None
-    hidden_states: tuple[torch.Tensor, ...] | None = None
-    attentions: tuple[torch.Tensor, ...] | None = None
 
 
 class LlavaHoundPreTrainedModel(PreTrainedModel):
@@ -70,7 +65,7 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
     input_modalities = ("image", "video", "text")
     supports_gradient_checkpointing = True
     _no_split_modules = ("TowerBlock", "LlamaDecoderLayer")
-    _skip_keys_device_placement = ("past_key_values",)
+    _skip_keys_device_placement = (CACHE_FIELD,)
     _supports_flash_attn = True
     _supports_sdpa = True
     _supports_attention_backend = True
@@ -198,12 +193,14 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         image_index: torch.Tensor | None = None,
         video_index: torch.Tensor | None = None,
         use_cache: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> Any:
         """Merge text and media, then run the language model. See :class:`LlavaHoundForConditionalGeneration`."""
+        cache = past_key_values if cache is None else cache
         if inputs_embeds is None:
             inputs_embeds = self._merge(
-                input_ids, (pixel_values_images, image_index), (pixel_values_videos, video_index), past_key_values
+                input_ids, (pixel_values_images, image_index), (pixel_values_videos, video_index), cache
             )
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             positions = (attention_mask != 0).long().cumsum(-1) - 1
@@ -212,8 +209,8 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             inputs_embeds=inputs_embeds,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
             use_cache=use_cache,
+            **{CACHE_FIELD: cache},
             **kwargs,
         )
 
@@ -222,7 +219,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         input_ids: torch.Tensor | None,
         images: tuple[torch.Tensor | None, torch.Tensor | None],
         videos: tuple[torch.Tensor | None, torch.Tensor | None],
-        past_key_values: Cache | None,
+        cache: Cache | None,
     ) -> torch.Tensor:
         """Embed ``input_ids`` [B, S] and put features in the places of the placeholders: ``[B, S, hidden]``."""
         if input_ids is None:
@@ -231,7 +228,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         video_places = input_ids == self.config.video_token_id
         text_ids = input_ids.masked_fill(image_places | video_places, 0)  # these ids have no row in the embedding
         embeds = self.get_input_embeddings()(text_ids)
-        prefill = past_key_values is None or past_key_values.get_seq_length() == 0
+        prefill = cache is None or cache.get_seq_length() == 0
         for tower, places, (pixels, index), name in (
             (self.image_tower, image_places, images, "image"),
             (self.video_tower, video_places, videos, "video"),
@@ -328,6 +325,7 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         use_cache: bool | None = None,
         logits_to_keep: int | torch.Tensor = 0,
         return_dict: bool | None = None,
+        cache: Cache | None = None,
         **kwargs: Any,
     ) -> LlavaHoundOutput | tuple[Any, ...]:
         """Run the model.
@@ -343,6 +341,8 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             image_index, video_index: ``[M]``, which item each occurrence in the text shows, when several rows show the
                 same one (chosen and rejected answers): each item is encoded once. None: one after the other.
             logits_to_keep: only the last so many positions, or these positions; 0: all.
+            past_key_values, cache: keys and values of earlier positions, under either of the names that releases of
+                transformers have for them.
 
         Raises:
             PlaceholderError: placeholders and features differ in number.
@@ -354,7 +354,7 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             pixel_values_videos=pixel_values_videos,
             attention_mask=attention_mask,
             position_ids=position_ids,
-            past_key_values=past_key_values,
+            cache=past_key_values if cache is None else cache,
             inputs_embeds=inputs_embeds,
             image_index=image_index,
             video_index=video_index,
@@ -380,9 +380,9 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             loss=loss,
             logits=logits,
             last_hidden_state=hidden,
-            past_key_values=outputs.past_key_values,
             hidden_states=outputs.get("hidden_states"),
             attentions=outputs.get("attentions"),
+            **{CACHE_FIELD: cache_of(outputs)},
         )
         return output.to_tuple() if return_dict is False else output
 

@@ -19,10 +19,10 @@ def build_projector(kind: str, in_features: int, out_features: int) -> nn.Module
 
     Returns:
         A module ``[..., in_features] -> [..., out_features]``. The MLP is an ``nn.Sequential`` whose linear layers
-        sit at even places, as in the original's ``mm_projector``.
+        have even indices, as in the original's ``mm_projector``.
 
     Raises:
-        CheckpointError: the name is of another kind.
+        CheckpointError: the kind is unknown.
     """
     if kind == "linear":
         return nn.Linear(in_features, out_features)

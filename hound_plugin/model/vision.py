@@ -1,10 +1,10 @@
-"""One CLIP vision tower; divided space-time attention is an option of it.
+"""A CLIP vision tower with optional divided space-time attention.
 
 With ``add_time_attn`` every block first attends over time at each patch position, then over space in each frame
 (the LanguageBind video tower; the factorisation is TimeSformer's, arXiv 2102.05095). The temporal embedding is added
 to the residual stream in *every* block, CLS included. There are no attention masks anywhere.
 
-The parameter names are those of the LanguageBind files, so that loading and converting need no table for them.
+The parameter names are those of the LanguageBind files, so that loading and converting need no mapping for them.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class TowerBlock(GradientCheckpointingLayer):
     def _over_time(self, hidden: torch.Tensor, frames: int) -> torch.Tensor:
         rows, tokens, width = hidden.shape
         clips = rows // frames
-        # [(b t), n, c] -> [(b n), t, c]: attention runs over t at each place
+        # [(b t), n, c] -> [(b n), t, c]: attention runs over t at each patch position
         hidden = hidden.view(clips, frames, tokens, width).transpose(1, 2).reshape(clips * tokens, frames, width)
         hidden = hidden + self.temporal_embedding
         hidden = hidden + self.temporal_attn(self.temporal_layer_norm1(hidden), attention_mask=None)[0]
@@ -72,7 +72,7 @@ class TowerBlock(GradientCheckpointingLayer):
 
 
 class TowerEncoder(nn.Module):
-    """The stack of blocks, under the name that the files use."""
+    """The stack of blocks, named as in the files."""
 
     def __init__(self, config: LlavaHoundTowerConfig) -> None:
         super().__init__()
@@ -82,8 +82,8 @@ class TowerEncoder(nn.Module):
 class LlavaHoundTower(PreTrainedModel):
     """A LanguageBind tower for images (``[N, 3, H, W]``) or clips (``[N, T, 3, H, W]``).
 
-    Blocks behind the selected layer and ``post_layernorm`` are part of the files and kept for converting back, but
-    never run by :meth:`features`; they carry no gradient.
+    Blocks after the selected layer and ``post_layernorm`` are part of the files and kept for converting back, but
+    :meth:`features` never runs them; they have no gradients.
     """
 
     config_class = LlavaHoundTowerConfig
@@ -117,7 +117,7 @@ class LlavaHoundTower(PreTrainedModel):
             init.normal_(module.temporal_embedding, std=std)
 
     def blocks_for(self, select_layer: int) -> int:
-        """How many blocks run for the hidden state ``select_layer`` (-2: all but the last)."""
+        """The number of blocks that run for the hidden state ``select_layer`` (-2: all but the last)."""
         states = len(self.encoder.layers) + 1
         index = select_layer if select_layer >= 0 else states + select_layer
         if not 0 <= index < states:
@@ -125,7 +125,7 @@ class LlavaHoundTower(PreTrainedModel):
         return index
 
     def freeze_unused(self, select_layer: int) -> None:
-        """Take the gradient from all that :meth:`features` never runs, or distributed training would wait for it."""
+        """Freeze what :meth:`features` never runs; distributed training would wait for its gradients."""
         for block in self.encoder.layers[self.blocks_for(select_layer) :]:
             block.requires_grad_(False)
         self.post_layernorm.requires_grad_(False)
@@ -134,11 +134,11 @@ class LlavaHoundTower(PreTrainedModel):
         """Run ``blocks`` blocks (all if None).
 
         Args:
-            pixel_values: ``[N, 3, H, W]`` or ``[N, T, 3, H, W]``, normalised. A tower with temporal attention wants
-                clips with T a multiple of ``num_frames``; more frames are seen as consecutive groups.
+            pixel_values: ``[N, 3, H, W]`` or ``[N, T, 3, H, W]``, normalised. A tower with temporal attention needs
+                clips with T a multiple of ``num_frames``; more frames are treated as consecutive groups.
 
         Returns:
-            All hidden states, the first one behind ``pre_layrnorm``; each ``[N, 1 + P, C]`` for images and
+            All hidden states, the first one after ``pre_layrnorm``; each ``[N, 1 + P, C]`` for images and
             ``[N, T, 1 + P, C]`` for clips.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Text, images and clips to model inputs.
+"""Text, images and clips to model inputs: a processor as transformers' own are, with the tokens of the training.
 
 The number of visual tokens is arithmetic (frames x patches), so that :meth:`LlavaHoundProcessor.tokens_per_video` and
 everything that only counts never opens a file.
@@ -6,128 +6,173 @@ everything that only counts never opens a file.
 
 from __future__ import annotations
 
-import json
-import os
+import copy
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from PIL import Image
 from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
-from transformers.utils import PROCESSOR_NAME, cached_file
+from transformers.processing_utils import MultiModalData
 
-from hound_plugin.errors import CheckpointError, MediaDecodeError, SettingsError, damage_named
-from hound_plugin.media.decode import read_clip
-from hound_plugin.media.frame_cache import FrameCache
-from hound_plugin.media.pictures import open_picture
-from hound_plugin.media.pixel_cache import PixelCache
+from hound_plugin.errors import CheckpointError, DataError, SettingsError, damage_named
+from hound_plugin.processing.call_settings import DEFAULTS, LlavaHoundProcessorKwargs, TextSettings
+from hound_plugin.processing.chat_inputs import ChatInputs
+from hound_plugin.processing.chat_template import chat_template as template_for
+from hound_plugin.processing.chat_template import is_own
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
-from hound_plugin.processing.prompt import (
-    IMAGE_TOKEN,
-    SYSTEM,
-    VIDEO_TOKEN,
-    add_placeholder_tokens,
-    expand_prompt,
-)
-from hound_plugin.processing.prompt import chat_template as template_for
-from hound_plugin.records.media_paths import is_image_path
-
-_HUB_KEYS = ("cache_dir", "force_download", "local_files_only", "token", "revision")
+from hound_plugin.processing.media_inputs import as_clips, as_images, check_rows
+from hound_plugin.processing.prompt import IMAGE_TOKEN, SYSTEM, VIDEO_TOKEN, add_placeholder_tokens, expand_prompt
+from hound_plugin.processing.saved_settings import HUB_KEYS, part_settings, saved_settings, saved_template
+from hound_plugin.processing.token_rows import Row, as_kind, pad_rows
+from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 
 
-_SETTINGS = ("num_frames", "frame_sampling", "image_aspect_ratio", "system")
+class _PartOf:
+    """A setting that lives in one of the processor's parts."""
+
+    def __init__(self, part: str, name: str) -> None:
+        self.part, self.name = part, name
+
+    def __get__(self, processor: Any, owner: Any = None) -> Any:
+        return self if processor is None else getattr(getattr(processor, self.part), self.name)
+
+    def __set__(self, processor: Any, value: Any) -> None:
+        setattr(getattr(processor, self.part), self.name, value)
 
 
-class LlavaHoundProcessor(ProcessorMixin):
+class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
     """Processor of LLaVA-Hound.
 
     Args:
-        image_processor: pixels to tensors.
+        image_processor, video_processor: pixels to tensors; the released checkpoints' where they are None.
         tokenizer: a fast LLaMA tokenizer; the two placeholders are added above ``vocab_size`` if they are missing.
-        num_frames: frames taken from a clip.
-        frame_sampling: ``uniform``, ``first_10s`` or ``fps``; see :mod:`hound_plugin.media.frame_sampling`.
-        image_aspect_ratio: ``pad`` or None, as the checkpoint was trained.
         image_patches, frame_patches: visual tokens of one image and of one frame.
         frame_multiple: the video tower takes multiples of so many frames.
         vocab_size: rows of the model's embedding.
         system: the system prompt of conversations that bring none, as the model was trained.
+        chat_template: Jinja in place of this model's own prompt.
+        parts: ``num_frames``, ``frame_sampling`` and ``image_aspect_ratio`` (``pad`` or None), for the parts.
+
+    Attributes:
+        decoder, decode_timeout, frame_cache, on_bad_media: how clips are read on this machine; not saved.
     """
+
+    valid_processor_kwargs = LlavaHoundProcessorKwargs
+    text_kwargs, images_kwargs, videos_kwargs = (DEFAULTS[f"{name}_kwargs"] for name in ("text", "images", "videos"))
+    num_frames = _PartOf("video_processor", "num_frames")
+    frame_sampling = _PartOf("video_processor", "frame_sampling")
+    decoder = _PartOf("video_processor", "decoder")
+    decode_timeout = _PartOf("video_processor", "decode_timeout")
+    frame_cache = _PartOf("video_processor", "frame_cache")
 
     def __init__(
         self,
         image_processor: LlavaHoundImageProcessor | None = None,
         tokenizer: Any = None,
-        num_frames: int = 8,
-        frame_sampling: str = "uniform",
-        image_aspect_ratio: str | None = None,
+        video_processor: LlavaHoundVideoProcessor | None = None,
         image_patches: int = 256,
         frame_patches: int = 256,
         frame_multiple: int = 1,
         vocab_size: int | None = None,
         system: str = SYSTEM,
-        chat_template: str | None = None,
-        **kwargs: Any,
+        chat_template: str | dict[str, str] | None = None,
+        **parts: Any,
     ) -> None:
-        self.num_frames = num_frames
-        self.frame_sampling: Any = frame_sampling
-        self.image_aspect_ratio = image_aspect_ratio
+        image_processor = image_processor or LlavaHoundImageProcessor()
+        if video_processor is None:
+            like_images = {name: getattr(image_processor, name) for name in ("size", "image_mean", "image_std")}
+            video_processor = LlavaHoundVideoProcessor(**like_images)
         self.image_patches = image_patches
         self.frame_patches = frame_patches
         self.frame_multiple = frame_multiple
         self.vocab_size = vocab_size
         self.system = system
+        self.on_bad_media = "error"
         self.image_token, self.video_token = IMAGE_TOKEN, VIDEO_TOKEN
         self.image_token_id, self.video_token_id = add_placeholder_tokens(tokenizer, vocab_size)
-        # how clips are read on this machine; not saved
-        self.decoder = "auto"
-        self.decode_timeout: float | None = None
-        self.frame_cache: str | None = None
-        self.on_bad_media = "error"
-        self.pixel_cache: PixelCache | None = None  # set where questions are answered
-        super().__init__(image_processor, tokenizer, chat_template=chat_template or template_for(system))
+        own = template_for(system)
+        if is_own(tokenizer.chat_template):
+            tokenizer.chat_template = own
+        template = own if chat_template is None or is_own(chat_template) else chat_template
+        super().__init__(image_processor, tokenizer, video_processor, chat_template=template)
+        for name, value in parts.items():
+            if name not in ("num_frames", "frame_sampling", "image_aspect_ratio"):
+                raise TypeError(f"Unexpected keyword argument {name}.")
+            setattr(self, name, value)
+
+    def __copy__(self) -> LlavaHoundProcessor:
+        """A processor whose settings may be changed without this one's; the tokenizer is shared."""
+        other = type(self).__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        for name in ("image_processor", "video_processor"):
+            setattr(other, name, copy.copy(getattr(self, name)))
+        return other
 
     @classmethod
     def from_config(cls, config: Any, tokenizer: Any, **settings: Any) -> LlavaHoundProcessor:
-        """Build the processor that belongs to a :class:`~hound_plugin.model.configuration.LlavaHoundConfig`."""
+        """Build the processor that belongs to a model's configuration.
+
+        Args:
+            config: a :class:`hound_plugin.LlavaHoundConfig`.
+            tokenizer: the language model's.
+            settings: for this class, and dicts for its ``image_processor`` and ``video_processor``.
+
+        Raises:
+            CheckpointError: they say a size that the towers do not take.
+        """
         tower = config.video_tower_config
-        image_processor = LlavaHoundImageProcessor(size=tower.image_size, **settings.pop("image_processor", {}))
+        name = config.name_or_path or "the checkpoint"
+        image, video = (part_settings(settings.pop(part, {}), tower.image_size, name) for part in _PARTS)
+        image = {"do_pad": config.image_aspect_ratio == "pad", **image, "size": tower.image_size}
+        video = {"num_frames": config.default_num_frames, **video, "size": tower.image_size}
         defaults = {
-            "num_frames": config.default_num_frames,
-            "image_aspect_ratio": config.image_aspect_ratio,
             "image_patches": config.tokens_per_image,
             "frame_patches": tower.patches_per_frame,
             "frame_multiple": tower.num_frames if tower.add_time_attn else 1,
             "vocab_size": config.text_config.vocab_size,
         }
-        return cls(image_processor, tokenizer, **{**defaults, **settings})
+        return cls(
+            LlavaHoundImageProcessor(**image),
+            tokenizer,
+            LlavaHoundVideoProcessor(**video),
+            **{**defaults, **settings},
+        )
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: Any, **kwargs: Any) -> LlavaHoundProcessor:
-        """Load from a checkpoint of either layout; what the processor's own file lacks comes from the config.
+        """Load from a checkpoint of either layout; what the processor's own files lack comes from the config.
+
+        Args:
+            pretrained_model_name_or_path: a folder or a hub id.
+            kwargs: where on the hub, and settings of the processor and its parts that go before the saved ones.
 
         Raises:
-            CheckpointError: the checkpoint is of another architecture, or its configuration or tokenizer is damaged.
+            CheckpointError: the checkpoint is of another architecture, or one of its files is damaged.
         """
-        hub = {key: kwargs[key] for key in _HUB_KEYS if kwargs.get(key) is not None}
-        with damage_named(pretrained_model_name_or_path, "config.json"):
-            config = AutoConfig.from_pretrained(pretrained_model_name_or_path, **hub)
-        if not hasattr(config, "video_tower_config"):
+        name = pretrained_model_name_or_path
+        hub = {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
+        with damage_named(name, "config.json"):
+            config = AutoConfig.from_pretrained(name, **hub)
+        if config.model_type != "llava_hound":
             raise CheckpointError(
-                f"Expected a LLaVA-Hound checkpoint in {pretrained_model_name_or_path}, found model_type "
-                f"{config.model_type!r}."
+                f"Expected a LLaVA-Hound checkpoint in {name}, found model_type {config.model_type!r}."
             )
-        with damage_named(pretrained_model_name_or_path, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(pretrained_model_name_or_path, padding_side="right", **hub)
+        with damage_named(name, "tokenizer"):
+            tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right", **hub)
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
             raise CheckpointError(
-                f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in "
-                f"{pretrained_model_name_or_path}. Is its tokenizer_config.json there and whole?"
+                f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in {name}. Is "
+                "its tokenizer_config.json there and whole?"
             )
-        settings = saved_settings(pretrained_model_name_or_path, **hub)
-        settings |= {key: kwargs[key] for key in _SETTINGS if key in kwargs}
-        return cls.from_config(config, tokenizer, **settings)
+        settings = saved_settings(name, **hub)
+        template = kwargs.get("chat_template") or saved_template(name, **hub)
+        parts = {part: dict(settings[part]) for part in _PARTS}
+        for part, kind in zip(_PARTS, (LlavaHoundImageProcessor, LlavaHoundVideoProcessor), strict=True):
+            parts[part].update({key: kwargs[key] for key in kind.valid_kwargs.__annotations__ if key in kwargs})
+        if "image_aspect_ratio" in kwargs:
+            parts["image_processor"]["do_pad"] = kwargs["image_aspect_ratio"] == "pad"
+        system = kwargs.get("system", settings.get("system", SYSTEM))
+        return cls.from_config(config, tokenizer, system=system, chat_template=template, **parts)
 
     def set_system(self, system: str) -> None:
         """Take another system prompt for conversations that bring none; saved with the processor and its tokenizer."""
@@ -136,9 +181,27 @@ class LlavaHoundProcessor(ProcessorMixin):
 
     def take_system_of(self, adapter: str) -> None:
         """Take the system prompt that an adapter was trained with, if its folder tells."""
-        system = _saved(adapter).get("system")
+        system = saved_settings(adapter).get("system")
         if system is not None and system != self.system:
             self.set_system(system)
+
+    @property
+    def image_aspect_ratio(self) -> str | None:
+        """``pad``: images are made square with the mean colour, as the checkpoint was trained; or None."""
+        return "pad" if self.image_processor.do_pad else None
+
+    @image_aspect_ratio.setter
+    def image_aspect_ratio(self, value: str | None) -> None:
+        self.image_processor.do_pad = value == "pad"
+
+    @property
+    def pixel_cache(self) -> Any:
+        """What is kept of media between questions, for both kinds; None: nothing."""
+        return self.video_processor.pixel_cache
+
+    @pixel_cache.setter
+    def pixel_cache(self, value: Any) -> None:
+        self.image_processor.pixel_cache = self.video_processor.pixel_cache = value
 
     # --- arithmetic
 
@@ -150,79 +213,72 @@ class LlavaHoundProcessor(ProcessorMixin):
     @property
     def tokens_per_video(self) -> int:
         """Visual tokens of one clip: frames x patches; no file is opened for it."""
-        return self.num_frames * self.frame_patches
+        return int(self.num_frames) * self.frame_patches
+
+    def expanded(self, text: str) -> str:
+        """A text with every placeholder once per visual token."""
+        text = text.replace(VIDEO_TOKEN, VIDEO_TOKEN * self.tokens_per_video)
+        return text.replace(IMAGE_TOKEN, IMAGE_TOKEN * self.tokens_per_image)
+
+    def _tokens(self, num_frames: int) -> dict[str, int]:
+        """Visual tokens of each placeholder.
+
+        Raises:
+            SettingsError: the video tower does not take so many frames.
+        """
+        if num_frames % self.frame_multiple:
+            raise SettingsError(
+                f"num_frames: expected a multiple of {self.frame_multiple} for this model's temporal attention, got "
+                f"{num_frames}.",
+                "num_frames",
+            )
+        return {IMAGE_TOKEN: self.image_patches, VIDEO_TOKEN: num_frames * self.frame_patches}
+
+    def _get_num_multimodal_tokens(
+        self, image_sizes: Sequence[Any] | None = None, video_sizes: Sequence[Any] | None = None, **kwargs: Any
+    ) -> MultiModalData:
+        """Visual tokens of images and clips of these sizes, as vLLM asks; the sizes do not matter."""
+        tokens = self._tokens(kwargs.get("num_frames") or self.num_frames)
+        counts: dict[str, list[int]] = {}
+        if image_sizes is not None:
+            counts["num_image_tokens"] = [tokens[IMAGE_TOKEN]] * len(image_sizes)
+            counts["num_image_patches"] = [1] * len(image_sizes)
+        if video_sizes is not None:
+            counts["num_video_tokens"] = [tokens[VIDEO_TOKEN]] * len(video_sizes)
+        return MultiModalData(**counts)
+
+    def replace_image_token(self, image_inputs: Any = None, image_idx: int = 0, **kwargs: Any) -> str:
+        """What stands for one image in the text (transformers 5.18 and later ask)."""
+        return IMAGE_TOKEN * self.tokens_per_image
+
+    def replace_video_token(self, video_inputs: Any = None, video_idx: int = 0, **kwargs: Any) -> str:
+        """What stands for one clip in the text (transformers 5.18 and later ask)."""
+        return VIDEO_TOKEN * self.tokens_per_video
 
     # --- media
 
     def read_video(self, video: Any) -> torch.Tensor:
-        """Decode, sample and normalise one clip.
-
-        Args:
-            video: path of a file, of a part of it (``clip.mp4#t=0.5,1.0``) or of a folder of frames, a list of frames
-                (paths or PIL images), a uint8 array ``[T, H, W, 3]``, bytes or a binary stream.
-
-        Returns:
-            float32 ``[num_frames, 3, size, size]``.
+        """Decode, sample and normalise one clip; see :meth:`LlavaHoundVideoProcessor.read`.
 
         Raises:
             MediaError: it cannot be found, read, or has no frames.
         """
-        if self.pixel_cache is None:
-            return self._read_video(video)
-        settings = ("video", self.num_frames, self.frame_sampling, self.decoder, *self._pixel_settings())
-        pixels: torch.Tensor = self.pixel_cache.get_or_compute(video, settings, self._read_video)
+        pixels: torch.Tensor = self.video_processor.read(video)
         return pixels
-
-    def _pixel_settings(self) -> tuple[Any, ...]:
-        pixels = self.image_processor
-        return pixels.size, tuple(pixels.image_mean), tuple(pixels.image_std)
-
-    def _read_video(self, video: Any) -> torch.Tensor:
-        if not self.frame_cache:
-            return torch.from_numpy(self._decode_video(video))
-        cache = FrameCache(self.frame_cache)
-        size, mean, std = self._pixel_settings()
-        parameters = {"frames": self.num_frames, "sampling": self.frame_sampling, "decoder": self.decoder}
-        parameters |= {"size": size, "mean": list(mean), "std": list(std)}
-        key = cache.key_for(video, **parameters)
-        if key is None:
-            return torch.from_numpy(self._decode_video(video))
-        shape = (self.num_frames, 3, size, size)
-
-        def is_current() -> bool:
-            return cache.key_for(video, **parameters) == key
-
-        return torch.from_numpy(cache.get_or_compute(key, shape, lambda: self._decode_video(video), is_current))
-
-    def _decode_video(self, video: Any) -> np.ndarray:
-        return read_clip(
-            video,
-            num_frames=self.num_frames,
-            sampling=self.frame_sampling,
-            decoder=self.decoder,
-            timeout=self.decode_timeout,
-            transform=self.image_processor.frame,
-        ).frames
 
     def read_image(self, image: Any) -> torch.Tensor:
-        """Open and normalise one image (path, PIL image, array, bytes, stream, or ``{"path", "bytes"}``).
+        """Open and normalise one image; see :meth:`LlavaHoundImageProcessor.read`.
 
-        Returns:
-            float32 ``[3, size, size]``; padded to a square first if ``image_aspect_ratio`` is "pad".
+        Raises:
+            MediaError: it cannot be found or read.
         """
-        if self.pixel_cache is None:
-            return self._read_image(image)
-        settings = ("image", self.image_aspect_ratio, *self._pixel_settings())
-        pixels: torch.Tensor = self.pixel_cache.get_or_compute(image, settings, self._read_image)
+        pixels: torch.Tensor = self.image_processor.read(image)
         return pixels
 
-    def _read_image(self, image: Any) -> torch.Tensor:
-        return self.image_processor.image(open_image(image), pad=self.image_aspect_ratio == "pad")
-
     def black_video(self) -> torch.Tensor:
-        """An all-black clip in place of a bad one whose row is masked: ``[num_frames, 3, size, size]``."""
-        size = self.image_processor.size
-        return self.image_processor.frames(np.zeros((self.num_frames, size, size, 3), dtype=np.uint8))
+        """An all-black clip in place of a bad one whose row is masked: ``[num_frames, 3, side, side]``."""
+        pixels: torch.Tensor = self.video_processor.black()
+        return pixels
 
     # --- everything together
 
@@ -231,23 +287,22 @@ class LlavaHoundProcessor(ProcessorMixin):
         images: Any = None,
         text: str | Sequence[str] | None = None,
         videos: Any = None,
-        padding: bool | str = True,
-        padding_side: str = "left",
-        return_tensors: str | None = "pt",
-        max_length: int | None = None,
+        audio: Any = None,
         **kwargs: Any,
     ) -> BatchFeature:
         """Prepare one prompt or a batch of prompts.
 
         Args:
-            images: an image or a list of images, in the order of the ``<image>`` placeholders of all texts.
+            images: an image or a list of images, in the order of the ``<image>`` placeholders of all texts; or a list
+                for each text.
             text: whole prompts; BOS is put in front. Each chunk between placeholders is tokenised on its own.
-            videos: a clip or a list of clips, in the order of the ``<video>`` placeholders. A list of frames is one
-                clip; put it into a list of its own if there are several.
-            padding: as the tokenizers': True pads to the longest prompt, "max_length" to ``max_length``.
-            padding_side: left by default, so that ``model.generate`` goes on where the prompts end. The model's
-                outputs at attended positions are the same on either side.
-            return_tensors: "pt" or None (lists of ids).
+            videos: a clip or a list of clips, in the order of the ``<video>`` placeholders; or a list for each text. A
+                list of frames is one clip; put it into a list of its own if there are several.
+            audio: none; LLaVA-Hound sees frames only.
+            kwargs: settings as transformers' processors take them, all in one or in ``text_kwargs``,
+                ``images_kwargs`` and ``videos_kwargs``. ``padding`` is true and ``padding_side`` left by default, so
+                that ``model.generate`` goes on where the prompts end (the model's outputs at attended positions are
+                the same on either side); ``return_tensors`` is "pt" by default, or "np" or None.
 
         Returns:
             ``input_ids`` and ``attention_mask`` ``[B, S]``, ``pixel_values_images`` ``[N, 3, H, W]`` and
@@ -256,124 +311,61 @@ class LlavaHoundProcessor(ProcessorMixin):
         Raises:
             PlaceholderError: placeholders and media differ in number.
             MediaError: a clip or an image cannot be used.
-            SettingsError: truncation, or tensors of another framework, were asked for.
+            SettingsError: a setting cannot be honoured, such as a truncation that would cut visual tokens.
         """
-        if kwargs.get("truncation"):
-            raise SettingsError("Expected no truncation: it would cut visual tokens. Shorten the text in place of it.")
-        if return_tensors not in ("pt", None):
-            raise SettingsError(f"Expected return_tensors 'pt' or None, got {return_tensors!r}.")
-        image_list = [image for item in _as_list(images) for image in _as_list(item)]  # chat templates nest them
-        video_list = _as_videos(videos)
-        data: dict[str, Any] = {}
-        if text is not None:
-            texts = [text] if isinstance(text, str) else list(text)
-            rows = self._encode(texts, len(image_list), len(video_list))
-            data.update(self._pad(rows, padding, padding_side, return_tensors, max_length))
-        if image_list:
-            data["pixel_values_images"] = torch.stack([self.read_image(image) for image in image_list])
-        if video_list:
-            data["pixel_values_videos"] = torch.stack([self.read_video(video) for video in video_list])
-        return BatchFeature(data)
+        if images is None and text is None and videos is None and audio is None:
+            raise SettingsError("Expected text, images or videos, got none of them.")
+        if audio is not None:
+            raise DataError("Expected no audio: LLaVA-Hound sees frames only.")
+        settings = self._settings(**kwargs)
+        rows = None if text is None else self._rows(text, images, videos, settings)
+        return self._inputs(rows, as_images(images), as_clips(videos), settings)
 
-    def _encode(self, texts: list[str], images: int, videos: int) -> list[list[int]]:
-        last = len(texts) - 1
+    def _settings(self, **kwargs: Any) -> dict[str, Any]:
+        """Settings of a call by what they are for; the tokenizer's own side of padding is the training's."""
+        init = {key: value for key, value in self.tokenizer.init_kwargs.items() if key != "padding_side"}
+        settings: dict[str, Any] = self._merge_kwargs(LlavaHoundProcessorKwargs, tokenizer_init_kwargs=init, **kwargs)
+        return settings
+
+    def _rows(self, text: str | Sequence[str], images: Any, videos: Any, settings: dict[str, Any]) -> list[Row]:
+        texts = [text] if isinstance(text, str) else list(text)
+        if not all(isinstance(item, str) for item in texts):
+            raise SettingsError(f"text: expected a string or a list of strings, got {text!r:.200}.", "text")
+        tokens = self._tokens(settings["videos_kwargs"].get("num_frames") or self.num_frames)
+        adds_bos = TextSettings.of(settings).adds_bos
+        left = {}
+        for token, items, flatten in ((IMAGE_TOKEN, images, as_images), (VIDEO_TOKEN, videos, as_clips)):
+            check_rows(items, texts, token)
+            left[token] = len(flatten(items))
         rows = []
-        for number, text in enumerate(texts):
-            taken_images, taken_videos = text.count(IMAGE_TOKEN), text.count(VIDEO_TOKEN)
-            if number == last:  # the last text answers for what is left over
-                taken_images, taken_videos = images, videos
-            counts = {
-                IMAGE_TOKEN: [self.tokens_per_image] * taken_images,
-                VIDEO_TOKEN: [self.tokens_per_video] * taken_videos,
-            }
-            rows.append(expand_prompt(self.tokenizer, text, counts))
-            images, videos = images - taken_images, videos - taken_videos
+        for number, item in enumerate(texts):
+            # the last text answers for what is left over
+            taken = left if number == len(texts) - 1 else {token: item.count(token) for token in left}
+            counts = {token: [tokens[token]] * taken[token] for token in left}
+            rows.append(Row(expand_prompt(self.tokenizer, item, counts, adds_bos)))
+            left = {token: left[token] - taken[token] for token in left}
         return rows
 
-    def _pad(
-        self, rows: list[list[int]], padding: bool | str, side: str, tensors: str | None, max_length: int | None
-    ) -> dict[str, Any]:
-        batch = {"input_ids": rows, "attention_mask": [[1] * len(row) for row in rows]}
-        if not padding:
-            return batch if tensors is None else {key: torch.tensor(value) for key, value in batch.items()}
-        return dict(
-            self.tokenizer.pad(batch, padding=padding, padding_side=side, return_tensors=tensors, max_length=max_length)
-        )
+    def _inputs(
+        self, rows: Sequence[Row] | None, images: Sequence[Any], videos: Sequence[Any], settings: dict[str, Any]
+    ) -> BatchFeature:
+        """Rows and media, in order, as the model takes them."""
+        text = TextSettings.of(settings)
+        data = {} if rows is None else pad_rows(self.tokenizer, rows, text)
+        if rows is not None and text.token_types:
+            ids = data["input_ids"]
+            types = self.create_mm_token_type_ids(ids if isinstance(ids, list) else ids.tolist())
+            data["mm_token_type_ids"] = types if text.kind is None else as_kind(types, text.kind)
+        if images:
+            data.update(self.image_processor(images, **settings["images_kwargs"]))
+        if videos:
+            data.update(self.video_processor(videos, **settings["videos_kwargs"]))
+        return BatchFeature(data)
 
     @property
     def model_input_names(self) -> list[str]:
         """Names of the inputs that this processor makes."""
         return ["input_ids", "attention_mask", "pixel_values_images", "pixel_values_videos"]
 
-    def decode(self, *args: Any, **kwargs: Any) -> Any:
-        """The tokenizer's ``decode``."""
-        return self.tokenizer.decode(*args, **kwargs)
 
-    def batch_decode(self, *args: Any, **kwargs: Any) -> Any:
-        """The tokenizer's ``batch_decode``."""
-        return self.tokenizer.batch_decode(*args, **kwargs)
-
-
-def saved_settings(name: Any, **hub: Any) -> dict[str, Any]:
-    """What a checkpoint's own processor file sets, as :meth:`LlavaHoundProcessor.from_config` takes it."""
-    saved = _saved(name, **hub)
-    pixels = saved.get("image_processor", {})
-    settings = {key: saved[key] for key in _SETTINGS if key in saved}
-    return {**settings, "image_processor": {key: pixels[key] for key in ("image_mean", "image_std") if key in pixels}}
-
-
-def changed_settings(folder: Path, config: Any) -> list[str]:
-    """Names of the settings in a folder's processor file that its config.json does not tell."""
-    saved = saved_settings(folder)
-    pixels = vars(LlavaHoundImageProcessor(size=config.video_tower_config.image_size))
-    told = {"num_frames": config.default_num_frames, "image_aspect_ratio": config.image_aspect_ratio}
-    told |= {"frame_sampling": "uniform", "system": SYSTEM}
-    changed = [name for name in _SETTINGS if name in saved and saved[name] != told[name]]
-    return changed + [name for name, value in saved["image_processor"].items() if list(value) != list(pixels[name])]
-
-
-def _saved(name: Any, **hub: Any) -> dict[str, Any]:
-    """The processor's own file in a folder or on the hub; empty if there is none."""
-    path = cached_file(
-        name, PROCESSOR_NAME, **hub, _raise_exceptions_for_missing_entries=False,
-        _raise_exceptions_for_connection_errors=False,
-    )  # fmt: skip
-    with damage_named(name, PROCESSOR_NAME):
-        values: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8")) if path else {}
-        return values
-
-
-def open_image(image: Any) -> Image.Image:
-    """Open an image given as path, PIL image, uint8 array ``[H, W, 3]``, bytes, stream or ``{"path", "bytes"}``.
-
-    Raises:
-        MediaError: as :func:`hound_plugin.media.pictures.open_picture`.
-    """
-    if isinstance(image, dict):
-        content = image.get("bytes")
-        return open_image(content if content is not None else image.get("path"))
-    known = isinstance(image, str | os.PathLike | bytes | bytearray | Image.Image | np.ndarray)
-    if not known and not hasattr(image, "read"):
-        raise MediaDecodeError(f"Expected an image (path, PIL image, array, bytes or stream), got {type(image)}.")
-    return open_picture(image)
-
-
-def _as_list(items: Any) -> list[Any]:
-    if items is None:
-        return []
-    return list(items) if isinstance(items, list | tuple) else [items]
-
-
-def _as_videos(videos: Any) -> list[Any]:
-    """A list of clips; a list of images or of image paths is one clip."""
-    items = [item[0] if _is_boxed(item) else item for item in _as_list(videos)]
-    if items and all(isinstance(item, Image.Image) or is_image_path(item) for item in items):
-        return [items]
-    if isinstance(videos, np.ndarray) and videos.ndim == 5:
-        return list(videos)
-    return items
-
-
-def _is_boxed(item: Any) -> bool:
-    """A clip's path in a list of its own, as transformers' chat templates hand it over."""
-    return isinstance(item, list | tuple) and len(item) == 1 and isinstance(item[0], str) and not is_image_path(item[0])
+_PARTS = ("image_processor", "video_processor")

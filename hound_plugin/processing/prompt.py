@@ -12,9 +12,8 @@ Source: llava/conversation.py, llava/mm_utils.py and llava/train/train.py of git
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,36 +26,6 @@ SYSTEM = (
 )
 PLACEHOLDER = re.compile("<(?:image|video)>")
 _SHIELD = "\ue000"  # private use: marks a placeholder's name in a question as ordinary text
-
-
-def chat_template(system: str = SYSTEM) -> str:
-    """Jinja for ``apply_chat_template``; contents may be texts or lists of ``{"type": "text" | "image" | "video"}``.
-
-    Args:
-        system: the system prompt of conversations that bring none.
-    """
-    return _CHAT_TEMPLATE.replace("SYSTEM", json.dumps(system, ensure_ascii=False))
-
-
-_TEXT_OF = (  # `text` of a message: its placeholders, then its texts
-    "{% if message['content'] is string %}{% set text = message['content'] %}{% else %}"
-    "{% set parts = namespace(text='') %}"
-    "{% for part in message['content'] %}{% if part['type'] in ['image', 'video'] %}"
-    "{% set parts.text = parts.text + '<' + part['type'] + '>\n' %}{% endif %}{% endfor %}"
-    "{% for part in message['content'] %}{% if part['type'] == 'text' %}"
-    "{% set parts.text = parts.text + part['text'] %}{% endif %}{% endfor %}"
-    "{% set text = parts.text %}{% endif %}"
-)
-_CHAT_TEMPLATE = (
-    "{{ bos_token }}"
-    "{% if messages[0]['role'] == 'system' %}{% set message = messages[0] %}" + _TEXT_OF + "{{ text + ' ' }}"
-    "{% set messages = messages[1:] %}{% else %}{{ SYSTEM + ' ' }}{% endif %}"
-    "{% for message in messages %}" + _TEXT_OF + "{% if message['role'] == 'user' %}"
-    "{{ 'USER: ' + text + ' ASSISTANT:' }}"
-    "{% else %}{{ ' ' + text + eos_token }}{% endif %}"
-    "{% endfor %}"
-)
-CHAT_TEMPLATE = chat_template()
 
 
 @dataclass(frozen=True)
@@ -80,6 +49,64 @@ def normalise_question(text: str, tokens: Sequence[str] = (VIDEO_TOKEN, IMAGE_TO
     for token in found:
         text = text.replace(token, "")
     return ("\n".join(found) + "\n" + text.strip()).strip()
+
+
+def unshield(text: str) -> str:
+    """A text without the marks of :func:`shield`."""
+    return text.replace(_SHIELD, "")
+
+
+def place_placeholders(questions: Sequence[str], media: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Questions of one conversation with the placeholders of each in front of it, as the model was trained.
+
+    ``<video>`` is ordinary text in a question of a conversation that has images but no clips, and the other way round.
+
+    Args:
+        questions: texts of the user, in order.
+        media: for ``<video>`` and ``<image>``, the items of the conversation.
+
+    Raises:
+        PlaceholderError: placeholders and media differ in number.
+    """
+    placed = list(questions)
+    for token, items in media.items():
+        if not items and any(media.values()):
+            placed = [shield(question, token) for question in placed]
+    placed = [_in_front(question) for question in placed]
+    for token, items in media.items():
+        if sum(question.count(token) for question in placed) > len(items):
+            # a question that names its one clip twice, as the original takes it
+            placed = [normalise_question(question, (token,)) for question in placed]
+        count = sum(question.count(token) for question in placed)
+        if count != len(items):
+            raise PlaceholderError(
+                f"Expected one {token} for each of the {len(items)} item(s) {_names(items)}, found {count} in the "
+                f"question(s) {[question[:200] for question in placed]}. Correct the record."
+            )
+    return placed
+
+
+_PREPENDED = re.compile(r"(?:<video>|<image>)+(?!\s|<video>|<image>)")
+
+
+def _in_front(text: str) -> str:
+    """Placeholders in front, as in training.
+
+    The host's chat engine glues them to the question; then the question itself has none, and the original leaves such
+    a question's spaces alone.
+    """
+    glued = _PREPENDED.match(text)
+    if glued is not None and not PLACEHOLDER.search(text[glued.end() :]):
+        return "\n".join(PLACEHOLDER.findall(glued.group())) + "\n" + text[glued.end() :]
+    tokens = PLACEHOLDER.findall(text)
+    if len(tokens) > 1 and len(set(tokens)) < len(tokens):  # several clips in one question: keep all of them
+        return ("\n".join(tokens) + "\n" + PLACEHOLDER.sub("", text).strip()).strip()
+    return normalise_question(text)
+
+
+def _names(items: Sequence[Any]) -> str:
+    shown = [item if isinstance(item, str) else type(item).__name__ for item in items]
+    return f"{shown[:3]}" + ("" if len(shown) <= 3 else f" and {len(shown) - 3} more")
 
 
 def shield(text: str, token: str) -> str:
@@ -198,13 +225,31 @@ def encode_conversation(
     return pairs
 
 
-def expand_prompt(tokenizer: Any, text: str, counts: dict[str, list[int]]) -> list[int]:
-    """Token ids of a ready prompt: chunks between placeholders encoded one by one, placeholders repeated.
+@dataclass(frozen=True)
+class ExpandedPrompt:
+    """A prompt as tokens.
+
+    Attributes:
+        ids: token ids, a placeholder's as often as it stands for visual tokens.
+        offsets: for each token, where it stands in the given text: ``(start, end)``.
+        replacements: ``(placeholder, start, count)`` for each occurrence in the text.
+    """
+
+    ids: list[int]
+    offsets: list[tuple[int, int]]
+    replacements: list[tuple[str, int, int]]
+
+
+def expand_prompt(
+    tokenizer: Any, text: str, counts: Mapping[str, Sequence[int]], add_special_tokens: bool = True
+) -> ExpandedPrompt:
+    """Tokens of a ready prompt: chunks between placeholders encoded one by one, placeholders repeated.
 
     Args:
         tokenizer: as in :func:`encode_conversation`.
         text: a whole prompt, as it is given to the model; control tokens in it count as such.
         counts: for ``<image>`` and ``<video>``, how many visual tokens each occurrence stands for, in order.
+        add_special_tokens: put BOS in front where the text does not begin with it.
 
     Raises:
         PlaceholderError: there are more or fewer occurrences than counts.
@@ -216,10 +261,21 @@ def expand_prompt(tokenizer: Any, text: str, counts: dict[str, list[int]]) -> li
                 f"Put {token} into the text once for each."
             )
     remaining = {token: iter(values) for token, values in counts.items()}
-    ids: list[int] = []
-    for part in re.split("(<image>|<video>)", text.removeprefix(tokenizer.bos_token)):
+    has_bos = text.startswith(tokenizer.bos_token)
+    position = len(tokenizer.bos_token) if has_bos else 0
+    expanded = ExpandedPrompt([], [], [])
+    if has_bos or add_special_tokens:
+        expanded.ids.append(tokenizer.bos_token_id)
+        expanded.offsets.append((0, position))
+    for part in re.split("(<image>|<video>)", text[position:]):
         if PLACEHOLDER.fullmatch(part):
-            ids += [tokenizer.convert_tokens_to_ids(part)] * next(remaining[part])
+            count = next(remaining[part])
+            expanded.replacements.append((part, position, count))
+            expanded.ids.extend([tokenizer.convert_tokens_to_ids(part)] * count)
+            expanded.offsets.extend([(position, position + len(part))] * count)
         elif part:
-            ids += tokenizer(part, add_special_tokens=False)["input_ids"]
-    return [tokenizer.bos_token_id, *ids]
+            encoded = tokenizer(part, add_special_tokens=False, return_offsets_mapping=True)
+            expanded.ids.extend(encoded["input_ids"])
+            expanded.offsets.extend((start + position, end + position) for start, end in encoded["offset_mapping"])
+        position += len(part)
+    return expanded

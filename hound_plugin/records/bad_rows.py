@@ -1,7 +1,7 @@
 """One policy for rows that cannot be used, for everything that reads rows.
 
-All problems are collected first. ``error`` then stops with a table of counts and first examples, and every one of them
-in a list; ``skip`` leaves the rows out, writes the same list, and stops above a share.
+All problems are collected first. ``error`` then stops with a table of counts and first examples, and lists all problems
+in a file; ``skip`` leaves the rows out, writes the same list, and stops if too large a share would be left out.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SHOWN = 30  # kinds of problems in a message
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a row stands: its file or data set, its number from 1, and its id."""
+    """Where a row is: its file or data set, its number (from 1), and its id."""
 
     file: str
     row: int | None
@@ -43,18 +43,18 @@ class Place:
 
 @dataclass
 class RowReport:
-    """What was found in the rows of one run.
+    """Problems and notes from the rows of one run.
 
     Attributes:
         what: the data set or file, for messages.
-        rows: rows looked at.
+        rows: rows checked.
         bad: rows with at least one problem.
         counts: name of a problem -> rows that have it.
         examples: name of a problem -> the first place, with the problem.
         notes: decisions about rows that are used -> their number.
-        unknown: names of fields that nobody knows -> rows that have them.
-        entries: the list; one for each problem. Empty where there is a ``sink``.
-        sink: takes the list while it is made, one JSON object a line, for files of any length.
+        unknown: names of unknown fields -> rows that have them.
+        entries: the list, one entry per problem. Empty if there is a ``sink``.
+        sink: receives the list as it grows, one JSON object per line, for files of any length.
     """
 
     what: str
@@ -68,28 +68,28 @@ class RowReport:
     sink: TextIO | None = None
 
     def add(self, place: Place, problems: Iterable[Problem]) -> bool:
-        """Count a bad row; gives whether it is one."""
-        found = list(problems)
-        self.bad += bool(found)
-        self.counts.update({problem.name for problem in found})
-        for problem in found:
+        """Count a row's problems; returns whether it has any."""
+        row_problems = list(problems)
+        self.bad += bool(row_problems)
+        self.counts.update({problem.name for problem in row_problems})
+        for problem in row_problems:
             self.examples.setdefault(problem.name, (place, problem))
             entry = _entry(place, problem)
             if self.sink is None:
                 self.entries.append(entry)
             else:
                 self.sink.write(to_lines([entry]))
-        return bool(found)
+        return bool(row_problems)
 
     def add_notes(self, notes: Iterable[Note | str], unknown: Iterable[str], rows: int = 1) -> None:
-        """Count what was decided, and fields without a meaning, for ``rows`` rows that have them."""
+        """Count notes and unknown fields of ``rows`` rows that have them."""
         for note in notes:
             self.notes[note.text if isinstance(note, Note) else note] += rows
         for name in unknown:
             self.unknown[name] += rows
 
     def table(self) -> str:
-        """Lines of count, problem and first example, the most frequent first."""
+        """Lines of count, problem and first example, most frequent first."""
         width = max((len(name) for name in self.counts), default=0)
         lines = []
         for name, count in self.counts.most_common(_SHOWN):
@@ -102,37 +102,37 @@ class RowReport:
         return "\n".join(lines)
 
     def remarks(self) -> list[str]:
-        """A line for each decision and each unknown field, with its number of rows."""
-        said = [f"{self.what}: {text} ({count:,} rows)" for text, count in self.notes.most_common()]
+        """A line per note and one for unknown fields, with their numbers of rows."""
+        lines = [f"{self.what}: {text} ({count:,} rows)" for text, count in self.notes.most_common()]
         names = ", ".join(f"`{name}` ({count:,})" for name, count in self.unknown.most_common(20))
         more = f" and {len(self.unknown) - 20} more" if len(self.unknown) > 20 else ""
-        return [*said, *([f"{self.what}: fields that nothing reads, by rows: {names}{more}"] if names else [])]
+        return [*lines, *([f"{self.what}: fields that nothing reads, by rows: {names}{more}"] if names else [])]
 
     def settle(self, policy: OnBadRows, max_share: float, listed: Path | str | None, how_to_skip: str) -> str:
-        """Stop, or give a sentence on what is left out; empty where every row can be used.
+        """Stop, or return a sentence about what is left out; empty if every row can be used.
 
         Args:
             policy: ``error`` or ``skip``.
             max_share: with ``skip``, the largest share of rows that may be left out.
-            listed: where the list was written, for the message.
-            how_to_skip: what the user writes to leave bad rows out.
+            listed: path of the list, for the message.
+            how_to_skip: what the user sets to leave bad rows out.
 
         Raises:
             DataError: rows are bad and the policy is ``error``, or too many are.
         """
         if not self.bad:
             return ""
-        of = f"{self.bad:,} of {self.rows:,} rows of {self.what} cannot be used"
-        place = f" All of them are listed in {listed}." if listed else ""
+        summary = f"{self.bad:,} of {self.rows:,} rows of {self.what} cannot be used"
+        where = f" All of them are listed in {listed}." if listed else ""
         if policy == "error":
-            todo = f"Correct or remove them, or leave them out with {how_to_skip}.{place}"
-            raise error_of(self.counts)(f"{of}:\n{self.table()}\n{todo}")
+            advice = f"Correct or remove them, or leave them out with {how_to_skip}.{where}"
+            raise error_of(self.counts)(f"{summary}:\n{self.table()}\n{advice}")
         if self.bad > max_share * self.rows + 1e-9:
             raise DataError(
-                f"{of}, which is more than the share of {max_share:g} that may be left out (`max_bad_rows`):\n"
-                f"{self.table()}\nCorrect them, or raise `max_bad_rows`.{place}"
+                f"{summary}, more than the share of {max_share:g} that may be left out (`max_bad_rows`):\n"
+                f"{self.table()}\nCorrect them, or raise `max_bad_rows`.{where}"
             )
-        return f"{of} and are left out:\n{self.table()}\n{place.strip()}".rstrip()
+        return f"{summary} and are left out:\n{self.table()}\n{where.strip()}".rstrip()
 
 
 def _entry(place: Place, problem: Problem) -> dict[str, object]:
@@ -147,7 +147,7 @@ def _entry(place: Place, problem: Problem) -> dict[str, object]:
 
 
 def error_of(names: Iterable[str]) -> type[DataError | MediaNotFoundError]:
-    """The class of error that fits: a narrower one where all problems are of its kind."""
+    """The error class to raise: a narrower one if all problems are of its kind."""
     kinds = {_ERRORS.get(name, DataError) for name in names}
     return kinds.pop() if len(kinds) == 1 else DataError
 

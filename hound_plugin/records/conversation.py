@@ -1,4 +1,4 @@
-"""What a row says: its conversation, out of messages or out of texts in fields of their own."""
+"""The conversation of a row, from messages or from separate text fields."""
 
 from __future__ import annotations
 
@@ -12,124 +12,125 @@ from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN
 from hound_plugin.records.record import Findings, Turn
 
 
-def read_conversation(row: Mapping[str, Any], options: Mapping[str, str], found: Findings) -> Conversation:
-    """The turns of a row, from messages or from a question with its answer; both at once must say the same.
+def read_conversation(row: Mapping[str, Any], options: Mapping[str, str], findings: Findings) -> Conversation:
+    """The turns of a row, from messages or from a question with its answer; if both are given, they must agree.
 
     Args:
         row: the row.
-        options: the choices of its question, by their letters.
-        found: takes the problems.
+        options: the choices of its question, by letter.
+        findings: takes the problems.
     """
     lists = [name for name in (*fields.CONVERSATIONS, *fields.QUESTIONS) if isinstance(row.get(name), list | tuple)]
     lists = [name for name in lists if len(row[name])]
     for name in fields.CONVERSATIONS:
         if name not in lists and row.get(name) not in (None, "", [], {}):
-            found.problem("conversation", name, "a list of messages", row[name])
+            findings.problem("conversation", name, "a list of messages", row[name])
     if not lists:
-        return _from_texts(row, options, found)
-    conversation = read_messages(row[lists[0]], lists[0], found)
+        return _from_texts(row, options, findings)
+    conversation = read_messages(row[lists[0]], lists[0], findings)
     for name in lists[1:]:
         if row[name] != row[lists[0]]:
-            found.problem("two conversations", name, f"the same as in `{lists[0]}`", row[name])
-    _look_at_question_beside(row, conversation, found)
+            findings.problem("two conversations", name, f"the same as in `{lists[0]}`", row[name])
+    _check_separate_question(row, conversation, findings)
     return conversation
 
 
-def _look_at_question_beside(row: Mapping[str, Any], conversation: Conversation, found: Findings) -> None:
-    """A question or an answer beside a conversation must be one of its turns: both cannot be honoured."""
-    if found.problems and not conversation.turns:
-        return  # nothing to compare with: it cannot be read, and says so
+def _check_separate_question(row: Mapping[str, Any], conversation: Conversation, findings: Findings) -> None:
+    """A question or an answer next to a conversation must be one of its turns: they cannot both be honoured."""
+    if findings.problems and not conversation.turns:
+        return  # nothing to compare with; the conversation's own problems are reported
     for name in fields.QUESTIONS:
         if isinstance(row.get(name), list | tuple | None):
             continue  # a list is a conversation
         text = text_of(row[name])
-        if text is None or (text.strip() and _bare(text) not in {_bare(turn.text) for turn in conversation.turns}):
-            found.problem("two questions", name, "a question of the conversation", row[name])
+        if text is None or (
+            text.strip()
+            and _without_placeholders(text) not in {_without_placeholders(turn.text) for turn in conversation.turns}
+        ):
+            findings.problem("two questions", name, "a question of the conversation", row[name])
     if row.get(fields.HISTORY) not in (None, "", []):
-        found.problem("history", fields.HISTORY, "earlier turns in the conversation itself", row[fields.HISTORY])
+        findings.problem("history", fields.HISTORY, "earlier turns in the conversation itself", row[fields.HISTORY])
     more = row.get(fields.MORE_OF_QUESTION)
     if more not in (None, [], {}) and not (isinstance(more, str) and not more.strip()):
-        found.problem("input", fields.MORE_OF_QUESTION, "it in a turn of the conversation", more)
-    if not any(name in row for name in fields.CHOSEN):  # beside a pair an answer is the reference
-        _add_answer_beside(row, conversation, found)
+        findings.problem("input", fields.MORE_OF_QUESTION, "its text in a turn of the conversation", more)
+    if not any(name in row for name in fields.CHOSEN):  # next to a pair, an answer is the reference
+        _add_separate_answer(row, conversation, findings)
 
 
-def _add_answer_beside(row: Mapping[str, Any], conversation: Conversation, found: Findings) -> None:
-    """An answer in a field of its own belongs behind a last question, or is said in the conversation already."""
+def _add_separate_answer(row: Mapping[str, Any], conversation: Conversation, findings: Findings) -> None:
+    """Add an answer from a separate field after the last question, unless the conversation already contains it."""
     name = _answer_name(row)
     text = None if name is None else text_of(row[name])
     if name is None or any(turn.role == "assistant" and turn.text == text for turn in conversation.turns):
         return
-    asked = bool(conversation.turns) and conversation.turns[-1].role == "user"
-    if text is not None and asked:
+    ends_with_question = bool(conversation.turns) and conversation.turns[-1].role == "user"
+    if text is not None and ends_with_question:
         conversation.turns.append(Turn("assistant", text))
-    elif (
-        asked and isinstance(row[name], Mapping | list | tuple) and row[name]
-    ):  # trl: prompt and completion as messages
-        said = read_messages(row[name], name, found)
-        conversation.turns += said.turns
-        conversation.inline += said.inline
-        if said.systems:
-            found.problem("system", name, "a system prompt before the first turn only", said.systems)
+    elif ends_with_question and isinstance(row[name], Mapping | list | tuple) and row[name]:
+        completion = read_messages(row[name], name, findings)  # trl: prompt and completion as messages
+        conversation.turns += completion.turns
+        conversation.inline += completion.inline
+        if completion.systems:
+            findings.problem("system", name, "a system prompt only before the first turn", completion.systems)
     else:
-        found.problem("two answers", name, "an answer of the conversation, or none beside it", row[name])
+        findings.problem("two answers", name, "an answer of the conversation, or no separate answer", row[name])
 
 
 def _answer_name(row: Mapping[str, Any]) -> str | None:
-    """The field of the answer: the first that says something, or that is there."""
+    """The field of the answer: the first that is filled, or else the first that exists."""
     given = [name for name in fields.ANSWERS if name in row]
     return next((name for name in given if row[name] != ""), given[0] if given else None)
 
 
-def _bare(text: str) -> str:
+def _without_placeholders(text: str) -> str:
     return text.replace(VIDEO_TOKEN, "").replace(IMAGE_TOKEN, "").strip()
 
 
-def _from_texts(row: Mapping[str, Any], options: Mapping[str, str], found: Findings) -> Conversation:
+def _from_texts(row: Mapping[str, Any], options: Mapping[str, str], findings: Findings) -> Conversation:
     conversation = Conversation()
     if row.get(fields.HISTORY) not in (None, "", []):
-        conversation.turns += read_history(row[fields.HISTORY], fields.HISTORY, found)
-    asked = [name for name in fields.QUESTIONS if row.get(name) not in (None, "")]
-    if not asked:
-        _look_at_answer_alone(row, found)
+        conversation.turns += read_history(row[fields.HISTORY], fields.HISTORY, findings)
+    filled = [name for name in fields.QUESTIONS if row.get(name) not in (None, "")]
+    if not filled:
+        _check_answer_without_question(row, findings)
         return conversation
-    texts = {name: text_of(row[name]) for name in asked}
+    texts = {name: text_of(row[name]) for name in filled}
     if None in texts.values():
-        found.problem("question", asked[0], "a text, or a list of messages", row[asked[0]])
+        findings.problem("question", filled[0], "text, or a list of messages", row[filled[0]])
         return conversation
-    if len({_bare(str(text)) for text in texts.values()}) > 1:
-        found.problem("two questions", asked[1], f"the same as in `{asked[0]}`", row[asked[1]])
-    question = str(texts[asked[0]])
+    if len({_without_placeholders(str(text)) for text in texts.values()}) > 1:
+        findings.problem("two questions", filled[1], f"the same as in `{filled[0]}`", row[filled[1]])
+    question = str(texts[filled[0]])
     more = row.get(fields.MORE_OF_QUESTION)
     if more not in (None, ""):
         if isinstance(more, str):
             question = f"{question}\n{more}" if more.strip() else question
         else:
-            found.problem("input", fields.MORE_OF_QUESTION, "a text", more)
+            findings.problem("input", fields.MORE_OF_QUESTION, "text", more)
     conversation.turns.append(Turn("user", with_options(question, options) if options else question))
-    _add_answer(row, options, conversation, found)
+    _add_answer(row, options, conversation, findings)
     return conversation
 
 
-def _look_at_answer_alone(row: Mapping[str, Any], found: Findings) -> None:
+def _check_answer_without_question(row: Mapping[str, Any], findings: Findings) -> None:
     is_pair = any(name in row for name in (*fields.CHOSEN, *fields.REJECTED, fields.REJECTED_MESSAGES))
     for name in (fields.MORE_OF_QUESTION, *(() if is_pair else fields.ANSWERS)):
         if row.get(name) not in (None, "", []):
-            found.problem("no question", name, f"a question ({', '.join(fields.QUESTIONS)}) beside it", row[name])
+            findings.problem("no question", name, f"a question ({', '.join(fields.QUESTIONS)}) as well", row[name])
 
 
-def _add_answer(row: Mapping[str, Any], options: Mapping[str, str], to: Conversation, found: Findings) -> None:
+def _add_answer(row: Mapping[str, Any], options: Mapping[str, str], to: Conversation, findings: Findings) -> None:
     name = _answer_name(row)
     if name is None or any(field in row for field in fields.CHOSEN):
-        return  # beside a pair an answer is the reference
+        return  # next to a pair, an answer is the reference
     value = row[name]
     if isinstance(value, list | tuple) and len(value) == 1:
         value = value[0]
     if isinstance(value, Mapping):
-        to.turns += read_messages(value, name, found).turns
+        to.turns += read_messages(value, name, findings).turns
         return
-    text = answer_with_text(value, options, name, found) if options else text_of(value)
+    text = answer_with_text(value, options, name, findings) if options else text_of(value)
     if text is not None:
         to.turns.append(Turn("assistant", text))
     elif not options:
-        found.problem("answer", name, "one text", value)
+        findings.problem("answer", name, "a single text", value)

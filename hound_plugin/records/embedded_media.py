@@ -1,4 +1,4 @@
-"""Media whose bytes stand in a row (parquet files on the hub hold images so): as files, named by their content."""
+"""Media whose bytes are in a row (as images in parquet files on the hub), written to files named by their content."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.record import Media
 
-ENDINGS = {"video": ".mp4", "image": ".png"}
+SUFFIXES = {"video": ".mp4", "image": ".png"}
 
 
 def default_folder() -> Path:
-    """Beside the caches of `datasets`: ``HF_DATASETS_CACHE`` or ``~/.cache/huggingface/datasets``."""
+    """A folder next to the caches of `datasets`: ``HF_DATASETS_CACHE`` or ``~/.cache/huggingface/datasets``."""
     cache = os.environ.get("HF_DATASETS_CACHE") or os.path.join(
         os.environ.get("HF_HOME", os.path.join(os.path.expanduser("~"), ".cache", "huggingface")), "datasets"
     )
@@ -21,14 +21,14 @@ def default_folder() -> Path:
 
 
 def as_file(media: Media, folder: Path | None = None) -> str:
-    """The path of a file with the bytes of ``media``, written once; it is never seen half-written.
+    """The path of a file with the bytes of ``media``, written once and atomically.
 
     Raises:
-        OSError: the folder cannot be written.
+        OSError: the folder is not writable.
     """
     content = media.bytes or b""
-    ending = os.path.splitext(media.path)[1].lower() or ENDINGS[media.kind]
-    path = (folder or default_folder()) / f"{hashlib.sha256(content).hexdigest()}{ending}"
+    suffix = os.path.splitext(media.path)[1].lower() or SUFFIXES[media.kind]
+    path = (folder or default_folder()) / f"{hashlib.sha256(content).hexdigest()}{suffix}"
     if not path.exists():
         write_whole(path, content)
     return str(path)

@@ -1,4 +1,4 @@
-"""Names of fields, as people write them: which mean the same, which have no effect, which are refused."""
+"""Field names in use: which are synonyms, which have no effect, which are refused."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ IDS = ("id", "idx", "question_id", "sample_id", "uid", "qid")
 VIDEOS = ("video", "videos", "video_path", "video_name", "clip")
 IMAGES = ("image", "images", "frame", "image_path", "image_file")
 NAMES_OF_MEDIA = frozenset(("video_path", "video_name", "clip", "image_path", "image_file"))
-"""Beside a field that holds the media these may be their name: a part of the path, without folder or ending."""
-LAST_VIDEOS = ("video_id",)  # a clip only where no other field names one
+"""Next to another field with the media, these may be just its name: the path without its folder or suffix."""
+LAST_VIDEOS = ("video_id",)  # a clip only if no other field names one
 SYSTEMS = ("system", "system_prompt")
 CONVERSATIONS = ("conversations", "conversation", "messages")
 QUESTIONS = ("prompt", "question", "query", "instruction", "q")
@@ -42,8 +42,8 @@ REFUSED = {
     "max_frames": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
     "min_frames": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
     "nframes": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
-    "audio": "LLaVA-Hound sees frames only; remove it",
-    "audios": "LLaVA-Hound sees frames only; remove it",
+    "audio": "LLaVA-Hound sees only frames; remove it",
+    "audios": "LLaVA-Hound sees only frames; remove it",
     "tools": "LLaVA-Hound calls no tools; remove it",
     "tool_calls": "LLaVA-Hound calls no tools; remove it",
     "functions": "LLaVA-Hound calls no tools; remove it",
@@ -51,18 +51,18 @@ REFUSED = {
     "start_frame": "a part of a clip is given in seconds, by `start` and `end`",
     "end_frame": "a part of a clip is given in seconds, by `start` and `end`",
     "frame_indices": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
-    "rejected_images": "both answers of a pair are about the same images; remove it",
-    "rejected_videos": "both answers of a pair are about the same clips; remove it",
-    "train": "every answer of a row is learnt; remove it, or split the row",
-    "train_on_turn": "every answer of a row is learnt; remove it, or split the row",
-    "loss": "every answer of a row is learnt; remove it, or split the row",
-    "loss_mask": "every answer of a row is learnt; remove it, or split the row",
-    "weight": "rows and turns count alike; remove it",
+    "rejected_images": "both answers of a pair share the same images; remove it",
+    "rejected_videos": "both answers of a pair share the same clips; remove it",
+    "train": "every answer of a row is trained on; remove it, or split the row",
+    "train_on_turn": "every answer of a row is trained on; remove it, or split the row",
+    "loss": "every answer of a row is trained on; remove it, or split the row",
+    "loss_mask": "every answer of a row is trained on; remove it, or split the row",
+    "weight": "all rows and turns have the same weight; remove it",
 }
-"""Fields that ask for something that is not done, with what to do. Only a value that says something is refused."""
+"""Fields that ask for something unsupported, with what to do. Refused only where they are filled."""
 
 INSIDE_ONLY = frozenset(("fps", "nframes", "train", "train_on_turn"))
-"""In a row these tell of the file or the split, and nothing reads them; in a clip or a turn they ask for something."""
+"""In a row these describe the file or the split, and nothing reads them; in a clip or a turn they ask for something."""
 
 NEUTRAL = frozenset(
     (
@@ -76,7 +76,7 @@ NEUTRAL = frozenset(
         "synthetic", "judges", "k", "candidate",
     )
 )  # fmt: skip
-"""Provenance and scores: kept where a row is written again, without effect on what is learnt."""
+"""Provenance and scores: kept when a row is rewritten, without effect on training."""
 NEUTRAL_ENDS = ("_score", "_scores", "_candidate", "_model", "_fingerprint", "_source", "_reason", "_judge", "_rating")
 IN_MESSAGES = frozenset(("from", "role", "value", "content", "name", "id", "type"))
 
@@ -87,13 +87,13 @@ def is_neutral(name: str) -> bool:
 
 
 def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:
-    """What the first filled field of these names holds; None where there is none."""
+    """The value of the first of these fields that is filled; None if none is."""
     name = first_name(row, names)
     return row[name] if name else None
 
 
 def first_name(row: Mapping[str, Any], names: tuple[str, ...]) -> str:
-    """The first of these fields that says something; empty where there is none."""
+    """The first of these fields that is filled; empty if none is."""
     if row.keys().isdisjoint(names):
         return ""
     return next((name for name in names if row.get(name) not in (None, "", [], {})), "")

@@ -1,7 +1,7 @@
-"""Files that are never seen half-written, rows that are added for good, and locks that die with their process.
+"""Files that are never seen half-written, rows that are appended durably, and locks that end with their process.
 
-Writing goes into a hidden sibling that ends in ``.part`` and takes the final name in one step. A process that is killed
-at any moment therefore leaves the old file or the new one, and at worst a ``.part`` that nobody reads, which
+Content is written to a hidden sibling that ends in ``.part`` and takes the final name in one step. A process killed at
+any moment therefore leaves the old file or the new one, and at worst a ``.part`` that nothing reads, which
 :func:`clear_leftovers` removes.
 """
 
@@ -33,24 +33,24 @@ from hound_plugin.errors import DataError, InUseError, SettingsError
 
 PathLike = str | os.PathLike[str]
 
-# --- files and folders that are there whole or not at all
+# --- files and folders that appear complete or not at all
 
 
 @contextmanager
 def whole_path(path: PathLike, *, sync: bool = True) -> Iterator[Path]:
-    """Give a temporary path to write a file or a folder at; it gets its name when the block ends without an error.
+    """Yield a temporary path for a file or a folder, which gets its final name when the block ends without an error.
 
-    For libraries that want a path to write to. The temporary path ends in ``.part``, so they must be told the format.
-    When the block fails, what was written is removed, and an older file of that name stays as it was.
+    For libraries that need a path to write to. The temporary path ends in ``.part``, so they must be told the format.
+    If the block fails, what was written is removed, and an older file of that name is left unchanged.
 
     Args:
-        path: the final name. Its folder is made if need be; an older file or an empty folder there is replaced.
-        sync: wait until the content is on the disk before it gets its name. Without it, a power cut (not a kill) may
-            leave an empty file; for what is cheap to make again.
+        path: the final name. Its parent folder is created if necessary; a file or an empty folder there is replaced.
+        sync: wait until the content is on disk before it gets its name. Without it, a power cut (not a kill) may leave
+            an empty file; fine for what is cheap to recreate.
 
     Raises:
-        SettingsError: something is at ``path`` that is neither a file nor a folder.
-        OSError: it cannot be written there.
+        SettingsError: ``path`` exists and is neither a file nor a folder.
+        OSError: writing fails.
     """
     target = Path(path)
     if target.exists() and not (target.is_file() or target.is_dir()):
@@ -72,11 +72,11 @@ def whole_file(path: PathLike, mode: Literal["wb"], *, sync: bool = True) -> Abs
 
 @contextmanager
 def whole_file(path: PathLike, mode: Literal["w", "wb"] = "w", *, sync: bool = True) -> Iterator[Any]:
-    """Open a file, UTF-8 text or binary, that appears under its name when it is complete; see :func:`whole_path`.
+    """Open a file, UTF-8 text or binary, that appears under its name once it is complete; see :func:`whole_path`.
 
     Raises:
         SettingsError: a folder or a device has that name.
-        OSError: it cannot be written there.
+        OSError: writing fails.
     """
     if Path(path).is_dir():
         raise SettingsError(f"Expected the path of a file to write; {path} is a folder. Name a file.")
@@ -87,50 +87,50 @@ def whole_file(path: PathLike, mode: Literal["w", "wb"] = "w", *, sync: bool = T
 
 
 def write_whole(path: PathLike, content: str | bytes) -> None:
-    """Write a file so that it is there whole or not at all; half a surrogate pair in a text becomes ``?``."""
+    """Write a file atomically; half a surrogate pair in a text becomes ``?``."""
     with whole_file(path, "wb") as file:
         file.write(content.encode("utf-8", "replace") if isinstance(content, str) else content)
 
 
 def write_json(path: PathLike, value: Any) -> None:
-    """Write a value as JSON that people can read, with :func:`write_whole`."""
+    """Write a value as indented JSON with :func:`write_whole`."""
     write_whole(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
 
 
 def write_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Write a file of JSON lines that is there whole or not at all.
+    """Write a file of JSON lines atomically.
 
     Raises:
-        DataError: a row holds NaN or infinity.
+        DataError: a row contains NaN or infinity.
     """
     with whole_file(path, "wb") as file:
         file.writelines(map(_line, rows))
 
 
 _HOST = hashlib.sha256(platform.node().encode()).hexdigest()[:6]
-_LEFTOVER = re.compile(r"\..*\.(?:([0-9a-f]{6})-)?(\d+)-[0-9a-f]{8}\.part")  # earlier versions named no machine
-_ABANDONED = 24 * 3600  # seconds after which nobody writes a file any more
+_LEFTOVER = re.compile(r"\..*\.(?:([0-9a-f]{6})-)?(\d+)-[0-9a-f]{8}\.part")  # earlier versions did not name the machine
+_ABANDONED = 24 * 3600  # seconds after which a file is no longer being written
 
 
 def clear_leftovers(folder: PathLike) -> int:
-    """Remove what :func:`whole_path` left in a folder and in those right below it, of processes that were killed.
+    """Remove what killed processes left of :func:`whole_path` in a folder and its subfolders.
 
-    A process of this machine that no longer runs has left it; of another machine, what is older than a day.
+    On this machine the process must no longer run; what another machine wrote must be older than a day.
 
     Returns:
-        The number of files and folders that were removed.
+        The number of files and folders removed.
 
     Raises:
-        OSError: the folder may not be listed.
+        OSError: the folder cannot be listed.
     """
     removed = 0
-    with os.scandir(folder) as entries:
-        found = list(entries)
-    for below in found:
+    with os.scandir(folder) as scan:
+        entries = list(scan)
+    for below in entries:  # grows while subfolders are listed
         if below.is_dir(follow_symlinks=False) and not below.name.startswith("."):
-            with contextlib.suppress(OSError), os.scandir(below) as entries:
-                found += list(entries)
-    for entry in found:
+            with contextlib.suppress(OSError), os.scandir(below) as scan:
+                entries += list(scan)
+    for entry in entries:
         match = _LEFTOVER.fullmatch(entry.name)
         if match and _is_abandoned(entry, match[1], int(match[2])):
             with contextlib.suppress(OSError):
@@ -152,15 +152,15 @@ def _is_abandoned(entry: os.DirEntry[str], host: str | None, process: int) -> bo
 
 
 def publish(part: PathLike, path: PathLike, *, sync: bool = True) -> None:
-    """Give a finished file or folder its final name: a file replaces a file, a folder an empty folder, in one step.
+    """Give a finished file or folder its final name in one step; a file replaces a file, a folder an empty folder.
 
     Args:
         part: what was written, on the same disk.
         path: the final name.
-        sync: as in :func:`whole_path`; of a folder, every file in it.
+        sync: as in :func:`whole_path`; for a folder, every file in it.
 
     Raises:
-        OSError: ``path`` is a folder with something in it, or on another disk.
+        OSError: ``path`` is a folder that is not empty, or on another disk.
     """
     part = Path(part)
     if sync:
@@ -171,7 +171,7 @@ def publish(part: PathLike, path: PathLike, *, sync: bool = True) -> None:
 
 
 def rename(source: PathLike, target: PathLike) -> None:
-    """Rename within something that is not published yet, or whose content is on the disk already."""
+    """Rename something unpublished, or something whose content is already on disk."""
     os.replace(source, target)
 
 
@@ -190,17 +190,17 @@ def _remove(part: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-# --- rows that are added
+# --- appending rows
 
 
 def append_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Add rows to a file of JSON lines and wait until they are on the disk; hold a lock, as only one may append.
+    """Append rows to a file of JSON lines and wait until they are on disk; hold a lock, as only one process may append.
 
-    A last line that an earlier run left unfinished is cut off; one that lacks nothing but its end is kept.
+    A last line that an earlier run left unfinished is cut off; one that lacks only its line end is kept.
 
     Raises:
-        DataError: a row holds NaN or infinity; nothing is added.
-        OSError: the disk is full; the file is as it was.
+        DataError: a row contains NaN or infinity; nothing is added.
+        OSError: the disk is full; the file is unchanged.
     """
     data = b"".join(map(_line, rows))
     if not data:
@@ -218,7 +218,7 @@ def append_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
                 file.truncate(end)
             raise
     if is_new:
-        with contextlib.suppress(OSError):  # not every file system knows it
+        with contextlib.suppress(OSError):  # not every file system supports it
             _flush(Path(path).parent)
 
 
@@ -230,7 +230,7 @@ def _line(row: Mapping[str, Any]) -> bytes:
 
 
 def _mend_end(file: Any) -> int:
-    """Make the file end with a whole line; gives its size."""
+    """Make the file end with a complete line; returns its size."""
     position = size = file.seek(0, os.SEEK_END)
     last = b""
     while position > 0 and b"\n" not in last:
@@ -253,10 +253,10 @@ def _mend_end(file: Any) -> int:
 # --- locks
 
 
-class Held:
-    """A lock that this process holds: until :meth:`release`, the end of a ``with`` block, or its own end, however.
+class HeldLock:
+    """A lock that this process holds until :meth:`release`, the end of a ``with`` block, or its own end by any cause.
 
-    Made by :func:`hold`; keep it, as it is freed when nothing refers to it. Children made by fork do not hold it.
+    Returned by :func:`hold`; keep it, as it is freed once nothing refers to it. Forked children do not hold it.
     """
 
     def __init__(self, path: Path, lock: filelock.BaseFileLock) -> None:
@@ -264,29 +264,29 @@ class Held:
         self._lock = lock
 
     def release(self, remove: bool = False) -> None:
-        """Free it; ``remove`` deletes its file. A second time, nothing happens."""
+        """Free the lock; ``remove`` deletes its file. Releasing twice is harmless."""
         with _guard:
             if self._lock.is_locked and remove and not _REMOVES:
                 self.path.unlink(missing_ok=True)
             self._lock.release(force=True)
-            _held.discard(self)
+            _held_locks.discard(self)
 
     def _is_current(self) -> bool:
-        """Whether the file that is locked is the one at the path: the holder before may have removed it."""
+        """Whether the locked file is still the one at the path: its previous holder may have removed it."""
         try:
-            there, mine = os.stat(self.path), os.fstat(self._lock._context.lock_file_fd or -1)
+            at_path, locked_file = os.stat(self.path), os.fstat(self._lock._context.lock_file_fd or -1)
         except OSError:
             return False
-        return os.path.samestat(there, mine)
+        return os.path.samestat(at_path, locked_file)
 
-    def _forget(self) -> None:
-        """In a forked child: close the inherited descriptor; unlocking it would unlock it for the parent too."""
+    def _close_in_child(self) -> None:
+        """In a forked child: close the inherited descriptor; unlocking it would free the parent's lock too."""
         context = self._lock._context
         descriptor, context.lock_file_fd, context.lock_counter = context.lock_file_fd, None, 0
         if descriptor is not None:
             os.close(descriptor)
 
-    def __enter__(self) -> Held:
+    def __enter__(self) -> HeldLock:
         return self
 
     def __exit__(
@@ -296,55 +296,55 @@ class Held:
 
 
 _POLL = 0.05  # seconds between two tries
-_guard = threading.RLock()  # a fork waits until no lock is half taken
-_held: weakref.WeakSet[Held] = weakref.WeakSet()
+_guard = threading.RLock()  # a fork waits until no lock is half acquired
+_held_locks: weakref.WeakSet[HeldLock] = weakref.WeakSet()
 _OPTIONS: dict[str, Any] = {"thread_local": False}
 if "fallback_to_soft" in inspect.signature(filelock.FileLock.__init__).parameters:
-    _OPTIONS["fallback_to_soft"] = False  # a marker file, which would outlive a process that is killed
-# These releases remove the file when they unlock it; a second time would remove the file of the next holder.
+    _OPTIONS["fallback_to_soft"] = False  # a marker file, which would outlive a killed process
+# These versions remove the file on unlocking; removing it again would remove the file of the next holder.
 _REMOVES = Version("3.20.4") <= Version(filelock.__version__) < Version("3.29.5")
 
 
-def hold(path: PathLike, busy: str = "") -> Held:
-    """Take the lock of a file, which is made if need be, or say at once that it is taken.
+def hold(path: PathLike, busy: str = "") -> HeldLock:
+    """Lock a file, which is created if necessary, or fail at once if it is already locked.
 
     Args:
-        path: the file that stands for the lock. Its content must mean nothing: it may be emptied.
-        busy: the message of the error.
+        path: the lock file. It must have no content of value: it may be truncated.
+        busy: message of the error if it is locked.
 
     Raises:
-        InUseError: another process, or another part of this one, has it.
-        SettingsError: the file system knows no locks.
+        InUseError: another process, or another part of this one, holds it.
+        SettingsError: the file system does not support locks.
     """
-    held = _take(Path(path))
-    if held is None:
+    lock = _try_lock(Path(path))
+    if lock is None:
         raise InUseError(busy or f"{path} is locked by another process. Wait for it, or end it, and try again.")
-    return held
+    return lock
 
 
 @contextmanager
 def locked(path: PathLike, waiting: Callable[[], object] = lambda: None) -> Iterator[None]:
-    """Hold the lock of a file for a block; waits for whoever has it, and calls ``waiting`` once before it does.
+    """Lock a file for a block; waits for the current holder, after calling ``waiting`` once.
 
     Raises:
-        SettingsError: the file system knows no locks.
+        SettingsError: the file system does not support locks.
     """
-    held = _take(Path(path))
-    if held is None:
+    lock = _try_lock(Path(path))
+    if lock is None:
         waiting()
-    while held is None:
+    while lock is None:
         time.sleep(_POLL)
-        held = _take(Path(path))
-    with held:
+        lock = _try_lock(Path(path))
+    with lock:
         yield
 
 
-def _take(path: Path) -> Held | None:
+def _try_lock(path: Path) -> HeldLock | None:
     while True:
         with _guard:
-            lock = filelock.FileLock(path, **_OPTIONS)
+            file_lock = filelock.FileLock(path, **_OPTIONS)
             try:
-                lock.acquire(blocking=False)
+                file_lock.acquire(blocking=False)
             except filelock.Timeout:
                 return None
             except (NotImplementedError, OSError) as error:
@@ -353,20 +353,20 @@ def _take(path: Path) -> Held | None:
                 if isinstance(error, OSError) and error.errno not in (errno.ENOSYS, errno.ENOTSUP, errno.ENOLCK):
                     raise
                 raise SettingsError(
-                    f"Expected a file system that knows locks at {path.parent}: {error}. Choose a local disk."
+                    f"Expected a file system that supports locks at {path.parent}: {error}. Choose a local disk."
                 ) from error
-            held = Held(path, lock)
-            _held.add(held)
-        if held._is_current():
-            return held
-        held.release()
+            lock = HeldLock(path, file_lock)
+            _held_locks.add(lock)
+        if lock._is_current():
+            return lock
+        lock.release()
 
 
-def _forget_in_child() -> None:
-    for held in list(_held):
-        held._forget()
-    _held.clear()
+def _release_in_child() -> None:
+    for lock in list(_held_locks):
+        lock._close_in_child()
+    _held_locks.clear()
     _guard.release()
 
 
-os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_forget_in_child)
+os.register_at_fork(before=_guard.acquire, after_in_parent=_guard.release, after_in_child=_release_in_child)

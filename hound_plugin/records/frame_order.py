@@ -24,8 +24,8 @@ class _Name:
     """A file name taken apart.
 
     Attributes:
-        name: as it is.
-        pattern: which of its numbers are decimals, and the texts around them, file suffix left out; nothing for a name
+        name: unchanged.
+        pattern: which of its numbers are decimals, and the texts around them, file suffix left out; empty for a name
             without numbers.
         key: its numbers; the text itself without numbers.
     """
@@ -38,7 +38,7 @@ class _Name:
 def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
     """File names of one clip's frames in order of time.
 
-    Every run of digits counts by its value, from left to right; ``1.5`` is one number and stands behind ``1.10``.
+    Every run of digits counts by its value, from left to right; ``1.5`` is one number and sorts after ``1.10``.
     Names without numbers are ordered as text. File suffixes may differ.
 
     Args:
@@ -47,20 +47,20 @@ def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
 
     Raises:
         MediaDecodeError: the names follow two patterns (``frame_1.jpg``, ``img_2.jpg``), or two of them have the same
-            numbers (``f_1.jpg``, ``f_01.jpg``): then nothing tells their order.
+            numbers (``f_1.jpg``, ``f_01.jpg``): their order is then unknown.
     """
-    taken = sorted(map(_taken_apart, names), key=lambda one: one.name)
-    kinds = Counter(one.pattern for one in taken)
+    parsed = sorted(map(_parse_name, names), key=lambda name: name.name)
+    kinds = Counter(name.pattern for name in parsed)
     if len(kinds) > 1:
         (usual, _), (other, _) = kinds.most_common(2)
-        first, second = (next(one.name for one in taken if one.pattern == kind) for kind in (usual, other))
+        first, second = (next(name.name for name in parsed if name.pattern == kind) for kind in (usual, other))
         raise _refusal(
             folder,
             f"names of one pattern, such as frame_1.jpg, frame_2.jpg, got {len(kinds)} patterns, as in {first!r} and "
             f"{second!r}",
-            "Remove what is no frame of the clip, or rename the frames.",
+            "Remove files that are not frames of the clip, or rename the frames.",
         )
-    ordered = sorted(taken, key=lambda one: one.key)
+    ordered = sorted(parsed, key=lambda name: name.key)
     for before, after in itertools.pairwise(ordered):
         if before.key == after.key:
             raise _refusal(
@@ -68,29 +68,29 @@ def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
                 f"one name for each frame, got {before.name!r} and {after.name!r}, which have the same numbers",
                 "Remove one of them, or rename the frames.",
             )
-    return [one.name for one in ordered]
+    return [name.name for name in ordered]
 
 
 def list_frames(folder: str) -> list[str]:
     """Paths of the image files of a folder, in the order of :func:`order_frames`; hidden and other files are ignored.
 
     Raises:
-        EmptyMediaError: no image file is in it.
-        MediaDecodeError: the folder may not be listed, or the names do not tell the order.
+        EmptyMediaError: the folder has no image file.
+        MediaDecodeError: the folder cannot be listed, or the names leave the order open.
     """
     try:
         with os.scandir(folder) as entries:
-            found = list(entries)
+            in_folder = list(entries)
     except OSError as error:
         raise MediaDecodeError(f"Cannot list the folder of frames {folder}: {error}.", folder) from error
-    kept = [entry.name for entry in found if _is_frame(entry)]
-    if not kept:
+    frames = [entry.name for entry in in_folder if _is_frame(entry)]
+    if not frames:
         raise EmptyMediaError(
-            f"No frame in the folder {folder}: looked for visible files ending in {', '.join(IMAGE_SUFFIXES)} directly "
-            f"in it and found none among {len(found)} entries. Extract the frames again or point to the video file.",
+            f"No frame in the folder {folder}: expected visible files ending in {', '.join(IMAGE_SUFFIXES)} directly "
+            f"in it, found none among {len(in_folder)} entries. Extract the frames again or point to the video file.",
             folder,
         )
-    return [os.path.join(folder, name) for name in order_frames(kept, folder)]
+    return [os.path.join(folder, name) for name in order_frames(frames, folder)]
 
 
 def _is_frame(entry: os.DirEntry[str]) -> bool:
@@ -100,15 +100,15 @@ def _is_frame(entry: os.DirEntry[str]) -> bool:
     return not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False))
 
 
-def _taken_apart(name: str) -> _Name:
+def _parse_name(name: str) -> _Name:
     stem = os.path.splitext(name)[0]
-    found = list(_NUMBER.finditer(stem))
-    if not found:
+    numbers = list(_NUMBER.finditer(stem))
+    if not numbers:
         return _Name(name, (), stem)
-    edges = [0, *(edge for match in found for edge in match.span()), len(stem)]
+    edges = [0, *(edge for match in numbers for edge in match.span()), len(stem)]
     texts = tuple(stem[left:right] for left, right in zip(edges[::2], edges[1::2], strict=True))
-    kinds = "".join("." if match["decimal"] else "1" for match in found)
-    return _Name(name, (kinds, *texts), tuple(Decimal(match.group()) for match in found))
+    kinds = "".join("." if match["decimal"] else "1" for match in numbers)
+    return _Name(name, (kinds, *texts), tuple(Decimal(match.group()) for match in numbers))
 
 
 def _refusal(folder: str | None, expected: str, advice: str) -> MediaDecodeError:

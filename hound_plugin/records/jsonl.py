@@ -1,7 +1,7 @@
-"""Rows of a data file, one at a time: JSON lines of any length of file, JSON arrays of modest size.
+"""Rows of a data file, one at a time: JSON lines of any size, JSON arrays of modest size.
 
-There is one way of reading a line, and two of taking what it gives: :func:`read_rows` hands out every line and says
-what is wrong with it, :func:`read_objects` wants all of them good.
+Lines are read in one way and consumed in two: :func:`read_rows` yields every line and says what is wrong with it,
+:func:`read_objects` requires all of them to be valid.
 """
 
 from __future__ import annotations
@@ -41,10 +41,10 @@ class Row:
     """One row.
 
     Attributes:
-        number: line in JSON lines, place in an array; from 1.
-        value: the object, or None if there is none that can be taken whole.
+        number: line number in JSON lines, position in an array; from 1.
+        value: the object, or None if it is not valid as a whole.
         reason: why there is no object.
-        size: bytes that it takes in the file, with the empty lines before it; 0 in an array.
+        size: bytes that it takes in the file, including empty lines before it; 0 in an array.
         problem: the kind of ``reason``: ``NO_OBJECT``, ``KEY_TWICE``, ``NOT_A_NUMBER`` (NaN, infinity, a number too
             large) or ``HALF_A_CHARACTER``; empty if there is an object.
         is_torn: the last line, cut off in the middle.
@@ -59,31 +59,31 @@ class Row:
 
 
 def read_rows(path: PathLike) -> Iterator[Row]:
-    """Stream a JSON or JSONL file, whatever its name ends in; empty lines are skipped, bad ones have a reason.
+    """Stream a JSON or JSONL file, whatever its suffix; empty lines are skipped, bad ones have a reason.
 
     Raises:
         DataError: the file does not exist, is empty, is not UTF-8 text, or is an array that is damaged or too large to
-            be read whole.
+            be read at once.
     """
     path = Path(path)
     if not path.is_file():
-        raise DataError(f"Expected a file of JSON lines; there is none at {path}. Check the path.")
+        raise DataError(f"Expected a file of JSON lines; {path} is not a file. Check the path.")
     if not path.stat().st_size:
-        raise DataError(f"Expected rows in {path}; it is empty. Download or write it again.")
+        raise DataError(f"Expected rows in {path}; the file is empty. Download or write it again.")
     yield from _rows(path, mend=False)
 
 
 def read_objects(path: PathLike, *, complete: bool = False) -> Iterator[dict[str, Any]]:
-    """Objects of a JSON or JSONL file, every one of which must be good; none if there is no file.
+    """Objects of a JSON or JSONL file, all of which must be valid; none if there is no file.
 
-    Half a surrogate pair, which could not be written again, becomes ``?`` as it does in what is written.
+    Half a surrogate pair, which cannot be encoded, becomes ``?``, as it does on writing.
 
     Args:
         path: the file.
-        complete: nobody is writing it; otherwise a last line that is cut off, as by a run that was killed, is left out.
+        complete: nobody is writing the file; otherwise a truncated last line, as a killed run leaves it, is left out.
 
     Raises:
-        DataError: a line is not a JSON object, has a key twice, NaN or a number too large; it is named.
+        DataError: a line is not a JSON object, has a key twice, NaN or a number too large; the message names the line.
     """
     path = Path(path)
     if not path.exists():
@@ -99,9 +99,9 @@ def read_lines(file: BinaryIO, *, mend: bool = False, lenient: bool = False) -> 
     """Rows of an open file of JSON lines; see :func:`read_rows`.
 
     Args:
-        file: at its beginning.
+        file: positioned at its beginning.
         mend: half a surrogate pair becomes ``?`` instead of a reason.
-        lenient: keys that stand twice (the last counts), NaN and numbers of any size are taken, as Python's JSON does.
+        lenient: accept duplicate keys (the last one counts), NaN and numbers of any size, as Python's JSON does.
     """
     size = 0
     for number in count(1):
@@ -124,17 +124,17 @@ def read_lines(file: BinaryIO, *, mend: bool = False, lenient: bool = False) -> 
 def _rows(path: Path, mend: bool) -> Iterator[Row]:
     with path.open("rb") as file:
         beginning = file.read(4096)
-        for mark, found in _OTHER_FORMATS.items():
+        for mark, description in _OTHER_FORMATS.items():
             if beginning.startswith(mark):
-                raise DataError(f"Expected a file of JSON lines in UTF-8; {path} is {found}.")
+                raise DataError(f"Expected a file of JSON lines in UTF-8; {path} is {description}.")
         beginning = beginning.removeprefix(_BOM).lstrip()
         if beginning.startswith(b"["):
             yield from _array(path, mend)
             return
         if re.match(rb"\{[ \t\r]*\n", beginning):
             raise DataError(
-                f"Expected one object a line, or an array, in {path}; it is one object over several lines. Write its "
-                "rows out, for example with `jq -c '.data[]'` where they stand under `data`."
+                f"Expected one object per line, or an array, in {path}; it is one object over several lines. Write one "
+                "row per line, for example with `jq -c '.data[]'` if they are under `data`."
             )
         file.seek(0)
         yield from read_lines(file, mend=mend)
@@ -154,7 +154,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(value) != len(pairs):
         seen: set[str] = set()
         twice = next(name for name, _ in pairs if name in seen or seen.add(name))  # type: ignore[func-returns-value]
-        raise _RefusedError(KEY_TWICE, f"the key {twice!r:.80} stands twice in one object; remove one of the two")
+        raise _RefusedError(KEY_TWICE, f"the key {twice!r:.80} appears twice in one object; remove one of them")
     return value
 
 
@@ -171,7 +171,7 @@ def _finite(text: str) -> float:
 
 _DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
 _ANY_NUMBER = json.JSONDecoder(parse_int=lambda digits: int(digits) if len(digits) < 20 else float(digits))
-_LENIENT = json.JSONDecoder(parse_int=str, parse_float=str)  # finds the end of what is refused
+_LENIENT = json.JSONDecoder(parse_int=str, parse_float=str)  # finds the end of a refused value
 _DAMAGED = (json.JSONDecodeError, UnicodeDecodeError, RecursionError)
 
 
@@ -194,21 +194,23 @@ def _row(number: int, line: bytes, size: int, mend: bool, decoder: json.JSONDeco
 def _refused(number: int, error: ValueError, size: int) -> Row:
     if isinstance(error, _RefusedError):
         return Row(number, None, str(error), size, error.problem)
-    return Row(number, None, "a whole number has more than 4300 digits", size, NOT_A_NUMBER)  # Python's own limit
+    return Row(number, None, "an integer has more than 4300 digits", size, NOT_A_NUMBER)  # Python's own limit
 
 
 def _checked(number: int, value: Any, text: str, size: int, mend: bool) -> Row:
     if not isinstance(value, dict):
-        return Row(number, None, f"an object was expected, found {value!r:.80}", size, NO_OBJECT)
+        return Row(number, None, f"expected an object, found {value!r:.80}", size, NO_OBJECT)
     if _MAYBE_SURROGATE.search(text):
-        again = json.dumps(value, ensure_ascii=False)
+        encoded = json.dumps(value, ensure_ascii=False)
         try:
-            again.encode("utf-8")
+            encoded.encode("utf-8")
         except UnicodeEncodeError:
             if not mend:
-                reason = "a text holds half a character (one half of a surrogate pair, \\ud800 to \\udfff); correct it"
+                reason = (
+                    "a text contains half a character (one half of a surrogate pair, \\ud800 to \\udfff); correct it"
+                )
                 return Row(number, None, reason, size, HALF_A_CHARACTER)
-            value = json.loads(again.encode("utf-8", "replace"))
+            value = json.loads(encoded.encode("utf-8", "replace"))
     return Row(number, value, size=size)
 
 
@@ -220,21 +222,21 @@ def _array(path: Path, mend: bool) -> Iterator[Row]:
     if size > LARGEST_ARRAY:
         raise DataError(
             f"Expected JSON lines in {path}, or an array of at most {_megabytes(LARGEST_ARRAY)}; it has "
-            f"{_megabytes(size)}. Write one object a line, for example with `jq -c '.[]'`."
+            f"{_megabytes(size)}. Write one object per line, for example with `jq -c '.[]'`."
         )
     try:
         text = path.read_bytes().removeprefix(_BOM).decode("utf-8")
         yield from _items(text, mend)
     except (ValueError, RecursionError) as error:
-        raise DataError(f"Expected a JSON array in {path}; {error}. The file is damaged; fetch it again.") from error
+        raise DataError(f"Expected a JSON array in {path}; {error}. The file is damaged; download it again.") from error
 
 
 def _items(text: str, mend: bool) -> Iterator[Row]:
-    """The rows of an array, decoded one at a time, so that one that is refused leaves the others as they are."""
+    """The rows of an array, decoded one at a time, so that a refused one does not affect the others."""
     position = _skip(text, text.index("[") + 1)
-    is_over = text[position : position + 1] == "]"
+    at_end = text[position : position + 1] == "]"
     for number in count(1):
-        if is_over:
+        if at_end:
             break
         start = position
         try:
@@ -250,16 +252,16 @@ def _items(text: str, mend: bool) -> Iterator[Row]:
         mark = text[position : position + 1]
         if mark not in (",", "]"):
             raise json.JSONDecodeError("Expecting ',' delimiter", text, position)
-        is_over = mark == "]"
-        position = _skip(text, position + 1) if not is_over else position
+        at_end = mark == "]"
+        position = _skip(text, position + 1) if not at_end else position
     if _skip(text, position + 1) != len(text):
         raise json.JSONDecodeError("Extra data", text, position + 1)
 
 
 def _skip(text: str, position: int) -> int:
-    found = _SPACE.match(text, position)
-    assert found is not None
-    return found.end()
+    space = _SPACE.match(text, position)
+    assert space is not None
+    return space.end()
 
 
 def _megabytes(size: int) -> str:

@@ -1,4 +1,4 @@
-"""Clips and images of a row, in every form that a field may hold them."""
+"""Clips and images of a row, in every form that a field may have."""
 
 from __future__ import annotations
 
@@ -17,110 +17,110 @@ _PARTS = (*fields.STARTS, *fields.ENDS)
 _PART_KEYS = frozenset((*_PATHS, "bytes", "type", *_PARTS))
 
 
-def read_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
+def read_media(row: Mapping[str, Any], findings: Findings) -> tuple[Media, ...]:
     """The clips or the images that a row's fields name, without ``start`` and ``end`` of the row."""
-    videos = _of_kind(row, fields.VIDEOS, "video", found)
-    images = _of_kind(row, fields.IMAGES, "image", found)
+    videos = _of_kind(row, fields.VIDEOS, "video", findings)
+    images = _of_kind(row, fields.IMAGES, "image", findings)
     if videos and images:
         names = f"{shown(videos[0].names, 60)} and {shown(images[0].names, 60)}"
-        found.problem("clip and image", "video", "clips or images in one row", Words(names))
+        findings.problem("clip and image", "video", "clips or images in one row", Words(names))
     return videos or images
 
 
-def read_last_media(row: Mapping[str, Any], found: Findings) -> tuple[Media, ...]:
-    """The clip of a row in which nothing else names media: its id."""
-    return _of_kind(row, fields.LAST_VIDEOS, "video", found)
+def read_last_media(row: Mapping[str, Any], findings: Findings) -> tuple[Media, ...]:
+    """The clip of a row in which only an id names media."""
+    return _of_kind(row, fields.LAST_VIDEOS, "video", findings)
 
 
-def _of_kind(row: Mapping[str, Any], names: tuple[str, ...], kind: MediaKind, found: Findings) -> tuple[Media, ...]:
+def _of_kind(row: Mapping[str, Any], names: tuple[str, ...], kind: MediaKind, findings: Findings) -> tuple[Media, ...]:
     if row.keys().isdisjoint(names):
         return ()
     given = [(name, row[name]) for name in names if row.get(name) not in (None, "", [], ())]
     if not given:
         return ()
-    read = [items_of(value, kind, name, found) for name, value in given]
-    for (name, value), other in zip(given[1:], read[1:], strict=True):
-        if other != read[0] and not (name in fields.NAMES_OF_MEDIA and _is_name_of(other, read[0])):
-            found.problem("media twice", name, f"the same media as in `{given[0][0]}`", value)
-    return read[0]
+    media = [items_of(value, kind, name, findings) for name, value in given]
+    for (name, value), other in zip(given[1:], media[1:], strict=True):
+        if other != media[0] and not (name in fields.NAMES_OF_MEDIA and _is_name_of(other, media[0])):
+            findings.problem("media twice", name, f"the same media as in `{given[0][0]}`", value)
+    return media[0]
 
 
 def _is_name_of(named: tuple[Media, ...], media: tuple[Media, ...]) -> bool:
-    """Whether one path is the name of one clip or image: of bytes any, of a path the same last part."""
+    """Whether ``named`` is just the file name of ``media``; for bytes any name will do."""
     if len(named) != 1 or len(media) != 1 or named[0].frames or media[0].frames:
         return False
-    one, other = (os.path.basename(item.path.rstrip("/")) for item in (named[0], media[0]))
-    return media[0].bytes is not None or one == other or one == os.path.splitext(other)[0]
+    name, file_name = (os.path.basename(item.path.rstrip("/")) for item in (named[0], media[0]))
+    return media[0].bytes is not None or name == file_name or name == os.path.splitext(file_name)[0]
 
 
-def items_of(value: Any, kind: MediaKind, where: str, found: Findings) -> tuple[Media, ...]:
-    """The media that one field holds: a path, a list of paths or of lists of frames, ``{"path", "bytes"}``."""
+def items_of(value: Any, kind: MediaKind, where: str, findings: Findings) -> tuple[Media, ...]:
+    """The media of one field: a path, a list of paths or of lists of frames, ``{"path", "bytes"}``."""
     if not isinstance(value, list | tuple):
-        one = _item(value, kind, where, found)
-        return () if one is None else (one,)
+        media = _item(value, kind, where, findings)
+        return () if media is None else (media,)
     if kind == "video" and value and all(is_image_path(_path(item)) for item in value):
         value = [value]  # the frames of one clip
-    read = (_item(item, kind, where, found) for item in value)
-    return tuple(item for item in read if item is not None)
+    items = (_item(item, kind, where, findings) for item in value)
+    return tuple(item for item in items if item is not None)
 
 
-def _item(value: Any, kind: MediaKind, where: str, found: Findings) -> Media | None:
+def _item(value: Any, kind: MediaKind, where: str, findings: Findings) -> Media | None:
     if not isinstance(value, str) and isinstance(value, os.PathLike):
         value = os.fspath(value)
     if isinstance(value, str) and value.strip() and "\n" not in value:
         return Media(kind, value)
     if isinstance(value, list | tuple) and kind == "video" and value and all(_path(item) for item in value):
-        return _clip_of_frames(value, where, found)
+        return _clip_of_frames(value, where, findings)
     if isinstance(value, Mapping):
-        return item_of_mapping(value, kind, where, found)
-    found.problem("media field", where, "a path, a list of paths, or an object with `path`", value)
+        return item_of_mapping(value, kind, where, findings)
+    findings.problem("media field", where, "a path, a list of paths, or an object with `path`", value)
     return None
 
 
 def _path(item: Any) -> str:
-    """The path of a text or of ``{"path"}``; empty for anything else."""
+    """The path in a text or in ``{"path"}``; empty for anything else."""
     path = item.get("path") if isinstance(item, Mapping) else item
     path = os.fspath(path) if isinstance(path, os.PathLike) else path
     return path if isinstance(path, str) else ""
 
 
-def _clip_of_frames(value: Sequence[Any], where: str, found: Findings) -> Media | None:
+def _clip_of_frames(value: Sequence[Any], where: str, findings: Findings) -> Media | None:
     frames = []
     for item in value:
-        frame = _item(item, "image", where, found)
+        frame = _item(item, "image", where, findings)
         if frame is not None and frame.bytes is not None:
-            found.problem("media field", where, "frames as paths", Words("bytes"))
+            findings.problem("media field", where, "frames as paths", Words("bytes"))
         frames.append(frame)
     if any(frame is None or frame.bytes is not None for frame in frames):
         return None
     return Media("video", frames=tuple(frame.path for frame in frames if frame is not None))
 
 
-def item_of_mapping(value: Mapping[str, Any], kind: MediaKind, where: str, found: Findings) -> Media | None:
-    """``{"path", "bytes"}`` as `datasets` gives media, and ``{"video" | "image" | "url": path, "start", "end"}``.
+def item_of_mapping(value: Mapping[str, Any], kind: MediaKind, where: str, findings: Findings) -> Media | None:
+    """``{"path", "bytes"}`` as `datasets` represents media, or ``{"video" | "image" | "url": path, "start", "end"}``.
 
-    A path may be an object itself, ``{"video_url": {"url": path}}``; what stands in it counts as if beside it.
+    A path may itself be an object, ``{"video_url": {"url": path}}``; its keys count as those of the outer one.
     """
-    given = _flat(value, where, found)
-    if not look_at_keys(given, kind, where, found):
+    given = _flat(value, where, findings)
+    if not check_keys(given, kind, where, findings):
         return None
     paths = [given[name] for name in _PATHS if name in given]
     content = given.get("bytes")
     if content is not None and not isinstance(content, bytes):
-        found.problem("media field", f"{where}.bytes", "bytes", content)
+        findings.problem("media field", f"{where}.bytes", "bytes", content)
         return None
     if any(path != paths[0] for path in paths[1:]):
-        found.problem("media twice", where, "one path", paths)
+        findings.problem("media twice", where, "one path", paths)
         return None
     if not paths and content is None:
-        found.problem("media field", where, "an object with `path`, `url` or `bytes`", value)
+        findings.problem("media field", where, "an object with `path`, `url` or `bytes`", value)
         return None
-    read = _item(paths[0], kind, where, found) if paths else Media(kind)
-    if read is None:
+    media = _item(paths[0], kind, where, findings) if paths else Media(kind)
+    if media is None:
         return None
-    if content is not None and read.frames:
-        found.problem("media field", where, "a list of frames or `bytes`", Words("both"))
-    (with_part,) = with_parts((replace(read, bytes=content),), given, found, f"{where}.")
+    if content is not None and media.frames:
+        findings.problem("media field", where, "a list of frames or `bytes`", Words("both"))
+    (with_part,) = with_parts((replace(media, bytes=content),), given, findings, f"{where}.")
     return with_part
 
 
@@ -129,72 +129,74 @@ def names_media(value: Mapping[str, Any]) -> bool:
     return any(name != "type" for name in _PART_KEYS & value.keys())
 
 
-def _flat(value: Mapping[str, Any], where: str, found: Findings) -> dict[str, Any]:
+def _flat(value: Mapping[str, Any], where: str, findings: Findings) -> dict[str, Any]:
     flat: dict[str, Any] = {}
     for name, item in value.items():
-        inner = _flat(item, where, found) if name in _PATHS and isinstance(item, Mapping) else {name: item}
-        for key, given in inner.items():
-            if given in (None, ""):
+        inner = _flat(item, where, findings) if name in _PATHS and isinstance(item, Mapping) else {name: item}
+        for key, content in inner.items():
+            if content in (None, ""):
                 continue
-            if key in flat and flat[key] != given:
-                found.problem("media twice", f"{where}.{key}", f"one `{key}`", [flat[key], given])
-            flat.setdefault(key, given)
+            if key in flat and flat[key] != content:
+                findings.problem("media twice", f"{where}.{key}", f"one `{key}`", [flat[key], content])
+            flat.setdefault(key, content)
     return flat
 
 
-def look_at_keys(given: Mapping[str, Any], kind: MediaKind, where: str, found: Findings) -> bool:
-    """Note unknown and refused keys of an object that names media; whether all of them speak of this kind."""
-    is_whole = True
+def check_keys(given: Mapping[str, Any], kind: MediaKind, where: str, findings: Findings) -> bool:
+    """Note unknown and refused keys of an object that names media; returns whether all of them fit this kind."""
+    all_fit = True
     other = "image" if kind == "video" else "video"
     for name, value in given.items():
         if (name == "type" and isinstance(value, str) and other in value) or name in (other, f"{other}_url"):
             article = {"video": "a clip", "image": "an image"}
-            found.problem("clip and image", f"{where}.{name}", f"what names {article[kind]}", value)
-            is_whole = False
+            findings.problem("clip and image", f"{where}.{name}", f"a key for {article[kind]}", value)
+            all_fit = False
         elif name in fields.REFUSED and value is not False:
-            found.problem("not honoured", f"{where}.{name}", f"no `{name}`: {fields.REFUSED[name]}", value)
+            findings.problem("not honoured", f"{where}.{name}", f"no `{name}`: {fields.REFUSED[name]}", value)
         elif name not in _PART_KEYS and name not in fields.REFUSED and value is not False:
-            found.unknown_at(where, name)
-    return is_whole
+            findings.unknown_at(where, name)
+    return all_fit
 
 
-def with_parts(media: tuple[Media, ...], row: Mapping[str, Any], found: Findings, at: str = "") -> tuple[Media, ...]:
-    """Media with the ``start`` and ``end`` that stand beside them."""
+def with_parts(media: tuple[Media, ...], row: Mapping[str, Any], findings: Findings, at: str = "") -> tuple[Media, ...]:
+    """Media with the ``start`` and ``end`` that ``row`` gives."""
     if row.keys().isdisjoint(_PARTS):
         return media
-    given = {side: _seconds(row, names, at, found) for side, names in (("start", fields.STARTS), ("end", fields.ENDS))}
+    given = {
+        side: _seconds(row, names, at, findings) for side, names in (("start", fields.STARTS), ("end", fields.ENDS))
+    }
     if given["start"] is None and given["end"] is None:
         return media
     where = at + next(name for name in _PARTS if row.get(name) is not None)
     start, end = given["start"], given["end"]
     if len(media) != 1:
-        found.problem("part of a clip", where, "one clip beside it (or `start` and `end` inside each)", len(media))
+        findings.problem("part of a clip", where, "one clip in the row (or `start` and `end` inside each)", len(media))
     elif media[0].kind == "image" or media[0].frames:
         what = "an image" if media[0].kind == "image" else "a list of frames"
-        found.problem("part of a clip", where, "a video file: there is no clock", Words(what))
+        findings.problem("part of a clip", where, "a video file, which has timestamps", Words(what))
     elif media[0].start is not None or media[0].end is not None or cut_part(media[0].path)[1]:
-        found.problem(
-            "part of a clip", where, "one place that says it", Words(f"another part in {shown(media[0].path)}")
+        findings.problem(
+            "part of a clip", where, "start and end given only once", Words(f"another part in {shown(media[0].path)}")
         )
     elif (start or 0.0) >= (math.inf if end is None else end):
-        found.problem("part of a clip", where, "`start` before `end`, in seconds", (start, end))
+        findings.problem("part of a clip", where, "`start` before `end`, in seconds", (start, end))
     else:
         return (replace(media[0], start=start, end=end),)
     return media
 
 
-def _seconds(row: Mapping[str, Any], names: tuple[str, ...], at: str, found: Findings) -> float | None:
+def _seconds(row: Mapping[str, Any], names: tuple[str, ...], at: str, findings: Findings) -> float | None:
     given = [(name, row[name]) for name in names if row.get(name) is not None]
-    read: list[float] = []
+    seconds: list[float] = []
     for name, value in given:
         try:
             number = math.nan if isinstance(value, bool) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not 0 <= number < math.inf:
-            found.problem("part of a clip", at + name, "seconds of at least 0", value)
+            findings.problem("part of a clip", at + name, "seconds, at least 0", value)
             return None
-        read.append(number)
-    if len(set(read)) > 1:
-        found.problem("part of a clip", at + given[1][0], f"the same as `{given[0][0]}`", given[1][1])
-    return read[0] if read else None
+        seconds.append(number)
+    if len(set(seconds)) > 1:
+        findings.problem("part of a clip", at + given[1][0], f"the same as `{given[0][0]}`", given[1][1])
+    return seconds[0] if seconds else None

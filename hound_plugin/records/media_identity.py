@@ -1,4 +1,4 @@
-"""Is this the same media content as before?"""
+"""Identity of media: is this the same content as before?"""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from hound_plugin.records.frame_order import list_frames
 from hound_plugin.records.media_paths import cut_part, split_part
 
 _BLOCK = 1 << 20
-_PLACE = 1 << 16  # bytes that are read at the head, in the middle and at the tail of a file
+_SAMPLE = 1 << 16  # bytes read at the head, in the middle and at the tail of a file
 
 
 def media_identity(media: Any, in_process: bool = False) -> Hashable | None:
-    """What changes when the content of media changes, without reading whole files.
+    """A value that changes when the content of media changes, computed without reading full files.
 
-    A file is known by its size, time of change and a digest of its head, middle and tail (0.1 ms), a folder by its
-    frames in their order, with their names; a part of a clip by its file, start and end.
+    A file is identified by its size, modification time and a digest of its head, middle and tail (0.1 ms); a folder by
+    its frames in order, with their names; a part of a clip by its file, start and end.
 
     Args:
         media: as :func:`hound_plugin.media.decode.read_clip` takes it.
-        in_process: for use within one process: files by path, size, inode and the times of change, which need not be
-            opened; bytes and arrays by their SHA-256. Else the identity is the same in every process and on every
-            machine that has the same files, wherever they lie.
+        in_process: for use within one process: files by path, size, inode and times of change, without opening them;
+            bytes and arrays by their SHA-256. Otherwise the identity is the same in every process and on every
+            machine that has the same files, whatever their folder.
 
     Returns:
-        Nested tuples of texts and numbers, which JSON can hold; None where it cannot be told: paths that cannot be
-        looked at (who reads them says why), other media in memory, and without ``in_process`` all media in memory.
+        Nested tuples of texts and numbers, which fit into JSON; None if the identity is unknown: paths that cannot be
+        examined (whoever reads them says why), other media in memory, and without ``in_process`` all media in memory.
     """
     try:
         if isinstance(media, str | Path):
@@ -47,11 +47,11 @@ def media_identity(media: Any, in_process: bool = False) -> Hashable | None:
 
 
 def media_digest(paths: Any) -> str:
-    """SHA-256 of the content of a clip, read from its files: the same wherever they lie.
+    """SHA-256 of the content of a clip, read from its files, whatever their folder.
 
     Args:
-        paths: a file (or a part of it), a folder of frames, or a list of frames. What is not there, or cannot be put in
-            order, counts as nothing.
+        paths: a file (or a part of it), a folder of frames, or a list of frames. What is missing, or has no clear
+            order, counts as empty.
     """
     digest = hashlib.sha256()
     for item in paths if isinstance(paths, list) else [paths]:
@@ -87,18 +87,18 @@ def _stamp(path: str, in_process: bool) -> tuple[int | str, ...]:
     if in_process:
         return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
     if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path} is no regular file")
-    return status.st_size, status.st_mtime_ns, digest_of_places(path)
+        raise ValueError(f"{path} is not a regular file")
+    return status.st_size, status.st_mtime_ns, sampled_digest(path)
 
 
-def digest_of_places(path: str) -> str:
+def sampled_digest(path: str) -> str:
     """SHA-256 of the head, the middle and the tail of a file; of all of it, if it is small."""
     size, digest = os.path.getsize(path), hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        starts = (0,) if size <= 3 * _PLACE else (0, (size - _PLACE) // 2, size - _PLACE)
+        starts = (0,) if size <= 3 * _SAMPLE else (0, (size - _SAMPLE) // 2, size - _SAMPLE)
         for start in starts:
             file.seek(start)
-            digest.update(file.read(size if len(starts) == 1 else _PLACE))
+            digest.update(file.read(size if len(starts) == 1 else _SAMPLE))
     return digest.hexdigest()
 
 
@@ -112,7 +112,7 @@ def _of_memory(media: Any) -> Hashable | None:
 
 
 def _files(path: str) -> list[str]:
-    """The files that make a clip."""
+    """The files of a clip."""
     if not os.path.isdir(path):
         return [path] if os.path.isfile(path) else []
     try:
@@ -122,7 +122,7 @@ def _files(path: str) -> list[str]:
 
 
 def _span(path: str) -> str:
-    """The part that a path names, however it is written."""
+    """The part that a path names, in one spelling."""
     try:
         return repr(split_part(path)[1:])
     except MediaError:

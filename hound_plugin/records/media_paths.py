@@ -1,7 +1,7 @@
-"""What a path of media means: suffixes, where it lies, and the part of a clip that it names.
+"""What a path of media means: its suffix, where the file is, and the part of a clip that it names.
 
-A part is a W3C media fragment with seconds, ``clip.mp4#t=0.5,1.0``; either side may be missing. Where a file of that
-literal name exists, it is that file and no part (https://www.w3.org/TR/media-frags/#naming-time).
+A part is a W3C media fragment with seconds, ``clip.mp4#t=0.5,1.0``; either side may be missing. If a file of that
+literal name exists, the path means that file, not a part (https://www.w3.org/TR/media-frags/#naming-time).
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 
 
 def is_image_path(item: Any) -> bool:
-    """Whether an item is a path that ends like an image; a part behind it does not count."""
+    """Whether an item is a path with the suffix of an image, ignoring a part after it."""
     if not isinstance(item, str | os.PathLike):
         return False
     return os.path.splitext(cut_part(os.fsdecode(item))[0])[1].lower() in IMAGE_SUFFIXES
 
 
 def check_name(path: str) -> str:
-    """Give back a path whose name is UTF-8, as every file of records, log and table that names it must be.
+    """Return a path whose name is valid UTF-8, as every file of records, log and table that names it must be.
 
     Raises:
-        MediaDecodeError: it holds other bytes.
+        MediaDecodeError: the name is not valid UTF-8.
     """
     try:
         path.encode("utf-8")
@@ -47,20 +47,20 @@ def check_name(path: str) -> str:
 
 
 def media_exists(path: str) -> bool:
-    """Whether a file or a folder lies at a path; the part that the path may name is not looked at."""
+    """Whether there is a file or a folder at a path, ignoring a part after it."""
     return bool(path) and os.path.exists(cut_part(path)[0])
 
 
 def find_media(name: str, media_dir: str | None) -> str | None:
-    """The path of a clip, a folder of frames or an image: under ``media_dir``, or else as it is; None if absent.
+    """The path of a clip, a folder of frames or an image: under ``media_dir``, or else unchanged; None if absent.
 
-    An absolute path is taken as it is, ``..`` is left to the file system, and a part stays with its path.
+    An absolute path is used unchanged, ``..`` is left to the file system, and a part stays with its path.
     """
     return next((candidate for candidate in _candidates(name, media_dir) if media_exists(candidate)), None)
 
 
 def dead_link(name: str, media_dir: str | None = None) -> str:
-    """Where a link leads that is in the place of absent media, for messages; empty where there is none."""
+    """For messages: the dangling link at the path of absent media, and its target; empty if there is no link."""
     for candidate in _candidates(name, media_dir):
         if os.path.islink(candidate):
             return f"{candidate} is a link to {os.readlink(candidate)}, which does not exist"
@@ -68,7 +68,7 @@ def dead_link(name: str, media_dir: str | None = None) -> str:
 
 
 def _candidates(name: str, media_dir: str | None) -> tuple[str, ...]:
-    """Where media may lie; an empty name is not the folder itself."""
+    """Possible paths of media; an empty name does not mean the folder itself."""
     return (os.path.join(media_dir, name) if media_dir else name, name) if name else ()
 
 
@@ -76,7 +76,7 @@ def _candidates(name: str, media_dir: str | None) -> tuple[str, ...]:
 
 
 def cut_part(path: str) -> tuple[str, str]:
-    """A path without its part, and the part as it is written (``#t=...``, or empty). The part is not checked."""
+    """A path without its part, and the part as written (``#t=...``, or empty). The part is not checked."""
     position = path.rfind(_MARK)
     if position <= 0 or "#" in path[position + 1 :] or "/" in path[position:] or os.path.exists(path):
         return path, ""
@@ -87,7 +87,7 @@ def split_part(path: str) -> tuple[str, float | None, float | None]:
     """The path, and the start and the end of the part that it names, in seconds; None for a side that is missing.
 
     Raises:
-        MediaError: the part cannot be read, or does not end after it starts.
+        MediaError: the part is malformed, or does not end after it starts.
     """
     bare, part = cut_part(path)
     if not part:
@@ -99,7 +99,7 @@ def split_part(path: str) -> tuple[str, float | None, float | None]:
     if unread or not _is_span(start, end):
         raise MediaError(
             f"Expected a part of a clip as #t=START,END in seconds with 0 <= START < END (one of them may be missing), "
-            f"got {part!r} at the end of {bare}. Write for example #t=0.5,1.25; there is no file of the whole name.",
+            f"got {part!r} at the end of {bare}. Write for example #t=0.5,1.25; no file has that full name either.",
             path,
         )
     return bare, start, end
@@ -109,12 +109,12 @@ def with_part(path: str, start: float | None, end: float | None) -> str:
     """The path of a part of a clip.
 
     Args:
-        path: of the whole clip.
-        start, end: seconds from the first frame; the first frame at ``end`` or later is left out. None: from the
-            beginning, to the end; the path itself if both are.
+        path: of the full clip.
+        start, end: seconds from the first frame; the first frame at ``end`` or later is left out. None means
+            from the beginning or to the end; if both are None, the path is returned unchanged.
 
     Raises:
-        DataError: a number is negative or not finite, the part ends before it starts, or the path names one already.
+        DataError: a number is negative or not finite, the part ends before it starts, or the path already names one.
     """
     for value in (start, end):
         if value is not None and (isinstance(value, bool) or not isinstance(value, Real)):
@@ -126,19 +126,19 @@ def with_part(path: str, start: float | None, end: float | None) -> str:
     if start is None and end is None:
         return path
     if cut_part(path)[1]:
-        raise DataError(f"Expected the path of a whole clip, got {path}, which names a part already. Give only one.")
+        raise DataError(f"Expected the path of a full clip, got {path}, which already names a part. Give only one.")
     return f"{path}{_MARK}{_written(start)}" + ("" if end is None else f",{_written(end)}")
 
 
 def refuse_part(path: str, what: str) -> MediaDecodeError:
-    """The error for a part of something without a clock.
+    """The error for a part of something without timestamps.
 
     Args:
         path: as it was given, part included.
         what: ``a folder of frames``, ``a list of frames`` or ``an image``.
     """
     return MediaDecodeError(
-        f"Expected no part for {path}: {what} has no clock that says which second a picture belongs to. Remove "
+        f"Expected no part for {path}: {what} has no timestamps. Remove "
         f"{cut_part(path)[1]!r} and name the frames themselves, or give the video file.",
         path,
     )
@@ -150,5 +150,5 @@ def _is_span(start: float | None, end: float | None) -> bool:
 
 
 def _written(seconds: float | None) -> str:
-    """Without an exponent, and to the last digit."""
+    """Seconds without an exponent, at full precision."""
     return "" if seconds is None else format(Decimal(repr(float(seconds))), "f").removesuffix(".0")

@@ -1,4 +1,4 @@
-"""Questions with options: what the choices are, a question that shows them, and the answer that is one of them."""
+"""Questions with options: the choices, a question that shows them, and an answer that is one of them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from hound_plugin.records.messages import text_of
 from hound_plugin.records.record import Findings, Turn
 
 
-def read_options(value: Any, where: str, found: Findings) -> dict[str, str]:
-    """Choices of a question by their letters: ``["a ball", ...]``, ``["A. a ball", ...]`` or ``{"A": "a ball"}``."""
+def read_options(value: Any, where: str, findings: Findings) -> dict[str, str]:
+    """Choices of a question by letter: ``["a ball", ...]``, ``["A. a ball", ...]`` or ``{"A": "a ball"}``."""
     if isinstance(value, Mapping):
         pairs: Sequence[tuple[Any, Any]] = [(key, item) for key, item in value.items() if item is not None]
     elif isinstance(value, list | tuple):
@@ -20,57 +20,57 @@ def read_options(value: Any, where: str, found: Findings) -> dict[str, str]:
         pairs = []
     texts = {str(key): text_of(item) for key, item in pairs}
     if not 2 <= len(texts) <= 26 or any(text is None or not text.strip() for text in texts.values()):
-        found.problem("options", where, "two or more choices, each a text", value)
+        findings.problem("options", where, "two or more choices, each with text", value)
         return {}
     letters = {key: re.match(rf"\s*\(?{re.escape(key)}\s*[.):]\s*", str(text)) for key, text in texts.items()}
-    if not all(letters.values()):  # `A. Lincoln` beside `G. Washington` is a name
+    if not all(letters.values()):  # next to `G. Washington`, `A. Lincoln` is a name
         return {key: str(text) for key, text in texts.items()}
     return {key: str(text)[letter.end() :] for key, text in texts.items() if (letter := letters[key])}
 
 
 def shows(question: str, options: Mapping[str, str]) -> bool:
-    """Whether a question names every choice behind a letter or a number of its own."""
+    """Whether a question shows every choice after its own letter or number."""
     label = r"(?:(?:^|[\s(])\w{1,2}|(?:^|\n)\w+)\s*[.):]\s*"
     return all(re.search(rf"{label}{re.escape(text.strip())}(?!\w)", question) for text in options.values())
 
 
 def with_options(question: str, options: Mapping[str, str]) -> str:
-    """A question that shows its choices, one a line; one that shows all of them already stays as it is."""
+    """The question with its choices, one per line; unchanged if it already shows all of them."""
     if shows(question, options):
         return question
     return "\n".join([question.rstrip(), *(f"{key}. {text}" for key, text in options.items())])
 
 
-def answer_with_text(answer: Any, options: Mapping[str, str], where: str, found: Findings) -> str | None:
+def answer_with_text(answer: Any, options: Mapping[str, str], where: str, findings: Findings) -> str | None:
     """The chosen option as ``A. a ball``: from its letter, its number from 0, or its text.
 
-    An answer that is more than a choice (a sentence) stays as it is; one that may mean two choices is a problem.
+    An answer that is more than a choice (a sentence) stays unchanged; one that may mean two choices is a problem.
     """
     text = text_of(answer)
     if text is None:
-        found.problem("answer", where, "a text", answer)
+        findings.problem("answer", where, "text", answer)
         return None
     bare = text.strip().strip("().: ").casefold()
-    meant = [key for key, option in options.items() if bare in (key.casefold(), option.strip().casefold())]
+    matches = [key for key, option in options.items() if bare in (key.casefold(), option.strip().casefold())]
     if isinstance(answer, int) and text not in options:
         if 0 <= answer < len(options):
-            meant.append(list(options)[answer])
-        elif not meant:
-            found.problem("options", where, f"a number from 0 to {len(options) - 1}", answer)
+            matches.append(list(options)[answer])
+        elif not matches:
+            findings.problem("options", where, f"a number from 0 to {len(options) - 1}", answer)
             return None
-    if len(set(meant)) > 1:
-        found.problem("options", where, "an answer that means one choice", f"{answer!r} for {dict(options)}")
+    if len(set(matches)) > 1:
+        findings.problem("options", where, "an answer that means one choice", f"{answer!r} for {dict(options)}")
         return None
-    if meant:
-        return f"{meant[0]}. {options[meant[0]]}"
+    if matches:
+        return f"{matches[0]}. {options[matches[0]]}"
     if len(bare) <= 2:
-        found.problem("options", where, f"one of {', '.join(options)}", answer)
+        findings.problem("options", where, f"one of {', '.join(options)}", answer)
         return None
     return text
 
 
-def look_at_options(options: Mapping[str, str], turns: Sequence[Turn], where: str, found: Findings) -> None:
-    """Choices that no turn names are a problem: the answer would be about something that nobody was shown."""
-    shapes = [rf"(?<!\w){re.escape(option.strip())}(?!\w)" for option in options.values()]
-    if options and not any(all(re.search(shape, turn.text) for shape in shapes) for turn in turns):
-        found.problem("options", where, "a question that shows them", list(options.values()))
+def check_options(options: Mapping[str, str], turns: Sequence[Turn], where: str, findings: Findings) -> None:
+    """Refuse choices that no turn shows: the answer would be about something the model never saw."""
+    patterns = [rf"(?<!\w){re.escape(option.strip())}(?!\w)" for option in options.values()]
+    if options and not any(all(re.search(pattern, turn.text) for pattern in patterns) for turn in turns):
+        findings.problem("options", where, "a question that shows them", list(options.values()))

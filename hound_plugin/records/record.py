@@ -1,7 +1,7 @@
 """One record, whatever shape it came in, and what can be wrong with a row.
 
-A :class:`Record` holds texts as they were written. Placeholders are those of its media's kind (see
-:mod:`hound_plugin.records.parse`); bringing them to the front of a question is the prompt's business.
+A :class:`Record` keeps texts as they were written. Its placeholders match the kind of its media (see
+:mod:`hound_plugin.records.parse`); moving them to the front of a question is the job of the prompt.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ Role = Literal["user", "assistant"]
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """One clip or one image, as a row names it; nothing was looked up on disk.
+    """One clip or one image, as a row names it; the disk has not been consulted.
 
     Attributes:
         kind: ``video`` or ``image``.
         path: a file or a folder of frames; empty for frames, and for bytes without a name.
         frames: a clip as a list of pictures, in the row's order.
-        bytes: the file's content, where the row holds it.
-        start, end: seconds; the part of a clip that is meant, None where the row does not say.
+        bytes: the file's content, if the row contains it.
+        start, end: seconds; the part of the clip to use, None if the row does not say.
     """
 
     kind: MediaKind
@@ -36,7 +36,7 @@ class Media:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every path in it."""
+        """All its paths."""
         return self.frames or ((self.path,) if self.path else ())
 
 
@@ -53,16 +53,16 @@ class Record:
     """One row.
 
     Attributes:
-        id: text; empty where the row has none.
+        id: text; empty if the row has none.
         media: clips, or images, in the order of their placeholders; never both kinds.
         system: a system prompt of the row's own, or empty.
-        turns: the conversation. Of a pair: everything before the answers that are compared.
-        chosen, rejected: of a pair; None in other rows.
-        label: whether the last answer is a good one (KTO); None where the row does not say.
-        unread_label: what stands in the row's label where it is none of true, false, 1 and 0.
+        turns: the conversation. For a pair: everything before the two answers.
+        chosen, rejected: the answers of a pair; None in other rows.
+        label: whether the last answer is a good one (KTO); None if the row does not say.
+        unread_label: the row's label as text if it is not true, false, 1 or 0.
         caption: a description that stands in for the clip.
         reference: an answer known to be good.
-        options: the choices of a question, which its text shows too.
+        options: the choices of a question, which its text also shows.
         source: where the row comes from, for tables.
     """
 
@@ -92,7 +92,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """Why a row cannot be used: a short name to count by, the field that causes it, and what was found."""
+    """Why a row cannot be used: a short name to count by, the field that causes it, and the details."""
 
     name: str
     field: str
@@ -104,20 +104,20 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """What was decided about a row that can be used; counted, and said once with its number of rows."""
+    """A decision about a usable row; reported once, with its number of rows."""
 
     text: str
 
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What parsing a row gave: a record, or problems; and notes.
+    """The result of parsing a row: a record or problems, and notes.
 
     Attributes:
-        record: None where there are problems.
-        problems: empty for a record.
-        notes: decisions that whoever owns the data should hear of once.
-        unknown: names of fields that nobody knows.
+        record: None if there are problems.
+        problems: empty if there is a record.
+        notes: decisions that the owner of the data should be told once.
+        unknown: names of unknown fields.
     """
 
     record: Record | None
@@ -128,18 +128,18 @@ class Parsed:
 
 @dataclass(slots=True)
 class Findings:
-    """Problems and notes while one row is read."""
+    """Problems, notes and unknown fields, collected while one row is read."""
 
     problems: list[Problem] = field(default_factory=list)
     notes: list[Note] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
 
-    def problem(self, name: str, where: str, expected: str, found: object) -> None:
+    def problem(self, name: str, where: str, expected: str, actual: object) -> None:
         """Add a problem in the form ``expected ..., found ...``."""
-        self.problems.append(Problem(name, where, f"expected {expected}, found {shown(found)}"))
+        self.problems.append(Problem(name, where, f"expected {expected}, found {shown(actual)}"))
 
     def unknown_at(self, where: str, name: str) -> None:
-        """Add a field of an object inside the row that nobody knows; the same in every turn."""
+        """Add an unknown field of an object inside the row; turns are not told apart."""
         self.unknown.append(f"{re.sub(r'[0-9]+(?=])', '', where)}.{name}")
 
     def note(self, text: str) -> None:
@@ -148,7 +148,7 @@ class Findings:
 
 
 def naming_unknown(problems: Iterable[Problem], unknown: Iterable[str]) -> tuple[Problem, ...]:
-    """Problems of what a row lacks (``no answer`` ...) with the names of its fields that nobody reads."""
+    """Problems, where those about something missing (``no answer`` ...) also name the row's unread fields."""
     names = ", ".join(f"`{name}`" for name in unknown)
     return tuple(
         replace(problem, detail=f"{problem.detail}; these fields of the row are not read: {names}")
@@ -159,10 +159,10 @@ def naming_unknown(problems: Iterable[Problem], unknown: Iterable[str]) -> tuple
 
 
 class Words(str):
-    """What was found, in words of ours instead of a value of the row: no quotes around it."""
+    """What a row has, in our words rather than as its value: shown without quotes."""
 
 
-def shown(value: object, most: int = 120) -> str:
-    """A value in a message, cut to ``most`` characters."""
+def shown(value: object, max_length: int = 120) -> str:
+    """A value as text for a message, cut to ``max_length`` characters."""
     text = str(value) if isinstance(value, Words) else repr(value)
-    return text if len(text) <= most else text[: most - 3] + "..."
+    return text if len(text) <= max_length else text[: max_length - 3] + "..."

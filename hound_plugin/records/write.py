@@ -1,4 +1,4 @@
-"""A record as a row in our own shape: what :func:`hound_plugin.records.parse.parse` reads back as the same record."""
+"""Write a record as a row in our own shape, which :func:`hound_plugin.records.parse.parse` reads as the same record."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ ROLES = {"user": "human", "assistant": "gpt"}
 
 
 def to_row(record: Record) -> dict[str, Any]:
-    """``{"id", "video" | "image", "conversations"}``; of pairs ``prompt``, ``chosen`` and ``rejected``.
+    """``{"id", "video" | "image", "conversations"}``; for pairs ``prompt``, ``chosen`` and ``rejected``.
 
     Raises:
-        DataError: media as bytes, which JSON cannot hold; or several clips that a reader would take for frames.
+        DataError: media as bytes, which JSON has no type for, or several clips that a reader would take for frames.
     """
     row: dict[str, Any] = {"id": record.id, **_media(record.media)}
     turns = [{"from": ROLES[turn.role], "value": turn.text} for turn in record.turns]
@@ -50,7 +50,9 @@ def _media(media: tuple[Media, ...]) -> dict[str, Any]:
     if not item.frames:
         return {item.kind: item.path, **_part(item)}
     pictures = all(map(is_image_path, item.frames))
-    return {item.kind: list(item.frames) if pictures else [list(item.frames)]}  # other names would be clips
+    return {
+        item.kind: list(item.frames) if pictures else [list(item.frames)]
+    }  # a flat list of other names would be several clips
 
 
 def _item(item: Media) -> Any:

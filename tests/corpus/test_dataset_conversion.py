@@ -146,11 +146,11 @@ def test_shapes(shape: str) -> None:
         ),
         (
             {"video": "c", "question": "What?"},
-            r"no answer \(`conversations`\): expected an answer behind the last question, found '<video>\\nWhat\?'$",
+            r"no answer \(`conversations`\): expected an answer after the last question, found '<video>\\nWhat\?'$",
         ),
         (
             {"video": "c", "question": ["What?"], "answer": "A."},
-            r"turn \(`question\[0\]`\): expected a message with a role and a text, found 'What\?'$",
+            r"turn \(`question\[0\]`\): expected a message with a role and text, found 'What\?'$",
         ),
         (
             {"video": "c", "conversations": "What?", "q": "What?", "a": "A."},
@@ -162,7 +162,7 @@ def test_shapes(shape: str) -> None:
         ),
         (
             {"video": "c", "conversations": turns("What?", "A."), "response": "B."},
-            r"two answers \(`response`\): expected an answer of the conversation, or none beside it, found 'B\.'$",
+            r"two answers \(`response`\): expected an answer of the conversation, or no separate answer, found 'B\.'$",
         ),
         (
             {"video": "c", "conversations": [{"from": "system", "value": "Be kind."}], "q": "What?", "a": "A."},
@@ -174,15 +174,15 @@ def test_shapes(shape: str) -> None:
         ),
         (
             {"video": "c", "prompt": "What?", "chosen": "A."},
-            r"no rejected \(`rejected`\): expected two answers to compare, found `chosen` alone$",
+            r"no rejected \(`rejected`\): expected two answers to compare, found only `chosen`$",
         ),
         (
             {"video": "c", "conversations": [{"from": "tool", "value": "x"}]},
-            r"role \(`conversations\[0\]`\): expected a role out of human, user, gpt, .*, found 'tool'$",
+            r"role \(`conversations\[0\]`\): expected one of the roles human, user, gpt, .*, found 'tool'$",
         ),
         (
             {"video": "c", "conversations": [*turns("A?", "A."), {"from": "gpt", "value": "B."}]},
-            r"roles \(`conversations`\): expected questions and answers in turn, found user, assistant, assistant$",
+            r"roles \(`conversations`\): expected alternating questions and answers, found user, assistant, assistant$",
         ),
         (
             {"video": "c", "messages": [{"role": "user", "content": [{"type": "audio"}]}]},

@@ -121,7 +121,7 @@ def test_a_partial_file_of_other_content_is_thrown_away(path: str, run: Run, hub
     part.write_bytes(bytes(100))
     done = run("download", "--only", only, hub=hub)
     assert done.returncode == 1
-    assert "another content came, and were thrown away" in done.stderr
+    assert "other content, which were discarded" in done.stderr
     assert not (root / path).exists()
     assert run("download", "--only", only, hub=hub).returncode == 0
     assert (root / path).read_bytes() == content
@@ -132,9 +132,9 @@ def test_two_runs_at_once(tmp_path: Path) -> None:
     item.part.write_bytes(b"123")
     (tmp_path / ".a.bin.older.part").write_bytes(b"1")
     with (
-        module._alone(item) as part,
-        pytest.raises(DownloadError, match="fetched by another process"),
-        module._alone(replace(item, digest="1" * 64)),  # of another revision: must not throw the first one's away
+        module._locked_part(item) as part,
+        pytest.raises(DownloadError, match="downloaded by another process"),
+        module._locked_part(replace(item, digest="1" * 64)),  # of another revision: must not throw the first one's away
     ):
         pass
     assert part.closed
@@ -163,7 +163,7 @@ def test_what_the_hub_lacks_is_named_before_anything_is_fetched(run: Run, hub: H
     done = run("download", "--only", "dpo_17k", "frames_300k", hub=hub)
     assert done.returncode == 1
     assert "Expected train_300k/chunk_5.tar.gz in the data set" in done.stderr
-    assert "the hub has no such file (1 of 16 of corpus frames_300k missing)" in done.stderr
+    assert "the hub does not have it (1 of 16 of corpus frames_300k missing)" in done.stderr
     assert not hub.gets(DPO)
 
 
@@ -195,7 +195,7 @@ def test_no_network(offline: bool, run: Run) -> None:
 def test_unknown_and_missing_ids(run: Run) -> None:
     done = run("download", "--only", "dpo_18k")
     assert done.returncode == 2
-    assert "got 'dpo_18k'. There are: video_caption_pretrain" in done.stderr
+    assert "got 'dpo_18k'. Known ids: video_caption_pretrain" in done.stderr
     assert run("download").returncode == 2
 
 
@@ -210,14 +210,14 @@ def test_free_space_is_checked_before_the_first_byte(run: Run, hub: Hub, tmp_pat
         "download", "--only", "dpo_17k", hub=hub, PYTHONPATH=f"{filled}{os.pathsep}{environment()['PYTHONPATH']}"
     )
     assert done.returncode == 1
-    assert "of free space for 1 files under data; there are 100 B" in done.stderr
+    assert "of free space for 1 files under data; there is 100 B" in done.stderr
     assert not hub.gets(DPO)
 
 
 def test_what_was_fetched_before_needs_no_space_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 1_000})())
     item = Item("owner/name", "a.bin", 5_000, "0" * 64, tmp_path)
-    with pytest.raises(DownloadError, match=r"Expected 5 kB of free space .* there are 1 kB"):
+    with pytest.raises(DownloadError, match=r"Expected 5 kB of free space .* there is 1 kB"):
         check_space(tmp_path, [item])
     item.part.write_bytes(bytes(4_500))
     check_space(tmp_path, [item])

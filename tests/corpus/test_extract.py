@@ -197,7 +197,7 @@ def test_endless_padding_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(archive_module, "_TAIL", 4 << 20)
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(gzip.compress(gzip.decompress(tar_gz(clips(["v_1"]))) + bytes(9_000_000)))
-    with pytest.raises(ArchiveError, match=r"more than 4\.19 MB behind the last member"):
+    with pytest.raises(ArchiveError, match=r"more than 4\.19 MB after the last member"):
         unpack(archive, tmp_path / "out", Limits())
 
 
@@ -220,12 +220,12 @@ def test_plain_tar_and_long_names(tmp_path: Path) -> None:
 def test_everything_downloaded_is_extracted_once(run: Run, tmp_path: Path) -> None:
     data = tmp_path / "data"
     for corpus in select(["frames_300k", "frames_test_msvd", "images_allava", "images_vflan"]):
-        for name, place in zip(corpus.files, corpus.places(), strict=True):
+        for name, place in zip(corpus.files, corpus.paths(), strict=True):
             (data / place).parent.mkdir(parents=True, exist_ok=True)
             (data / place).write_bytes(small_hub().files[corpus.repo][name])
     done = run("extract", "--processes", 2)
     assert done.returncode == 0, done.stderr
-    assert "28 archives extracted, 0 were already; media_dir: data/frames" in done.stdout
+    assert "28 archives extracted, 0 already were; media_dir: data/frames" in done.stdout
     found = tree(data / "frames")
     assert found["v_3_b/c01_0001.jpeg"] == clips(["v_3_b"])["v_3_b/c01_0001.jpeg"]
     assert found["test/msvd/clip/c01_0000.jpeg"]
@@ -234,7 +234,7 @@ def test_everything_downloaded_is_extracted_once(run: Run, tmp_path: Path) -> No
     assert len(found) == 16 * 2 * 2 + 2 + 10 + 1
     times = {path: path.stat().st_mtime_ns for path in (data / "frames").rglob("*")}
     again = run("extract")
-    assert "0 archives extracted, 28 were already" in again.stdout
+    assert "0 archives extracted, 28 already were" in again.stdout
     assert {path: path.stat().st_mtime_ns for path in (data / "frames").rglob("*")} == times
     (data / "archives" / "train_300k" / "chunk_2.tar.gz").unlink()  # extracted archives may go
     listed = {entry["id"]: entry for entry in json.loads(run("list", "--json").stdout)}
@@ -262,7 +262,7 @@ def test_a_changed_archive_is_extracted_again(tmp_path: Path) -> None:
 
 def test_flattening_refuses_two_files_of_one_name(tmp_path: Path) -> None:
     (tmp_path / "a.zip").write_bytes(zipped({"x/1.jpeg": b"a", "y/1.jpeg": b"b"}))
-    with pytest.raises(ArchiveError, match="has the name of another file"):
+    with pytest.raises(ArchiveError, match="has the same name as another file"):
         unpack(tmp_path / "a.zip", tmp_path / "out", Limits(), flatten=True)
 
 
@@ -270,7 +270,7 @@ def test_too_little_space_is_told_before_anything_is_written(tmp_path: Path, mon
     monkeypatch.setattr(module.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 10})())
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(tar_gz(clips(["v_1"])))
-    with pytest.raises(ArchiveError, match=r"of free space under .*frames for 1 archives; there are 10 B"):
+    with pytest.raises(ArchiveError, match=r"of free space under .*frames for 1 archives; there is 10 B"):
         extract([Job(archive, tmp_path / "frames")], 1)
     assert tree(tmp_path / "frames") == {}
 
@@ -336,7 +336,7 @@ def test_a_killed_extraction_goes_on(run: Run, tmp_path: Path) -> None:
     written = marker.stat().st_mtime_ns
     done = run("extract", "--processes", "1")
     assert done.returncode == 0, done.stderr
-    assert "1 archives extracted, 1 were already" in done.stdout
+    assert "1 archives extracted, 1 already were" in done.stdout
     assert tree(frames) == content
     assert marker.stat().st_mtime_ns == written
     assert not [path for path in (frames / ".hound").iterdir() if path.suffix not in (".lock", ".json")]

@@ -34,7 +34,7 @@ def test_what_was_released() -> None:
         assert all(CORPORA[name].kind == "archives" for name in corpus.needs)
         assert (corpus.kind == "archives") == (corpus.target is not None)
         assert bool(corpus.needs) == (corpus.kind != "archives")
-    places = [place for corpus in CORPORA.values() for place in corpus.places()]
+    places = [place for corpus in CORPORA.values() for place in corpus.paths()]
     assert len(set(places)) == len(places)
 
 
@@ -44,7 +44,7 @@ def test_selection() -> None:
     assert len(select(["*"])) == len(select(None)) == len(CORPORA)
     assert {corpus.kind for corpus in select(None, ["archives"])} == {"archives"}
     for bad in (["nothing"], ["nothing*"], [""]):
-        with pytest.raises(SettingsError, match="There are: video_caption_pretrain"):
+        with pytest.raises(SettingsError, match="Known ids: video_caption_pretrain"):
             select(bad)
 
 
@@ -57,10 +57,10 @@ def test_numbers_as_people_read_them() -> None:
 
 def test_list_tells_what_is_here(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for index in (0, 4):
-        place = tmp_path / CORPORA["frames_300k"].places()[index]
+        place = tmp_path / CORPORA["frames_300k"].paths()[index]
         place.parent.mkdir(parents=True, exist_ok=True)
         place.write_bytes(b"x")
-    record = tmp_path / CORPORA["dpo_17k"].places()[0]
+    record = tmp_path / CORPORA["dpo_17k"].paths()[0]
     record.parent.mkdir(parents=True)
     record.write_text("{}")
     assert cli.main(["corpus", "list", "--folder", str(tmp_path)]) == 0
@@ -99,7 +99,7 @@ def test_the_registry_has_every_corpus_here_and_on_the_hub() -> None:
     assert len(entries.keys() - made_here) == 2 * len(RECORDS)
     for corpus in RECORDS:
         here, there = entries[f"hound_{corpus.id}_local"], entries[f"hound_{corpus.id}"]
-        assert here["file_name"] == corpus.places()[0]
+        assert here["file_name"] == corpus.paths()[0]
         if "script_url" in there:
             assert (there["script_url"], there["subset"]) == ("hub", corpus.id)
             assert cards[corpus.id] == f"hf://datasets/{corpus.repo}/{corpus.files[0]}"

@@ -15,7 +15,7 @@ from PIL import Image
 
 from hound_plugin import cli
 from hound_plugin.corpus.records import check_record
-from hound_plugin.corpus.relocate import find_places
+from hound_plugin.corpus.relocate import index_paths
 from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.errors import SettingsError
 from tests.corpus.conftest import PEAK, environment
@@ -127,7 +127,7 @@ def test_media_that_are_not_whole_or_no_clip(media: Path, tmp_path: Path) -> Non
     assert validate(path, Options(str(media), "open", report=report)).problems == {"media damaged": 7}
     found = [json.loads(line) for line in report.read_text().splitlines()]
     assert [entry["row"] for entry in found] == [1, 2, 3, 4, 5, 6, 7]
-    expected = ["cut short", "cut short", "no decoder", "only a cover", "a pipe", "a pipe", "8 bits a channel"]
+    expected = ["cut short", "cut short", "no decoder", "only a cover", "a pipe", "a pipe", "8 bits per channel"]
     for entry, message in zip(found, expected, strict=True):
         assert message in entry["detail"]
 
@@ -189,7 +189,7 @@ def test_the_table_and_the_bad_rows(media: Path, tmp_path: Path, capsys: pytest.
         (7, None, "key twice", ""),
     ]
     assert {row["file"] for row in report} == {str(path)}
-    assert report[-1]["detail"] == "the key 'video' stands twice in one object; remove one of the two"
+    assert report[-1]["detail"] == "the key 'video' appears twice in one object; remove one of them"
     assert run_cli(path, "--media", "none", "--limit", 1) == 0
     assert not (tmp_path / "rows.bad.jsonl").exists() or "1 rows, 0 with" in capsys.readouterr().out
 
@@ -293,8 +293,8 @@ def test_parts_of_clips(tmp_path: Path) -> None:
 def test_the_tree_is_walked_once(tmp_path: Path) -> None:
     for name in ("a/one", "b/.hidden/one", ".hound/one"):
         (tmp_path / name).mkdir(parents=True)
-    places = find_places(tmp_path, ["one", "two"])
-    assert places.found == {"one": ["a/one"]}
+    index = index_paths(tmp_path, ["one", "two"])
+    assert index.paths == {"one": ["a/one"]}
 
 
 @pytest.mark.parametrize(

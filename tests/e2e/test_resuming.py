@@ -101,7 +101,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
 ) -> None:
     assert_same_end(whole[stage], stopped[f"{stage} {how}"])
     if how == "found":
-        assert "checkpoint-3 was not written to its end" in stopped[f"{stage} found"].output
+        assert "checkpoint-3 is incomplete" in stopped[f"{stage} found"].output
 
 
 def test_a_model_is_the_same_however_its_path_is_written(
@@ -172,6 +172,6 @@ def test_a_killed_run_resumes_to_the_same_end(stage: str, work: Path) -> None:
     torn = tear(folder, 4, 6)
     path = write_yaml(work / f"{folder.name}.yaml", killed)
     output = cli(work, "train", str(path), timeout=240).stdout  # the same file again
-    assert f"{torn} was not written to its end" in output
+    assert f"{torn} is incomplete" in output
     assert "Resuming training from" in output
     assert_same_end(unbroken, Outcome(folder, output, failed=False))

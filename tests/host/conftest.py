@@ -37,7 +37,7 @@ def write_script(tmp_path: Path) -> Callable[[str, str], Path]:
 @pytest.fixture(scope="session")
 def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder from which the API may read, and around it what it must not read."""
-    from tests.host.api_server import make_media
+    from tests.host.serve.api_server import make_media
 
     return make_media(tmp_path_factory.mktemp("api"))
 
@@ -45,7 +45,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def client(media: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[openai.OpenAI]:
     """A client of ``llamafactory-cli api``; one server for all modules of a worker."""
-    from tests.host.api_server import serving
+    from tests.host.serve.api_server import serving
 
     with serving(tmp_path_factory.mktemp("server"), media) as connection:
         yield connection
@@ -56,6 +56,6 @@ def local() -> ChatModel:
     """The server's model with the server's recipe, in this process."""
     from llamafactory.chat import ChatModel
 
-    from tests.host.api_server import ARGUMENTS
+    from tests.host.serve.api_server import ARGUMENTS
 
     return ChatModel(dict(ARGUMENTS))

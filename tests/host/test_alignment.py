@@ -102,7 +102,7 @@ def test_decisions_and_unknown_fields_are_said_once(host: Host, caplog: pytest.L
     ]
     write_dataset(host.folder / "data", "said", rows)
     host.load("sft", "said")  # at the level that users have
-    assert caplog.text.count("`<image>` in rows with clips only stands for the clip (5 rows)") == 1
+    assert caplog.text.count("`<image>` in rows with only clips stands for the clip (5 rows)") == 1
     assert caplog.text.count("fields that nothing reads, by rows: `colour` (5)") == 1
     assert "`score`" not in caplog.text
 

@@ -53,7 +53,7 @@ def test_every_bad_clip_is_listed_with_its_rows(mixed: Host, monkeypatch: pytest
         mixed.load("sft", "mixed", hound={"on_bad_rows": "skip", "max_bad_rows": 0.5})
     text = str(caught.value)
     assert "3 of 4 checked media cannot be used, in 4 rows" in text
-    assert "row 8: Expected 8 bits a channel" in text, "the first one by its path"
+    assert "row 8: Expected 8 bits per channel" in text, "the first one by its path"
     assert "row 3, id 'half': `video`: Cannot decode" in text
     assert "its header says 2.4 s, the data ends at" in text
     assert "on_bad_media: skip" in text

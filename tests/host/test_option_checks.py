@@ -53,7 +53,7 @@ def test_an_adapter_whose_base_is_not_here(adapter: Path, caplog: pytest.LogCapt
 
 
 def test_an_adapter_as_the_model(adapter: Path) -> None:
-    with pytest.raises(SettingsError, match=f"holds an adapter alone. Set `adapter_name_or_path: {adapter}`.*{SFT}"):
+    with pytest.raises(SettingsError, match=f"has only an adapter. Set `adapter_name_or_path: {adapter}`.*{SFT}"):
         parse(adapter)
 
 
@@ -67,7 +67,7 @@ def test_a_folder_without_a_model(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     shutil.copytree(SFT, tmp_path / "runs" / "sft")
-    with pytest.raises(SettingsError, match="is not a folder of this machine"):
+    with pytest.raises(SettingsError, match="is not a folder on this machine"):
         parse(name)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -87,6 +88,33 @@ def test_any_first_import_is_fine(first: str) -> None:
     assert "not active" not in done.stderr
 
 
+OURS = [
+    f"hound_plugin.host.{'.'.join(file.relative_to(REPO / 'hound_plugin' / 'host').with_suffix('').parts)}"
+    for file in sorted((REPO / "hound_plugin" / "host").rglob("*.py"))
+    if file.name != "__init__.py"
+]
+QUICK_OURS = ("hound_plugin.host.mm_plugin", "hound_plugin.host.serve.terminal_chat")
+
+
+@pytest.mark.parametrize(
+    "first", [item if item in QUICK_OURS else pytest.param(item, marks=pytest.mark.long) for item in OURS]
+)
+def test_a_module_of_ours_may_be_the_first_to_import_the_host(first: str) -> None:
+    script = f"""
+import {first}
+from llamafactory.data.template import TEMPLATES
+from llamafactory.data.mm_plugin import PLUGINS
+from llamafactory.data.converter import DATASET_CONVERTERS
+from hound_plugin.host import autoload, patching
+assert "llava_hound" in TEMPLATES and "llava_hound" in PLUGINS and "hound" in DATASET_CONVERTERS
+assert autoload.state()["error"] is None and not autoload.state()["pending"], autoload.state()
+assert patching.missing() == []
+"""
+    done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "not active" not in done.stderr
+
+
 @pytest.mark.parametrize(
     ("efficient", "method", "reference", "refused"),
     [
@@ -102,13 +130,41 @@ def test_fsdp_with_an_empty_reference_is_refused(
     from types import SimpleNamespace
 
     from hound_plugin.errors import SettingsError
-    from hound_plugin.host.compat import _check_fsdp
+    from hound_plugin.host.model_loading import check_fsdp
 
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     monkeypatch.setenv("FSDP_CPU_RAM_EFFICIENT_LOADING", efficient)
     arguments = SimpleNamespace(use_ref_model=reference, finetuning_type=method, ref_model=None)
     if refused:
         with pytest.raises(SettingsError, match="fsdp_cpu_ram_efficient_loading: false"):
-            _check_fsdp(arguments)
+            check_fsdp(arguments)
     else:
-        _check_fsdp(arguments)
+        check_fsdp(arguments)
+
+
+@pytest.mark.parametrize(
+    ("package", "installed", "bounds"),
+    [
+        ("llamafactory", "0.9.4", ">= 0.9.5 and < 0.10"),
+        ("llamafactory", "0.10.0", ">= 0.9.5 and < 0.10"),
+        ("llamafactory", "0.10.0.dev1", ">= 0.9.5 and < 0.10"),
+        ("llamafactory", "0.9.5", None),
+        ("llamafactory", "0.9.6.dev0", None),
+        ("llamafactory", "0.9.12", None),
+        ("transformers", "5.4.1", ">= 5.5"),
+        ("transformers", "5.24.0", None),
+    ],
+)
+def test_a_release_outside_the_range_is_refused_by_name(
+    package: str, installed: str, bounds: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hound_plugin.errors import EnvironmentMismatchError
+    from hound_plugin.host import register
+
+    monkeypatch.setattr(register, "version", lambda name: installed)
+    if bounds is None:
+        register.check_version(package)
+    else:
+        message = f"Expected {package} {bounds} for hound_plugin, found {installed}. Run: pip install '{package}"
+        with pytest.raises(EnvironmentMismatchError, match=re.escape(message)):
+            register.check_version(package)

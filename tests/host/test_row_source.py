@@ -354,8 +354,8 @@ def test_a_hub_data_set_is_read_as_text(changes: Row, host: Host, monkeypatch: p
     ("content", "message"),
     [
         (b'{"id": "cut", "video": "clip', r"row 3: not valid JSON: .*it begins .*\"cut\""),
-        (b"[1, 2]\n", r"dataset 'mine.jsonl' cannot .*row 3: an object was expected, found \[1, 2\]"),
-        (b"42\n", "row 3: an object was expected, found 42"),
+        (b"[1, 2]\n", r"dataset 'mine.jsonl' cannot .*row 3: expected an object, found \[1, 2\]"),
+        (b"42\n", "row 3: expected an object, found 42"),
         (b'{"id": "caf\xe9"}\n', "row 3: .*codec can.*t decode byte 0xe9"),
         (b'{"id": "\\\xe9"}\n', "row 3: .*codec can.*t decode byte 0xe9"),
         (
@@ -372,17 +372,17 @@ def test_a_bad_row_is_named_by_its_number(content: bytes, message: str, workers:
 
 def test_elements_of_an_array_that_are_no_objects_are_named(host: Host) -> None:
     write(host, json.dumps([MIXED[0], MIXED[1]])[:-1] + ', {"id": 1, "id": 2}]', "mine.json")
-    with pytest.raises(DataError, match=r"row 3: .*the key 'id' stands twice"):
+    with pytest.raises(DataError, match=r"row 3: .*the key 'id' appears twice"):
         host.load("sft", "mine")
     write(host, json.dumps([MIXED[0], "text", MIXED[1]]), "mine.json")
-    with pytest.raises(DataError, match=r"(?s)'mine.json' cannot.*row 2: an object was expected, found 'text'"):
+    with pytest.raises(DataError, match=r"(?s)'mine.json' cannot.*row 2: expected an object, found 'text'"):
         host.load("sft", "mine")
 
 
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("mine.jsonl", b"", "Expected rows in .*mine.jsonl; it is empty"),
+        ("mine.jsonl", b"", "Expected rows in .*mine.jsonl; the file is empty"),
         ("mine.jsonl", b"\n \n", "expected rows, found none"),
         ("mine.json", b'[{"id": 1},', "Expected a JSON array in .*mine.json"),
         ("mine.json", b"[]", "expected rows, found none"),
@@ -476,7 +476,7 @@ MISTAKES: dict[str, tuple[list[Row], Row, str]] = {
             "columns": {"messages": "messages", "videos": "video"},
             "tags": {"role_tag": "role", "content_tag": "content"},
         },
-        r'a message is of .user., which is none of the tags \[\]. Write "tags"',
+        r'a message is of .user., not one of the tags \[\]. Write "tags"',
     ),
     "clips not named": (
         [MIXED[4], MIXED[0] | {"meta": {"a": 2}, "id": 8}],

@@ -54,7 +54,7 @@ def test_the_message_tells_both_lengths(tmp_path: Path) -> None:
     content = (tmp_path / "clip.mkv").read_bytes()
     (tmp_path / "clip.mkv").write_bytes(content[: len(content) * 54 // 100])
     text = refused(tmp_path / "clip.mkv", r"its header says 10\.0 s, the data ends at 5\.\d s")
-    assert f"at least {len(content):,} bytes belong to it, {len(content) * 54 // 100:,} are there" in text
+    assert f"it states at least {len(content):,} bytes and has {len(content) * 54 // 100:,}" in text
     assert "Copy or download it again" in text
 
 

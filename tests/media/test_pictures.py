@@ -7,6 +7,7 @@ import os
 import subprocess
 import tracemalloc
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ from PIL import Image
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.media import pictures, worker
 from hound_plugin.media.decode import probe, read_clip
-from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
-from hound_plugin.processing.processor import open_image
+from hound_plugin.processing.image_processor import open_image
+from hound_plugin.processing.pixels import PixelSteps
+from hound_plugin.processing.video_processor import frame_to_array, video_frames_to_tensor
 
 from .clips import picture, play
 from .zoo import write
 
 GOOD = picture(1, 40, 30)
+SMALL = partial(frame_to_array, steps=PixelSteps(32))
 
 
 def _write(path: Path, value: Any, **options: Any) -> None:
@@ -36,13 +39,13 @@ def _deep_tiff(path: Path) -> None:
 
 
 BAD: dict[str, tuple[Callable[[Path], None], str]] = {
-    "deep": (lambda path: _write(path, np.full((30, 40), 999, np.uint16)), r"8 bits a channel .* \(mode I;16 of PIL\)"),
-    "float": (_deep_tiff, r"8 bits a channel .* \(mode F of PIL\)"),
+    "deep": (lambda path: _write(path, np.full((30, 40), 999, np.uint16)), r"8 bits per channel .* \(PIL mode I;16\)"),
+    "float": (_deep_tiff, r"8 bits per channel .* \(PIL mode F\)"),
     "postscript": (lambda path: _write(path, GOOD, format="EPS"), "PostScript is a program"),
     "pipe": (lambda path: os.mkfifo(path), "a pipe, socket or device, which could block"),
     "device": (lambda path: path.symlink_to("/dev/zero"), "a pipe, socket or device, which could block"),
-    "text": (lambda path: path.write_text("no image") and None, "damaged or no image"),
-    "empty": (lambda path: path.touch(), "damaged or no image"),
+    "text": (lambda path: path.write_text("no image") and None, "damaged or not an image"),
+    "empty": (lambda path: path.touch(), "damaged or not an image"),
     "dangling": (lambda path: path.symlink_to(path.with_name("nowhere")), "does not exist"),
 }
 
@@ -101,7 +104,7 @@ def test_ghostscript_is_never_started(tmp_path: Path, monkeypatch: pytest.Monkey
     "array", [np.zeros((3, 4), np.uint16), np.zeros((3, 4), np.int32), np.zeros((3, 4), np.float32)]
 )
 def test_arrays_of_more_than_8_bits(array: np.ndarray) -> None:
-    with pytest.raises(MediaDecodeError, match="8 bits a channel"):
+    with pytest.raises(MediaDecodeError, match="8 bits per channel"):
         open_image(array)
     with pytest.raises(MediaDecodeError, match=r"got \[3, 4, 3\] of float32"):
         open_image(np.zeros((3, 4, 3), np.float32))
@@ -169,11 +172,10 @@ def test_one_frame_in_full_size_at_a_time(kind: str, timeout: float | None, tmp_
             Image.new("RGB", (2560, 1088), (number, 0, 0)).save(video / f"{number}.bmp")
     else:
         video = np.zeros((8, 1088, 2560, 3), np.uint8)
-    pixels = LlavaHoundImageProcessor(size=32)
-    read_clip(video, num_frames=1, transform=pixels.frame, timeout=timeout)
+    read_clip(video, num_frames=1, transform=SMALL, timeout=timeout)
     tracemalloc.start()
     try:
-        clip = read_clip(video, num_frames=8, transform=pixels.frame, timeout=timeout)
+        clip = read_clip(video, num_frames=8, transform=SMALL, timeout=timeout)
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -184,14 +186,13 @@ def test_one_frame_in_full_size_at_a_time(kind: str, timeout: float | None, tmp_
 
 def test_what_is_made_of_a_frame_is_what_is_made_of_all(tmp_path: Path) -> None:
     write(tmp_path / "clip.mp4")
-    pixels = LlavaHoundImageProcessor(size=32)
-    expected = pixels.frames(read_clip(tmp_path / "clip.mp4", num_frames=30).frames)
+    expected = video_frames_to_tensor(read_clip(tmp_path / "clip.mp4", num_frames=30).frames, 32)
     for video, timeout in (
         (tmp_path / "clip.mp4", None),
         (tmp_path / "clip.mp4", 60),
         (play(tmp_path / "clip.mp4"), None),
     ):
-        clip = read_clip(video, num_frames=30, transform=pixels.frame, timeout=timeout)
+        clip = read_clip(video, num_frames=30, transform=SMALL, timeout=timeout)
         assert np.array_equal(clip.frames, expected.numpy())
         assert len(set(clip.indices)) == 24, "some are there twice"
     worker._stop()

@@ -19,7 +19,7 @@ from PIL import Image
 from hound_plugin.errors import MediaDecodeError, MediaError
 from hound_plugin.media import streams, worker
 from hound_plugin.media.decode import probe, read_clip
-from hound_plugin.processing.processor import open_image
+from hound_plugin.processing.image_processor import open_image
 
 from . import zoo
 from .clips import encode_sound, picture, play

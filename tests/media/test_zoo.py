@@ -49,5 +49,5 @@ def test_every_decoder_gives_the_frames_of_ffmpeg_or_refuses(animal: tuple[Path,
             assert clip.decoder == "decord"
             assert np.array_equal(clip.frames, expected)
         else:
-            assert refusal.startswith(f"`decoder: decord` does not give the exact frames of {path}: ")
+            assert refusal.startswith(f"`decoder: decord` does not return the exact frames of {path}: ")
             assert "Set `decoder: auto`" in refusal

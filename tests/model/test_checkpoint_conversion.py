@@ -217,10 +217,10 @@ def test_a_checkpoint_that_holds_objects_is_not_unpickled(tmp_path: Path) -> Non
 
 
 def test_wrong_directions_and_targets(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="in the original layout already"):
+    with pytest.raises(CheckpointError, match="already in the original layout"):
         convert(str(SFT), tmp_path / "a", to="original", progress=False)
     convert(str(SFT), tmp_path / "hf", progress=False)
-    with pytest.raises(CheckpointError, match="in the Hugging Face layout already"):
+    with pytest.raises(CheckpointError, match="already in the Hugging Face layout"):
         convert(str(tmp_path / "hf"), tmp_path / "b", progress=False)
     with pytest.raises(SettingsError, match="Expected a new or an empty folder"):
         convert(str(SFT), tmp_path / "hf", progress=False)

@@ -64,7 +64,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "an index of numbers": (lambda f: index(f, {"lm_head.weight": 3}), "weight_map"),
     "a list as generation": (lambda f: (f / "generation_config.json").write_text("[]"), "JSON object"),
     "half a generation": (lambda f: (f / "generation_config.json").write_text('{"a'), "Expected JSON"),
-    "a shard gone": (lambda f: shard_gone(f), r"1 file\(s\) that are missing|Are all its files there"),
+    "a shard gone": (lambda f: shard_gone(f), r"1 missing file\(s\)|all files of the checkpoint are there"),
 }
 
 

@@ -63,7 +63,7 @@ class Counter:
 def counters(hound: HoundModel, monkeypatch: pytest.MonkeyPatch) -> tuple[Counter, Counter]:
     """Clips read, and forward passes of the video tower."""
     return (
-        Counter(hound.processor, "_read_video", monkeypatch),
+        Counter(hound.processor.video_processor, "_read", monkeypatch),
         Counter(hound.model.model.video_tower, "features", monkeypatch),
     )
 
@@ -245,13 +245,13 @@ def test_memory_is_bounded_and_copies_are_empty(hound: HoundModel) -> None:
         memory.put(number, torch.zeros(25))  # 100 bytes
         memory.get(0)  # the one in use stays
     assert len(memory) == 10
-    assert memory.held == 1000
+    assert memory.size == 1000
     assert memory.get(0) is not None
     assert memory.get(1) is None
     memory.put("large", torch.zeros(1000))
     assert memory.get("large") is None
     memory.put(0, torch.zeros(50))
-    assert memory.held <= 1000
+    assert memory.size <= 1000
     hound.chat("What?", video=LONG, **GREEDY)
     twin = copy.deepcopy(hound.model)
     assert len(twin.model.feature_cache) == 0

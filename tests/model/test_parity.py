@@ -39,10 +39,7 @@ def test_video_features(clip: str, model: Any, processor: LlavaHoundProcessor) -
 @pytest.mark.parametrize("image", ["img_wide.jpg", "img_tall.png"])
 @pytest.mark.parametrize("aspect", ["pad", "plain"])
 def test_image_features(image: str, aspect: str, reference: Any, processor: LlavaHoundProcessor) -> None:
-    from PIL import Image
-
-    with Image.open(media_path(image)) as opened:
-        pixels = processor.image_processor.image(opened.convert("RGB"), pad=aspect == "pad")[None]
+    pixels = processor.image_processor(media_path(image), do_pad=aspect == "pad")["pixel_values_images"]
     key = f"{image.split('.')[0]}.{aspect}"
     assert_close(reference.model.image_tower.features(pixels), load_arrays("c_image_features.npz")[key], FEATURES)
     assert_close(reference.get_image_features(pixels), load_arrays("c_projected.npz")[f"image.{key}"], FEATURES)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.host.models import MODELS, TEMPLATE
-from hound_plugin.host.web import room_for_a_clip
+from hound_plugin.host.serve.web_pages import room_for_a_clip
 from tests.goldens import SFT
 
 

@@ -58,7 +58,7 @@ EXPORTED: dict[str, Row] = {
         {"model_name_or_path": WIDE, "export_dir": WIDE}, refused=r"is the folder of `model_name_or_path`"
     ),
     "export onto the adapter": Export(
-        {**ADAPTER, "export_dir": f"{RUNS}/learnt"}, refused=r"holds an adapter, which transformers would apply"
+        {**ADAPTER, "export_dir": f"{RUNS}/learnt"}, refused=r"has an adapter in it, which transformers would apply"
     ),
     "export, adapter on 4 bits": Export(
         {**ADAPTER_4, "quantization_bit": 4}, refused=r"`quantization_bit: 4` leaves weights that no adapter"
@@ -105,7 +105,7 @@ CHATS: dict[str, Row] = {
         {**ADAPTER, "model_name_or_path": str(DPO)}, refused=r"was trained on .*, whose weights differ"
     ),
     "chat, adapter as the model": Chat(
-        {"model_name_or_path": f"{RUNS}/learnt"}, refused=r"holds an adapter alone. Set `adapter_name_or_path"
+        {"model_name_or_path": f"{RUNS}/learnt"}, refused=r"has only an adapter. Set `adapter_name_or_path"
     ),
     "chat, a checkpoint without some of its tensors": Chat(
         {"model_name_or_path": DAMAGED}, refused=r"keys are missing .*temporal", long=True

@@ -88,7 +88,7 @@ TRAININGS: dict[str, Option] = {
     "rslora": Option("sft", {**LORA, "use_rslora": True}, later_steps="other", long=True),
     "pissa": Option("sft", {**LORA, "pissa_init": True}, long=True),
     "loraplus": Option("sft", {**LORA, "loraplus_lr_ratio": 16.0}, later_steps="other", long=True),
-    "oft": Option("sft", {"finetuning_type": "oft"}, refused=r"neither go on from its adapter nor merge it"),
+    "oft": Option("sft", {"finetuning_type": "oft"}, refused=r"neither continue from its adapter nor merge it"),
     "use_badam": Option("sft", {"use_badam": True}, refused=r"`use_badam` .*the frozen towers' too"),
     "use_adam_mini": Option("sft", {"use_adam_mini": True}, refused=r"`use_adam_mini` reads the number of heads"),
     # --- keys of other models' media
@@ -103,8 +103,8 @@ TRAININGS: dict[str, Option] = {
             ("video_min_pixels", 64, "remove the key"),
             ("crop_to_patches", True, "remove the key"),
             ("image_do_pan_and_scan", True, "remove the key"),
-            ("use_audio_in_video", True, "hears nothing"),
-            ("audio_sampling_rate", 8000, "hears nothing"),
+            ("use_audio_in_video", True, "has no audio"),
+            ("audio_sampling_rate", 8000, "has no audio"),
         )
     },
     "the host's own defaults": Option(
@@ -255,8 +255,8 @@ TRAININGS: dict[str, Option] = {
     "pt packed": Option("pt", {}, refused=r"Set `packing: false`; the host turns packing on"),
     "packing": Option("sft", {"packing": True}, refused=r"Use `neat_packing: true`"),
     "rm": Option("rm", {"dataset": "dpo"}, long=True),
-    "pairs in sft": Option("sft", {"dataset": "dpo"}, refused=r"`stage: sft`; 'dpo' holds pairs .*Choose `stage: dpo`"),
-    "pairs in kto": Option("kto", {"dataset": "dpo"}, refused=r"`stage: kto`; 'dpo' holds pairs"),
+    "pairs in sft": Option("sft", {"dataset": "dpo"}, refused=r"`stage: sft`; 'dpo' has pairs .*Choose `stage: dpo`"),
+    "pairs in kto": Option("kto", {"dataset": "dpo"}, refused=r"`stage: kto`; 'dpo' has pairs"),
     "conversations in dpo": Option("dpo", {"dataset": "sft"}, refused=r"'sft' is none .*\"ranking\": true"),
     "conversations in kto": Option("kto", {"dataset": "sft"}, refused=r"12 +no label .*expected true or false"),
     # --- steps that are not finite
@@ -273,7 +273,7 @@ TRAININGS: dict[str, Option] = {
     ),
     # --- where models lie
     "model_name_or_path: no folder": Option(
-        "sft", {"model_name_or_path": "/nowhere/model"}, refused=r"/nowhere/model` is not a folder of this machine"
+        "sft", {"model_name_or_path": "/nowhere/model"}, refused=r"/nowhere/model` is not a folder on this machine"
     ),
     "bf16 without a GPU": Option("sft", {"bf16": True}, refused=r"`bf16: true` needs a GPU.*\*Compute type\*"),
     "export_legacy_format": Option(

@@ -94,7 +94,7 @@ MORE_TRAININGS: dict[str, Option] = {
     # --- the reference
     "ref_model, lora": runs("dpo", {**LORA, "ref_model": str(SFT)}, first_loss=0.693147, trained=LANGUAGE),
     "ref_model: no folder": Option(
-        "dpo", {"ref_model": "/nowhere/model"}, refused=r"`ref_model: /nowhere/model` is not a folder of this machine"
+        "dpo", {"ref_model": "/nowhere/model"}, refused=r"`ref_model: /nowhere/model` is not a folder on this machine"
     ),
     "ref_model_quantization_bit": runs("dpo", {"ref_model": WIDE, "ref_model_quantization_bit": 4}, trained=LANGUAGE),
     "ref_model_quantization_bit alone": Option(

@@ -8,12 +8,11 @@ import pytest
 from transformers import AutoTokenizer
 
 from hound_plugin.errors import PlaceholderError
+from hound_plugin.processing.chat_template import CHAT_TEMPLATE, chat_template
 from hound_plugin.processing.prompt import (
-    CHAT_TEMPLATE,
     SYSTEM,
     Turn,
     add_placeholder_tokens,
-    chat_template,
     encode_conversation,
     expand_prompt,
     normalise_question,
@@ -110,9 +109,10 @@ def test_control_tokens_in_a_text_are_ordinary_characters(literal: str, text: st
 
 def test_whole_prompts_are_encoded_chunk_by_chunk(tokenizer: Any) -> None:
     (source, _), *_ = encode_conversation(tokenizer, [Turn("<video>\nWhat moves?")])
-    ids = expand_prompt(tokenizer, f"{SYSTEM} USER: <video>\nWhat moves? ASSISTANT:", {"<video>": [1], "<image>": []})
+    text = f"{SYSTEM} USER: <video>\nWhat moves? ASSISTANT:"
+    ids = expand_prompt(tokenizer, text, {"<video>": [1], "<image>": []}).ids
     assert ids == source
-    many = expand_prompt(tokenizer, "USER: <video>\n<image>\nQ", {"<video>": [3], "<image>": [2]})
+    many = expand_prompt(tokenizer, "USER: <video>\n<image>\nQ", {"<video>": [3], "<image>": [2]}).ids
     assert many.count(2001) == 3
     assert many.count(2000) == 2
 
@@ -124,7 +124,7 @@ def test_the_chat_template_gives_the_same_tokens(tokenizer: Any) -> None:
         {"role": "user", "content": "Sure?"},
     ]
     text = tokenizer.apply_chat_template(messages, chat_template=CHAT_TEMPLATE, tokenize=False)
-    ids = expand_prompt(tokenizer, text, {"<video>": [1], "<image>": []})
+    ids = expand_prompt(tokenizer, text, {"<video>": [1], "<image>": []}).ids
     pairs = encode_conversation(tokenizer, [Turn("<video>\nHow many?", "Three."), Turn("Sure?")])
     assert ids == [token for pair in pairs for side in pair for token in side]
 
@@ -135,8 +135,9 @@ def test_the_chat_template_takes_any_system_prompt(tokenizer: Any, system: str) 
     question = {"role": "user", "content": "Q?"}
     given = [{"role": "system", "content": system}, question]
     parts = [{"role": "system", "content": [{"type": "text", "text": system}]}, question]
-    expected = f"<s>{system} USER: Q? ASSISTANT:"
-    for messages, template in (([question], chat_template(system)), (given, CHAT_TEMPLATE), (parts, CHAT_TEMPLATE)):
+    expected = f"<s>{system} USER: Q? ASSISTANT:" if system else "<s>USER: Q? ASSISTANT:"
+    own = chat_template(system)
+    for messages, template in (([question], own), (given, own if not system else CHAT_TEMPLATE), (parts, own)):
         assert tokenizer.apply_chat_template(messages, chat_template=template, tokenize=False) == expected
 
 

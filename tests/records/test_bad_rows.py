@@ -13,8 +13,8 @@ from hound_plugin.records.bad_rows import MISSING, Place, RowReport, error_of, t
 from hound_plugin.records.record import Note, Problem
 
 GONE = Problem(MISSING, "video", "expected it under clips, found no a.mp4")
-BLANK = Problem("blank answer", "chosen", "expected an answer with a text, found ''")
-TWICE = Problem("key twice", "", "the key 'id' stands twice")
+BLANK = Problem("blank answer", "chosen", "expected an answer that has text, found ''")
+TWICE = Problem("key twice", "", "the key 'id' appears twice")
 
 
 def filled(*rows: list[Problem], **more: Any) -> RowReport:
@@ -43,8 +43,8 @@ def test_the_table_has_the_most_frequent_first() -> None:
     report.add(Place("other.jsonl", 7), [BLANK])
     assert report.table().splitlines() == [
         "        2  media missing  row 2, id 'q2': `video`: expected it under clips, found no a.mp4",
-        "        1  key twice      row 1, id 'q1': the key 'id' stands twice",
-        "        1  blank answer   other.jsonl, row 7: `chosen`: expected an answer with a text, found ''",
+        "        1  key twice      row 1, id 'q1': the key 'id' appears twice",
+        "        1  blank answer   other.jsonl, row 7: `chosen`: expected an answer that has text, found ''",
     ]
 
 
@@ -128,7 +128,7 @@ def test_skip_stops_above_a_share() -> None:
         "All of them are listed in bad_rows.jsonl.",
     ]
     assert report.settle("skip", 0.25, None, "").endswith(GONE.detail)
-    too_many = r"cannot be used, which is more than the share of 0\.2499 that may be left out \(`max_bad_rows`\):\n"
+    too_many = r"cannot be used, more than the share of 0\.2499 that may be left out \(`max_bad_rows`\):\n"
     with pytest.raises(DataError, match=too_many) as caught:
         report.settle("skip", 0.2499, "bad_rows.jsonl", "")
     assert report.table() in str(caught.value)

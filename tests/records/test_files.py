@@ -234,7 +234,7 @@ def test_rows_that_were_added_survive_a_kill(tmp_path: Path) -> None:
 
 def test_a_lock_is_refused_until_its_holder_is_killed(tmp_path: Path) -> None:
     path = tmp_path / ".run.lock"
-    with child("held = files.hold(path); tell('ready'); sys.stdin.read()", path) as process:
+    with child("lock = files.hold(path); tell('ready'); sys.stdin.read()", path) as process:
         for _ in range(2):
             with pytest.raises(InUseError, match=r"\.run\.lock is locked by another process\. Wait for it"):
                 hold(path)
@@ -273,13 +273,13 @@ sys.stdin.readline()
 for _ in range(40):
     while True:
         try:
-            held = files.hold(path)
+            lock = files.hold(path)
             break
         except files.InUseError:
             pass
     number = int(Path(sys.argv[2]).read_text())
     Path(sys.argv[2]).write_text(str(number + 1))
-    held.release(remove=True)
+    lock.release(remove=True)
 tell('done')
 """
     path = tmp_path / "a.lock"
@@ -296,7 +296,7 @@ tell('done')
 
 def test_a_lock_counts_within_a_process_too(tmp_path: Path) -> None:
     path, order = tmp_path / "a.lock", []
-    held = hold(path)
+    lock = hold(path)
     with pytest.raises(InUseError):
         hold(path)
     waits = threading.Event()
@@ -309,8 +309,8 @@ def test_a_lock_counts_within_a_process_too(tmp_path: Path) -> None:
     thread.start()
     assert waits.wait(60)
     order.append("first")
-    held.release()
-    held.release()
+    lock.release()
+    lock.release()
     thread.join(60)
     assert order == ["first", "other"]
     assert not hold(path).release()
@@ -348,12 +348,12 @@ def test_a_file_system_without_locks_is_named(tmp_path: Path, monkeypatch: pytes
             raise error
 
         monkeypatch.setattr(files.filelock.FileLock, "acquire", refuse)
-        with pytest.raises(SettingsError, match=r"file system that knows locks at .* Choose a local disk"):
+        with pytest.raises(SettingsError, match=r"file system that supports locks at .* Choose a local disk"):
             hold(tmp_path / "a.lock")
 
 
 FORKED = """
-held = files.hold(path)
+lock = files.hold(path)
 if os.fork() == 0:
     {inside}
     tell('ready')
@@ -371,7 +371,7 @@ def test_a_forked_child_does_not_keep_the_lock_of_a_parent_that_is_killed(tmp_pa
             pass
 
 
-@pytest.mark.parametrize("inside", ["held.release()", "held.__exit__(None, None, None)", "del held; os.sync()"])
+@pytest.mark.parametrize("inside", ["lock.release()", "lock.__exit__(None, None, None)", "del lock; os.sync()"])
 def test_a_forked_child_does_not_free_the_lock_of_its_parent(inside: str, tmp_path: Path) -> None:
     path = tmp_path / "a.lock"
     script = FORKED.format(inside=inside + "\n    import gc; gc.collect()", stays=True)

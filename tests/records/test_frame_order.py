@@ -58,7 +58,7 @@ def test_padded_names_keep_the_order_of_plain_text(form: str) -> None:
     ],
 )
 def test_two_patterns_are_refused(names: list[str], shown: str) -> None:
-    with pytest.raises(MediaDecodeError, match=f"got 2 patterns, as in {shown}. Remove what is no frame"):
+    with pytest.raises(MediaDecodeError, match=f"got 2 patterns, as in {shown}. Remove files that are not frames"):
         order_frames(names)
 
 

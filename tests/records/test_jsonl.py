@@ -17,8 +17,8 @@ GOOD = b'{"id": 7}\n'
 
 # line -> what kind of problem it has, and words of the reason
 BAD = {
-    b'{"id": 1, "id": 2}': ("key twice", "the key 'id' stands twice in one object"),
-    b'{"turns": [{"from": "human", "value": "a", "value": "b"}]}': ("key twice", "'value' stands twice"),
+    b'{"id": 1, "id": 2}': ("key twice", "the key 'id' appears twice in one object"),
+    b'{"turns": [{"from": "human", "value": "a", "value": "b"}]}': ("key twice", "'value' appears twice"),
     b'{"score": NaN}': ("not a number", "NaN is not JSON"),
     b'{"score": [-Infinity]}': ("not a number", "-Infinity is not JSON"),
     b'{"score": -2e999}': ("not a number", "the number -2e999 is too large"),
@@ -29,8 +29,8 @@ BAD = {
     b'{"id": "\xff"}': ("no object", "invalid start byte"),
     b'{"id": 1} {"id": 2}': ("no object", "Extra data"),
     b"[" * 100_000: ("no object", "recursion"),
-    b'["id", 1]': ("no object", r"an object was expected, found ['id', 1]"),
-    b"null": ("no object", "an object was expected, found None"),
+    b'["id", 1]': ("no object", r"expected an object, found ['id', 1]"),
+    b"null": ("no object", "expected an object, found None"),
 }
 
 
@@ -97,12 +97,12 @@ def test_files_that_are_something_else_are_named(tmp_path: Path, monkeypatch: py
         '{"id": 1}\n'.encode("utf-16"): "is UTF-16; convert it with `iconv",
         gzip.compress(GOOD): "is compressed; unpack it",
         json.dumps({"data": [{"id": 1}]}, indent=2).encode(): "one object over several lines",
-        b"": "it is empty",
+        b"": "the file is empty",
     }
     for data, words in wrong.items():
         with pytest.raises(DataError, match=words):
             list(read_rows(write(path, data)))
-    with pytest.raises(DataError, match="there is none at"):
+    with pytest.raises(DataError, match="is not a file"):
         list(read_rows(tmp_path / "none"))
     monkeypatch.setattr(module, "LARGEST_ARRAY", 3)
     with pytest.raises(DataError, match="jq -c"):

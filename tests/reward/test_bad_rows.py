@@ -108,7 +108,7 @@ def test_decisions_about_rows_are_said_with_their_numbers(values: dict[str, Any]
     said: list[str] = []
     run = start(build_settings(values), said)
     assert said == [
-        f"{file}: `<image>` in rows with clips only stands for the clip (8 rows)",
+        f"{file}: `<image>` in rows with only clips stands for the clip (8 rows)",
         f"{file}: fields that nothing reads, by rows: `note` (8)",
     ]
     assert {(question.medium, question.text[:12]) for question in run.questions} == {("video", "What is seen")}

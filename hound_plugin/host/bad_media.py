@@ -1,0 +1,104 @@
+"""``on_bad_media: skip`` while batches are made: rows whose media cannot be read are masked or left out.
+
+Supervised rows are masked, preference rows left out. Where the host predicts the error stays: no prediction is made up.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from llamafactory.extras import logging
+
+from hound_plugin.errors import MediaError
+from hound_plugin.host.mm_plugin import is_ours, media_key
+from hound_plugin.processing.processor import LlavaHoundProcessor
+
+logger = logging.get_logger(__name__)
+
+
+def collate_supervised(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
+    """``SFTDataCollatorWith4DAttentionMask.__call__``, whose bad rows are masked."""
+    if _skips(self) and self.model is not None:  # the host gives no model when it predicts
+        mask_bad_rows(features, self.processor)
+    return original(self, features)
+
+
+def collate_preferences(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
+    """``__call__`` of the collators for pairs and labels, without the bad rows."""
+    return original(self, drop_bad_rows(features, self.processor) if _skips(self) else features)
+
+
+def _skips(collator: Any) -> bool:
+    return is_ours(collator.template) and collator.processor.on_bad_media == "skip"
+
+
+def drop_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> list[dict[str, Any]]:
+    """With ``on_bad_media: skip``: the rows of a preference batch whose media can be read.
+
+    A preference loss is not indifferent to a masked answer, so these rows are left out and not masked.
+
+    Raises:
+        MediaError: no row is left.
+    """
+    kept, failure = [], None
+    seen: dict[Any, Any] = {}
+    for feature in features:
+        media = {}
+        for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
+            items = []
+            for item in feature.get(kind) or []:
+                key = (kind, media_key(item))
+                if key not in seen:
+                    try:
+                        seen[key] = read(item)
+                    except MediaError as error:
+                        logger.warning(f"on_bad_media: skip: a row is left out, because {error}")
+                        seen[key] = error
+                items.append(seen[key])
+            media[kind] = items
+        bad = [item for items in media.values() for item in items if isinstance(item, MediaError)]
+        if bad:
+            failure = bad[0]
+        else:
+            kept.append({**feature, **media})
+    if not kept and failure is not None:
+        raise MediaError(
+            f"on_bad_media: skip: no row is left of a batch of {len(features)}, because {failure} Set "
+            "`hound: {check_media: all}`, raise the batch size, or remove the record.",
+            failure.path,
+        )
+    return kept
+
+
+def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor) -> None:
+    """With ``on_bad_media: skip``: replace a clip that cannot be read by a black one, and mask its rows.
+
+    A fully masked row adds nothing to the loss of supervised training, so that neither the other rows nor the other
+    ranks of a distributed run are disturbed. What was masked is logged.
+    """
+    for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
+        seen: dict[Any, torch.Tensor | None] = {}
+        for feature in features:
+            items = list(feature.get(kind) or [])
+            for number, item in enumerate(items):
+                key = media_key(item)
+                if key not in seen:
+                    seen[key] = _read_or_none(read, item)
+                tensor = seen[key]
+                if tensor is None:
+                    black = processor.black_video()
+                    tensor = black if kind == "videos" else black[0]
+                    for name in [name for name in feature if name.endswith("labels")]:
+                        feature[name] = [-100] * len(feature[name])
+                items[number] = tensor
+            feature[kind] = items
+
+
+def _read_or_none(read: Callable[[Any], torch.Tensor], item: Any) -> torch.Tensor | None:
+    try:
+        return read(item)
+    except MediaError as error:
+        logger.warning(f"on_bad_media: skip: its rows are masked, because {error}")
+        return None

@@ -1,0 +1,133 @@
+"""Trainers, and DeepSpeed's ZeRO-3 on CPU."""
+
+from __future__ import annotations
+
+from hound_plugin.host.patches.entry import Entry, Patch
+
+_NAMES = {
+    "sft": "CustomSeq2SeqTrainer",
+    "dpo": "CustomDPOTrainer",
+    "kto": "CustomKTOTrainer",
+    "rm": "PairwiseTrainer",
+}
+
+
+def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
+    """What every trainer inherits from transformers' own."""
+    module = f"llamafactory.train.{stage}.trainer"
+    finite = "transformers logs a loss that is not finite as 0, continues and saves the model."
+    removable = "the trainer itself stops when loss or gradients are not finite"
+    return (
+        Patch(
+            module=module,
+            target=f"{trainer}.training_step",
+            takes="model, inputs, ...",
+            body="finite_steps:watch_step",
+            ours_only=True,
+            why=finite,
+            removable=removable,
+            without="a training whose loss is not finite continues",
+        ),
+        Patch(
+            module=module,
+            target=f"{trainer}._get_grad_norm",
+            takes="...",
+            body="finite_steps:watch_norm",
+            ours_only=True,
+            why=finite,
+            removable=removable,
+            without="a training whose gradients are not finite continues, and `hound.max_skipped_steps` has no effect",
+        ),
+        Patch(
+            module=module,
+            target=f"{trainer}._init_training_state",
+            takes="max_steps, num_update_steps_per_epoch, num_train_epochs, resume_from_checkpoint, ...",
+            body="resume:settled_start",
+            ours_only=True,
+            why="The trainer takes a step beyond the last one when it resumes from a checkpoint of a complete run.",
+            removable="`Trainer` ends at `max_steps` when it resumes",
+            without="resuming from the last checkpoint of a complete run trains beyond its end",
+        ),
+        Patch(
+            module=module,
+            target=f"{trainer}.train",
+            takes="...",
+            body="resume:settled_training",
+            ours_only=True,
+            why="A finished run that is started again overwrites its log and its results with those of no steps.",
+            removable="`Trainer.train` leaves a finished run as it is",
+            without="a finished run that is started again loses its log and its results",
+        ),
+        Patch(
+            module=module,
+            target=f"{trainer}.save_model",
+            takes="output_dir, ...",
+            body="resume:signed_model",
+            ours_only=True,
+            why="An adapter that was trained over merged ones names the base model alone.",
+            removable="peft's configuration of an adapter names the adapters that were merged below it",
+            without="an adapter that was trained over merged ones is not known as such",
+        ),
+        Patch(
+            module=module,
+            target=f"{trainer}._save_checkpoint",
+            takes="...",
+            body="resume:signed_checkpoint",
+            ours_only=True,
+            why="A checkpoint does not say which run it belongs to.",
+            removable="checkpoints name model, data sets and stage, and the host compares them",
+            without="a checkpoint of another run in the same `output_dir` is not noticed",
+        ),
+    )
+
+
+TRAINERS: tuple[Entry, ...] = (
+    *(patch for stage, trainer in _NAMES.items() for patch in _steps(stage, trainer)),
+    Patch(
+        module="llamafactory.train.dpo.trainer",
+        target="CustomDPOTrainer.dpo_loss",
+        takes="chosen_logps, rejected_logps, ref_chosen_logps, ref_rejected_logps, loss_type=, ...",
+        body="preference_loss:named_loss",
+        ours_only=True,
+        why="trl 0.24 takes `loss_type` as an argument, 'sigmoid' by default; the host's trainer does not pass it.",
+        removable="`CustomDPOTrainer` passes `loss_type`",
+        without="every `pref_loss` of DPO would be computed as sigmoid",
+        essential_for="dpo",
+    ),
+    Patch(
+        module="llamafactory.train.kto.trainer",
+        target="CustomKTOTrainer.forward",
+        takes="model, batch, ...",
+        body="preference_loss:forward_with_media",
+        ours_only=True,
+        why="The KTO trainer passes on a fixed list of other models' inputs.",
+        removable="`CustomKTOTrainer.forward` passes on all inputs",
+        without="clips do not reach the model in KTO",
+        essential_for="kto",
+    ),
+    Patch(
+        module="llamafactory.train.sft.trainer",
+        target="CustomSeq2SeqTrainer.compute_loss",
+        takes="model, inputs, ...",
+        body="preference_loss:loss_with_media",
+        ours_only=True,
+        why="The reference model of the ASFT loss is given text alone.",
+        removable="`use_asft_loss` passes on all inputs",
+        without="`use_asft_loss` fails",
+    ),
+)
+ZERO3: tuple[Entry, ...] = (
+    Patch(
+        module="deepspeed.runtime.zero.partition_parameters",
+        target="Init._allgather_params_coalesced",
+        takes="param_list, hierarchy, quantize",
+        body="zero3:gather_one_by_one",
+        why=(
+            "DeepSpeed starts one all-gather a parameter and waits for the last one only. NCCL's stream keeps their "
+            "order; gloo (CPU) does not, and an all-gather that ends late overwrites a weight that `from_pretrained` "
+            "has just loaded: training continues with uninitialised memory."
+        ),
+        removable="`Init._allgather_params_coalesced` waits for all of its handles",
+        without="ZeRO-3 on CPU (gloo) may train with uninitialised weights",
+    ),
+)
