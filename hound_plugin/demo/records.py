@@ -41,7 +41,7 @@ def sft_record(item: Item, turns: Sequence[tuple[str, str]], suffix: str = "") -
     return {"id": item.id + suffix, item.medium: item.file, "conversations": messages}
 
 
-MOTION_LESSONS, ORDER_LESSONS, PASSES = 5600, 4000, 4
+MOTION_LESSONS, ORDER_LESSONS, PASSES = 4800, 4000, 4
 """Single questions on motion alone, and on what colour comes first or last; how often each clip is talked about."""
 
 
@@ -58,8 +58,9 @@ def sft_records(
        random weights learns it soon when it is asked for nothing else, and in a mixture not for a long time.
     2. A shuffled round of all clips, the clips that show an order of events twice, with three questions for most and
        one or two for the rest. It teaches the words and the colours.
-    3. ``order_lessons`` single questions on the colour that comes first or last. Whoever knows both colours is right
-       half the time without their order, and a mixture stays there for long.
+    3. ``order_lessons`` single questions on the colour that comes first, then on the one that comes last, then on both.
+       Knowing both colours is enough to be right half the time; while first and last are asked in turn, the gradients
+       of the two questions cancel, and the model stays there for long.
     4. The other rounds, ``passes`` in all.
 
     Answers of lessons are sentences: a choice of style that nothing predicts is noise, and noise makes the wait longer.
@@ -72,9 +73,18 @@ def sft_records(
         (every[index], ()) for index in _rounds(len(every), passes * len(every), rng)
     ]
     motion = [(moving[index], ("motion",)) for index in _rounds(len(moving), motion_lessons, rng)]
-    order = [(ordered[index], ORDER_COLOURS) for index in _rounds(len(ordered), order_lessons, rng)]
+    order = [
+        (ordered[index], _order_lesson(number / order_lessons))
+        for number, index in enumerate(_rounds(len(ordered), order_lessons, rng))
+    ]
     plan = [*motion, *mixture[: len(every)], *order, *mixture[len(every) :]]
     return [_training_record(item, lesson, f"-{number}", rng) for number, (item, lesson) in enumerate(plan)]
+
+
+def _order_lesson(progress: float) -> tuple[str, ...]:
+    """The topics of a lesson on order, ``progress`` (0 to 1) through all of them."""
+    first, last = ORDER_COLOURS
+    return (first,) if progress < 0.4 else (last,) if progress < 0.8 else ORDER_COLOURS
 
 
 def _training_record(item: Item, lesson: tuple[str, ...], suffix: str, rng: np.random.Generator) -> Record:

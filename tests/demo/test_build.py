@@ -138,6 +138,10 @@ def test_lessons_stand_where_they_are_needed() -> None:
             assert word in question
             assert answer.endswith(".")
             assert answer.rstrip(".").split()[-1] in answers[word]
+    order = [record["conversations"][0]["value"] for record in records[70 + a_round : 110 + a_round]]
+    assert all("first" in question for question in order[:16])
+    assert all("last" in question for question in order[16:32])
+    assert {"first" in question for question in order[32:]} == {True, False}
     rounds = [*records[70 : 70 + a_round], *records[110 + a_round :]]
     seen = Counter(record.get("video") or record["image"] for record in rounds)
     assert seen == {item.file: 4 if item.scene.family == "order" else 2 for item in train}
