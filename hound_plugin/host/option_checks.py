@@ -6,7 +6,6 @@ Only runs with our template are checked. What the host itself refuses is left to
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 from collections.abc import Iterable
 from typing import Any
@@ -18,8 +17,8 @@ from hound_plugin.errors import SettingsError
 from hound_plugin.host.inference_options import check_export, check_generation
 from hound_plugin.host.models import MODELS
 from hound_plugin.host.refused_options import check_values
-from hound_plugin.host.resume import adapters_below
 from hound_plugin.host.template import check_system
+from hound_plugin.model.adapters import adapters_below, base_of, is_adapter
 from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.records.media_identity import sampled_digest
 
@@ -108,8 +107,8 @@ def _check_folder(key: str, name: str) -> None:
     """Is there a model where an option points? Asked before the hub is searched for a local path."""
     if os.path.isdir(name):
         files = set(os.listdir(name))
-        if "config.json" not in files and "adapter_config.json" in files:
-            base = _base_of(name)
+        if is_adapter(name):
+            base = base_of(name)
             adapters = {"model_name_or_path": "adapter_name_or_path"}.get(key, f"{key}_adapters")
             raise SettingsError(
                 f"Expected a model in `{key}: {name}`, which has only an adapter. Set `{adapters}: {name}` and "
@@ -137,18 +136,9 @@ def _begins_here(name: str) -> bool:
     return any(os.path.isfile(os.path.join(folder, below, "config.json")) for below in os.listdir(folder))
 
 
-def _base_of(adapter: str) -> str | None:
-    try:
-        with open(os.path.join(adapter, "adapter_config.json"), encoding="utf-8") as file:
-            base: str | None = json.load(file).get("base_model_name_or_path")
-    except (OSError, ValueError, AttributeError):
-        return None
-    return base
-
-
 def _check_base(adapter: str, name: str) -> None:
     """Refuse an adapter of another model, as far as its configuration tells."""
-    base = _base_of(adapter)
+    base = base_of(adapter)
     if base is None or base == name or os.path.abspath(base) == os.path.abspath(name):
         return
     if os.path.isdir(base) and not _same_weights(base, name):

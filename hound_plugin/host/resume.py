@@ -17,6 +17,7 @@ from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host import settings_state
+from hound_plugin.model.adapters import BELOW, RUN
 from hound_plugin.records.files import write_json
 
 logger = logging.get_logger(__name__)
@@ -25,9 +26,6 @@ _NAME = re.compile(r"checkpoint-(\d+)")
 _CPU = re.compile(r"cpu:\d+")
 STATE = "trainer_state.json"
 """The trainer writes this file last (transformers 5.5, ``Trainer._save_checkpoint``)."""
-RUN = "hound_run.json"
-"""In each checkpoint: which run it belongs to; with an adapter that was trained over others: which these are."""
-BELOW = "adapters_below"
 RESULTS = "train_results.json"
 """What the host writes of a training, in its ``output_dir``."""
 
@@ -228,12 +226,6 @@ def signed_model(
             folder / RUN, {**run, BELOW: [os.path.abspath(item) if os.path.isdir(item) else item for item in below]}
         )
     return result
-
-
-def adapters_below(adapter: str) -> list[str]:
-    """The adapters that were merged into the model before this one was trained; empty if none or unknown."""
-    below = (_read(Path(adapter) / RUN) or {}).get(BELOW)
-    return [str(item) for item in below] if isinstance(below, list) else []
 
 
 def _check_run(checkpoint: Path) -> None:

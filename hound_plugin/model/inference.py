@@ -11,6 +11,7 @@ from transformers import AutoConfig, StoppingCriteriaList
 
 from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError, damage_named
 from hound_plugin.media.pixel_cache import PixelCache
+from hound_plugin.model.adapters import chain_of, is_adapter
 from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.feature_cache import FeatureCache
@@ -43,7 +44,8 @@ def load(
     """Load a checkpoint of either layout for asking questions.
 
     Args:
-        model: a folder or a hub id.
+        model: a folder or a hub id; or a folder of a LoRA adapter, which is merged into the model that it was trained
+            on.
         device: where it runs; the first GPU if there is one, else the CPU.
         dtype: "auto" takes the checkpoint's own.
         memory: keep the last clips, so that the next question about one neither decodes nor encodes it again (at most
@@ -52,6 +54,8 @@ def load(
     Raises:
         CheckpointError: it is of another architecture, or incomplete.
     """
+    if is_adapter(model):
+        return _load_adapter(model, device, dtype, memory)
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with damage_named(model, "config.json"):
@@ -68,6 +72,21 @@ def load(
         processor.pixel_cache = PixelCache()
         network.model.feature_cache = FeatureCache()
     return HoundModel(network.to(place).eval(), processor)
+
+
+def _load_adapter(
+    adapter: str, device: str | torch.device | None, dtype: str | torch.dtype, memory: bool
+) -> HoundModel:
+    """The model that an adapter was trained on, with the adapter merged into it."""
+    from peft import PeftModel
+
+    base, adapters = chain_of(adapter)
+    hound = load(base, device, dtype, memory)
+    for folder in adapters:
+        with damage_named(folder, "adapter"):
+            hound.model = PeftModel.from_pretrained(hound.model, folder).merge_and_unload().eval()
+        hound.processor.take_system_of(folder)
+    return hound
 
 
 class HoundModel:

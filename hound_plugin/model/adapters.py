@@ -1,0 +1,61 @@
+"""Folders of LoRA adapters: the model that one was trained on, and the adapters that had been merged into it before."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+from hound_plugin.errors import CheckpointError
+
+CONFIG = "adapter_config.json"
+RUN = "hound_run.json"
+"""In checkpoints of the host's trainings: which run they belong to; in an adapter's folder, the adapters below it."""
+BELOW = "adapters_below"
+
+
+def is_adapter(folder: str | os.PathLike[str]) -> bool:
+    """Whether a folder has an adapter and no model."""
+    return os.path.isfile(os.path.join(folder, CONFIG)) and not os.path.isfile(os.path.join(folder, "config.json"))
+
+
+def base_of(adapter: str | os.PathLike[str]) -> str | None:
+    """The folder or hub id of the model that an adapter was trained on, or None if its configuration has none."""
+    try:
+        values = json.loads((Path(adapter) / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    base = values.get("base_model_name_or_path") if isinstance(values, dict) else None
+    return base if isinstance(base, str) else None
+
+
+def adapters_below(adapter: str | os.PathLike[str]) -> list[str]:
+    """Folders of the adapters that were merged into the model before an adapter was trained, in their order."""
+    try:
+        values = json.loads((Path(adapter) / RUN).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    below = values.get(BELOW) if isinstance(values, dict) else None
+    return [name for name in below if isinstance(name, str)] if isinstance(below, list) else []
+
+
+def chain_of(adapter: str) -> tuple[str, list[str]]:
+    """The model that an adapter belongs to, and all adapters to merge into it, in their order.
+
+    Raises:
+        CheckpointError: the model is not named, or an adapter below is missing.
+    """
+    base = base_of(adapter)
+    if base is None:
+        raise CheckpointError(
+            f"Expected `base_model_name_or_path` in {os.path.join(adapter, CONFIG)}, the model that the adapter was "
+            "trained on. The file is damaged, or was written by something else; copy the folder again."
+        )
+    below = adapters_below(adapter)
+    for folder in below:
+        if not is_adapter(folder):
+            raise CheckpointError(
+                f"The adapter {adapter} was trained on a model into which the adapter {folder} had been merged, which "
+                "is not there. Bring that folder back, or use the model that was exported with both."
+            )
+    return base, [*below, adapter]

@@ -1,0 +1,89 @@
+"""Folders of LoRA adapters are loaded with the models that they were trained on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model
+from transformers import AutoModelForImageTextToText
+
+import hound_plugin
+from hound_plugin.errors import CheckpointError
+from hound_plugin.model.adapters import BELOW, RUN
+from tests.goldens import SFT
+from tests.model.batches import sft_batch
+
+
+def write_adapter(folder: Path, seed: int, *below: Path, **config: Any) -> Path:
+    """An adapter with weights that change the answer, trained above others."""
+    torch.manual_seed(seed)
+    model = base = AutoModelForImageTextToText.from_pretrained(SFT, dtype=torch.float32)
+    for other in below:
+        model = PeftModel.from_pretrained(model, other).merge_and_unload()
+    adapted = get_peft_model(model, LoraConfig(r=4, target_modules=["q_proj", "up_proj"], **config))
+    with torch.no_grad():
+        for name, value in adapted.named_parameters():
+            if value.requires_grad:
+                value.normal_(std=0.2) if "lora_" in name else value.add_(0.1)
+    adapted.save_pretrained(folder)
+    if below:
+        (folder / RUN).write_text(json.dumps({BELOW: [str(other) for other in below]}))
+    assert base is not None
+    return folder
+
+
+def logits(model: Any, processor: Any) -> torch.Tensor:
+    batch = sft_batch(processor, [0])
+    batch.pop("labels")
+    with torch.no_grad():
+        return model(**batch).logits
+
+
+@pytest.mark.parametrize("config", [{}, {"modules_to_save": ["multi_modal_projector"]}], ids=["lora", "projector too"])
+def test_an_adapter_is_merged_into_its_model(config: dict[str, Any], tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter", 0, **config)
+    (folder / "processor_config.json").write_text(json.dumps({"system": "Trained so."}))
+    hound = hound_plugin.load(str(folder), device="cpu", dtype="float32")
+    plain = AutoModelForImageTextToText.from_pretrained(SFT, dtype=torch.float32)
+    bare = logits(plain, hound.processor)
+    expected = logits(PeftModel.from_pretrained(plain, folder), hound.processor)
+    torch.testing.assert_close(logits(hound.model, hound.processor), expected, rtol=1e-4, atol=1e-4)
+    assert (expected - bare).abs().max() > 0.01
+    assert hound.processor.system == "Trained so."
+    assert hound.chat("What is it?", max_new_tokens=2, temperature=0) is not None
+
+
+def test_adapters_below_it_are_merged_first(tmp_path: Path) -> None:
+    first = write_adapter(tmp_path / "first", 1)
+    second = write_adapter(tmp_path / "second", 2, first)
+    hound = hound_plugin.load(str(second), device="cpu", dtype="float32")
+    model = AutoModelForImageTextToText.from_pretrained(SFT, dtype=torch.float32)
+    for folder in (first, second):
+        model = PeftModel.from_pretrained(model, folder).merge_and_unload()
+    torch.testing.assert_close(
+        logits(hound.model, hound.processor), logits(model, hound.processor), rtol=1e-4, atol=1e-4
+    )
+    shutil.rmtree(first)
+    with pytest.raises(CheckpointError, match="first had been merged, which is not there"):
+        hound_plugin.load(str(second))
+
+
+@pytest.mark.parametrize("content", ["{}", "[1]", "not JSON"])
+def test_an_adapter_that_names_no_model_is_refused(content: str, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter", 3)
+    (folder / "adapter_config.json").write_text(content)
+    with pytest.raises(CheckpointError, match=r"Expected `base_model_name_or_path` in .*adapter_config\.json"):
+        hound_plugin.load(str(folder))
+
+
+def test_a_damaged_adapter_is_named(tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter", 4)
+    weights = folder / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(CheckpointError, match=r"adapter of the checkpoint .* cannot be read"):
+        hound_plugin.load(str(folder))
