@@ -96,7 +96,7 @@ def build_demo(
 ) -> DemoPaths:
     """Write the whole demo under ``folder``, or do nothing if the same one is there already.
 
-    A build that was interrupted, or was made from other parameters or by another version of this code, is made anew:
+    A build that was interrupted, or was made from other parameters or by another version of this code, is built again:
     only the sub-folders named at the top of this module are replaced.
 
     Args:

@@ -33,7 +33,7 @@ class Item:
 
 
 def sft_record(item: Item, turns: Sequence[tuple[str, str]], suffix: str = "") -> Record:
-    """One conversation of ``(question, answer)`` turns; the placeholder stands in the first question."""
+    """One conversation of ``(question, answer)`` turns; the placeholder is in the first question."""
     messages = []
     for number, (question, answer) in enumerate(turns):
         messages.append({"from": "human", "value": question if number else item.prompt(question)})

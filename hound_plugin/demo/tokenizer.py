@@ -20,15 +20,15 @@ from hound_plugin.processing.prompt import SYSTEM
 VOCAB_SIZE = 768
 MODEL_MAX_LENGTH = 4096
 
-# Every printable ASCII character is a piece of its own, so that only what lies beyond falls back to bytes.
+# Every printable ASCII character is a piece of its own, so that only other characters fall back to bytes.
 _ASCII = "".join(chr(code) for code in range(33, 127))
 
 
 def corpus() -> Iterator[str]:
     """The sentences that the tokenizer is trained on: the demo's own texts, the same in every run.
 
-    "USER" stands only behind a bracket and "US" only behind a space; so the pieces "USER" and "▁US" arise, but
-    "▁USER" does not. Words that begin a question stand behind a bracket too: in a prompt a line break precedes them.
+    "USER" appears only after a bracket and "US" only after a space; so the pieces "USER" and "▁US" arise, but
+    "▁USER" does not. Words that begin a question follow a bracket too: in a prompt a line break precedes them.
     """
     words = [*COLOURS, *SHAPES, *DIRECTIONS, *NUMBERS.values()]
     for _ in range(200):

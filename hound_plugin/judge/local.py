@@ -67,7 +67,7 @@ class LocalJudge:
         return await reply
 
     async def _work(self) -> None:
-        await asyncio.sleep(0.02)  # let others queue up beside the first
+        await asyncio.sleep(0.02)  # let others queue up next to the first
         while self._queue:
             replies: list[Reply | RejectedError] | list[JudgeError]
             batch, self._queue = self._queue[: self._batch_size], self._queue[self._batch_size :]

@@ -113,7 +113,7 @@ def _check_sizes(part: str, config: Any) -> None:
     """Refuse sizes that no model has.
 
     Raises:
-        CheckpointError: a size is no whole number, below 1 or beyond all reason, or does not fit another one.
+        CheckpointError: a size is not a whole number, below 1 or beyond all reason, or does not fit another one.
     """
     for name, largest in _LARGEST.items():
         value = getattr(config, name, None)
@@ -310,7 +310,7 @@ def _tower(value: dict | PreTrainedConfig | None, **defaults: Any) -> LlavaHound
 
 
 def tower_location(name: str, folder: str | None) -> str:
-    """Where a tower lies: a path relative to the checkpoint's folder, any other local path, or else a hub id."""
+    """Where a tower is: a path relative to the checkpoint's folder, any other local path, or else a hub id."""
     if folder is not None and (Path(folder) / name).is_dir():
         return str(Path(folder) / name)
     return name
@@ -320,7 +320,7 @@ def read_tower_config(name: str, folder: str | None = None, **hub: Any) -> Llava
     """Read the configuration of a tower from a folder or the hub.
 
     Raises:
-        CheckpointError: there is no ``config.json`` under that name, or it is no tower's.
+        CheckpointError: there is no ``config.json`` under that name, or it is not a tower's.
     """
     place = tower_location(name, folder)
     try:

@@ -39,7 +39,7 @@ def wants_sampling(temperature: float | None, do_sample: bool | None = None) -> 
         return False
     if do_sample is False:
         raise SettingsError(
-            f"do_sample: expected true beside temperature {temperature}, which means sampling; got false. Leave one of "
+            f"do_sample: expected true with temperature {temperature}, which means sampling; got false. Leave one of "
             "them out.",
             "do_sample",
         )
@@ -97,7 +97,7 @@ class AnswerText:
         stops: strings that end the answer; none of them is empty.
 
     Attributes:
-        has_ended: a role's name or one of ``stops`` was found; what follows is no part of the answer.
+        has_ended: a role's name or one of ``stops`` was found; what follows is not part of the answer.
     """
 
     def __init__(self, stops: Sequence[str] = ()) -> None:
@@ -230,7 +230,7 @@ def stream_text(
 
 
 class PlaceholdersHidden(LogitsProcessorList):
-    """A processor list that sees id 0 in place of ids above the vocabulary."""
+    """A processor list that sees id 0 instead of ids above the vocabulary."""
 
     def __init__(self, processors: LogitsProcessorList, vocab_size: int) -> None:
         super().__init__(processors)

@@ -180,7 +180,7 @@ class HoundModel:
             The answers, in order.
 
         Raises:
-            SettingsError: there are not as many clips as questions, or a question is no text.
+            SettingsError: there are not as many clips as questions, or a question is not text.
             MediaError: a clip or image cannot be used.
             ContextLengthError: the longest question leaves no room for an answer.
         """
@@ -291,7 +291,7 @@ class HoundModel:
         return inputs
 
     def _generation(self, given: dict[str, Any], prompt: int | None = None) -> dict[str, Any]:
-        """Arguments for ``model.generate``, with the limits that a prompt of so many tokens sets."""
+        """Arguments for ``model.generate``, with the limits that a prompt of this many tokens sets."""
         chosen = {"max_new_tokens": NEW_TOKENS, **given}
         samples = wants_sampling(chosen.get("temperature"), chosen.get("do_sample"))
         if samples is False and chosen.pop("temperature", None) is not None:

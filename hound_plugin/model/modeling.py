@@ -9,7 +9,7 @@ Shapes: N media items, B rows, S text length with placeholders, T frames, H hidd
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -30,6 +30,7 @@ from hound_plugin.model.answer_head import answers_loss, log_probs_of
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import PlaceholdersHidden
+from hound_plugin.model.media_features import TowerRuns, check_count
 from hound_plugin.model.pretrained import LlavaHoundPreTrainedModel
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.releases import CACHE_FIELD, cache_of
@@ -185,7 +186,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             if pixels is None and name not in towers.features:
                 if prefill:
                     embeds = self._without(tower, embeds, towers)
-                    _check_count(name, places, 0)
+                    check_count(name, places, 0)
                 continue
             if towers.given:
                 features = self._project(towers.features[name])
@@ -196,7 +197,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
                 features = self._features(tower, pixels)  # type: ignore[arg-type]  # looked at above
             if index is not None:
                 features = features.index_select(0, index.to(features.device))
-            _check_count(name, places, features.shape[0] * features.shape[1])
+            check_count(name, places, features.shape[0] * features.shape[1])
             embeds = embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds.device, embeds.dtype))
         return embeds
 
@@ -221,32 +222,6 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             shape = (1, *frames, config.num_channels, config.image_size, config.image_size)
             features = self._features(tower, torch.zeros(shape, device=embeds.device, dtype=embeds.dtype))
         return embeds + 0.0 * features.sum().to(embeds.device, embeds.dtype)
-
-
-@dataclass
-class TowerRuns:
-    """What the towers made of the media of a batch, so that a second model does not run its own.
-
-    Attributes:
-        features: ``image`` and ``video``: ``[N, tokens, channels]``, before the projector.
-        given: they came from outside, and no tower runs.
-        kept: they are kept for others.
-    """
-
-    features: dict[str, torch.Tensor] = field(default_factory=dict)
-    given: bool = False
-    kept: bool = False
-
-
-def _check_count(name: str, places: torch.Tensor, features: int) -> None:
-    """Raise unless there are as many placeholders as feature vectors."""
-    count = int(places.sum())
-    if count != features:
-        raise PlaceholderError(
-            f"The input has {count} <{name}> placeholder tokens, but the {name}s give {features} feature vectors. "
-            "Each clip or image needs exactly one placeholder in the text, and no truncation may cut it "
-            "(raise `cutoff_len`)."
-        )
 
 
 class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMixin):
@@ -355,27 +330,14 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             **kwargs,
         )
         hidden = outputs.last_hidden_state
-        vocab_size = self.config.text_config.vocab_size
         if answers is not None:
-            log_probs, means = log_probs_of(self.lm_head, hidden, answers)
-            kept_features = {name: value.detach() for name, value in towers.features.items()} if towers.kept else None
-            return LlavaHoundOutput(log_probs=log_probs, mean_logits=means, tower_features=kept_features)
+            return self._log_probs(hidden, answers, towers)
         if answers_only and labels is not None:
+            vocab_size = self.config.text_config.vocab_size
             return LlavaHoundOutput(loss=answers_loss(self.lm_head, hidden, labels, vocab_size, items))
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
-        loss = None
-        if labels is not None:
-            labels = labels.masked_fill(labels >= vocab_size, -100)  # placeholders
-            if bool((labels[..., 1:] != -100).any()):
-                loss = self.loss_function(
-                    logits=logits,
-                    labels=labels,
-                    vocab_size=vocab_size,
-                    num_items_in_batch=items,
-                )
-            else:  # the mean over nothing would be NaN and poison the step
-                loss = logits.float().sum() * 0.0
+        loss = None if labels is None else self._loss(logits, labels, items)
         output = LlavaHoundOutput(
             loss=loss,
             logits=logits,
@@ -385,6 +347,18 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             **{CACHE_FIELD: cache_of(outputs)},
         )
         return output.to_tuple() if return_dict is False else output
+
+    def _log_probs(self, hidden: torch.Tensor, answers: dict[str, torch.Tensor], towers: TowerRuns) -> LlavaHoundOutput:
+        log_probs, means = log_probs_of(self.lm_head, hidden, answers)
+        features = {name: value.detach() for name, value in towers.features.items()} if towers.kept else None
+        return LlavaHoundOutput(log_probs=log_probs, mean_logits=means, tower_features=features)
+
+    def _loss(self, logits: torch.Tensor, labels: torch.Tensor, items: Any) -> torch.Tensor:
+        vocab_size = self.config.text_config.vocab_size
+        labels = labels.masked_fill(labels >= vocab_size, -100)  # placeholders
+        if not bool((labels[..., 1:] != -100).any()):  # the mean over nothing would be NaN and poison the step
+            return logits.float().sum() * 0.0
+        return self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, num_items_in_batch=items)
 
     def prepare_inputs_for_generation(
         self,

@@ -40,7 +40,7 @@ class TextSettings:
         truncates: whether prompts beyond ``max_length`` are to be cut, which is refused.
         adds_bos: put BOS in front of a text that does not begin with it.
         kind: of tensors: ``pt``, ``np`` or None.
-        attention_mask, token_types, offsets, replacements: what is wanted beside the ids.
+        attention_mask, token_types, offsets, replacements: what is wanted besides the ids.
     """
 
     padding: bool | str = True

@@ -53,7 +53,7 @@ class ChatInputs:
                 ``images`` or ``videos`` in ``processor_kwargs``.
             chat_template: another template than the processor's.
             tools, documents, load_audio_from_video: nothing; LLaVA-Hound calls no tools and hears nothing.
-            add_generation_prompt: whether an answer is to follow, behind a question. A question ends in
+            add_generation_prompt: whether an answer follows, after a question. A question ends in
                 ``ASSISTANT:`` in any case.
             continue_final_message: leave the last answer open.
             return_assistant_tokens_mask: also ``assistant_masks``, 1 for every token that is learnt.
@@ -133,7 +133,9 @@ def _check_end(
         ("return_assistant_tokens_mask", return_assistant_tokens_mask),
     ):
         if continue_final_message and given:
-            raise SettingsError(f"{name}: expected nothing beside continue_final_message. Leave one of them out.", name)
+            raise SettingsError(
+                f"{name}: expected nothing next to continue_final_message. Leave one of them out.", name
+            )
     is_answered = len(chat.questions) == len(chat.answers)
     if continue_final_message and not is_answered:
         raise DataError("continue_final_message: expected an answer as the last message, got a question.")
@@ -145,16 +147,16 @@ def _check_end(
 
 
 def _media(chats: Sequence[ChatConversation], images: list[Any], videos: list[Any]) -> dict[str, list[Any]]:
-    """Media of all conversations in order, with those given beside them in the places of parts that name nothing."""
+    """Media of all conversations in order, with those given separately for parts that name nothing."""
     media: dict[str, list[Any]] = {}
-    for token, beside in ((IMAGE_TOKEN, images), (VIDEO_TOKEN, videos)):
+    for token, separate in ((IMAGE_TOKEN, images), (VIDEO_TOKEN, videos)):
         items = [item for chat in chats for item in chat.media[token]]
         free = sum(item is None for item in items)
-        if free != len(beside):
+        if free != len(separate):
             raise PlaceholderError(
-                f"Expected something to show for each of {free} {token} part(s) that name nothing, got {len(beside)}. "
-                "Name it in the part (`path`, `url`), or give it in `processor_kwargs`."
+                f"Expected something to show for each of {free} {token} part(s) that name nothing, got {len(separate)}."
+                " Name it in the part (`path`, `url`), or give it in `processor_kwargs`."
             )
-        rest = iter(beside)
+        rest = iter(separate)
         media[token] = [next(rest) if item is None else item for item in items]
     return media

@@ -38,7 +38,7 @@ def check_rows(items: Any, texts: Sequence[str], token: str) -> None:
     """Where media come in a list for each text, each text must have as many placeholders.
 
     Raises:
-        PlaceholderError: a text has more or fewer; in order they would stand in the wrong texts.
+        PlaceholderError: a text has more or fewer; in order they would end up in the wrong texts.
     """
     flatten = as_images if token == "<image>" else as_clips
     is_nested = isinstance(items, list | tuple) and len(items) == len(texts)
@@ -58,7 +58,7 @@ def channels_last(media: Any, dimensions: int, channels_first: bool | None = Non
     Args:
         media: perhaps an array of ``dimensions`` axes.
         dimensions: 3 for an image, 4 for a clip.
-        channels_first: None: where the shape does not tell, they stand last already.
+        channels_first: None: where the shape does not tell, they are last already.
     """
     if isinstance(media, torch.Tensor):
         media = media.detach().cpu().numpy()

@@ -36,7 +36,7 @@ class ChatConversation:
     media: dict[str, list[Any]] = field(default_factory=lambda: {VIDEO_TOKEN: [], IMAGE_TOKEN: []})
 
     def turns(self, tokens: Mapping[str, int]) -> list[Turn]:
-        """Turns as :func:`encode_conversation` takes them, with so many ``tokens`` for each placeholder.
+        """Turns as :func:`encode_conversation` takes them, with this many ``tokens`` for each placeholder.
 
         Raises:
             PlaceholderError: placeholders in texts and media differ in number.
@@ -48,7 +48,7 @@ class ChatConversation:
         return [Turn(question, answers[number]) for number, question in enumerate(questions)]
 
     def messages(self) -> list[dict[str, str]]:
-        """The conversation with texts alone, for the Jinja template; every placeholder stands once.
+        """The conversation with texts alone, for the Jinja template; every placeholder appears once.
 
         Raises:
             PlaceholderError: placeholders in texts and media differ in number.

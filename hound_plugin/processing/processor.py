@@ -47,10 +47,10 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         image_processor, video_processor: pixels to tensors; the released checkpoints' where they are None.
         tokenizer: a fast LLaMA tokenizer; the two placeholders are added above ``vocab_size`` if they are missing.
         image_patches, frame_patches: visual tokens of one image and of one frame.
-        frame_multiple: the video tower takes multiples of so many frames.
+        frame_multiple: the video tower takes multiples of this many frames.
         vocab_size: rows of the model's embedding.
         system: the system prompt of conversations that bring none, as the model was trained.
-        chat_template: Jinja in place of this model's own prompt.
+        chat_template: Jinja instead of this model's own prompt.
         parts: ``num_frames``, ``frame_sampling`` and ``image_aspect_ratio`` (``pad`` or None), for the parts.
 
     Attributes:
@@ -224,7 +224,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         """Visual tokens of each placeholder.
 
         Raises:
-            SettingsError: the video tower does not take so many frames.
+            SettingsError: the video tower does not take this many frames.
         """
         if num_frames % self.frame_multiple:
             raise SettingsError(
@@ -248,11 +248,11 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         return MultiModalData(**counts)
 
     def replace_image_token(self, image_inputs: Any = None, image_idx: int = 0, **kwargs: Any) -> str:
-        """What stands for one image in the text (transformers 5.18 and later ask)."""
+        """What represents one image in the text (transformers 5.18 and later ask)."""
         return IMAGE_TOKEN * self.tokens_per_image
 
     def replace_video_token(self, video_inputs: Any = None, video_idx: int = 0, **kwargs: Any) -> str:
-        """What stands for one clip in the text (transformers 5.18 and later ask)."""
+        """What represents one clip in the text (transformers 5.18 and later ask)."""
         return VIDEO_TOKEN * self.tokens_per_video
 
     # --- media
@@ -276,7 +276,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         return pixels
 
     def black_video(self) -> torch.Tensor:
-        """An all-black clip in place of a bad one whose row is masked: ``[num_frames, 3, side, side]``."""
+        """An all-black clip instead of a bad one whose row is masked: ``[num_frames, 3, side, side]``."""
         pixels: torch.Tensor = self.video_processor.black()
         return pixels
 

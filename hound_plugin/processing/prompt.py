@@ -2,7 +2,7 @@
 
 A conversation is ``system + " " + "USER: " + question + " ASSISTANT:" + " " + answer + "</s>" + "USER: " ...``. The
 original splits this text at the media placeholders and tokenises each chunk on its own, which leaves an extra "▁"
-before and after a placeholder, and inside a chunk, text behind ``</s>`` gets no leading "▁". Both are reproduced here
+before and after a placeholder, and inside a chunk, text after ``</s>`` gets no leading "▁". Both are reproduced here
 by encoding whole chunks; encoding message by message differs from the second turn on.
 
 Literal control tokens in a text (``</s>``, ``<video>`` in an answer ...) are encoded as ordinary characters. The
@@ -40,7 +40,7 @@ def normalise_question(text: str, tokens: Sequence[str] = (VIDEO_TOKEN, IMAGE_TO
     """Move placeholders to the front: ``"Look at <video> now"`` -> ``"<video>\\nLook at  now"``.
 
     A text without any is returned as it is, trailing spaces included; else all occurrences are removed, the rest is
-    stripped and each kind stands once in front, in order of first appearance.
+    stripped and each kind appears once in front, in order of first appearance.
     Source: ``preprocess_multimodal`` of llava/train/train.py.
     """
     found = sorted((token for token in tokens if token in text), key=text.index)
@@ -170,7 +170,7 @@ class _Encoder:
     def _plain(self, text: str, first: bool, offset: int) -> list[tuple[int, int]]:
         if not text:
             return []
-        lead = "" if first else self.eos  # behind a control token there is no leading "▁"
+        lead = "" if first else self.eos  # after a control token there is no leading "▁"
         encoded = self.tokenizer(lead + text, add_special_tokens=False, return_offsets_mapping=True)
         pairs = list(zip(encoded["input_ids"], encoded["offset_mapping"], strict=True))[0 if first else 1 :]
         return [(token, start - len(lead) + offset) for token, (start, _) in pairs]
@@ -190,7 +190,7 @@ def encode_conversation(
         tokenizer: a fast tokenizer that knows the placeholders (see :func:`add_placeholder_tokens`).
         turns: questions may hold placeholders; a run of one placeholder gives as many ids. Answers never do: there,
             ``<video>`` is ordinary text. Only the last answer may be empty.
-        system: the system prompt, without the space behind it.
+        system: the system prompt, without the space after it.
 
     Returns:
         For every turn ``(source, target)``: what is masked and what is learnt. The first source begins with BOS; a
@@ -230,8 +230,8 @@ class ExpandedPrompt:
     """A prompt as tokens.
 
     Attributes:
-        ids: token ids, a placeholder's as often as it stands for visual tokens.
-        offsets: for each token, where it stands in the given text: ``(start, end)``.
+        ids: token ids, a placeholder's once for each visual token.
+        offsets: for each token, where it is in the given text: ``(start, end)``.
         replacements: ``(placeholder, start, count)`` for each occurrence in the text.
     """
 
@@ -248,7 +248,7 @@ def expand_prompt(
     Args:
         tokenizer: as in :func:`encode_conversation`.
         text: a whole prompt, as it is given to the model; control tokens in it count as such.
-        counts: for ``<image>`` and ``<video>``, how many visual tokens each occurrence stands for, in order.
+        counts: for ``<image>`` and ``<video>``, how many visual tokens each occurrence becomes, in order.
         add_special_tokens: put BOS in front where the text does not begin with it.
 
     Raises:

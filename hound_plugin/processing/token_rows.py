@@ -81,7 +81,7 @@ def _filled(values: list[Any], width: int, filler: Any, side: str) -> list[Any]:
 
 
 def _replacements(prompt: ExpandedPrompt) -> list[dict[str, Any]]:
-    """Where each placeholder stood in the text and stands in the expanded one, in transformers' words."""
+    """Where each placeholder was in the text and is in the expanded one, in transformers' words."""
     told, shift = [], 0
     for token, start, count in prompt.replacements:
         text = token * count

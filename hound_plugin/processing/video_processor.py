@@ -37,7 +37,7 @@ from hound_plugin.processing.pixels import (
 
 
 class LlavaHoundVideosKwargs(VideosKwargs, total=False):  # type: ignore[call-arg]  # a TypedDict
-    """Settings of a call; beside transformers' own, which frames are taken and who decodes them."""
+    """Settings of a call; besides transformers' own, which frames are taken and who decodes them."""
 
     frame_sampling: str | None
     decoder: str | None

@@ -319,7 +319,7 @@ def test_a_history_may_be_an_iterator(hound: HoundModel) -> None:
     [
         (None, {}, "question as text, got NoneType"),
         ("Why?", {"temperature": -1}, "0 or more, got -1"),
-        ("Why?", {"temperature": 0.5, "do_sample": False}, "do_sample: expected true beside temperature 0.5"),
+        ("Why?", {"temperature": 0.5, "do_sample": False}, "do_sample: expected true with temperature 0.5"),
         ("Why?", {"temperature": float("nan")}, "0 or more, got nan"),
         ("Why?", {"max_new_tokens": 0}, "at least 1, got 0"),
     ],

@@ -182,7 +182,7 @@ def test_system_prompts(given: str, processor: LlavaHoundProcessor) -> None:
         (
             [user("a"), answer("b")],
             {"continue_final_message": True, "add_generation_prompt": True},
-            "add_generation_prompt: expected nothing beside continue_final_message",
+            "add_generation_prompt: expected nothing next to continue_final_message",
         ),
     ],
 )

@@ -102,7 +102,7 @@ def _decoded(url: str, kind: str) -> bytes:
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Whether ``path``, all links followed, lies in ``folder`` or is the folder."""
+    """Whether ``path``, all links followed, is in ``folder`` or is the folder."""
     real, root = os.path.realpath(path), os.path.realpath(folder)
     return os.path.commonpath([real, root]) == root
 

@@ -101,7 +101,7 @@ def test_parameters_that_contradict_each_other() -> None:
     refused("min_tokens", r"at most the longest answer \(3\); got 4", max_tokens=3, min_tokens=4)
     refused("top_logprobs", "expected `logprobs: true`", top_logprobs=2)
     refused("top_logprobs", "expected `logprobs: true`", top_logprobs=2, logprobs=False)
-    refused("do_sample", "expected true beside temperature 0.5", do_sample=False, temperature=0.5)
+    refused("do_sample", "expected true with temperature 0.5", do_sample=False, temperature=0.5)
     refused("stream_options.include_usage", "true or false", stream_options={"include_usage": 1})
     refused("stream_options.usage", "unknown key", stream_options={"usage": True})
     assert read(max_tokens=3, max_completion_tokens=3).longest == 3

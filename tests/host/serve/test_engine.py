@@ -145,7 +145,7 @@ def test_a_temperature_means_sampling(chat: ChatModel) -> None:
     assert answers(temperature=0.0, do_sample=True) == answers(temperature=1e-308) == greedy
     assert len(answers(temperature=1.0, top_p=1.0)) > 1
     for ask in (chat.chat, lambda *args, **options: list(chat.stream_chat(*args, **options))):
-        with pytest.raises(SettingsError, match="do_sample: expected true beside temperature"):
+        with pytest.raises(SettingsError, match="do_sample: expected true with temperature"):
             ask(question, temperature=0.5, do_sample=False)
         with pytest.raises(SettingsError, match="temperature: expected 0 or more, got -1"):
             ask(question, temperature=-1.0)
