@@ -41,7 +41,7 @@ def sft_record(item: Item, turns: Sequence[tuple[str, str]], suffix: str = "") -
     return {"id": item.id + suffix, item.medium: item.file, "conversations": messages}
 
 
-MOTION_LESSONS, ORDER_LESSONS, PASSES = 4800, 4000, 4
+MOTION_LESSONS, ORDER_LESSONS, PASSES = 6400, 3200, 5
 """Single questions on motion alone, and on what colour comes first or last; how often each clip is talked about."""
 
 
