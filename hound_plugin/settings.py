@@ -83,7 +83,15 @@ class HoundSettings(Settings):
         description="consecutive steps that may be skipped because their loss or gradients are not finite; one more "
         "stops the training",
     )
-    prefix_sharing: Reserved = RESERVED
+    prefix_sharing: Annotated[Literal["auto", "off"], SWITCH] = Field(
+        default="auto",
+        description="preference pairs: `auto` reads clip and question once for both answers, to the same numbers; "
+        "`off` reads each answer's row",
+    )
+    answers_only: Annotated[Literal["auto", "off"], SWITCH] = Field(
+        default="auto",
+        description="`auto` runs the language-modelling head where labels are; `off` everywhere, as the host does",
+    )
     reference_log_probs: Reserved = RESERVED
 
     @classmethod

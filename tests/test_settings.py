@@ -43,7 +43,8 @@ def test_off_may_be_written_in_several_ways(off: Any) -> None:
         ({"decode_timeout": "soon"}, "got 'soon'"),
         ({"frame_sampling": "random"}, "expected one of uniform, first_10s, fps; got 'random'"),
         ({"on_bad_media": "ignore"}, "expected one of error, skip"),
-        ({"prefix_sharing": True}, "not available in this version; got True"),
+        ({"reference_log_probs": "r.jsonl"}, "not available in this version; got 'r.jsonl'"),
+        ({"prefix_sharing": True}, "expected one of auto, off; got 'on'"),
         (["num_frames"], "expected a block of `key: value` lines"),
     ],
 )

@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from hound_plugin import __version__
 from hound_plugin.demo.build import HELD_OUT_CLIPS, TRAIN_CLIPS, DemoPaths, build_demo
 from hound_plugin.demo.evaluate import Evaluation, ask_example, evaluate
 from hound_plugin.demo.plot import plot_report
 from hound_plugin.demo.scoring import table
 from hound_plugin.demo.train import RECIPES, check_recipes, train
 from hound_plugin.records.files import write_json
+from hound_plugin.version import __version__
 
 NAMES = {"built": "untrained", "sft": "after SFT", "dpo": "after DPO"}
 """Stage -> the name of its model in the report."""

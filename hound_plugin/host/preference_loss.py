@@ -1,4 +1,4 @@
-"""The preference loss that ``pref_loss`` names, and every input that it needs."""
+"""The preference loss that ``pref_loss`` names, with every input that it needs."""
 
 from __future__ import annotations
 
@@ -28,18 +28,3 @@ def forward_with_media(
     """``CustomKTOTrainer.forward``, which passes on only the media of other models."""
     media = {name: batch[name] for name in MEDIA_INPUTS if name in batch}
     return original(self, partial(model, **media) if media else model, batch, *args, **kwargs)
-
-
-def loss_with_media(
-    original: Callable[..., Any], self: Any, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any
-) -> Any:
-    """``CustomSeq2SeqTrainer.compute_loss``, whose reference of ``use_asft_loss`` is given text alone."""
-    media = {name: inputs[name] for name in MEDIA_INPUTS if name in inputs}
-    reference = getattr(self, "ref_model", None)
-    if reference is None or not media:
-        return original(self, model, inputs, *args, **kwargs)
-    self.ref_model = partial(reference, **media)
-    try:
-        return original(self, model, inputs, *args, **kwargs)
-    finally:
-        self.ref_model = reference

@@ -1,11 +1,20 @@
-"""Whether the host is installed; this package works without it, except where something is trained or served."""
+"""Which releases of the host are supported, and is one installed? Without it, nothing can be trained or served."""
 
 from __future__ import annotations
 
 from importlib.util import find_spec
 
 from hound_plugin.errors import EnvironmentMismatchError
-from hound_plugin.host.register import requirement
+
+# Package -> first supported release, first unsupported one; setup.cfg repeats them for the installer.
+SUPPORTED = {"llamafactory": ("0.9.5", "0.10"), "transformers": ("5.5", None)}
+
+
+def requirement(package: str) -> str:
+    """The supported releases of ``package``, as pip takes them."""
+    lowest, beyond = SUPPORTED[package]
+    return f"{package}>={lowest}" + (f",<{beyond}" if beyond else "")
+
 
 HOW_TO_INSTALL = f"pip install '{requirement('llamafactory')}'"
 

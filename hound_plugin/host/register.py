@@ -7,9 +7,8 @@ from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 
 from hound_plugin.errors import EnvironmentMismatchError
+from hound_plugin.host.presence import SUPPORTED, requirement
 
-# Package -> first supported release, first unsupported one; setup.cfg repeats them for the installer.
-SUPPORTED = {"llamafactory": ("0.9.5", "0.10"), "transformers": ("5.5", None)}
 # Auto classes of transformers -> modules of ours that register themselves with them.
 _AUTO = "transformers.models.auto."
 AUTO_CLASSES = {
@@ -38,12 +37,6 @@ def register_for(name: str) -> None:
 
     check_version("llamafactory")
     patching.apply_to(sys.modules[name])
-
-
-def requirement(package: str) -> str:
-    """The supported releases of ``package``, as pip takes them."""
-    lowest, beyond = SUPPORTED[package]
-    return f"{package}>={lowest}" + (f",<{beyond}" if beyond else "")
 
 
 def check_version(package: str) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
-from transformers import StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
+from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from hound_plugin.errors import ContextLengthError, SettingsError
 
@@ -227,3 +227,15 @@ def stream_text(
         gone.set()
     if failure:
         raise failure[0]
+
+
+class PlaceholdersHidden(LogitsProcessorList):
+    """A processor list that sees id 0 in place of ids above the vocabulary."""
+
+    def __init__(self, processors: LogitsProcessorList, vocab_size: int) -> None:
+        super().__init__(processors)
+        self._vocab_size = vocab_size
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
+        """Process ``scores`` [B, vocab] for ``input_ids`` [B, S]."""
+        return super().__call__(input_ids.masked_fill(input_ids >= self._vocab_size, 0), scores, **kwargs)

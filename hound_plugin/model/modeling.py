@@ -9,9 +9,7 @@ Shapes: N media items, B rows, S text length with placeholders, T frames, H hidd
 
 from __future__ import annotations
 
-import copy
-import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -22,19 +20,20 @@ from transformers import (
     Cache,
     GenerationMixin,
     LogitsProcessorList,
-    PreTrainedModel,
 )
 from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import is_fsdp_enabled
 
 from hound_plugin.errors import PlaceholderError
-from hound_plugin.model.checkpoint import read_as_ours
-from hound_plugin.model.checkpoint_files import check_files
+from hound_plugin.model.answer_head import answers_loss, log_probs_of
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.feature_cache import FeatureCache
+from hound_plugin.model.generation import PlaceholdersHidden
+from hound_plugin.model.pretrained import LlavaHoundPreTrainedModel
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.releases import CACHE_FIELD, cache_of
+from hound_plugin.model.shared_attention import allow_shared_prompts, answers_mask
 from hound_plugin.model.vision import LlavaHoundTower
 
 # The first cosine of a process (the rotary embedding's) was seen to be off by 1.5e-4 in one process of 20, and the
@@ -51,82 +50,15 @@ class LlavaHoundOutput(CausalLMOutputWithPast):
         loss: scalar mean cross entropy over labelled tokens, when labels are given.
         logits: ``[B, S, vocab]`` (or fewer positions with ``logits_to_keep``).
         last_hidden_state: ``[B, S, H]``.
+        log_probs: ``[T]``, of the tokens of ``answers``, in float32; there are no logits then.
+        mean_logits: ``[2]``, with ``answers`` that ask for them.
+        tower_features: ``image`` and ``video``: what the towers made of the media, for another model that shares them.
     """
 
     last_hidden_state: torch.Tensor | None = None
-
-
-class LlavaHoundPreTrainedModel(PreTrainedModel):
-    """Loading, saving and initialisation; see :mod:`hound_plugin.model.checkpoint` for the original layout."""
-
-    config_class = LlavaHoundConfig
-    config: LlavaHoundConfig
-    base_model_prefix = "model"
-    input_modalities = ("image", "video", "text")
-    supports_gradient_checkpointing = True
-    _no_split_modules = ("TowerBlock", "LlamaDecoderLayer")
-    _skip_keys_device_placement = (CACHE_FIELD,)
-    _supports_flash_attn = True
-    _supports_sdpa = True
-    _supports_attention_backend = True
-
-    @torch.no_grad()
-    def _init_weights(self, module: nn.Module) -> None:
-        if not isinstance(module, LlavaHoundTower):
-            super()._init_weights(module)
-
-    @classmethod
-    def from_pretrained(cls, *args: Any, quantization_config: Any = None, **kwargs: Any) -> Any:
-        """Load as every transformers model; ``quantization_config`` reaches the language model's blocks alone.
-
-        Towers, projector and head stay as they are unless the configuration names other modules to skip: a tower of
-        4 bits changes what the model sees, and saves little beside the language model.
-        """
-        if quantization_config is not None:
-            quantization_config = _spare_towers(quantization_config)
-            kwargs["quantization_config"] = quantization_config
-        if args and args[0] is not None and os.path.isdir(args[0]):
-            check_files(args[0], with_tokenizer=False)
-        return super().from_pretrained(*args, **kwargs)
-
-    @staticmethod
-    def _load_pretrained_model(
-        model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, expected_keys: Any = None
-    ) -> Any:
-        """Read an original checkpoint through the key table; leave our own layout to transformers."""
-        with read_as_ours(model, state_dict, checkpoint_files, load_config) as renamed:
-            loaded = PreTrainedModel._load_pretrained_model(
-                model, renamed, checkpoint_files, load_config, expected_keys
-            )
-        composite = model.model if isinstance(model, LlavaHoundForConditionalGeneration) else model
-        composite.set_towers_trainable(not model.config.freeze_towers)  # loading makes new parameters with gradients
-        return loaded
-
-
-# Both with and without the composite's prefix: names are matched from their beginning.
-_UNQUANTISED = [
-    *(
-        f"{prefix}{part}"
-        for part in ("image_tower", "video_tower", "multi_modal_projector")
-        for prefix in ("", "model.")
-    ),
-    "lm_head",
-]
-_SKIP_FIELDS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")  # bitsandbytes; most others; HQQ
-
-
-def _spare_towers(config: Any) -> Any:
-    """A copy of a quantisation configuration (object or dict) that skips all but the language model's blocks."""
-    config = copy.deepcopy(config)
-    if isinstance(config, dict):
-        if not any(config.get(field) for field in _SKIP_FIELDS):
-            bitsandbytes = config.get("quant_method", "bitsandbytes") == "bitsandbytes"
-            config[_SKIP_FIELDS[0] if bitsandbytes else _SKIP_FIELDS[1]] = list(_UNQUANTISED)
-        return config
-    for field in _SKIP_FIELDS:
-        if hasattr(config, field) and not getattr(config, field):
-            setattr(config, field, list(_UNQUANTISED))
-    return config
+    log_probs: torch.Tensor | None = None
+    mean_logits: torch.Tensor | None = None
+    tower_features: dict[str, torch.Tensor] | None = None
 
 
 class LlavaHoundModel(LlavaHoundPreTrainedModel):
@@ -168,14 +100,19 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
 
     def _features(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
         if self.feature_cache is None or self.training or torch.is_grad_enabled():
-            return self._encode(tower, pixel_values)
+            return self._project(self._run_tower(tower, pixel_values))
         modules = (tower, self.multi_modal_projector)
-        return self.feature_cache.get_or_compute(pixel_values, modules, lambda pixels: self._encode(tower, pixels))
+        return self.feature_cache.get_or_compute(
+            pixel_values, modules, lambda pixels: self._project(self._run_tower(tower, pixels))
+        )
 
-    def _encode(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
+    def _run_tower(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
+        """What the language model sees of a tower, before the projector: ``[N, tokens, channels]``."""
         trained = any(parameter.requires_grad for parameter in tower.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
-            features = tower.features(pixel_values, self.config.mm_vision_select_layer)
+            return tower.features(pixel_values, self.config.mm_vision_select_layer)
+
+    def _project(self, features: torch.Tensor) -> torch.Tensor:
         weight = next(self.multi_modal_projector.parameters())
         if weight.is_floating_point():  # a quantised projector casts for itself
             features = features.to(weight.dtype)
@@ -194,14 +131,25 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         video_index: torch.Tensor | None = None,
         use_cache: bool | None = None,
         cache: Cache | None = None,
+        segment_ids: torch.Tensor | None = None,
+        prompt_width: int | None = None,
+        towers: TowerRuns | None = None,
         **kwargs: Any,
     ) -> Any:
         """Merge text and media, then run the language model. See :class:`LlavaHoundForConditionalGeneration`."""
         cache = past_key_values if cache is None else cache
         if inputs_embeds is None:
             inputs_embeds = self._merge(
-                input_ids, (pixel_values_images, image_index), (pixel_values_videos, video_index), cache
+                input_ids,
+                (pixel_values_images, image_index),
+                (pixel_values_videos, video_index),
+                cache,
+                towers or TowerRuns(),
             )
+        if segment_ids is not None and prompt_width is not None:
+            allow_shared_prompts(self.language_model)
+            attention_mask = answers_mask(segment_ids, prompt_width)
+            kwargs["prompt_width"] = prompt_width
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             positions = (attention_mask != 0).long().cumsum(-1) - 1
             position_ids = positions.clamp(min=0)[:, -inputs_embeds.shape[1] :]
@@ -220,6 +168,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         images: tuple[torch.Tensor | None, torch.Tensor | None],
         videos: tuple[torch.Tensor | None, torch.Tensor | None],
         cache: Cache | None,
+        towers: TowerRuns,
     ) -> torch.Tensor:
         """Embed ``input_ids`` [B, S] and put features in the places of the placeholders: ``[B, S, hidden]``."""
         if input_ids is None:
@@ -233,19 +182,25 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             (self.image_tower, image_places, images, "image"),
             (self.video_tower, video_places, videos, "video"),
         ):
-            if pixels is None:
+            if pixels is None and name not in towers.features:
                 if prefill:
-                    embeds = self._without(tower, embeds)
+                    embeds = self._without(tower, embeds, towers)
                     _check_count(name, places, 0)
                 continue
-            features = self._features(tower, pixels)
+            if towers.given:
+                features = self._project(towers.features[name])
+            elif towers.kept and pixels is not None:
+                towers.features[name] = self._run_tower(tower, pixels)
+                features = self._project(towers.features[name])
+            else:
+                features = self._features(tower, pixels)  # type: ignore[arg-type]  # looked at above
             if index is not None:
                 features = features.index_select(0, index.to(features.device))
             _check_count(name, places, features.shape[0] * features.shape[1])
             embeds = embeds.masked_scatter(places.unsqueeze(-1), features.to(embeds.device, embeds.dtype))
         return embeds
 
-    def _without(self, tower: LlavaHoundTower, embeds: torch.Tensor) -> torch.Tensor:
+    def _without(self, tower: LlavaHoundTower, embeds: torch.Tensor, towers: TowerRuns) -> torch.Tensor:
         """Keep the ranks of a distributed run in step when this one has no media of a kind.
 
         Sharded parameters (ZeRO-3, FSDP) are gathered by all ranks together, and DDP waits for a gradient of every
@@ -258,10 +213,29 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         if not (sharded or waits):
             return embeds
         config = tower.config
-        frames = (config.num_frames,) if config.add_time_attn else ()
-        shape = (1, *frames, config.num_channels, config.image_size, config.image_size)
-        features = self._features(tower, torch.zeros(shape, device=embeds.device, dtype=embeds.dtype))
+        if towers.given:  # no rank runs a tower
+            black = torch.zeros((1, 1, config.hidden_size), device=embeds.device, dtype=embeds.dtype)
+            features = self._project(black)
+        else:
+            frames = (config.num_frames,) if config.add_time_attn else ()
+            shape = (1, *frames, config.num_channels, config.image_size, config.image_size)
+            features = self._features(tower, torch.zeros(shape, device=embeds.device, dtype=embeds.dtype))
         return embeds + 0.0 * features.sum().to(embeds.device, embeds.dtype)
+
+
+@dataclass
+class TowerRuns:
+    """What the towers made of the media of a batch, so that a second model does not run its own.
+
+    Attributes:
+        features: ``image`` and ``video``: ``[N, tokens, channels]``, before the projector.
+        given: they came from outside, and no tower runs.
+        kept: they are kept for others.
+    """
+
+    features: dict[str, torch.Tensor] = field(default_factory=dict)
+    given: bool = False
+    kept: bool = False
 
 
 def _check_count(name: str, places: torch.Tensor, features: int) -> None:
@@ -326,6 +300,12 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         logits_to_keep: int | torch.Tensor = 0,
         return_dict: bool | None = None,
         cache: Cache | None = None,
+        answers: dict[str, torch.Tensor] | None = None,
+        segment_ids: torch.Tensor | None = None,
+        prompt_width: int | None = None,
+        tower_features: dict[str, torch.Tensor] | None = None,
+        keep_tower_features: bool = False,
+        answers_only: bool = False,
         **kwargs: Any,
     ) -> LlavaHoundOutput | tuple[Any, ...]:
         """Run the model.
@@ -340,14 +320,24 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
                 labelled tokens of the batch, as in the original; 0 if there are none.
             image_index, video_index: ``[M]``, which item each occurrence in the text shows, when several rows show the
                 same one (chosen and rejected answers): each item is encoded once. None: one after the other.
-            logits_to_keep: only the last so many positions, or these positions; 0: all.
+            logits_to_keep: only this many last positions, or these positions; 0: all.
+            answers_only: with ``labels``, the loss alone, from labelled positions; there are no logits.
             past_key_values, cache: keys and values of earlier positions, under either of the names that releases of
                 transformers have for them.
+            answers: ``positions``, ``tokens`` and perhaps ``averages``: log-probabilities of these tokens instead of
+                logits; see :func:`hound_plugin.model.answer_head.log_probs_of`.
+            segment_ids, prompt_width: of rows that share prompts, with their ``position_ids``; see
+                :class:`hound_plugin.model.packed_rows.PackedRows`.
+            tower_features: of the same media from an earlier call with ``keep_tower_features``, by a model whose towers
+                are the same; no tower runs.
+            keep_tower_features: keep them in the output.
 
         Raises:
             PlaceholderError: placeholders and features differ in number.
             MediaError: pixel values of the wrong shape.
         """
+        items = kwargs.pop("num_items_in_batch", None)
+        towers = TowerRuns(dict(tower_features or {}), tower_features is not None, keep_tower_features)
         outputs = self.model(
             input_ids=input_ids,
             pixel_values_images=pixel_values_images,
@@ -359,20 +349,30 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             image_index=image_index,
             video_index=video_index,
             use_cache=use_cache,
-            **{key: value for key, value in kwargs.items() if key != "num_items_in_batch"},
+            segment_ids=segment_ids,
+            prompt_width=prompt_width,
+            towers=towers,
+            **kwargs,
         )
         hidden = outputs.last_hidden_state
+        vocab_size = self.config.text_config.vocab_size
+        if answers is not None:
+            log_probs, means = log_probs_of(self.lm_head, hidden, answers)
+            kept_features = {name: value.detach() for name, value in towers.features.items()} if towers.kept else None
+            return LlavaHoundOutput(log_probs=log_probs, mean_logits=means, tower_features=kept_features)
+        if answers_only and labels is not None:
+            return LlavaHoundOutput(loss=answers_loss(self.lm_head, hidden, labels, vocab_size, items))
         kept = slice(-logits_to_keep, None) if isinstance(logits_to_keep, int) else logits_to_keep
         logits = self.lm_head(hidden[:, kept, :])
         loss = None
         if labels is not None:
-            labels = labels.masked_fill(labels >= self.config.text_config.vocab_size, -100)  # placeholders
+            labels = labels.masked_fill(labels >= vocab_size, -100)  # placeholders
             if bool((labels[..., 1:] != -100).any()):
                 loss = self.loss_function(
                     logits=logits,
                     labels=labels,
-                    vocab_size=self.config.text_config.vocab_size,
-                    num_items_in_batch=kwargs.get("num_items_in_batch"),
+                    vocab_size=vocab_size,
+                    num_items_in_batch=items,
                 )
             else:  # the mean over nothing would be NaN and poison the step
                 loss = logits.float().sum() * 0.0
@@ -435,19 +435,7 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
         """Hide the placeholder ids from processors that index the scores with the prompt (repetition penalty)."""
-        return _WithoutPlaceholders(super()._get_logits_processor(*args, **kwargs), self.config.text_config.vocab_size)
-
-
-class _WithoutPlaceholders(LogitsProcessorList):
-    """A processor list that sees id 0 in place of ids above the vocabulary."""
-
-    def __init__(self, processors: LogitsProcessorList, vocab_size: int) -> None:
-        super().__init__(processors)
-        self._vocab_size = vocab_size
-
-    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        """Process ``scores`` [B, vocab] for ``input_ids`` [B, S]."""
-        return super().__call__(input_ids.masked_fill(input_ids >= self._vocab_size, 0), scores, **kwargs)
+        return PlaceholdersHidden(super()._get_logits_processor(*args, **kwargs), self.config.text_config.vocab_size)
 
 
 AutoModel.register(LlavaHoundConfig, LlavaHoundModel, exist_ok=True)

@@ -89,7 +89,7 @@ TWO = [{"role": ("user", "assistant")[n % 2], "content": f"<video>{n}" if n % 2 
     [
         ({"id": "q1"}, {}, DataError, r"id twice +row 4, id 'q1': `id`: expected a unique id; row \d+ has it"),
         ({"id": ""}, {}, DataError, "no id +row 4: `id`: expected an id, under which answers .* found none"),
-        ({"prompt": "<video>\n "}, {}, DataError, "blank question +row 4, id 'q3': `prompt`: expected a question"),
+        ({"prompt": "<video>\n "}, {}, DataError, "blank question +row 4, id 'q3': `prompt`: expected a question that"),
         ({"prompt": None}, {}, DataError, "no question +row 4, id 'q3': `prompt`: expected a question, found none"),
         ({"prompt": ["What?"]}, {}, DataError, r"turn +row 4, id 'q3': `prompt\[0\]`: expected a message"),
         ({"video": "gone.mp4"}, {}, MediaNotFoundError, "media missing +row 4, id 'q3': `video`: .*found no gone.mp4"),

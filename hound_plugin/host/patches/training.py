@@ -95,6 +95,16 @@ TRAINERS: tuple[Entry, ...] = (
         essential_for="dpo",
     ),
     Patch(
+        module="llamafactory.train.dpo.trainer",
+        target="CustomDPOTrainer.concatenated_forward",
+        takes="model, batch, is_ref_model",
+        body="preference_step:preference_forward",
+        ours_only=True,
+        why="Clip and question of a pair are computed four times a step, the towers twice, and all logits in float32.",
+        removable="the host shares prompts, logits and towers in preference training",
+        without="`hound.prefix_sharing` and `hound.answers_only` have no effect in DPO",
+    ),
+    Patch(
         module="llamafactory.train.kto.trainer",
         target="CustomKTOTrainer.forward",
         takes="model, batch, ...",
@@ -109,11 +119,11 @@ TRAINERS: tuple[Entry, ...] = (
         module="llamafactory.train.sft.trainer",
         target="CustomSeq2SeqTrainer.compute_loss",
         takes="model, inputs, ...",
-        body="preference_loss:loss_with_media",
+        body="supervised_loss:compute_loss",
         ours_only=True,
-        why="The reference model of the ASFT loss is given text alone.",
-        removable="`use_asft_loss` passes on all inputs",
-        without="`use_asft_loss` fails",
+        why="Logits of every position are computed in float32; the reference of the ASFT loss is given text alone.",
+        removable="the host computes the loss from labelled positions, and `use_asft_loss` passes on all inputs",
+        without="`hound.answers_only` has no effect in SFT, and `use_asft_loss` fails",
     ),
 )
 ZERO3: tuple[Entry, ...] = (

@@ -1,0 +1,90 @@
+"""What both model classes share: loading checkpoints of either layout, quantised or not, and initialisation."""
+
+from __future__ import annotations
+
+import copy
+import os
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from hound_plugin.model.checkpoint import read_as_ours
+from hound_plugin.model.checkpoint_files import check_files
+from hound_plugin.model.configuration import LlavaHoundConfig
+from hound_plugin.model.releases import CACHE_FIELD
+from hound_plugin.model.vision import LlavaHoundTower
+
+
+class LlavaHoundPreTrainedModel(PreTrainedModel):
+    """Loading, saving and initialisation; see :mod:`hound_plugin.model.checkpoint` for the original layout."""
+
+    config_class = LlavaHoundConfig
+    config: LlavaHoundConfig
+    base_model_prefix = "model"
+    input_modalities = ("image", "video", "text")
+    supports_gradient_checkpointing = True
+    _no_split_modules = ("TowerBlock", "LlamaDecoderLayer")
+    _skip_keys_device_placement = (CACHE_FIELD,)
+    _supports_flash_attn = True
+    _supports_sdpa = True
+    _supports_attention_backend = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if not isinstance(module, LlavaHoundTower):
+            super()._init_weights(module)
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, quantization_config: Any = None, **kwargs: Any) -> Any:
+        """Load as every transformers model; ``quantization_config`` reaches the language model's blocks alone.
+
+        Towers, projector and head stay as they are unless the configuration names other modules to skip: a tower of
+        4 bits changes what the model sees, and saves little next to the language model.
+        """
+        if quantization_config is not None:
+            quantization_config = _spare_towers(quantization_config)
+            kwargs["quantization_config"] = quantization_config
+        if args and args[0] is not None and os.path.isdir(args[0]):
+            check_files(args[0], with_tokenizer=False)
+        return super().from_pretrained(*args, **kwargs)
+
+    @staticmethod
+    def _load_pretrained_model(
+        model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, expected_keys: Any = None
+    ) -> Any:
+        """Read an original checkpoint through the key table; leave our own layout to transformers."""
+        with read_as_ours(model, state_dict, checkpoint_files, load_config) as renamed:
+            loaded = PreTrainedModel._load_pretrained_model(
+                model, renamed, checkpoint_files, load_config, expected_keys
+            )
+        composite = model.model if hasattr(model, "lm_head") else model
+        composite.set_towers_trainable(not model.config.freeze_towers)  # loading makes new parameters with gradients
+        return loaded
+
+
+# Both with and without the composite's prefix: names are matched from their beginning.
+_UNQUANTISED = [
+    *(
+        f"{prefix}{part}"
+        for part in ("image_tower", "video_tower", "multi_modal_projector")
+        for prefix in ("", "model.")
+    ),
+    "lm_head",
+]
+_SKIP_FIELDS = ("llm_int8_skip_modules", "modules_to_not_convert", "skip_modules")  # bitsandbytes; most others; HQQ
+
+
+def _spare_towers(config: Any) -> Any:
+    """A copy of a quantisation configuration (object or dict) that skips all but the language model's blocks."""
+    config = copy.deepcopy(config)
+    if isinstance(config, dict):
+        if not any(config.get(field) for field in _SKIP_FIELDS):
+            bitsandbytes = config.get("quant_method", "bitsandbytes") == "bitsandbytes"
+            config[_SKIP_FIELDS[0] if bitsandbytes else _SKIP_FIELDS[1]] = list(_UNQUANTISED)
+        return config
+    for name in _SKIP_FIELDS:
+        if hasattr(config, name) and not getattr(config, name):
+            setattr(config, name, list(_UNQUANTISED))
+    return config

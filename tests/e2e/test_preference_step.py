@@ -1,0 +1,81 @@
+"""Preference steps with shared prompts, answers only and shared towers train as the host's own steps do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.e2e.conftest import recipe_for
+from tests.e2e.together import Outcome, train_together
+from tests.goldens import DPO
+
+LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}
+KINDS: dict[str, dict[str, Any]] = {
+    "full": {},
+    "another reference": {"ref_model": str(DPO), "pref_ftx": 0.3},
+    "lora": {**LORA, "ld_alpha": 0.5},
+    "ipo": {"pref_loss": "ipo", "gradient_checkpointing": True},
+    "orpo": {**LORA, "pref_loss": "orpo"},
+    "towers trained": {"freeze_vision_tower": False, "freeze_multi_modal_projector": False},
+    "evaluated": {**LORA, "eval_dataset": "dpo", "eval_strategy": "steps", "eval_steps": 2, "pref_bco_weight": 0.5},
+}
+LONG = ("ipo", "orpo", "evaluated")
+WAYS: dict[str, dict[str, Any]] = {
+    "shared": {},
+    "separate": {"hound": {"prefix_sharing": "off"}},
+    "stock": {"hound": {"answers_only": "off"}},
+}
+
+
+def run(work: Path, kinds: list[str]) -> dict[str, Outcome]:
+    recipe = recipe_for(work)
+    named = {f"{kind}, {way}": {"max_steps": 3, **KINDS[kind], **WAYS[way]} for kind in kinds for way in WAYS}
+    runs = {name: recipe("dpo", name.replace(", ", "-").replace(" ", "-"), **values) for name, values in named.items()}
+    return train_together(work, runs, timeout=580)
+
+
+@pytest.fixture(scope="module")
+def quick(work: Path) -> dict[str, Outcome]:
+    return run(work, [kind for kind in KINDS if kind not in LONG])
+
+
+@pytest.fixture(scope="module")
+def slow(work: Path) -> dict[str, Outcome]:
+    return run(work, list(LONG))
+
+
+def check(kind: str, ran: dict[str, Outcome]) -> None:
+    stock = ran[f"{kind}, stock"].steps
+    for way in ("shared", "separate"):
+        outcome = ran[f"{kind}, {way}"]
+        told = "are read once" if way == "shared" else r"are read for each answer (prefix_sharing: off)"
+        assert f"Prompts of pairs {told}" in outcome.output
+        steps = outcome.steps
+        assert len(steps) == len(stock) == 3
+        for key in stock[0]:
+            if key.startswith("logits/") or "runtime" in key or "per_second" in key:
+                continue  # means over attended tokens, and over padding too
+            limits = {"rtol": 1e-4, "atol": 2e-5} if key == "grad_norm" else {"rtol": 2e-5, "atol": 2e-5}
+            left, right = ([row[key] for row in rows] for rows in (steps, stock))
+            np.testing.assert_allclose(left, right, err_msg=f"{kind} {way} {key}", **limits)
+    assert "Prompts of pairs" not in ran[f"{kind}, stock"].output
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LONG])
+def test_steps_are_those_of_the_host(kind: str, quick: dict[str, Outcome]) -> None:
+    check(kind, quick)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", LONG)
+def test_more_steps_are_those_of_the_host(kind: str, slow: dict[str, Outcome]) -> None:
+    check(kind, slow)
+
+
+def test_towers_run_once_where_they_are_frozen_and_the_same(quick: dict[str, Outcome]) -> None:
+    for kind in ("full", "lora", "another reference"):
+        assert "the reference takes the policy's tower features" in quick[f"{kind}, shared"].output
+    assert "the reference does not take" in quick["towers trained, shared"].output
