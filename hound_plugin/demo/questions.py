@@ -48,7 +48,6 @@ SENTENCES: dict[str, str] = {
     "caption": "{}",
 }
 ORDER_TOPICS: tuple[str, ...] = ("first colour", "last colour", "first shape", "last shape")
-ORDER_COLOURS: tuple[str, ...] = ORDER_TOPICS[:2]
 
 
 @dataclass(frozen=True)

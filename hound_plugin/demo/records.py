@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hound_plugin.demo.clips import Scene
-from hound_plugin.demo.questions import ORDER_COLOURS, TIME_KINDS, Question, ask, caption, conversation, topics
+from hound_plugin.demo.questions import ORDER_TOPICS, TIME_KINDS, Question, ask, caption, conversation, topics
 
 Record = dict[str, Any]
 
@@ -41,8 +41,8 @@ def sft_record(item: Item, turns: Sequence[tuple[str, str]], suffix: str = "") -
     return {"id": item.id + suffix, item.medium: item.file, "conversations": messages}
 
 
-MOTION_LESSONS, ORDER_LESSONS, PASSES = 4800, 4000, 4
-"""Single questions on motion alone, and on what colour comes first or last; how often each clip is talked about."""
+MOTION_LESSONS, ORDER_LESSONS, PASSES = 6400, 6400, 4
+"""Single questions on motion alone, and on what comes first or last; how often each clip is talked about."""
 
 
 def sft_records(
@@ -58,9 +58,9 @@ def sft_records(
        random weights learns it soon when it is asked for nothing else, and in a mixture not for a long time.
     2. A shuffled round of all clips, the clips that show an order of events twice, with three questions for most and
        one or two for the rest. It teaches the words and the colours.
-    3. ``order_lessons`` single questions on the colour that comes first, then on the one that comes last, then on both.
-       Knowing both colours is enough to be right half the time; while first and last are asked in turn, the gradients
-       of the two questions cancel, and the model stays there for long.
+    3. ``order_lessons`` single questions on what comes first, then on what comes last, then on both. Knowing both
+       things is enough to be right half the time; while first and last are asked in turn, the gradients of the two
+       questions cancel, and the model stays there for long.
     4. The other rounds, ``passes`` in all.
 
     Answers of lessons are sentences: a choice of style that nothing predicts is noise, and noise makes the wait longer.
@@ -83,8 +83,8 @@ def sft_records(
 
 def _order_lesson(progress: float) -> tuple[str, ...]:
     """The topics of a lesson on order, ``progress`` (0 to 1) through all of them."""
-    first, last = ORDER_COLOURS
-    return (first,) if progress < 0.4 else (last,) if progress < 0.8 else ORDER_COLOURS
+    asked = "first" if progress < 0.4 else "last" if progress < 0.8 else ""
+    return tuple(topic for topic in ORDER_TOPICS if topic.startswith(asked))
 
 
 def _training_record(item: Item, lesson: tuple[str, ...], suffix: str, rng: np.random.Generator) -> Record:

@@ -15,7 +15,7 @@ import pytest
 
 from hound_plugin.demo import build as build_module
 from hound_plugin.demo.build import SHARES, DemoPaths, build_demo, draw_split
-from hound_plugin.demo.clips import COLOURS
+from hound_plugin.demo.clips import COLOURS, SHAPES
 from hound_plugin.demo.records import dpo_records, held_out_questions, sft_records
 from hound_plugin.demo.scoring import score
 from hound_plugin.errors import SettingsError
@@ -131,13 +131,12 @@ def test_lessons_stand_where_they_are_needed() -> None:
     a_round = len(train) + 30  # 30 of the clips show an order of events and come twice
     assert len(records) == 70 + 40 + 2 * a_round
     assert len({record["id"] for record in records}) == len(records)
-    answers = {"move": {"left", "right", "up", "down"}, "colour": set(COLOURS)}
-    for word, lessons in (("move", records[:70]), ("colour", records[70 + a_round : 110 + a_round])):
+    directions = {"left", "right", "up", "down"}
+    for words, lessons in ((directions, records[:70]), ({*COLOURS, *SHAPES}, records[70 + a_round : 110 + a_round])):
         for record in lessons:
-            question, answer = (turn["value"] for turn in record["conversations"])
-            assert word in question
+            _, answer = (turn["value"] for turn in record["conversations"])
             assert answer.endswith(".")
-            assert answer.rstrip(".").split()[-1] in answers[word]
+            assert answer.rstrip(".").split()[-1] in words
     order = [record["conversations"][0]["value"] for record in records[70 + a_round : 110 + a_round]]
     assert all("first" in question for question in order[:16])
     assert all("last" in question for question in order[16:32])
