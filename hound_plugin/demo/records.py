@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hound_plugin.demo.clips import Scene
-from hound_plugin.demo.questions import ORDER_TOPICS, TIME_KINDS, Question, ask, caption, conversation, topics
+from hound_plugin.demo.questions import TIME_KINDS, Question, ask, caption, conversation, topics
 
 Record = dict[str, Any]
 
@@ -41,68 +41,41 @@ def sft_record(item: Item, turns: Sequence[tuple[str, str]], suffix: str = "") -
     return {"id": item.id + suffix, item.medium: item.file, "conversations": messages}
 
 
-MOTION_LESSONS, ORDER_LESSONS, PASSES = 6400, 6400, 4
-"""Single questions on motion alone, and on what comes first or last; how often each clip is talked about."""
+LESSONS, PASSES = 6400, 7
+"""First lessons on motion alone, then how often each clip is talked about."""
 
 
 def sft_records(
-    items: Sequence[Item],
-    rng: np.random.Generator,
-    motion_lessons: int = MOTION_LESSONS,
-    order_lessons: int = ORDER_LESSONS,
-    passes: int = PASSES,
+    items: Sequence[Item], rng: np.random.Generator, lessons: int = LESSONS, passes: int = PASSES
 ) -> list[Record]:
     """Training conversations in the order in which they are to be seen (``disable_shuffling`` in the recipe).
 
-    1. ``motion_lessons`` single questions on the direction of motion. No shortcut leads to it: a tower that starts from
-       random weights learns it soon when it is asked for nothing else, and in a mixture not for a long time.
-    2. A shuffled round of all clips, the clips that show an order of events twice, with three questions for most and
-       one or two for the rest. It teaches the words and the colours.
-    3. ``order_lessons`` single questions on what comes first, then on what comes last, then on both. Knowing both
-       things is enough to be right half the time; while first and last are asked in turn, the gradients of the two
-       questions cancel, and the model stays there for long.
-    4. The other rounds, ``passes`` in all.
-
-    Answers of lessons are sentences: a choice of style that nothing predicts is noise, and noise makes the wait longer.
-    Elsewhere the answers of a conversation are all bare words or all sentences, with equal probability.
+    ``lessons`` single questions on the direction of motion come first. It is the one thing here that no shortcut leads
+    to, and a tower that starts from random weights finds it soon when it is asked for nothing else, and not at all
+    for a long time in a mixture. Then follow ``passes`` shuffled rounds of all clips, with three questions for most and
+    one or two for the rest. Each answer is a bare word or a sentence with equal probability.
     """
     moving = [item for item in items if item.scene.family == "motion"]
-    ordered = [item for item in items if item.scene.family == "order"]
-    every = [*items, *ordered]
-    mixture: list[tuple[Item, tuple[str, ...]]] = [
-        (every[index], ()) for index in _rounds(len(every), passes * len(every), rng)
-    ]
-    motion = [(moving[index], ("motion",)) for index in _rounds(len(moving), motion_lessons, rng)]
-    order = [
-        (ordered[index], _order_lesson(number / order_lessons))
-        for number, index in enumerate(_rounds(len(ordered), order_lessons, rng))
-    ]
-    plan = [*motion, *mixture[: len(every)], *order, *mixture[len(every) :]]
-    return [_training_record(item, lesson, f"-{number}", rng) for number, (item, lesson) in enumerate(plan)]
-
-
-def _order_lesson(progress: float) -> tuple[str, ...]:
-    """The topics of a lesson on order, ``progress`` (0 to 1) through all of them."""
-    asked = "first" if progress < 0.4 else "last" if progress < 0.8 else ""
-    return tuple(topic for topic in ORDER_TOPICS if topic.startswith(asked))
-
-
-def _training_record(item: Item, lesson: tuple[str, ...], suffix: str, rng: np.random.Generator) -> Record:
-    """One question on a topic of ``lesson``, answered by a sentence; a free conversation if that is empty."""
-    if lesson:
-        asked, sentences = [ask(item.scene, lesson[int(rng.integers(len(lesson)))], int(rng.integers(2)))], True
-    else:
-        asked = conversation(item.scene, int(rng.choice([1, 2, 3], p=[0.15, 0.15, 0.7])), rng)
-        sentences = bool(rng.random() < 0.5)
-    return sft_record(item, [(q.text, q.sentence if sentences else q.answer) for q in asked], suffix)
+    plan = [(moving[place], 0) for place in _rounds(len(moving), lessons, rng)]
+    plan += [(items[place], -1) for place in _rounds(len(items), passes * len(items), rng)]
+    records = []
+    for number, (item, turns) in enumerate(plan):
+        if turns == 0:
+            asked = [ask(item.scene, "motion", int(rng.integers(2)))]
+        else:
+            asked = conversation(item.scene, int(rng.choice([1, 2, 3], p=[0.15, 0.15, 0.7])), rng)
+        answers = [q.answer if rng.random() < 0.5 else q.sentence for q in asked]
+        texts = [(q.text, a) for q, a in zip(asked, answers, strict=True)]
+        records.append(sft_record(item, texts, f"-{number}"))
+    return records
 
 
 def _rounds(items: int, number: int, rng: np.random.Generator) -> list[int]:
-    """``number`` indices below ``items``, in shuffled rounds; none if there are no items."""
-    if not items or not number:
+    """``number`` places of ``items``, in shuffled rounds; none if there are no items."""
+    if not items:
         return []
     rounds = [rng.permutation(items) for _ in range(-(-number // items))]
-    return [int(index) for index in np.concatenate(rounds)[:number]]
+    return [int(place) for place in np.concatenate(rounds)[:number]]
 
 
 def held_out_questions(items: Iterable[Item]) -> list[tuple[Item, Question]]:

@@ -14,7 +14,8 @@ Four cases need care:
   them whole; and our processors, whose import may be what brings them in, must be whole too: what belongs to
   transformers waits until none of its modules, and none of ours, is still being imported.
 * A module of ours that was imported first may itself cause the import of the host, whose registration needs it whole:
-  what belongs to the host waits until none of our modules is still being imported.
+  what needs modules of ours waits until none of them is still being imported. Patches do not wait: other modules of the
+  host would take its functions by name before.
 * ``register_for`` may fail. Users of other models must not suffer, so the import continues, and the failure is
   reported on stderr and kept for :func:`activation_error`. Only where the command line or the YAML file named there
   asks for LLaVA-Hound is the failure raised, because training would otherwise continue with half a plugin.
@@ -262,6 +263,8 @@ def _register_pending(executed: str | None = None) -> None:
             continue
         under_way = _under_way(name, executed)
         if under_way is not None:
+            if name == executed and not name.startswith(_TRANSFORMERS):
+                _register(name, patches_only=True)  # before the rest of the host takes its functions by name
             _watch(under_way)
             continue
         try:
@@ -271,7 +274,7 @@ def _register_pending(executed: str | None = None) -> None:
         _register(name)
 
 
-def _register(name: str) -> None:
+def _register(name: str, patches_only: bool = False) -> None:
     if _error is not None:
         _raise_if_wanted(_error)
         return
@@ -280,12 +283,12 @@ def _register(name: str) -> None:
         if register_for is None:
             _defer(name)
             return
-        register_for(name)
+        register_for(name, patches_only=True) if patches_only else register_for(name)
     except Exception as error:
         _fail(error)
         _raise_if_wanted(error)
     else:
-        if name not in _registered:
+        if name not in _registered and not patches_only:
             _registered.append(name)
 
 

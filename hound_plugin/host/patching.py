@@ -48,13 +48,19 @@ _missing: dict[Entry, Missing] = {}
 _warned: set[Entry] = set()
 
 
-def apply_to(module: ModuleType) -> None:
+def apply_to(module: ModuleType, patches_only: bool = False) -> None:
     """Apply what the catalogue has for a host module that has just been executed; repeating it is harmless.
+
+    Args:
+        module: the host's.
+        patches_only: wrap functions, whose bodies are imported at their first call, and call nothing of ours.
 
     Raises:
         EnvironmentMismatchError: LLaVA-Hound is trained or served, and cannot be without something that is missing.
     """
     for entry in entries_of(module.__name__):
+        if patches_only and not isinstance(entry, Patch):
+            continue
         problem = probe(entry)
         if problem is not None:
             _missing[entry] = Missing(entry, problem)

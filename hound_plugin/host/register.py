@@ -20,8 +20,12 @@ AUTO_CLASSES = {
 }
 
 
-def register_for(name: str) -> None:
+def register_for(name: str, patches_only: bool = False) -> None:
     """Register what belongs to module ``name``, which has just been executed.
+
+    Args:
+        name: of a hooked module.
+        patches_only: of the host; the rest follows in a second call, when our own modules are complete.
 
     Raises:
         EnvironmentMismatchError: the host or transformers is outside the supported range, or lacks what this run needs.
@@ -36,7 +40,7 @@ def register_for(name: str) -> None:
     from hound_plugin.host import patching
 
     check_version("llamafactory")
-    patching.apply_to(sys.modules[name])
+    patching.apply_to(sys.modules[name], patches_only)
 
 
 def check_version(package: str) -> None:

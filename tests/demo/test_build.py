@@ -15,7 +15,6 @@ import pytest
 
 from hound_plugin.demo import build as build_module
 from hound_plugin.demo.build import SHARES, DemoPaths, build_demo, draw_split
-from hound_plugin.demo.clips import COLOURS, SHAPES
 from hound_plugin.demo.records import dpo_records, held_out_questions, sft_records
 from hound_plugin.demo.scoring import score
 from hound_plugin.errors import SettingsError
@@ -123,39 +122,19 @@ def test_held_out_answers_are_balanced() -> None:
     assert {question.kind for _, question in asked} == {"colour", "shape", "count", "motion", "order"}
 
 
-def test_lessons_stand_where_they_are_needed() -> None:
+def test_lessons_on_motion_come_first() -> None:
     import numpy as np
 
     train = draw_split(0, 100, 1)[0]
-    records = sft_records(train, np.random.default_rng(0), motion_lessons=70, order_lessons=40, passes=2)
-    a_round = len(train) + 30  # 30 of the clips show an order of events and come twice
-    assert len(records) == 70 + 40 + 2 * a_round
+    records = sft_records(train, np.random.default_rng(0), lessons=70, passes=2)
+    assert len(records) == 70 + 2 * len(train)
     assert len({record["id"] for record in records}) == len(records)
-    directions = {"left", "right", "up", "down"}
-    for words, lessons in ((directions, records[:70]), ({*COLOURS, *SHAPES}, records[70 + a_round : 110 + a_round])):
-        for record in lessons:
-            _, answer = (turn["value"] for turn in record["conversations"])
-            assert answer.endswith(".")
-            assert answer.rstrip(".").split()[-1] in words
-    order = [record["conversations"][0]["value"] for record in records[70 + a_round : 110 + a_round]]
-    assert all("first" in question for question in order[:16])
-    assert all("last" in question for question in order[16:32])
-    assert {"first" in question for question in order[32:]} == {True, False}
-    rounds = [*records[70 : 70 + a_round], *records[110 + a_round :]]
-    seen = Counter(record.get("video") or record["image"] for record in rounds)
-    assert seen == {item.file: 4 if item.scene.family == "order" else 2 for item in train}
-
-
-def test_a_conversation_keeps_to_one_style_and_both_are_equally_frequent() -> None:
-    import numpy as np
-
-    sentences = []
-    items = draw_split(0, 400, 1)[0]
-    for record in sft_records(items, np.random.default_rng(0), motion_lessons=0, order_lessons=0, passes=2):
-        styles = {turn["value"].endswith(".") for turn in record["conversations"] if turn["from"] == "gpt"}
-        assert len(styles) == 1
-        sentences.append(styles.pop())
-    assert abs(sum(sentences) / len(sentences) - 0.5) < 0.06
+    for record in records[:70]:
+        (question, answer) = (turn["value"] for turn in record["conversations"])
+        assert "move" in question
+        assert answer.rstrip(".").split()[-1] in {"left", "right", "up", "down"}
+    later = [record.get("video") or record["image"] for record in records[70:]]
+    assert set(later[: len(train)]) == {item.file for item in train}
 
 
 def test_no_held_out_scene_is_ever_trained_on_in_either_stage() -> None:
@@ -164,7 +143,7 @@ def test_no_held_out_scene_is_ever_trained_on_in_either_stage() -> None:
     train, held_out = draw_split(7, 300, 120)
     scenes = {item.file: item.scene for item in [*train, *held_out]}
     rng = np.random.default_rng(7)
-    rows = [*sft_records(train, rng, motion_lessons=200, order_lessons=200, passes=1), *dpo_records(train, rng)]
+    rows = [*sft_records(train, rng, lessons=200, passes=1), *dpo_records(train, rng)]
     trained = {scenes[row.get("video") or row["image"]] for row in rows}
     measured = {scenes[item.file] for item, _ in held_out_questions(held_out)}
     assert len(trained) == 300
