@@ -49,7 +49,7 @@ def typed_values(classes: Iterable[type], values: dict[str, Any]) -> dict[str, A
         try:
             typed[name] = _as(value, _members(hint), str(field.metadata.get("help", "")))
         except ValueError as error:
-            problems.append(f"`{name}`: expected {error}, got {value!r}")
+            problems.append(f"`{name}`: expected {error}, got {'null' if value is None else repr(value)}")
     if problems:
         raise SettingsError(f"{'; '.join(problems)}. Correct the recipe.")
     return typed

@@ -198,10 +198,6 @@ def _check_packages(training: Any) -> None:
 
 
 def _check_training(training: Any) -> None:
-    if training.max_grad_norm is None:
-        raise SettingsError(
-            "Expected `max_grad_norm` to be a number, got null. Set `max_grad_norm: 0` to leave gradients as they are."
-        )
     if str(getattr(training.lr_scheduler_type, "value", training.lr_scheduler_type)) == "constant" and (
         training.warmup_steps or getattr(training, "warmup_ratio", None)
     ):

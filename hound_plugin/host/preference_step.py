@@ -7,7 +7,8 @@ twice, and logits in float32 at every position. Here the answers of a pair share
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -92,12 +93,10 @@ class PreferenceStep:
         pair = select_rows(batch, [0, len(batch["input_ids"]) // 2], self.media_tokens)
         media = {name: pair[name] for name in _PIXELS if name in pair}
         sums = []
-        was_training = model.training
-        model.eval()
-        for inputs, labelled in (self._inputs(pair), _separate(pair, self.vocab_size)):
-            output = model(**inputs, **media, answers=labelled.inputs(), use_cache=False)
-            sums.append(labelled.by_row(output.log_probs)[0].double().sum(-1))
-        model.train(was_training)
+        with _without_dropout(model):
+            for inputs, labelled in (self._inputs(pair), _separate(pair, self.vocab_size)):
+                output = model(**inputs, **media, answers=labelled.inputs(), use_cache=False)
+                sums.append(labelled.by_row(output.log_probs)[0].double().sum(-1))
         limit = _EXACT if _is_exact(self.model) else _NOISE
         difference = ((sums[0] - sums[1]).abs() / sums[1].abs().clamp(min=1)).max().item()
         if not difference <= limit:
@@ -107,6 +106,19 @@ class PreferenceStep:
                 f"{limit:.0e} was expected. Set `hound: {{prefix_sharing: off}}` to train on separate rows, and please "
                 "report it."
             )
+
+
+@contextlib.contextmanager
+def _without_dropout(model: Any) -> Iterator[None]:
+    """Switch dropout off and nothing else: in evaluation, quantised layers change their weights on a CPU for good."""
+    layers = [module for module in model.modules() if isinstance(module, torch.nn.Dropout) and module.training]
+    for layer in layers:
+        layer.training = False
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.training = True
 
 
 def _separate(batch: dict[str, Any], vocab_size: int) -> tuple[dict[str, Any], LabelledTokens]:

@@ -96,12 +96,20 @@ class Board:
         expect(self.field(label).locator("input")).to_have_value(value)
 
     def pick(self, label: str, values: Iterable[str]) -> None:
-        """Choose several of a list."""
+        """Choose several of a list, which stays open: opened once more, the host empties the field."""
         field = self.field(label)
-        for value in values:
-            self._take(label, value)
-            field.locator("input").blur()  # not by a key, which would focus it once more: then the host empties it
+        chosen = list(values)
+        for number, value in enumerate(chosen):
+            if number:
+                field.locator("input").fill(value)
+            else:
+                self._open(label, value)
+            self.page.locator(f"ul[role=listbox] li[aria-label='{value}']").click()
             self.settle()
+        if chosen:
+            field.locator("input").blur()  # not by a key, which would focus it once more
+            self.settle()
+        for value in chosen:
             expect(field.locator(".token", has_text=value)).to_be_visible()
 
     def _open(self, label: str, typed: str) -> Locator:

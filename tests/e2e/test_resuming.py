@@ -31,7 +31,7 @@ ENDED: dict[str, dict[str, Any]] = {
 FINISHED: dict[str, dict[str, Any]] = {
     "finished": {},
     "finished, at the end of an epoch": {"per_device_train_batch_size": 3},
-    "finished, with evaluation": {"do_eval": True, "eval_dataset": "sft", "max_samples": 2},
+    "finished, with evaluation": {"do_eval": True, "eval_dataset": "sft"},
 }
 """Runs of 4 steps whose folder holds all that the run has left."""
 
@@ -129,7 +129,7 @@ def test_a_finished_run_started_again(name: str, whole: dict[str, Outcome], stop
     """It ends well, says where the model lies and how to go on, and leaves every file of the run as it is."""
     run = stopped[name]
     assert not run.failed, run.output[-3000:]
-    assert f"The training in {run.folder} is finished, with all 4 steps: its model lies there" in run.output
+    assert f"The training in {run.folder} is finished, with all 4 steps: its model is there" in run.output
     assert "raise `max_steps` or `num_train_epochs`" in run.output
     for file in ("model.safetensors", "train_results.json", "trainer_state.json"):
         assert (run.folder / file).read_bytes() == (whole["sft"].folder / file).read_bytes(), file

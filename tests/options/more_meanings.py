@@ -72,7 +72,7 @@ MORE_SECTIONS: dict[str, dict[str, str]] = {
         "eaft_alpha": _HOST,
     },
     "Steps": {
-        "max_grad_norm: null": "write 0 for no clipping",
+        "max_grad_norm: null": "not a number; `0` leaves gradients as they are",
         "warmup_steps, constant": "`constant_with_warmup`",
         "max_grad_norm: 0": "gradients stay as they are",
         "max_grad_norm": "gradients are clipped",

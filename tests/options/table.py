@@ -64,7 +64,7 @@ TRAININGS: dict[str, Option] = {
         "sft", {**LORA, "lora_target": "multi_modal_projector"}, first_loss=PLAIN_LOSS, trained=PROJECTOR
     ),
     "lora_target: misspelt": Option(
-        "sft", {**LORA, "lora_target": "q_porj"}, refused=r"got 'q_porj', which is not one of them.*q_proj"
+        "sft", {**LORA, "lora_target": "q_porj"}, refused=r"got 'q_porj', which neither is one nor holds any.*q_proj"
     ),
     "lora_target: a frozen part": Option(
         "sft",
@@ -257,7 +257,7 @@ TRAININGS: dict[str, Option] = {
     "rm": Option("rm", {"dataset": "dpo"}, long=True),
     "pairs in sft": Option("sft", {"dataset": "dpo"}, refused=r"`stage: sft`; 'dpo' has pairs .*Choose `stage: dpo`"),
     "pairs in kto": Option("kto", {"dataset": "dpo"}, refused=r"`stage: kto`; 'dpo' has pairs"),
-    "conversations in dpo": Option("dpo", {"dataset": "sft"}, refused=r"'sft' is none .*\"ranking\": true"),
+    "conversations in dpo": Option("dpo", {"dataset": "sft"}, refused=r"'sft' is not one .*\"ranking\": true"),
     "conversations in kto": Option("kto", {"dataset": "sft"}, refused=r"12 +no label .*expected true or false"),
     # --- steps that are not finite
     "learning_rate: 1e10": Option(
