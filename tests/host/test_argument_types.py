@@ -70,7 +70,7 @@ def test_a_list_of_adapters_is_the_list_that_commas_separate() -> None:
         ("learning_rate", float("inf"), "a number, got inf"),
         ("freeze_vision_tower", "maybe", "true or false, got 'maybe'"),
         ("freeze_vision_tower", [False], "true or false"),
-        ("lora_target", None, "`lora_target`: expected text, or several separated by commas, got None"),
+        ("lora_target", None, "`lora_target`: expected text, or several separated by commas, got null"),
         ("default_system", 7, "`default_system`: expected text, got 7"),
         ("default_system", ["Watch."], "expected text, got "),
         ("pref_loss", "Hinge", "one of sigmoid, hinge, ipo, .*got 'Hinge'"),

@@ -150,7 +150,9 @@ MORE_TRAININGS: dict[str, Option] = {
     # --- losses
     "eaft_alpha": runs("sft", {"use_eaft_loss": True, "eaft_alpha": 2.0}, first_loss=6.806191),
     # --- steps
-    "max_grad_norm: null": Option("sft", {"max_grad_norm": None}, refused=r"`max_grad_norm`: expected a number, got null"),
+    "max_grad_norm: null": Option(
+        "sft", {"max_grad_norm": None}, refused=r"max_grad_norm`: expected a number, got null"
+    ),
     "warmup_steps, constant": Option("sft", {"warmup_steps": 1}, refused=r"Set `lr_scheduler_type: constant_with_warm"),
     "max_grad_norm: 0": runs("sft", {"max_grad_norm": 0}, later_steps="same"),
     "max_grad_norm": runs("sft", {"max_grad_norm": 1e-9}, later_steps="other"),
