@@ -109,6 +109,15 @@ from hound_plugin.host import autoload, patching
 assert "llava_hound" in TEMPLATES and "llava_hound" in PLUGINS and "hound" in DATASET_CONVERTERS
 assert autoload.state()["error"] is None and not autoload.state()["pending"], autoload.state()
 assert patching.missing() == []
+import sys
+from hound_plugin.host.patches import Patch, entries_of
+from llamafactory.data import get_dataset
+modules = [module for name, module in sys.modules.items() if name.startswith("llamafactory")]
+for entry in [entry for module in modules for entry in entries_of(module.__name__) if isinstance(entry, Patch)]:
+    original = getattr(getattr(sys.modules[entry.module], entry.target, None), "__wrapped__", None)
+    if getattr(original, "__module__", None) == entry.module:  # else it is patched where it is used alone
+        assert all(getattr(module, entry.target, None) is not original for module in modules), entry.target
+assert hasattr(get_dataset, "__wrapped__")
 """
     done = subprocess.run([sys.executable, "-c", script], cwd=REPO, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-3000:]
