@@ -238,6 +238,7 @@ def test_option(name: str, quick: Outcomes) -> None:
 
 
 @pytest.mark.long
+@pytest.mark.timeout(1900)
 @pytest.mark.parametrize("name", [name for name, row in ROWS.items() if row.long])
 def test_slow_option(name: str, slow: Outcomes) -> None:
     check(name, slow)
