@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,8 +65,7 @@ def evaluate(model_folder: Path, paths: DemoPaths, name: str) -> Evaluation:
         paths: the demo that it belongs to.
         name: shown at the progress bar.
     """
-    with _threads():
-        return _evaluate(_load(model_folder, paths), paths, name)
+    return _evaluate(_load(model_folder, paths), paths, name)
 
 
 def _evaluate(hound: Any, paths: DemoPaths, name: str) -> Evaluation:
@@ -107,26 +104,11 @@ def ask_example(model_folders: dict[str, Path], paths: DemoPaths) -> dict[str, A
     """
     row = next(row for row in read_objects(paths.held_out_questions, complete=True) if row["kind"] == "motion")
     clip = _media_path(row, paths)
-    with _threads():
-        answers = {
-            name: _load(folder, paths).chat(row["prompt"], video=clip, temperature=0, max_new_tokens=MAX_NEW_TOKENS)
-            for name, folder in model_folders.items()
-        }
+    answers = {
+        name: _load(folder, paths).chat(row["prompt"], video=clip, temperature=0, max_new_tokens=MAX_NEW_TOKENS)
+        for name, folder in model_folders.items()
+    }
     return {"clip": clip, "question": row["prompt"].partition("\n")[2], "accepted": row["accepted"], **answers}
-
-
-@contextmanager
-def _threads() -> Iterator[None]:
-    """One thread unless ``OMP_NUM_THREADS`` says otherwise, as in training; see :mod:`hound_plugin.demo.train`."""
-    import torch
-
-    earlier = torch.get_num_threads()
-    if "OMP_NUM_THREADS" not in os.environ:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(earlier)
 
 
 def _load(model_folder: Path, paths: DemoPaths) -> Any:
