@@ -58,7 +58,7 @@ def typed_values(classes: Iterable[type], values: dict[str, Any]) -> dict[str, A
 def _hints(kind: type) -> dict[str, Any]:
     try:
         return typing.get_type_hints(kind)
-    except (NameError, TypeError):  # an annotation that is there for type checkers alone
+    except (NameError, TypeError):  # an annotation that only type checkers can read
         return {}
 
 

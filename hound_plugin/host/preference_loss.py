@@ -19,7 +19,11 @@ def named_loss(original: Callable[..., Any], self: Any, *args: Any, **kwargs: An
         kwargs: further arguments of trl's.
     """
     kwargs.setdefault("loss_type", self.loss_type)
-    return original(self, *args, **kwargs)
+    losses, *rewards = original(self, *args, **kwargs)
+    return (
+        losses.clone(),
+        *rewards,
+    )  # the host adds `pref_ftx` in place, which the backward pass of hinge does not allow
 
 
 def forward_with_media(

@@ -8,6 +8,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
     "Preference losses (`stage: dpo`, `kto`)": {
         "pref_loss: sigmoid": "the loss of DPO; log 2 at the first step",
         "pref_loss: hinge": "1 at the first step",
+        "pref_loss: hinge, ftx": "with the loss of the chosen answers",
         "pref_loss: ipo": "over mean log-probabilities; 1 / (2 beta)^2 at the first step",
         "pref_loss: ipo, LoRA": "the same",
         "pref_loss: hinge, moved": "max(0, 1 - beta x margin), also where policy and reference differ",

@@ -25,6 +25,7 @@ TRAININGS: dict[str, Option] = {
     # --- preference losses
     "pref_loss: sigmoid": Option("dpo", {"pref_beta": 0.1}, first_loss=0.693147, trained=LANGUAGE),
     "pref_loss: hinge": Option("dpo", {"pref_loss": "hinge"}, first_loss=1.0, trained=LANGUAGE),
+    "pref_loss: hinge, ftx": Option("dpo", {"pref_loss": "hinge", "pref_ftx": 0.3}, trained=LANGUAGE),
     "pref_loss: ipo": Option("dpo", {"pref_loss": "ipo", "pref_beta": 0.1}, first_loss=25.0, trained=LANGUAGE),
     "pref_loss: ipo, LoRA": Option("dpo", {**LORA, "pref_loss": "ipo", "pref_beta": 0.5}, first_loss=1.0),
     "pref_loss: hinge, moved": Option("dpo", {**MOVED, "pref_loss": "hinge", "pref_beta": 0.1}),
