@@ -1,0 +1,80 @@
+"""What an evaluation is made of: questions, predictions, judgements; one JSON object a line in the run's folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+JUDGED, UNREADABLE, FAILED, UNANSWERED = "judged", "unreadable", "failed", "unanswered"
+STATUSES = (JUDGED, UNREADABLE, FAILED, UNANSWERED)
+"""Of a judgement: it has a verdict or score; the judge's text could not be parsed; the judge failed for good; there is
+no prediction to judge."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question of a suite.
+
+    Attributes:
+        id: unique in the run.
+        set: the test set that it counts for, such as ``msrvtt``.
+        clip: identity of the clip; questions of one clip form a cluster in every interval.
+        media: what the model sees: paths of clips, frame folders or images, as the record gives them.
+        prompt: the text for the model, with ``<video>`` or ``<image>`` where the medium stands.
+        question: the text for the judge, without placeholders.
+        reference: the right answer; empty where there is none.
+        evidence: the clip's detailed caption, for judges that read it; empty where there is none.
+    """
+
+    id: str
+    set: str
+    clip: str
+    media: tuple[str, ...]
+    prompt: str
+    question: str
+    reference: str = ""
+    evidence: str = ""
+
+    def to_row(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {**asdict(self), "media": list(self.media)}
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A model's answer to one question: ``text``, or ``error`` saying why there is none (a broken clip)."""
+
+    id: str
+    text: str | None
+    error: str = ""
+
+    def to_row(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict on one prediction.
+
+    Attributes:
+        id: the question's.
+        status: one of ``STATUSES``.
+        correct: None unless the status is ``judged`` and the protocol gives a verdict.
+        score: in the protocol's range, or None.
+        reason, raw: the judge's words, without secrets.
+        scores: further measures by name, such as ``exact_match`` or ``rouge_l``, each from 0 to 1.
+    """
+
+    id: str
+    status: str
+    correct: bool | None = None
+    score: float | None = None
+    reason: str = ""
+    raw: str = ""
+    scores: Mapping[str, float] = field(default_factory=dict)
+
+    def to_row(self) -> dict[str, Any]:
+        """As a JSON object."""
+        return {**asdict(self), "scores": dict(self.scores)}
