@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from hound_plugin.demo import clips, questions, records, tokenizer
+from hound_plugin.demo import clips, curriculum, questions, records, tokenizer
 from hound_plugin.demo.clips import FAMILIES, Family, Scene
 from hound_plugin.demo.records import Item
 from hound_plugin.errors import SettingsError
@@ -187,7 +187,7 @@ def _write_data(paths: DemoPaths, train: list[Item], held_out: list[Item], seed:
     rng = np.random.default_rng([seed, 1])
     asked = records.held_out_questions(held_out)
     rows = {
-        "demo_sft": records.sft_records(train, rng),
+        "demo_sft": curriculum.sft_records(train, rng),
         "demo_sft_held_out": records.held_out_sft_records(asked, rng),
         "demo_dpo": records.dpo_records(train, rng),
         "demo_dpo_held_out": records.dpo_records(held_out, rng),
@@ -244,7 +244,7 @@ def _read_stamp(paths: DemoPaths) -> dict[str, Any] | None:
 def _digest_of_code(write_model: WriteModel | None) -> str:
     """Hash of the code that decides what is built: a demo made by another version is not up to date."""
     digest = hashlib.sha256()
-    for module in (clips, questions, records, tokenizer):
+    for module in (clips, curriculum, questions, records, tokenizer):
         digest.update(inspect.getsource(module).encode())
     digest.update(Path(__file__).read_bytes())
     if write_model is not None:

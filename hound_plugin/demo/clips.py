@@ -42,6 +42,8 @@ SHAPES: tuple[str, ...] = ("ring", "square", "cross")
 DIRECTIONS: dict[str, tuple[int, int]] = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 """Unit steps ``(dx, dy)``, y pointing down."""
 COUNTS: tuple[int, ...] = (1, 2, 3, 4)
+SPEEDS = (1.5, 2.2)
+"""Slowest and fastest motion, in pixels per frame."""
 
 Family = Literal["still", "motion", "order", "image"]
 FAMILIES: tuple[Family, ...] = ("still", "motion", "order", "image")
@@ -182,10 +184,10 @@ def _image(rng: np.random.Generator, colour: str, shape: str, count: int) -> Sce
 
 
 def _motion(rng: np.random.Generator, colour: str, shape: str, direction: str) -> Scene:
-    """One shape that moves by a quarter to a third of the frame; its start is uniform over the whole frame."""
+    """One shape that moves by a third to a half of the frame; its start is uniform over the whole frame."""
     radius = float(rng.uniform(11.0, 14.0))
     x, y = rng.uniform(0.0, SIZE, size=2)
-    speed = float(rng.uniform(1.0, 1.5))
+    speed = float(rng.uniform(*SPEEDS))
     dx, dy = DIRECTIONS[direction]
     moving = Shape(colour, shape, float(x), float(y), radius, dx * speed, dy * speed)
     return Scene("motion", (moving,), _background(rng), direction)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, set_seed
 
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
+from hound_plugin.model.vision import LlavaHoundTower
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.records.files import whole_path
 
@@ -56,6 +58,30 @@ def tiny_config(vocab_size: int) -> LlavaHoundConfig:
     )
 
 
+def smooth_rows(number: int, width: int) -> torch.Tensor:
+    """Random embeddings of ``number`` neighbouring places, ``[number, width]``: the nearer, the more alike; variance 1.
+
+    Random directions for the cosines of a discrete cosine transform, weighted by 1 / frequency. Embeddings of trained
+    towers are smooth as well; with independent ones a tower must first learn which frame follows which.
+    """
+    frequency = torch.arange(1, number, dtype=torch.float32)
+    cosines = torch.cos(math.pi * (torch.arange(number).unsqueeze(1) + 0.5) * frequency / number) / frequency
+    return cosines / cosines.square().sum(1).mean().sqrt() @ torch.randn(number - 1, width)
+
+
+@torch.no_grad()
+def _smooth_embeddings(tower: LlavaHoundTower) -> None:
+    """Give a tower smooth embeddings of time (every block has its own) and of places; the CLS token's is random."""
+    for block in tower.encoder.layers:
+        if block.num_frames is not None:
+            block.temporal_embedding[0] = EMBEDDING_STD * smooth_rows(block.num_frames, TOWER_WIDTH)
+    side = IMAGE_SIZE // PATCH_SIZE
+    rows, columns = smooth_rows(side, TOWER_WIDTH).unsqueeze(1), smooth_rows(side, TOWER_WIDTH).unsqueeze(0)
+    position = tower.embeddings.position_embedding.weight
+    position[0] = EMBEDDING_STD * torch.randn(TOWER_WIDTH)
+    position[1:] = EMBEDDING_STD * ((rows + columns) / math.sqrt(2)).flatten(0, 1)
+
+
 def write_model(tokenizer_folder: Path, out_folder: Path, seed: int = 0) -> None:
     """Write model, processor and tokenizer with random weights; the same seed gives the same bytes.
 
@@ -65,9 +91,8 @@ def write_model(tokenizer_folder: Path, out_folder: Path, seed: int = 0) -> None
     config = tiny_config(len(tokenizer))
     set_seed(seed)
     model = LlavaHoundForConditionalGeneration(config).to(torch.float32)
-    for name, parameter in model.named_parameters():
-        if name.endswith(("temporal_embedding", "position_embedding.weight")):
-            torch.nn.init.normal_(parameter.data, std=EMBEDDING_STD)
+    for tower in (model.model.image_tower, model.model.video_tower):
+        _smooth_embeddings(tower)
     with whole_path(out_folder) as part:
         model.save_pretrained(part)
         LlavaHoundProcessor.from_config(config, tokenizer).save_pretrained(part)

@@ -13,8 +13,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from hound_plugin.demo.clips import COLOURS, COUNTS, DIRECTIONS, SHAPES, Scene
 
 Kind = Literal["colour", "shape", "count", "motion", "order", "caption"]
@@ -144,10 +142,3 @@ def _wrong_captions(scene: Scene) -> tuple[str, ...]:
         _, wrong = _answers(scene, "motion")
         return tuple(text.replace(f"moves {scene.direction}", f"moves {name}") for name in wrong)
     return tuple(text.replace(shapes[0].colour, name) for name in _others(shapes[0].colour, tuple(COLOURS)))
-
-
-def conversation(scene: Scene, turns: int, rng: np.random.Generator) -> list[Question]:
-    """``turns`` different questions in random order, phrasings at random; no captions, they need more training."""
-    available = [topic for topic in topics(scene) if topic != "caption"]
-    chosen = [available[index] for index in rng.permutation(len(available))]
-    return [ask(scene, topic, int(rng.integers(2))) for topic in chosen[:turns]]

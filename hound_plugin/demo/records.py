@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from hound_plugin.demo.clips import Scene
-from hound_plugin.demo.questions import TIME_KINDS, Question, ask, caption, conversation, topics
+from hound_plugin.demo.questions import TIME_KINDS, Question, ask, caption, topics
 
 Record = dict[str, Any]
 
@@ -39,43 +39,6 @@ def sft_record(item: Item, turns: Sequence[tuple[str, str]], suffix: str = "") -
         messages.append({"from": "human", "value": question if number else item.prompt(question)})
         messages.append({"from": "gpt", "value": answer})
     return {"id": item.id + suffix, item.medium: item.file, "conversations": messages}
-
-
-LESSONS, PASSES = 6400, 7
-"""First lessons on motion alone, then how often each clip is talked about."""
-
-
-def sft_records(
-    items: Sequence[Item], rng: np.random.Generator, lessons: int = LESSONS, passes: int = PASSES
-) -> list[Record]:
-    """Training conversations in the order in which they are to be seen (``disable_shuffling`` in the recipe).
-
-    ``lessons`` single questions on the direction of motion come first. It is the one thing here that no shortcut leads
-    to, and a tower that starts from random weights finds it soon when it is asked for nothing else, and not at all
-    for a long time in a mixture. Then follow ``passes`` shuffled rounds of all clips, with three questions for most and
-    one or two for the rest. Each answer is a bare word or a sentence with equal probability.
-    """
-    moving = [item for item in items if item.scene.family == "motion"]
-    plan = [(moving[place], 0) for place in _rounds(len(moving), lessons, rng)]
-    plan += [(items[place], -1) for place in _rounds(len(items), passes * len(items), rng)]
-    records = []
-    for number, (item, turns) in enumerate(plan):
-        if turns == 0:
-            asked = [ask(item.scene, "motion", int(rng.integers(2)))]
-        else:
-            asked = conversation(item.scene, int(rng.choice([1, 2, 3], p=[0.15, 0.15, 0.7])), rng)
-        answers = [q.answer if rng.random() < 0.5 else q.sentence for q in asked]
-        texts = [(q.text, a) for q, a in zip(asked, answers, strict=True)]
-        records.append(sft_record(item, texts, f"-{number}"))
-    return records
-
-
-def _rounds(items: int, number: int, rng: np.random.Generator) -> list[int]:
-    """``number`` places of ``items``, in shuffled rounds; none if there are no items."""
-    if not items:
-        return []
-    rounds = [rng.permutation(items) for _ in range(-(-number // items))]
-    return [int(place) for place in np.concatenate(rounds)[:number]]
 
 
 def held_out_questions(items: Iterable[Item]) -> list[tuple[Item, Question]]:

@@ -15,7 +15,8 @@ import pytest
 
 from hound_plugin.demo import build as build_module
 from hound_plugin.demo.build import SHARES, DemoPaths, build_demo, draw_split
-from hound_plugin.demo.records import dpo_records, held_out_questions, sft_records
+from hound_plugin.demo.curriculum import sft_records
+from hound_plugin.demo.records import dpo_records, held_out_questions
 from hound_plugin.demo.scoring import score
 from hound_plugin.errors import SettingsError
 
@@ -122,28 +123,13 @@ def test_held_out_answers_are_balanced() -> None:
     assert {question.kind for _, question in asked} == {"colour", "shape", "count", "motion", "order"}
 
 
-def test_lessons_on_motion_come_first() -> None:
-    import numpy as np
-
-    train = draw_split(0, 100, 1)[0]
-    records = sft_records(train, np.random.default_rng(0), lessons=70, passes=2)
-    assert len(records) == 70 + 2 * len(train)
-    assert len({record["id"] for record in records}) == len(records)
-    for record in records[:70]:
-        (question, answer) = (turn["value"] for turn in record["conversations"])
-        assert "move" in question
-        assert answer.rstrip(".").split()[-1] in {"left", "right", "up", "down"}
-    later = [record.get("video") or record["image"] for record in records[70:]]
-    assert set(later[: len(train)]) == {item.file for item in train}
-
-
 def test_no_held_out_scene_is_ever_trained_on_in_either_stage() -> None:
     import numpy as np
 
     train, held_out = draw_split(7, 300, 120)
     scenes = {item.file: item.scene for item in [*train, *held_out]}
     rng = np.random.default_rng(7)
-    rows = [*sft_records(train, rng, lessons=200, passes=1), *dpo_records(train, rng)]
+    rows = [*sft_records(train, rng, stages=(70, 70, 60, 100, 100, 300)), *dpo_records(train, rng)]
     trained = {scenes[row.get("video") or row["image"]] for row in rows}
     measured = {scenes[item.file] for item, _ in held_out_questions(held_out)}
     assert len(trained) == 300
