@@ -149,7 +149,7 @@ def _unknown(name: str, entry: dict[str, Any]) -> list[str]:
         if not near:
             logger.warning_rank0_once(f"dataset {name!r}: nothing reads `{key}` of its entry in {FILE}.")
         elif near[0] in _KEYS:
-            problems.append(f"`{key}` is no key that the host reads; did you mean `{near[0]}`?")
+            problems.append(f"`{key}` is not a key that the host reads (did you mean `{near[0]}`?)")
         else:
             within = "columns" if near[0] in _COLUMNS else "tags"
             problems.append(f'`{key}` belongs into `{within}`: "{within}": {{"{near[0]}": {json.dumps(entry[key])}}}')
@@ -165,7 +165,7 @@ def _names(key: str, known: tuple[str, ...], value: Any) -> list[str]:
         if name not in known:
             near = get_close_matches(name, known, 1, 0.7)
             advice = f"did you mean `{near[0]}`?" if near else f"the host reads {', '.join(known)}"
-            problems.append(f"`{key}` has `{name}`, which nothing reads; {advice}")
+            problems.append(f"`{key}` has `{name}`, which nothing reads ({advice})")
         elif given is not None and not (isinstance(given, str) and given):
             problems.append(_expected(f"{key}.{name}", "a text", given))
     return problems

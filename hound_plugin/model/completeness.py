@@ -118,8 +118,8 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: Any) -> None
     bad = sorted(key for key, tensor in tensors if not is_finite(tensor))
     if bad:
         raise CheckpointError(
-            f"Expected finite weights in {name}; {len(bad)} tensors have NaN or infinity ({_listed(bad)}). The file is "
-            "damaged, or a training had diverged when it was saved: download it again, or take an earlier checkpoint."
+            f"Expected finite weights in {name}, found NaN or infinity in {_listed(bad)}. The file is damaged, or a "
+            "training had diverged when it was saved: download it again, or take an earlier checkpoint."
         )
 
 

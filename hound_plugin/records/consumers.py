@@ -39,10 +39,11 @@ def _no_pair(record: Record, findings: Findings) -> None:
 
 def _no_rejected_answer(record: Record, findings: Findings) -> None:
     if record.label is False and not record.is_pair:
-        expected = "no rejected answer among those to learn or to compare with: `stage: kto` learns from labels; else "
-        findings.problem(
-            "a rejected answer", "label", f"{expected}remove the row, or rename a field of another meaning", False
+        expected = (
+            "a good answer, because every answer is learned or compared with; choose `stage: kto`, which learns from "
+            "labels, remove the row, or rename the field if it means something else"
         )
+        findings.problem("a rejected answer", "label", expected, False)
 
 
 def _conversation(record: Record, findings: Findings) -> None:

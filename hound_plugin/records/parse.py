@@ -30,8 +30,8 @@ OTHER_TOKEN = {
 }
 IN_ANSWER = "a placeholder in an answer is plain text"
 REPEATED = {
-    kind: f"{token_of(kind)} several times in a question stands for one {kind}, as in the original"
-    for kind in ("video", "image")
+    "video": f"`{VIDEO_TOKEN}` several times in a question stands for one clip, as in the original",
+    "image": f"`{IMAGE_TOKEN}` several times in a question stands for one image, as in the original",
 }
 OTHER_KIND = "a placeholder of the other kind of media next to the row's own is plain text"
 _CONTENT_FIELDS = (
