@@ -93,15 +93,13 @@ def _dtype(tensor: Any) -> str:
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether a tensor has no NaN and no infinity; one pass without a copy, about 0.1 s a GB on a CPU core.
 
-    True for tensors without values to look at: of integers, empty, or on the meta device.
+    True for tensors without values to look at: of integers, empty (as ZeRO-3 leaves them), or on the meta device.
     """
-    tensor = tensor.detach()
-    tensor = getattr(tensor, "ds_tensor", tensor)  # this rank's part, in ZeRO-3
     if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
         return True
     if tensor.element_size() == 1:
         tensor = tensor.float()  # torch does not compare 8-bit numbers
-    least, most = torch.aminmax(tensor)  # NaN where there is one
+    least, most = torch.aminmax(tensor.detach())  # NaN where there is one
     return bool(torch.isfinite(least) & torch.isfinite(most))
 
 
@@ -109,7 +107,7 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: Any) -> None
     """Refuse weights with which every answer is nonsense.
 
     Args:
-        tensors: names with tensors, or with parameters that ZeRO-3 has split.
+        tensors: names with tensors or parameters.
         name: of the checkpoint, for the message.
 
     Raises:
