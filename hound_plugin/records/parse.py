@@ -70,6 +70,8 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     turns = _own_placeholders(turns, media, findings)
     _note_repeated(turns, media, findings)
     label, unread_label = _label(row)
+    if pair.is_pair and (label is not None or unread_label):  # its answers are compared, whatever the label says
+        findings.unknown.append(fields.first_name(row, fields.LABELS))
     record = Record(
         id=_identity(row, findings),
         media=media,

@@ -158,6 +158,15 @@ def test_rows_that_are_labelled_good_are_learned(host: Host) -> None:
     assert len(host.load("sft", "kto")) == 3
 
 
+def test_a_label_of_a_pair_is_counted_as_not_read(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    pair = {"video": "clip_short", "prompt": "Q?", "chosen": "A.", "rejected": "B."}
+    rows = [{"id": str(n), **pair, **label} for n, label in enumerate(({"label": False}, {"kto_tag": "good"}, {}))]
+    write_dataset(host.folder / "data", "mine", rows, ranking=True)
+    with caplog.at_level("WARNING"):
+        assert len(host.load("dpo", "mine")) == 3
+    assert re.search(r"fields that nothing reads, by rows: `label` \(1\), `kto_tag` \(1\)", caplog.text)
+
+
 Asked = tuple[dict[str, Any], str, str]
 REPEATED: dict[str, Asked] = {
     "in front and behind": ({"video": "clip_short"}, "<video>\nWhat is it? <video>", "video"),
