@@ -42,7 +42,8 @@ def check_record(row: Mapping[str, Any], kind: RowKind = "auto") -> Checked:
 
     Args:
         row: the row.
-        kind: what the rows are for; ``auto`` treats rows with two answers as pairs, others as conversations.
+        kind: what the rows are for; ``auto`` treats rows with two answers as pairs, those with a label as labelled
+            answers, and others as conversations.
     """
     parsed = parse(row)
     checked = Checked(list(parsed.problems), notes=parsed.notes, unknown=parsed.unknown, record=parsed.record)
@@ -56,7 +57,7 @@ def check_record(row: Mapping[str, Any], kind: RowKind = "auto") -> Checked:
 def consumer_of(record: Record, kind: RowKind) -> ConsumerName:
     """The consumer of rows of this kind."""
     if kind == "auto":
-        return "pairs" if record.is_pair else "sft"
+        return "pairs" if record.is_pair else "sft" if record.label is None else "labels"
     return "sft" if kind == "conversations" else kind
 
 

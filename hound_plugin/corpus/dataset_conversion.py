@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from hound_plugin.corpus.checking import media_of
+from hound_plugin.corpus.checking import consumer_of, media_of
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.bad_rows import MAX_SHARE, OnBadRows, Place, RowReport
 from hound_plugin.records.consumers import check
@@ -183,7 +183,7 @@ def convert_record(
     if not record.turns and record.caption and not record.is_pair:
         record = replace(record, turns=(Turn("user", caption_prompt), Turn("assistant", record.caption)), caption="")
     record = _with_placeholders(record)
-    problems = check(record, "pairs" if record.is_pair else "sft", parsed.unknown)
+    problems = check(record, consumer_of(record, "auto"), parsed.unknown)
     if problems:
         raise BadRowError(problems)
     if report is not None:

@@ -35,7 +35,7 @@ logger = logging.get_logger(__name__)
 
 PROBLEMS, REMARKS, PLACE = "_hound_problems", "_hound_remarks", "_hound_place"
 FEATURES = Features({**ALIGNED, **{name: Value("string") for name in (PROBLEMS, REMARKS, PLACE)}})
-_FORMAT = 2  # raise it when the aligned form of a row changes
+_FORMAT = 3  # raise it when the aligned form of a row, or what is said of it, changes
 _MEDIA = ("_videos", "_images")
 _STREAMED = 16  # rows of a stream that are examined together
 _FREE = 10  # bad rows of a stream before their share counts: a stream has no length

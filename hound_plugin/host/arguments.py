@@ -12,6 +12,7 @@ from hound_plugin.host import patching, settings_state
 from hound_plugin.host.argument_types import typed_values
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.host.option_checks import check_options
+from hound_plugin.host.refused_options import check_given
 from hound_plugin.host.resume import settle_resume
 
 
@@ -27,6 +28,7 @@ def parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allo
     args = settings_state.take_settings(read_args(args))
     if isinstance(args, dict) and args.get("template") == TEMPLATE:
         args = typed_values(parser.dataclass_types, args)
+        check_given(args)
     try:
         parsed = original(parser, args, allow_extra_keys=allow_extra_keys)
     except ValueError as error:

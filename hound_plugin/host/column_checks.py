@@ -1,4 +1,4 @@
-"""Names mistakes in ``dataset_info.json``, before the host stops at a KeyError.
+"""Compares entries of ``dataset_info.json`` with the rows, before the host stops at a KeyError.
 
 Data sets of our format are checked, and those of the host's own formats that are read for our template.
 """
@@ -6,7 +6,7 @@ Data sets of our format are checked, and those of the host's own formats that ar
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from difflib import get_close_matches
 from itertools import islice
@@ -124,40 +124,6 @@ def _check_named(dataset: Any, attr: Any) -> None:
             return
     if first is not None:
         raise _missing(first, *next(iter(missing.items())))
-
-
-def check_stage(
-    original: Callable[..., Any],
-    dataset_names: Any,
-    model_args: Any,
-    data_args: Any,
-    training_args: Any,
-    stage: str,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
-    """``_get_merged_dataset``, which calls a data set for another stage just "not applicable".
-
-    Raises:
-        DataError: names the data set, and what to write.
-    """
-    from llamafactory.data.parser import get_dataset_list
-
-    ours = settings_state.is_ours() and dataset_names is not None
-    attrs = get_dataset_list(dataset_names, data_args.dataset_dir) if ours else []
-    for name, attr in zip(dataset_names if ours else [], attrs, strict=True):
-        if stage == "rm" and not attr.ranking:
-            raise DataError(
-                f"Expected data sets of pairs for `stage: {settings_state.stage()}`; {name!r} is not one by its "
-                'entry in dataset_info.json. If its rows have `chosen` and `rejected`, write "ranking": true into the '
-                "entry; otherwise choose `stage: sft`, or `stage: kto` for labelled answers."
-            )
-        if stage != "rm" and attr.ranking:
-            raise DataError(
-                f"Expected data sets of conversations for `stage: {settings_state.stage()}`; {name!r} has pairs by "
-                'its entry in dataset_info.json ("ranking": true). Choose `stage: dpo`, or another data set.'
-            )
-    return original(dataset_names, model_args, data_args, training_args, stage, *args, **kwargs)
 
 
 def _check_needed(entry: _Entry) -> None:

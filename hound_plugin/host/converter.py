@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from llamafactory.data.converter import DATASET_CONVERTERS, DatasetConverter, register_dataset_converter
@@ -23,10 +23,9 @@ from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.media_paths import dead_link, find_media, split_part, with_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
-from hound_plugin.records.record import Media, Note, Parsed, Problem, Record
+from hound_plugin.records.record import Media, Parsed, Problem, Record
 
 NAME = "hound"
-BAD_LABEL = Note("`label: false` has no effect on supervised training, which learns every answer")
 Message = dict[str, str]
 # `columns` of dataset_info.json -> the host's default, and the field that the parser knows
 _COLUMNS = {
@@ -93,8 +92,6 @@ class HoundDatasetConverter(DatasetConverter):
         media = self._media_paths(record, problems) if record is not None else []
         if record is None or problems:
             return empty_row(), Parsed(None, tuple(problems), parsed.notes, parsed.unknown), place
-        if record.label is False and self.consumer == "sft":
-            parsed = replace(parsed, notes=(*parsed.notes, BAD_LABEL))
         return self._row(with_placeholder(record, self.consumer), media), parsed, place
 
     def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:

@@ -6,10 +6,16 @@ import copy
 from collections.abc import Callable
 from typing import Any
 
+from llamafactory.extras import logging
+
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host import alignment, media_checks, sequence_length, settings_state
 from hound_plugin.host.mm_plugin import is_ours
 from hound_plugin.host.settings_state import settings
+from hound_plugin.records.parse import REPEATED
+from hound_plugin.records.placeholders import token_of
+
+logger = logging.get_logger(__name__)
 
 _UNLIMITED = 1 << 40
 
@@ -26,6 +32,7 @@ def check_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs
     if not is_ours(self.template):
         return result
     videos, images = kwargs.get("videos") or [], kwargs.get("images") or []
+    _say_repeated(kwargs.get("prompt") or [], {"video": len(videos), "image": len(images)})
     expected = len(videos) * self.processor.tokens_per_video + len(images) * self.processor.tokens_per_image
     visual = {self.processor.image_token_id, self.processor.video_token_id}
     sequences = [ids for ids in result if isinstance(ids, list)]
@@ -48,6 +55,14 @@ def check_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs
         for ids, labels in zip(sequences[0::2], sequences[1::2], strict=True):
             labels[:] = [-100 if token in visual else label for token, label in zip(ids, labels, strict=True)]
     return result
+
+
+def _say_repeated(prompt: list[dict[str, str]], counts: dict[str, int]) -> None:
+    """In the host's formats; rows of ours are counted when they are parsed, and have one placeholder for each item."""
+    for kind, count in counts.items():
+        written = sum(turn["content"].count(token_of(kind)) for turn in prompt if turn["role"] == "user")
+        if count and written > count:
+            logger.warning_rank0_once(f"{REPEATED[kind]}.")
 
 
 def _named(kwargs: Any) -> str:

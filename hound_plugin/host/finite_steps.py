@@ -21,6 +21,7 @@ from hound_plugin.host.settings_state import settings
 logger = logging.get_logger(__name__)
 
 _SHOWN = 200  # characters of a row
+_ROWS = 8  # of a step
 
 
 class _StepWatch:
@@ -30,6 +31,7 @@ class _StepWatch:
         self.trainer = trainer
         self.problem: str | None = None
         self.rows: list[str] = []
+        self.batches: list[Any] = []  # token ids of the step's micro-batches on this rank
         self.skipped = 0
         self.limit = settings().max_skipped_steps
         if self.limit and trainer.is_deepspeed_enabled:
@@ -43,14 +45,15 @@ class _StepWatch:
                 f"cannot be checked (see `hound doctor`); got {self.limit}. Remove it."
             )
 
-    def check_loss(self, loss: torch.Tensor, rows: Callable[[], list[str]]) -> None:
-        """Check the loss of a micro-batch, on this rank and on the others."""
+    def check_loss(self, loss: torch.Tensor, ids: torch.Tensor | None) -> None:
+        """Check the loss of a micro-batch with token ids ``[B, T]``, on this rank and on the others."""
+        self.batches.append(ids)
         bad = torch.logical_not(torch.isfinite(loss.detach()).all()).float().reshape(1)
         here = bool(bad)
         if torch.distributed.is_available() and torch.distributed.is_initialized():
             torch.distributed.all_reduce(bad, op=torch.distributed.ReduceOp.MAX)
         if here:
-            self.rows = rows()
+            self.rows = _describe(self.trainer, [ids])
         if bool(bad) and self.problem is None:
             self.problem = f"the loss is {loss.item()}" if here else "the loss of another process is not finite"
         if self.problem is not None and not self.limit:
@@ -60,6 +63,8 @@ class _StepWatch:
         """Check the norm of a step's gradients, which all ranks share."""
         if self.problem is None and not math.isfinite(norm):
             self.problem = f"the gradients have the norm {norm}"
+            self.rows = _describe(self.trainer, self.batches)
+        self.batches = []
         if self.problem is None:
             self.skipped = 0
             return
@@ -72,7 +77,8 @@ class _StepWatch:
         self.problem, self.rows = None, []
 
     def _named(self) -> str:
-        return f" Rows of the batch: {'; '.join(self.rows)}." if self.rows else ""
+        more = f" and {len(self.rows) - _ROWS} more" if len(self.rows) > _ROWS else ""
+        return f" Rows of the batch: {'; '.join(self.rows[:_ROWS])}{more}." if self.rows else ""
 
     def _stop(self) -> None:
         step = self.trainer.state.global_step + 1
@@ -95,7 +101,7 @@ def watch_step(original: Callable[..., Any], self: Any, model: Any, inputs: Any,
     if self.state.global_step >= self.state.max_steps:
         raise SettingsError(complete_message(self, None))
     loss = original(self, model, inputs, *args, **kwargs)
-    _watch(self).check_loss(loss, lambda: _describe(self, inputs))
+    _watch(self).check_loss(loss, inputs.get("input_ids"))
     return loss
 
 
@@ -114,16 +120,15 @@ def _watch(trainer: Any) -> _StepWatch:
     return watch
 
 
-def _describe(trainer: Any, inputs: dict[str, Any]) -> list[str]:
-    """The rows of a batch as text, without placeholders."""
-    ids = inputs.get("input_ids")
+def _describe(trainer: Any, batches: list[Any]) -> list[str]:
+    """The rows of batches of token ids ``[B, T]`` as text, without placeholders."""
     tokenizer = getattr(trainer.processing_class, "tokenizer", trainer.processing_class)
-    if ids is None or tokenizer is None:
+    if tokenizer is None:
         return []
     model = getattr(trainer.model, "pretrained_model", trainer.model)  # `stage: rm` puts a head around it
     size = model.config.get_text_config().vocab_size
     rows = []
-    for row in ids.tolist():
+    for row in [row for ids in batches if ids is not None for row in ids.tolist()]:
         text = tokenizer.decode([token for token in row if 0 <= token < size], skip_special_tokens=True)
         rows.append(repr(text.strip()[-_SHOWN:]))
     return rows

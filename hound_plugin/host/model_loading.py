@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host import settings_state, trainable_parts
+from hound_plugin.model.completeness import check_finite
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.generation import context_length
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
@@ -69,19 +70,29 @@ def set_up_adapter(
 
     Raises:
         SettingsError: nothing would be trained, a target is not in the model, or FSDP2 would lose the reference model.
+        CheckpointError: an adapter has weights that are not finite.
     """
-    if not isinstance(model, LlavaHoundForConditionalGeneration) or not is_trainable:
+    if not isinstance(model, LlavaHoundForConditionalGeneration):
         return original(config, model, model_args, finetuning_args, is_trainable)
+    if not is_trainable:
+        return _finite(original(config, model, model_args, finetuning_args, is_trainable), model_args)
     check_fsdp(finetuning_args)
     composite = model.model
     composite.set_towers_trainable(not finetuning_args.freeze_vision_tower)
     new = model_args.adapter_name_or_path is None or finetuning_args.create_new_adapter
     if finetuning_args.finetuning_type == "lora" and new:
         trainable_parts.settle_targets(model, finetuning_args)
-    adapted = original(config, model, model_args, finetuning_args, is_trainable)
+    adapted = _finite(original(config, model, model_args, finetuning_args, is_trainable), model_args)
     for tower in (composite.image_tower, composite.video_tower):  # adapters may sit on blocks that never run
         tower.freeze_unused(config.mm_vision_select_layer)
     trainable_parts.check_trainable(adapted, finetuning_args)
+    return adapted
+
+
+def _finite(adapted: Any, model_args: Any) -> Any:
+    """The model, once its adapters are known to be finite; its own weights were checked when they were read."""
+    if model_args.adapter_name_or_path:
+        check_finite(adapted.named_parameters(), f"the adapter {', '.join(model_args.adapter_name_or_path)}")
     return adapted
 
 

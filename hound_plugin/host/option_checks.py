@@ -205,6 +205,17 @@ def _check_training(training: Any) -> None:
             "`warmup_steps` and `warmup_ratio` have no effect with `lr_scheduler_type: constant`. Set "
             "`lr_scheduler_type: constant_with_warmup`."
         )
+    for key, default in (
+        ("ray_num_workers", 1),
+        ("ray_init_kwargs", None),
+        ("master_addr", None),
+        ("master_port", None),
+    ):
+        if not getattr(training, "use_ray", False) and getattr(training, key, default) != default:
+            raise SettingsError(
+                f"`{key}: {getattr(training, key)}` has no effect unless the environment variable `USE_RAY=1` is set. "
+                "Set it, or remove the key."
+            )
     if training.fp8 and not torch.cuda.is_available():
         raise SettingsError("`fp8: true` needs a GPU that computes in it, and torch finds none here. Remove the key.")
 

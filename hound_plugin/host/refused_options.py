@@ -27,6 +27,10 @@ WITHOUT_EFFECT = {
     "audio_sampling_rate": _AUDIO,
     "tool_format": "This model was trained without function calls; remove the key.",
     "moe_aux_loss_coef": "This model has no experts to choose from; remove the key.",
+    "eval_num_beams": "Predictions take `num_beams`; set that instead.",
+    "generation_num_beams": "Predictions take `num_beams`; set that instead.",
+    "generation_max_length": "Predictions take `max_new_tokens`; set that instead.",
+    "fp8_enable_fsdp_float8_all_gather": "The host means to turn `fp8` on with it, and does not; remove the key.",
     "enable_liger_kernel": "The host has no liger kernels for this model; remove the key (in the web UI: *Booster* "
     "auto).",
 }
@@ -47,6 +51,8 @@ NOT_POSSIBLE = {
     "use_unsloth": "needs a model that unsloth knows, which LLaVA-Hound is not. Remove the key (in the web UI: "
     "*Booster* auto).",
     "use_kt": "computes the experts of a model in KTransformers, and a LLaVA-Hound model has none. Remove the key.",
+    "use_mca": "computes in Megatron, which has no LLaVA-Hound model; the host turns it off silently unless "
+    "`USE_MCA=1` is set. Remove the key; DeepSpeed ZeRO and FSDP2 split a LLaVA-Hound model over GPUs.",
     "mixture_of_depths": "is made for language models alone. Remove the key.",
     "use_hyper_parallel": "is made for language models alone. Remove the key; DeepSpeed ZeRO and FSDP2 split a "
     "LLaVA-Hound model over GPUs.",
@@ -54,6 +60,23 @@ NOT_POSSIBLE = {
     "model with `quantization_bit: 4`.",
 }
 """Options that must not be set with a LLaVA-Hound model, and why."""
+
+
+OTHER_ENGINES = ("vllm_", "sglang_", "kt_")
+"""Beginnings of options for engines that a LLaVA-Hound model does not run in."""
+
+
+def check_given(values: dict[str, Any]) -> None:
+    """Check a recipe for a value that is the trainer's default and that the host overwrites.
+
+    Raises:
+        SettingsError: it has one.
+    """
+    if values.get("remove_unused_columns"):
+        raise SettingsError(
+            "`remove_unused_columns: true` has no effect: the host sets it to false, or rows would lose their clips. "
+            "Remove the key."
+        )
 
 
 def check_values(part: Any) -> None:
@@ -70,6 +93,12 @@ def check_values(part: Any) -> None:
             raise SettingsError(
                 f"Expected `{name}` to be left at {defaults[name]!r}, which is the host's default, for a LLaVA-Hound "
                 f"model; got {getattr(part, name)!r}, which would have no effect. {advice}"
+            )
+    for name, default in defaults.items():
+        if name.startswith(OTHER_ENGINES) and name not in NOT_POSSIBLE and getattr(part, name) != default:
+            raise SettingsError(
+                f"`{name}` is for an engine that a LLaVA-Hound model does not run in, and would have no effect. Remove "
+                "the key."
             )
     for name, reason in NOT_POSSIBLE.items():
         if getattr(part, name, None):

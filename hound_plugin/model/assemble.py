@@ -84,7 +84,8 @@ def assemble(
                 f"Expected weights of the {name.replace('_', ' ')} in {getattr(config, 'mm_' + name)!r}, found none. "
                 "Check the folder or hub id."
             )
-    with CheckpointWriter(Path(target), parse_size(shard_size)) as writer:
+    parts = ", ".join(filter(None, (language_model, image_tower, video_tower, projector)))
+    with CheckpointWriter(Path(target), parse_size(shard_size), parts) as writer:
         for name, tensor in tqdm(_parts(folder, files, projector_weights, config), unit="tensor", disable=not progress):
             writer.add(name, tensor)
         config.save_pretrained(writer.part)

@@ -24,6 +24,7 @@ from transformers.utils import cached_file, logging
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.completeness import (
     check_complete,
+    check_finite,
     check_floating,
     check_within_folder,
     expected_shapes,
@@ -62,6 +63,9 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
         tensors = read_tensors(files, stack)
         if load_config.hf_quantizer is None or not load_config.hf_quantizer.pre_quantized:
             check_floating(tensors, name)
+        if load_config.hf_quantizer is not None or is_deepspeed_zero3_enabled():  # bits or parts have no NaN to look at
+            whole = ((key, value if torch.is_tensor(value) else value[...]) for key, value in tensors.items())
+            check_finite(whole, f"the checkpoint {name}")
         if not is_original(list(tensors)):
             _check_ours(model, tensors, load_config)
             stack.close()

@@ -113,7 +113,7 @@ def convert(
     check_complete(_expected_shapes(config), conversion.shapes(), source)
     if dry_run:
         return report
-    with CheckpointWriter(Path(target), parse_size(shard_size)) as writer:
+    with CheckpointWriter(Path(target), parse_size(shard_size), f"the checkpoint {source}") as writer:
         for _, name, tensor in tqdm(conversion.tensors(), total=len(report.keys), unit="tensor", disable=not progress):
             writer.add(name, tensor)
         conversion.write_files(writer, report)

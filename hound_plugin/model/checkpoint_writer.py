@@ -14,6 +14,7 @@ from safetensors.torch import save_file
 from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.model.completeness import check_finite
 from hound_plugin.records.files import publish, rename
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
@@ -42,17 +43,19 @@ class CheckpointWriter:
     Args:
         folder: must not exist, or be empty.
         shard_size: largest size of one file in bytes; a larger tensor gets its own file.
+        source: where the tensors come from, for messages.
 
     Raises:
         SettingsError: ``folder`` is not empty.
     """
 
-    def __init__(self, folder: Path, shard_size: int) -> None:
+    def __init__(self, folder: Path, shard_size: int, source: str) -> None:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise SettingsError(f"Expected a new or an empty folder, found files in {folder}. Name another one.")
         self.folder = folder
         self.part = folder.with_name(folder.name + ".part")
         self._shard_size = shard_size
+        self._source = source
         self._pending: dict[str, torch.Tensor] = {}
         self._pending_bytes = 0
         self._shards: list[list[str]] = []
@@ -64,7 +67,11 @@ class CheckpointWriter:
         return self
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
-        """Add a tensor; it is written and released when its shard is full."""
+        """Add a tensor; it is written and released when its shard is full.
+
+        Raises:
+            CheckpointError: a tensor of the full shard has NaN or infinity.
+        """
         size = tensor.numel() * tensor.element_size()
         if self._pending and self._pending_bytes + size > self._shard_size:
             self._flush()
@@ -78,6 +85,7 @@ class CheckpointWriter:
         (self.part / name).write_text(text, encoding="utf-8")
 
     def _flush(self) -> None:
+        check_finite(self._pending.items(), self._source)
         save_file(self._pending, self._shard(len(self._shards)), metadata={"format": "pt"})
         self._shards.append(list(self._pending))
         self._pending = {}
@@ -89,9 +97,13 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        if kind is not None:
-            shutil.rmtree(self.part, ignore_errors=True)
-            return
+        try:
+            if kind is None:
+                self._finish()
+        finally:
+            shutil.rmtree(self.part, ignore_errors=True)  # it is there only if something failed
+
+    def _finish(self) -> None:
         if self._pending:
             self._flush()
         self._name_shards()

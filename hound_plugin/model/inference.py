@@ -13,6 +13,7 @@ from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError
 from hound_plugin.media.pixel_cache import PixelCache
 from hound_plugin.model.adapters import chain_of, is_adapter
 from hound_plugin.model.checkpoint_files import check_files
+from hound_plugin.model.completeness import check_finite
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
@@ -52,7 +53,7 @@ def load(
             256 MiB of pixels, and 512 MiB of features on the device; about 16 MiB a clip at full size).
 
     Raises:
-        CheckpointError: it is of another architecture, or incomplete.
+        CheckpointError: it is of another architecture, or incomplete, or has weights that are not finite.
     """
     if is_adapter(model):
         return _load_adapter(model, device, dtype, memory)
@@ -85,6 +86,7 @@ def _load_adapter(
     for folder in adapters:
         with damage_named(folder, "adapter"):
             hound.model = PeftModel.from_pretrained(hound.model, folder).merge_and_unload().eval()
+        check_finite(hound.model.named_parameters(), f"the adapter {folder}")
         hound.processor.take_system_of(folder)
     return hound
 

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from hound_plugin.model.checkpoint import read_as_ours
 from hound_plugin.model.checkpoint_files import check_files
+from hound_plugin.model.completeness import check_finite
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.releases import CACHE_FIELD
 from hound_plugin.model.vision import LlavaHoundTower
@@ -54,11 +55,16 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
     def _load_pretrained_model(
         model: Any, state_dict: Any, checkpoint_files: Any, load_config: Any, expected_keys: Any = None
     ) -> Any:
-        """Read an original checkpoint through the key table; leave our own layout to transformers."""
+        """Read an original checkpoint through the key table; leave our own layout to transformers.
+
+        Raises:
+            CheckpointError: tensors are missing, of another shape, or not finite.
+        """
         with read_as_ours(model, state_dict, checkpoint_files, load_config) as renamed:
             loaded = PreTrainedModel._load_pretrained_model(
                 model, renamed, checkpoint_files, load_config, expected_keys
             )
+        check_finite(model.named_parameters(), f"the checkpoint {load_config.pretrained_model_name_or_path}")
         composite = model.model if hasattr(model, "lm_head") else model
         composite.set_towers_trainable(not model.config.freeze_towers)  # loading makes new parameters with gradients
         return loaded

@@ -37,6 +37,15 @@ def _no_pair(record: Record, findings: Findings) -> None:
         )
 
 
+def _no_rejected_answer(record: Record, findings: Findings) -> None:
+    if record.label is False and not record.is_pair:
+        expected = (
+            "a good answer, because every answer is learned or compared with; choose `stage: kto`, which learns from "
+            "labels, remove the row, or rename the field if it means something else"
+        )
+        findings.problem("a rejected answer", "label", expected, False)
+
+
 def _conversation(record: Record, findings: Findings) -> None:
     if record.is_pair:
         _no_pair(record, findings)
@@ -108,10 +117,14 @@ def _media(record: Record, findings: Findings) -> None:
 
 
 _ALL = (
-    Consumer("sft", "conversations that end with an answer", (_conversation,)),
+    Consumer("sft", "conversations that end with a good answer", (_conversation, _no_rejected_answer)),
     Consumer("pairs", "two answers to one conversation", (_pair, _question_has_text), adds_placeholder=True),
     Consumer("labels", "conversations whose last answer is labelled good or bad", (_conversation, _label)),
-    Consumer("predictions", "conversations; the last answer, if any, is for comparison", (_no_pair, _question)),
+    Consumer(
+        "predictions",
+        "conversations; the last answer, if any, is for comparison",
+        (_no_pair, _question, _no_rejected_answer),
+    ),
     Consumer(
         "questions",
         "one question with an id; caption and reference for the judge",

@@ -31,7 +31,18 @@ _OTHER_FORMATS = {
     b"\xff\xfe": "UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`",
     b"\xfe\xff": "UTF-16; convert it with `iconv -f UTF-16 -t UTF-8`",
     b"\x1f\x8b": "compressed; unpack it with `gunzip`",
+    b"BZh": "compressed; unpack it with `bunzip2`",
+    b"\xfd7zXZ": "compressed; unpack it with `unxz`",
+    b"\x28\xb5\x2f\xfd": "compressed; unpack it with `unzstd`",
+    b"PAR1": "Parquet; a data set of a training may have it under a name that ends in .parquet, the rest takes "
+    "JSON lines (`pandas.read_parquet(...).to_json(..., orient='records', lines=True)`)",
+    b"PK": "a spreadsheet or another zip archive; save its rows as JSON lines, or unpack it",
+    b"\xd0\xcf\x11\xe0": "a spreadsheet or another document of Office; save its rows as JSON lines",
 }
+_SEPARATED = (
+    "a table of separated values (CSV); a data set of a training may have it under a name that ends in .csv, the rest "
+    "takes JSON lines (`pandas.read_csv(...).to_json(..., orient='records', lines=True)`)"
+)
 _MAYBE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(r"[ \t\r\n]*")
 
@@ -121,6 +132,15 @@ def read_lines(file: BinaryIO, *, mend: bool = False, lenient: bool = False) -> 
         size = 0
 
 
+def _is_table(beginning: bytes) -> bool:
+    """Whether the first two lines are a header and a row below it: no JSON, and as many separators in the row."""
+    lines = [line.strip() for line in beginning.splitlines()[:2]]
+    if len(lines) < 2 or any(line.startswith((b"{", b"[")) for line in lines):
+        return False
+    header, row = lines
+    return any(0 < header.count(separator) <= row.count(separator) for separator in (b",", b";", b"\t"))
+
+
 def _rows(path: Path, mend: bool) -> Iterator[Row]:
     with path.open("rb") as file:
         beginning = file.read(4096)
@@ -128,6 +148,8 @@ def _rows(path: Path, mend: bool) -> Iterator[Row]:
             if beginning.startswith(mark):
                 raise DataError(f"Expected a file of JSON lines in UTF-8; {path} is {description}.")
         beginning = beginning.removeprefix(_BOM).lstrip()
+        if _is_table(beginning):
+            raise DataError(f"Expected a file of JSON lines; {path} is {_SEPARATED}.")
         if beginning.startswith(b"["):
             yield from _array(path, mend)
             return

@@ -29,6 +29,10 @@ OTHER_TOKEN = {
     "image": f"`{VIDEO_TOKEN}` in rows with only images stands for the image",
 }
 IN_ANSWER = "a placeholder in an answer is plain text"
+REPEATED = {
+    "video": f"`{VIDEO_TOKEN}` several times in a question stands for one clip, as in the original",
+    "image": f"`{IMAGE_TOKEN}` several times in a question stands for one image, as in the original",
+}
 OTHER_KIND = "a placeholder of the other kind of media next to the row's own is plain text"
 _CONTENT_FIELDS = (
     *fields.CONVERSATIONS,
@@ -64,7 +68,10 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     media = with_parts(media, row, findings)
     turns = _without_greeting(pair.turns, findings)
     turns = _own_placeholders(turns, media, findings)
+    _note_repeated(turns, media, findings)
     label, unread_label = _label(row)
+    if pair.is_pair and (label is not None or unread_label):  # its answers are compared, whatever the label says
+        findings.unknown.append(fields.first_name(row, fields.LABELS))
     record = Record(
         id=_identity(row, findings),
         media=media,
@@ -254,6 +261,16 @@ def _own_placeholders(turns: tuple[Turn, ...], media: tuple[Media, ...], finding
         return turns
     findings.note(OTHER_TOKEN[kind])
     return tuple(replace(turn, text=turn.text.replace(other, own)) if turn.role == "user" else turn for turn in turns)
+
+
+def _note_repeated(turns: tuple[Turn, ...], media: tuple[Media, ...], findings: Findings) -> None:
+    """A question with more placeholders than clips shows its clip once; with as many, they stay in their places."""
+    if not media:
+        return
+    token = token_of(media[0].kind)
+    counts = [turn.text.count(token) for turn in turns if turn.role == "user"]
+    if max(counts, default=0) > 1 and sum(counts) != len(media):
+        findings.note(REPEATED[media[0].kind])
 
 
 def _check_record(record: Record, findings: Findings) -> None:

@@ -41,6 +41,7 @@ def data_sets(folder: Path) -> Path:
         for side in ("chosen", "rejected")
     ]
     write_dataset(data, "kto", kto, columns={"messages": "conversations", "kto_tag": "label"})
+    write_dataset(data, "good", [row for row in kto if row["label"]])
     return folder
 
 

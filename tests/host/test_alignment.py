@@ -140,11 +140,82 @@ def test_labels_that_are_none_are_refused(host: Host) -> None:
     assert re.search(r"no label +row 3, id '2': `label`: expected true or false", str(caught.value))
 
 
-def test_a_bad_answer_in_supervised_training_is_said(host: Host, caplog: pytest.LogCaptureFixture) -> None:
-    write_dataset(host.folder / "data", "kto", labelled(True, False))
-    with caplog.at_level("INFO"):
-        assert len(host.load("sft", "kto")) == 2
-    assert "`label: false` has no effect on supervised training, which learns every answer (1 rows)" in caplog.text
+PREDICT: dict[str, Any] = {"do_train": False, "do_predict": True, "predict_with_generate": True, "dataset": None}
+
+
+@pytest.mark.parametrize("stage", ["sft", "pt", "predictions"])
+def test_a_rejected_answer_is_neither_learned_nor_compared_with(stage: str, host: Host) -> None:
+    write_dataset(host.folder / "data", "kto", labelled(True, False, "0"))
+    changes = {**PREDICT, "eval_dataset": "kto"} if stage == "predictions" else {"packing": False}
+    with pytest.raises(
+        DataError, match=r"2 of 3 rows.*(?s:.)*row 2, id '1': `label`: expected a good answer, .*`stage: kto`"
+    ):
+        host.load("sft" if stage == "predictions" else stage, "kto", **changes)
+
+
+def test_rows_that_are_labelled_good_are_learned(host: Host) -> None:
+    write_dataset(host.folder / "data", "kto", labelled(True, "true", 1))
+    assert len(host.load("sft", "kto")) == 3
+
+
+def test_a_label_of_a_pair_is_counted_as_not_read(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    pair = {"video": "clip_short", "prompt": "Q?", "chosen": "A.", "rejected": "B."}
+    rows = [{"id": str(n), **pair, **label} for n, label in enumerate(({"label": False}, {"kto_tag": "good"}, {}))]
+    write_dataset(host.folder / "data", "mine", rows, ranking=True)
+    with caplog.at_level("WARNING"):
+        assert len(host.load("dpo", "mine")) == 3
+    assert re.search(r"fields that nothing reads, by rows: `label` \(1\), `kto_tag` \(1\)", caplog.text)
+
+
+Asked = tuple[dict[str, Any], str, str]
+REPEATED: dict[str, Asked] = {
+    "in front and behind": ({"video": "clip_short"}, "<video>\nWhat is it? <video>", "video"),
+    "three in front": ({"videos": ["clip_short"]}, "<video><video><video> What is it?", "video"),
+    "in the middle": ({"image": "img_wide.jpg"}, "Is <image> like <image>?", "image"),
+    "as the other kind": ({"video": "clip_short"}, "<image><image> What is it?", "video"),
+}
+
+
+@pytest.mark.parametrize("name", REPEATED)
+@pytest.mark.parametrize("stage", ["sft", "dpo"])
+def test_placeholders_that_stand_for_one_clip_are_counted(
+    stage: str, name: str, host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The original removes all of them, and puts one in front."""
+    media, question, kind = REPEATED[name]
+    answers = (
+        {"prompt": question, "chosen": "A.", "rejected": "B."}
+        if stage == "dpo"
+        else {"conversations": turns(question, "A.")}
+    )
+    rows = [{"id": str(n), **media, **answers} for n in range(3)]
+    write_dataset(host.folder / "data", "mine", rows, **({"ranking": True} if stage == "dpo" else {}))
+    with caplog.at_level("WARNING"):
+        (first, *_) = host.load(stage, "mine")
+    token, count = {
+        "video": (host.processor.video_token_id, host.processor.tokens_per_video),
+        "image": (host.processor.image_token_id, host.processor.tokens_per_image),
+    }[kind]
+    assert first["chosen_input_ids" if stage == "dpo" else "input_ids"].count(token) == count
+    assert f"`<{kind}>` several times in a question stands for one {'clip' if kind == 'video' else kind}" in caplog.text
+    assert "in the original (3 rows)" in caplog.text
+
+
+def test_placeholders_for_several_clips_are_no_note(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    row = {"id": "1", "videos": ["clip_short", "clip_long"], "conversations": turns("<video> or <video>?", "A.")}
+    write_dataset(host.folder / "data", "mine", [row])
+    with caplog.at_level("WARNING"):
+        host.load("sft", "mine")
+    assert "several times" not in caplog.text
+
+
+def test_placeholders_in_the_host_s_own_format_are_said(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"conversations": turns("<video>What? <video>", "A."), "video": ["clip_short"]}] * 2
+    columns = {"messages": "conversations", "videos": "video"}
+    write_dataset(host.folder / "data", "mine", rows, formatting="sharegpt", columns=columns)
+    with caplog.at_level("WARNING"):
+        host.load("sft", "mine")
+    assert "`<video>` several times in a question stands for one clip" in caplog.text
 
 
 def test_a_field_that_columns_puts_aside_is_counted(host: Host, caplog: pytest.LogCaptureFixture) -> None:

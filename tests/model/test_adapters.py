@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
 
 import hound_plugin
@@ -86,4 +87,17 @@ def test_a_damaged_adapter_is_named(tmp_path: Path) -> None:
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
     with pytest.raises(CheckpointError, match=r"adapter of the checkpoint .* cannot be read"):
+        hound_plugin.load(str(folder))
+
+
+@pytest.mark.parametrize(("value", "piece"), [(float("nan"), "lora_B"), (float("inf"), "lora_A")])
+def test_an_adapter_that_is_not_finite_is_refused(value: float, piece: str, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter", 5)
+    weights = load_file(folder / "adapter_model.safetensors")
+    name = next(name for name in weights if piece in name and "layers.1" in name and "q_proj" in name)
+    weights[name][0, 0] = value
+    save_file(weights, folder / "adapter_model.safetensors", {"format": "pt"})
+    with pytest.raises(
+        CheckpointError, match=r"in the adapter .*adapter, found NaN or infinity in .*layers\.1.*q_proj"
+    ):
         hound_plugin.load(str(folder))

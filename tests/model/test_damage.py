@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import time
+from math import inf, nan
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,13 @@ import pytest
 import torch
 from llamafactory.hparams import get_train_args
 from safetensors.torch import load_file, save_file
+from transformers import BitsAndBytesConfig
 
 import hound_plugin
 from hound_plugin.errors import CheckpointError
+from hound_plugin.model import checkpoint, pretrained
 from hound_plugin.model.checkpoint_conversion import convert
+from hound_plugin.model.completeness import is_finite
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration, LlavaHoundModel
 from tests.goldens import SFT
 from tests.model.test_checkpoint_conversion import copy_of, tensors
@@ -59,6 +64,15 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "padding outside": (lambda f: edit(f, pad_token_id=9999), "pad_token_id of the text_config"),
     "whole numbers as weights": (lambda f: cast(f, torch.int8), "floating-point numbers .*int8|floating-point .*I8"),
     "truth values as weights": (lambda f: cast(f, torch.bool), "floating-point numbers"),
+    "a weight that is no number": (lambda f: put(f, nan, "lm_head.weight"), r"NaN or infinity in lm_head\.weight\."),
+    "infinity in a tower": (
+        lambda f: put(f, inf, "video_tower.encoder.layers.1.temporal_attn.q_proj.bias"),
+        r"NaN or infinity in model\.video_tower.*\.encoder\.layers\.1\.temporal_attn\.q_proj\.bias\.",
+    ),
+    "minus infinity in half": (
+        lambda f: put(f, -inf, "norm.weight", "fc1.weight", "projector.2.bias", dtype=torch.bfloat16),
+        r"finite weights in .*found NaN or infinity in .*fc1\.weight, .* more\.",
+    ),
     "an index that is a list": (lambda f: index(f, []), "weight_map"),
     "an index of nothing": (lambda f: index(f, {}), "weight_map"),
     "an index of numbers": (lambda f: index(f, {"lm_head.weight": 3}), "weight_map"),
@@ -84,6 +98,16 @@ def without(folder: Path, piece: str) -> None:
 def cast(folder: Path, dtype: torch.dtype) -> None:
     held = tensors(folder)
     held["lm_head.weight"] = held["lm_head.weight"].to(dtype)
+    save_file(held, folder / "model.safetensors", {"format": "pt"})
+
+
+def put(folder: Path, value: float, *pieces: str, dtype: torch.dtype | None = None) -> None:
+    """One such number into every tensor that has one of the pieces in its name."""
+    held = {name: tensor.to(dtype) if dtype else tensor for name, tensor in tensors(folder).items()}
+    chosen = [name for name in held if any(piece in name for piece in pieces)]
+    assert chosen
+    for name in chosen:
+        held[name].view(-1)[-1] = value
     save_file(held, folder / "model.safetensors", {"format": "pt"})
 
 
@@ -131,6 +155,72 @@ def test_a_damaged_checkpoint_is_refused_at_every_entry(
     with pytest.raises(CheckpointError, match=message):
         ENTRIES[entry](folder)
     assert not (tmp_path / "back").exists()
+
+
+@pytest.mark.parametrize("layout", ["safetensors", "bin"])
+def test_an_original_checkpoint_that_is_not_finite(layout: str, tmp_path: Path) -> None:
+    """It is read through the table of keys, and refused by our names."""
+    folder = copy_of(SFT, tmp_path / "model")
+    put(folder, nan, "embed_tokens", "mm_projector.0.weight")
+    if layout == "bin":
+        torch.save(tensors(folder), folder / "pytorch_model.bin")
+        (folder / "model.safetensors").unlink()
+    message = r"in model\.language_model\.embed_tokens\.weight, model\.multi_modal_projector\.0\.weight\."
+    for enter in (LlavaHoundForConditionalGeneration.from_pretrained, lambda path: hound_plugin.load(str(path))):
+        with pytest.raises(CheckpointError, match=message):
+            enter(folder)
+    with pytest.raises(CheckpointError, match=message):
+        convert(str(folder), tmp_path / "ours", progress=False)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["model"], "nothing is left behind"
+    without_head = r"in language_model\.embed_tokens\.weight, multi_modal_projector\.0\.weight"
+    with pytest.raises(CheckpointError, match=without_head):
+        LlavaHoundModel.from_pretrained(folder)
+
+
+def test_weights_are_looked_at_before_they_lose_bits(in_our_layout: Path, tmp_path: Path) -> None:
+    """Numbers of 4 bits are never NaN."""
+    folder = copy_of(in_our_layout, tmp_path / "model")
+    put(folder, nan, "layers.0.mlp.up_proj")
+    few = BitsAndBytesConfig(load_in_4bit=True)
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in model\.language_model\.layers\.0\.mlp\.up_proj"):
+        LlavaHoundForConditionalGeneration.from_pretrained(folder, quantization_config=few)
+
+
+def test_weights_are_looked_at_before_zero_splits_them(
+    in_our_layout: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = copy_of(in_our_layout, tmp_path / "model")
+    put(folder, inf, "layers.1.mlp.up_proj")
+    monkeypatch.setattr(checkpoint, "is_deepspeed_zero3_enabled", lambda: True)
+    monkeypatch.setattr(pretrained, "check_finite", lambda *_: None)
+    with pytest.raises(CheckpointError, match=r"NaN or infinity in model\.language_model\.layers\.1\.mlp\.up_proj"):
+        LlavaHoundForConditionalGeneration.from_pretrained(folder)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("size", [1, 7, 4096, 100_003])
+def test_a_number_that_is_not_finite_is_found_anywhere(size: int, dtype: torch.dtype) -> None:
+    tensor = torch.linspace(-400, 400, size).to(dtype)
+    assert is_finite(tensor)
+    values = [nan] if dtype == torch.float8_e4m3fn else [nan, inf, -inf]
+    for place in {0, size // 2, size - 1}:
+        for value in values:
+            bad = tensor.clone()
+            bad[place] = value
+            assert not is_finite(bad), (place, value)
+
+
+def test_tensors_without_numbers_to_look_at_pass() -> None:
+    for tensor in (torch.empty(0), torch.tensor([3]), torch.empty(3, device="meta"), torch.tensor([True])):
+        assert is_finite(tensor)
+
+
+def test_looking_costs_less_than_reading() -> None:
+    """0.06 s a GB on an idle core, where reading takes 0.3 s and more; the limit is for a loaded one."""
+    tensor = torch.ones(50_000_000, dtype=torch.bfloat16)  # 0.1 GB
+    began = time.process_time()
+    assert is_finite(tensor)
+    assert time.process_time() - began < 0.1
 
 
 def test_a_broken_tokenizer_is_named(in_our_layout: Path, tmp_path: Path) -> None:

@@ -8,7 +8,12 @@ _SECTIONS: dict[str, dict[str, str]] = {
     "Preference losses (`stage: dpo`, `kto`)": {
         "pref_loss: sigmoid": "the loss of DPO; log 2 at the first step",
         "pref_loss: hinge": "1 at the first step",
-        "pref_loss: hinge, ftx": "with the loss of the chosen answers",
+        "pref_loss: sigmoid, ftx": "plus the loss of the chosen answers",
+        "pref_loss: hinge, ftx": "the same",
+        "pref_loss: hinge, ftx, LoRA": "the same",
+        "pref_loss: ipo, ftx": "the same",
+        "pref_loss: orpo, ftx": "the same",
+        "pref_loss: simpo, ftx": "the same",
         "pref_loss: ipo": "over mean log-probabilities; 1 / (2 beta)^2 at the first step",
         "pref_loss: ipo, LoRA": "the same",
         "pref_loss: hinge, moved": "max(0, 1 - beta x margin), also where policy and reference differ",
@@ -18,6 +23,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "pref_loss: kto_pair": "trl has dropped it; use `stage: kto`",
         "pref_bco_weight": "adds the BCO loss",
         "kto": "labelled answers; 0.5 at the first step",
+        "kto, ftx": "plus the loss of the good answers",
     },
     "The reference": {
         "ref_model_adapters alone": "set `ref_model` too",
@@ -166,6 +172,11 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "pairs in kto": "the same",
         "conversations in dpo": 'the message says that `"ranking": true` is for pairs',
         "conversations in kto": "labels are missing",
+        "labels in sft": "rejected answers would be learned; rows labelled good are taken",
+        "labels in dpo": "`stage: kto`",
+        "ranking as text": "true or false without quotes in `dataset_info.json`",
+        "columns as a list": "an object in `dataset_info.json`",
+        "a clip named twice": "stands for one clip, as in the original; such rows are counted",
     },
     "Steps that are not finite": {
         "learning_rate: 1e10": "stops at the first step whose loss or gradients are not finite; nothing is saved",

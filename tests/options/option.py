@@ -23,6 +23,8 @@ WIDE = f"{WORK}/wide"
 """The recorded checkpoint with more hidden units, which bitsandbytes needs to answer in 4 bits on a CPU."""
 DAMAGED, NOT_FINITE = f"{WORK}/damaged", f"{WORK}/not_finite"
 """The same without its temporal tensors, and with a weight that is no number."""
+NOT_FINITE_ADAPTER = f"{WORK}/not_finite_adapter"
+"""An adapter of the recorded checkpoint with infinity in it."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ from tests.options.option import (
     EXPORTS,
     LANGUAGE,
     LORA,
+    NOT_FINITE,
+    NOT_FINITE_ADAPTER,
     OWN_SYSTEM,
     PROJECTOR,
     QUANTISED,
@@ -69,6 +71,9 @@ EXPORTED: dict[str, Row] = {
     "export, a checkpoint without some of its tensors": Export(
         {"model_name_or_path": DAMAGED}, refused=r"keys are missing .*temporal", long=True
     ),
+    "export, weights that are not finite": Export(
+        {"model_name_or_path": NOT_FINITE}, refused=r"not_finite, found NaN or infinity in lm_head\.weight"
+    ),
     "export_quantization_bit": Export(
         {"export_quantization_bit": 4, "export_quantization_dataset": "data/c4_demo.jsonl"},
         refused=r"`export_quantization_bit` makes a GPTQ model",
@@ -110,6 +115,15 @@ CHATS: dict[str, Row] = {
     "chat, a checkpoint without some of its tensors": Chat(
         {"model_name_or_path": DAMAGED}, refused=r"keys are missing .*temporal", long=True
     ),
+    "chat, weights that are not finite": Chat(
+        {"model_name_or_path": NOT_FINITE}, refused=r"not_finite, found NaN or infinity in lm_head\.weight"
+    ),
+    "chat, weights that are not finite, 4 bits": Chat(
+        {"model_name_or_path": NOT_FINITE, "quantization_bit": 4}, refused=r"found NaN or infinity in lm_head\.weight"
+    ),
+    "chat, an adapter that is not finite": Chat(
+        {**ADAPTER, "adapter_name_or_path": NOT_FINITE_ADAPTER}, refused=r"in the adapter .*, found NaN or infinity in "
+    ),
     # --- the system prompt
     "chat, adapter's system": Chat(ADAPTER_SYSTEM, other="chat", long=True),
     "chat, exported system": Chat(_exported("exported_system"), same="chat, adapter's system", long=True),
@@ -121,6 +135,8 @@ CHATS: dict[str, Row] = {
     ),
     # --- engines and ways to compute
     "chat, infer_backend: vllm": Chat({"infer_backend": "vllm"}, refused=r"`infer_backend: huggingface` .*'vllm'"),
+    "chat, vllm_maxlen": Chat({"vllm_maxlen": 512}, refused=r"`vllm_maxlen` is for an engine that a LLaVA-Hound model"),
+    "chat, sglang_tp_size": Chat({"sglang_tp_size": 2}, refused=r"`sglang_tp_size` is for an engine"),
     "chat, infer_backend: sglang": Chat({"infer_backend": "sglang"}, refused=r"`infer_backend: hug.*'sglang'"),
     "chat, infer_backend: ktransformers": Chat(
         {"infer_backend": "ktransformers"}, refused=r"`infer_backend: hug.*'ktransformers'"

@@ -25,7 +25,16 @@ TRAININGS: dict[str, Option] = {
     # --- preference losses
     "pref_loss: sigmoid": Option("dpo", {"pref_beta": 0.1}, first_loss=0.693147, trained=LANGUAGE),
     "pref_loss: hinge": Option("dpo", {"pref_loss": "hinge"}, first_loss=1.0, trained=LANGUAGE),
-    "pref_loss: hinge, ftx": Option("dpo", {"pref_loss": "hinge", "pref_ftx": 0.3}, trained=LANGUAGE),
+    "pref_loss: hinge, ftx": Option(
+        "dpo", {"pref_loss": "hinge", "pref_ftx": 0.3}, first_loss=3.965831, trained=LANGUAGE
+    ),
+    "pref_loss: sigmoid, ftx": Option("dpo", {"pref_ftx": 0.3}, first_loss=3.658978, trained=LANGUAGE),
+    "pref_loss: ipo, ftx": Option(
+        "dpo", {"pref_loss": "ipo", "pref_ftx": 0.3}, first_loss=27.965831, trained=LANGUAGE, long=True
+    ),
+    "pref_loss: hinge, ftx, LoRA": Option("dpo", {**LORA, "pref_loss": "hinge", "pref_ftx": 0.3}, long=True),
+    "pref_loss: orpo, ftx": Option("dpo", {"pref_loss": "orpo", "pref_ftx": 0.3}, trained=LANGUAGE, long=True),
+    "pref_loss: simpo, ftx": Option("dpo", {"pref_loss": "simpo", "pref_ftx": 0.3}, trained=LANGUAGE, long=True),
     "pref_loss: ipo": Option("dpo", {"pref_loss": "ipo", "pref_beta": 0.1}, first_loss=25.0, trained=LANGUAGE),
     "pref_loss: ipo, LoRA": Option("dpo", {**LORA, "pref_loss": "ipo", "pref_beta": 0.5}, first_loss=1.0),
     "pref_loss: hinge, moved": Option("dpo", {**MOVED, "pref_loss": "hinge", "pref_beta": 0.1}),
@@ -35,6 +44,7 @@ TRAININGS: dict[str, Option] = {
     "pref_loss: kto_pair": Option("dpo", {"pref_loss": "kto_pair"}, refused=r"got 'kto_pair'.*stage: kto"),
     "pref_bco_weight": Option("dpo", {"pref_bco_weight": 1.0}, first_loss=1.039721, long=True),
     "kto": Option("kto", {}, first_loss=0.5, trained=LANGUAGE, long=True),
+    "kto, ftx": Option("kto", {"pref_ftx": 0.3}, trained=LANGUAGE, long=True),
     # --- the reference
     "ref_model_adapters alone": Option(
         "dpo", {"ref_model_adapters": "x"}, refused=r"no effect without `ref_model`. Set `ref_model`"
@@ -175,7 +185,9 @@ TRAININGS: dict[str, Option] = {
         "dpo", {"train_sampling_strategy": "group_by_length"}, refused=r"needs one sequence a row, and `stage: dpo`"
     ),
     "interleave_once": Option(
-        "sft", {"mix_strategy": "interleave_once", "dataset": "sft,kto"}, refused=r"interleave_under or interleave_over"
+        "sft",
+        {"mix_strategy": "interleave_once", "dataset": "sft,good"},
+        refused=r"interleave_under or interleave_over",
     ),
     # --- optimisers and memory
     "optim: adafactor": _runs("sft", {"optim": "adafactor"}, later_steps="other"),
@@ -210,7 +222,7 @@ TRAININGS: dict[str, Option] = {
     "val_size": _runs("sft", {"val_size": 0.25, "do_eval": True}, says=r"eval_loss"),
     "eval_strategy: steps": _runs("sft", {**EVALUATED}, says=r"eval_loss"),
     "eval_on_each_dataset": _runs(
-        "sft", {**EVALUATED, "eval_dataset": "sft,kto", "eval_on_each_dataset": True}, says=r"eval_kto_loss"
+        "sft", {**EVALUATED, "eval_dataset": "sft,good", "eval_on_each_dataset": True}, says=r"eval_good_loss"
     ),
     "load_best_model_at_end": _runs(
         "sft",
@@ -239,9 +251,9 @@ TRAININGS: dict[str, Option] = {
     "mask_history": _runs("sft", {"mask_history": True}),
     "streaming": _runs("sft", {"streaming": True}),
     "streaming, dpo": _runs("dpo", {"streaming": True}, first_loss=0.693147),
-    "interleave_under": _runs("sft", {"mix_strategy": "interleave_under", "dataset": "sft,kto"}),
+    "interleave_under": _runs("sft", {"mix_strategy": "interleave_under", "dataset": "sft,good"}),
     "interleave_over": _runs(
-        "sft", {"mix_strategy": "interleave_over", "dataset": "sft,kto", "interleave_probs": "0.5,0.5"}
+        "sft", {"mix_strategy": "interleave_over", "dataset": "sft,good", "interleave_probs": "0.5,0.5"}
     ),
     "preprocessing_num_workers": _runs("sft", {"preprocessing_num_workers": 2}, later_steps="same"),
     "preprocessing_batch_size": _runs("sft", {"preprocessing_batch_size": 5}, later_steps="same"),
@@ -259,6 +271,13 @@ TRAININGS: dict[str, Option] = {
     "pairs in sft": Option("sft", {"dataset": "dpo"}, refused=r"`stage: sft`; 'dpo' has pairs .*Choose `stage: dpo`"),
     "pairs in kto": Option("kto", {"dataset": "dpo"}, refused=r"`stage: kto`; 'dpo' has pairs"),
     "conversations in dpo": Option("dpo", {"dataset": "sft"}, refused=r"'sft' is not one .*\"ranking\": true"),
+    "labels in sft": Option("sft", {"dataset": "kto"}, refused=r"4 +a rejected answer .*choose `stage: kto`"),
+    "labels in dpo": Option("dpo", {"dataset": "kto"}, refused=r"'kto' is not one .*`stage: kto` for labelled answers"),
+    "ranking as text": Option("dpo", {"dataset": "as_text"}, refused=r"'as_text': `ranking`: expected true or false, "),
+    "columns as a list": Option("sft", {"dataset": "as_list"}, refused=r"'as_list': `columns`: expected an object"),
+    "a clip named twice": Option(
+        "sft", {"dataset": "twice"}, says=r"`<video>` several times in a question stands for one clip.* \(4 rows\)"
+    ),
     "conversations in kto": Option("kto", {"dataset": "sft"}, refused=r"12 +no label .*expected true or false"),
     # --- steps that are not finite
     "learning_rate: 1e10": Option(

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 from llamafactory.chat import ChatModel
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
@@ -23,7 +24,7 @@ from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import SYSTEM
 from tests.e2e.conftest import data_sets, recipe_for
 from tests.e2e.together import Outcome, run_together
-from tests.goldens import SFT
+from tests.goldens import SFT, rows
 from tests.host.hosting import REPO, write_dataset, write_yaml
 from tests.options.meanings import SECTIONS
 from tests.options.option import (
@@ -57,6 +58,11 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for number in range(4)
     ]
     write_dataset(folder / "data", "text", texts)
+    twice = [{**row, "conversations": again(row["conversations"])} for row in rows("sft.jsonl") if "video" in row][:4]
+    write_dataset(folder / "data", "twice", twice)
+    write_dataset(folder / "data", "as_text", rows("dpo.jsonl"), ranking="true")
+    write_dataset(folder / "data", "as_list", rows("sft.jsonl"), columns=["video"])
+    adapter(folder / "not_finite_adapter")
     widened(folder / "wide")
     spoilt(folder / "wide", folder / "damaged", without_time)
     spoilt(folder / "wide", folder / "not_finite", not_finite)
@@ -99,6 +105,21 @@ def folder_of(name: str) -> str:
 def placed(work: Path, values: dict[str, Any]) -> dict[str, Any]:
     """Values with the folder of this run's files."""
     return {key: value.replace(WORK, str(work)) if isinstance(value, str) else value for key, value in values.items()}
+
+
+def again(conversation: list[dict[str, str]]) -> list[dict[str, str]]:
+    """The first question names its clip a second time."""
+    first, *others = conversation
+    return [{**first, "value": f"{first['value']} <video>"}, *others]
+
+
+def adapter(folder: Path) -> None:
+    """An adapter of the recorded checkpoint, with infinity in its last tensor."""
+    base = LlavaHoundForConditionalGeneration.from_pretrained(SFT)
+    adapted = get_peft_model(base, LoraConfig(r=4, target_modules=["q_proj"]))
+    with torch.no_grad():
+        [value for name, value in adapted.named_parameters() if "lora_B" in name][-1][0, 0] = float("inf")
+    adapted.save_pretrained(folder)
 
 
 def widened(folder: Path) -> None:

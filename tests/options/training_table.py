@@ -89,7 +89,10 @@ MORE_TRAININGS: dict[str, Option] = {
         "sft", {"model_name_or_path": DAMAGED}, refused=r"keys are missing .*temporal"
     ),
     "weights that are not finite": Option(
-        "sft", {"model_name_or_path": NOT_FINITE}, refused=r"stops at step 1: the loss is nan"
+        "sft", {"model_name_or_path": NOT_FINITE}, refused=r"not_finite, found NaN or infinity in lm_head\.weight"
+    ),
+    "a reference that is not finite": Option(
+        "dpo", {"ref_model": NOT_FINITE}, refused=r"not_finite, found NaN or infinity in lm_head\.weight"
     ),
     # --- the reference
     "ref_model, lora": runs("dpo", {**LORA, "ref_model": str(SFT)}, first_loss=0.693147, trained=LANGUAGE),
@@ -128,6 +131,19 @@ MORE_TRAININGS: dict[str, Option] = {
     "use_unsloth": Option("sft", {**LORA, "use_unsloth": True}, refused=r"needs a model that unsloth knows"),
     "enable_liger_kernel": Option("sft", {"enable_liger_kernel": True}, refused=r"no liger kernels for this model"),
     "use_kt": Option("sft", {**LORA, "use_kt": True}, refused=r"`use_kt` computes the experts"),
+    "kt_weight_path": Option("sft", {"kt_weight_path": "x"}, refused=r"`kt_weight_path` is for an engine that"),
+    "use_mca": Option(
+        "sft", {"use_mca": True}, refused=r"`use_mca` computes in Megatron.* silently unless `USE_MCA=1`"
+    ),
+    "ray_num_workers": Option("sft", {"ray_num_workers": 4}, refused=r"`ray_num_workers: 4` has no effect unless"),
+    "fp8_enable_fsdp_float8_all_gather": Option(
+        "sft", {"fp8_enable_fsdp_float8_all_gather": True}, refused=r"means to turn `fp8` on with it, and does not"
+    ),
+    "remove_unused_columns": Option(
+        "sft", {"remove_unused_columns": True}, refused=r"`remove_unused_columns: true` has no effect"
+    ),
+    "remove_unused_columns: false": runs("sft", {"remove_unused_columns": False}, later_steps="same"),
+    "use_v1_kernels": runs("sft", {"use_v1_kernels": True}, says=r"future feature about kernels", later_steps="same"),
     "mixture_of_depths": Option("sft", {"mixture_of_depths": "convert"}, refused=r"`mixture_of_depths` is made for"),
     "use_hyper_parallel": Option("sft", {"use_hyper_parallel": True}, refused=r"`use_hyper_parallel` .*ZeRO and FSDP2"),
     "moe_aux_loss_coef": Option("sft", {"moe_aux_loss_coef": 0.1}, refused=r"has no experts to choose from"),
@@ -181,6 +197,19 @@ MORE_TRAININGS: dict[str, Option] = {
     "do_predict, 4 bits": runs("sft", {**PREDICTED, **QUANTISED, "model_name_or_path": WIDE}, files=PREDICTIONS),
     "do_predict without predict_with_generate": Option(
         "sft", {**PREDICTED, "predict_with_generate": False}, refused=r"enable `predict_with_generate`", by_host=True
+    ),
+    "do_predict, num_beams": runs("sft", {**PREDICTED, "num_beams": 2}, files=PREDICTIONS),
+    "do_predict, eval_num_beams": Option(
+        "sft", {**PREDICTED, "eval_num_beams": 2}, refused=r"Expected `eval_num_beams` .* Predictions take `num_beams`"
+    ),
+    "do_predict, generation_num_beams": Option(
+        "sft", {**PREDICTED, "generation_num_beams": 2}, refused=r"Predictions take `num_beams`"
+    ),
+    "do_predict, generation_max_length": Option(
+        "sft", {**PREDICTED, "generation_max_length": 9}, refused=r"Predictions take `max_new_tokens`"
+    ),
+    "do_predict, rejected answers": Option(
+        "sft", {**PREDICTED, "eval_dataset": "kto"}, refused=r"a rejected answer .*`label`: expected a good answer"
     ),
     "do_predict, dpo": Option(
         "dpo", {**PREDICTED, "eval_dataset": "dpo"}, refused=r"cannot be set as True except SFT", by_host=True

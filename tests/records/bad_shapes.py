@@ -279,8 +279,8 @@ TALKED: dict[str, Bad] = {
 }
 
 
-def labelled(problem: str, **label: Any) -> Bad:
-    return talked({"conversations": TALK, **label}, problem, "label", ("labels",))
+def labelled(problem: str, readers: tuple[str, ...] = ("labels",), **label: Any) -> Bad:
+    return talked({"conversations": TALK, **label}, problem, "label", readers)
 
 
 LABELLED: dict[str, Bad] = {
@@ -292,6 +292,8 @@ LABELLED: dict[str, Bad] = {
     "half": labelled("label", label=0.5),
     "a list": labelled("label", kto_tag=[True]),
     "two that differ": labelled("label", label=True, kto_tag=0),
+    "false, to be learned": labelled("a rejected answer", ("sft", "predictions"), label=False),
+    "0 as text, to be learned": labelled("a rejected answer", ("sft", "predictions"), kto_tag="0"),
 }
 BAD: dict[str, Bad] = {
     f"{group}, {name}": bad

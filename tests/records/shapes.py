@@ -509,9 +509,9 @@ def verdict(cell: Cell, consumer: str) -> set[str]:
         return found | (set() if shape.said else {"no question"})
     if shape.is_pair:
         return {"a pair"} | ({"no label"} if consumer == "labels" else set())
-    found = set()
+    found = {"a rejected answer"} if shape.label is False and consumer in ("sft", "predictions") else set()
     if consumer == "predictions":
-        return set() if shape.said else {"no question"}
+        return found | (set() if shape.said else {"no question"})
     if not shape.is_answered:
         found.add("no answer" if shape.said else "no conversation")
     if consumer == "labels" and shape.label is None:

@@ -28,7 +28,7 @@ GOOD: dict[str, list[Cell]] = {
     reader: [cell for cell in good(reader) if cell[1] in ("video", "a part", "image")]
     for reader in (*STAGES, "questions")
 }
-GOOD["convert"] = GOOD["sft"] + GOOD["pairs"]
+GOOD["convert"] = list(dict.fromkeys((*GOOD["sft"], *GOOD["labels"], *GOOD["pairs"])))
 
 
 def mixed(reader: str) -> list[Row]:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
 import json
+import lzma
 from pathlib import Path
 
 import pytest
@@ -96,6 +98,14 @@ def test_files_that_are_something_else_are_named(tmp_path: Path, monkeypatch: py
     wrong = {
         '{"id": 1}\n'.encode("utf-16"): "is UTF-16; convert it with `iconv",
         gzip.compress(GOOD): "is compressed; unpack it",
+        bz2.compress(GOOD): "is compressed; unpack it with `bunzip2",
+        lzma.compress(GOOD): "is compressed; unpack it with `unxz",
+        b"PAR1\x15\x04\x15": r"is Parquet; .*\.parquet.*read_parquet",
+        b"PK\x03\x04\x14\x00": "is a spreadsheet or another zip archive; save its rows as JSON lines",
+        b"\xd0\xcf\x11\xe0\xa1": "is a spreadsheet or another document of Office",
+        b"id,video,prompt\n1,a.mp4,What?\n": r"is a table of separated values \(CSV\); .*\.csv.*read_csv",
+        b"\xef\xbb\xbfid\tvideo\r\n1\ta.mp4\r\n": "is a table of separated values",
+        b'"id";"video"\n"1";"a, b; c.mp4"\n': "is a table of separated values",
         json.dumps({"data": [{"id": 1}]}, indent=2).encode(): "one object over several lines",
         b"": "the file is empty",
     }
@@ -107,6 +117,11 @@ def test_files_that_are_something_else_are_named(tmp_path: Path, monkeypatch: py
     monkeypatch.setattr(module, "LARGEST_ARRAY", 3)
     with pytest.raises(DataError, match="jq -c"):
         list(read_rows(write(path, b"[1, 2]")))
+
+
+@pytest.mark.parametrize("data", [b"what, is it\n" + GOOD, GOOD + b"a,b\n", b"one,two\n", b"words\nmore, words\n"])
+def test_lines_of_words_are_rows_that_cannot_be_read(data: bytes, tmp_path: Path) -> None:
+    assert {row.problem for row in read_rows(write(tmp_path / "a.jsonl", data))} >= {"no object"}
 
 
 def test_a_line_that_is_too_long_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

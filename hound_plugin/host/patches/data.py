@@ -49,10 +49,10 @@ DATA: tuple[Entry, ...] = (
     _loader(
         "_get_merged_dataset",
         "dataset_names, model_args, data_args, training_args, stage, ...",
-        "column_checks:check_stage",
+        "dataset_entries:check_stage",
         needs=("llamafactory.data.parser:get_dataset_list(dataset_names, dataset_dir)",),
-        why='The host says of a data set for another stage only that it is "not applicable".',
-        without="a data set for another stage is not explained",
+        why='The host calls a data set for another stage only "not applicable", and takes the text "false" as true.',
+        without="mistakes in `dataset_info.json` and data sets for another stage are not explained",
     ),
     _loader(
         "merge_dataset",
