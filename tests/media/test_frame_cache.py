@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.media.frame_cache import FrameCache, _seen
+from hound_plugin.media.array_folder import _seen
+from hound_plugin.media.frame_cache import FrameCache
 from hound_plugin.records import files
 
 
