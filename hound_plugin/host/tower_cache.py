@@ -17,6 +17,7 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_utils import is_fsdp_enabled
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.host import patching
 from hound_plugin.host.settings_state import settings
 from hound_plugin.media.array_folder import in_bytes
 from hound_plugin.model.feature_folder import FeatureFolder, tower_digest
@@ -97,6 +98,8 @@ def begin(model: Any, stage: str, compute_dtype: Any) -> None:
         _refuse("the towers are trained")
     if any(tower.config.attention_dropout for tower in towers.values()):
         _refuse("the towers have `attention_dropout`")
+    if patching.is_missing("_prepare_inputs"):
+        _refuse("this release of the host prepares its batches elsewhere (see `hound doctor`)")
     if stage == "rm" and (is_deepspeed_zero3_enabled() or is_fsdp_enabled()):
         _refuse("`stage: rm` cannot run sharded towers on their own")
     layer = composite.config.mm_vision_select_layer

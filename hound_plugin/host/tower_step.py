@@ -45,14 +45,31 @@ def with_features(trainer: Any, inputs: Any) -> Any:
         for kind in KINDS
         if (value := inputs.get(f"pixel_values_{kind}s")) is not None and not is_encoded(value)
     }
-    encoded = _encode(trainer, pixels)
+    keys = {kind: _keys(inputs.get(f"{kind}_keys"), len(value)) for kind, value in pixels.items()}
+    stored = {kind: [_stored(cache, kind, key) for key in keys[kind]] for kind in pixels}
+    missing = {kind: [number for number, item in enumerate(items) if item is None] for kind, items in stored.items()}
+    encoded = _encode(trainer, {kind: pixels[kind][numbers] for kind, numbers in missing.items() if numbers})
     inputs = dict(inputs)
-    for kind in pixels:
-        features = encoded[kind]
-        _store(cache, kind, inputs.pop(f"{kind}_keys", None), features)
+    for kind, value in pixels.items():
+        for number, features in zip(missing[kind], encoded.get(kind, ()), strict=True):
+            stored[kind][number] = features
+            if (key := keys[kind][number]) is not None:
+                cache.folders[kind].store(key, features)
         known = inputs.pop(f"{kind}_features", None)
+        features = torch.stack([item.to(value) for item in stored[kind] if item is not None])
         inputs[f"pixel_values_{kind}s"] = features if known is None else torch.cat([known, features])
+        inputs.pop(f"{kind}_keys", None)
     return inputs
+
+
+def _keys(keys: torch.Tensor | None, count: int) -> list[str | None]:
+    rows = [[0]] * count if keys is None else keys.tolist()
+    return [bytes(row).hex() if any(row) else None for row in rows]
+
+
+def _stored(cache: TowerCache, kind: str, key: str | None) -> torch.Tensor | None:
+    """The features of an item that were stored after its batch was read: batches are read ahead, by several ranks."""
+    return None if key is None else cache.folders[kind].load(key)
 
 
 def _check_reference(trainer: Any) -> None:
@@ -94,9 +111,3 @@ def _black(config: Any, count: int, trainer: Any) -> torch.Tensor:
     frames = (config.num_frames,) if config.add_time_attn else ()
     shape = (count, *frames, config.num_channels, config.image_size, config.image_size)
     return torch.zeros(shape, device=trainer.accelerator.device, dtype=next(trainer.model.parameters()).dtype)
-
-
-def _store(cache: TowerCache, kind: str, keys: torch.Tensor | None, features: torch.Tensor) -> None:
-    for key, item in zip([] if keys is None else keys.tolist(), features, strict=keys is not None):
-        if any(key):
-            cache.folders[kind].store(bytes(key).hex(), item)

@@ -225,9 +225,7 @@ def _digest(key: str, content: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-def _unpack(
-    content: bytearray, key: str, shape: Sequence[int] | None, types: Sequence[type[np.generic]]
-) -> np.ndarray:
+def _unpack(content: bytearray, key: str, shape: Sequence[int] | None, types: Sequence[type[np.generic]]) -> np.ndarray:
     """The array of an entry; it is writable.
 
     Raises:

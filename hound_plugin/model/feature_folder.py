@@ -42,8 +42,8 @@ class FeatureFolder(ArrayFolder):
         """Key of an item, of which ``content_key`` is as :func:`hound_plugin.media.frame_cache.content_key` gives."""
         return hashlib.sha256(json.dumps([_FORMAT, self.tower, content_key]).encode()).hexdigest()
 
-    def load(self, key: str, shape: Sequence[int]) -> torch.Tensor | None:
-        """Features of an item, float32 ``[tokens, channels]``; None if they are not there, or damaged."""
+    def load(self, key: str, shape: Sequence[int] | None = None) -> torch.Tensor | None:
+        """Features of an item, float32 ``[tokens, channels]``; None if they are not there, damaged or of other shape."""
         array = self.get(key, shape)
         if array is None:
             return None
