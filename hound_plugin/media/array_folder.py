@@ -81,6 +81,10 @@ class ArrayFolder:
             with contextlib.suppress(OSError):
                 clear_leftovers(self.folder)
 
+    def __contains__(self, key: str) -> bool:
+        """Whether there is an entry; only :meth:`get` tells whether it is whole."""
+        return self._path(key).exists()
+
     def get(self, key: str, shape: Sequence[int] | None = None) -> np.ndarray | None:
         """The cached array, or None. A damaged entry is removed, so that the caller recomputes it.
 

@@ -43,7 +43,7 @@ class FeatureFolder(ArrayFolder):
         return hashlib.sha256(json.dumps([_FORMAT, self.tower, content_key]).encode()).hexdigest()
 
     def load(self, key: str, shape: Sequence[int] | None = None) -> torch.Tensor | None:
-        """Features of an item, float32 ``[tokens, channels]``; None if they are not there, damaged or of other shape."""
+        """Features of an item, float32 ``[tokens, channels]``; None if they are not there, or damaged."""
         array = self.get(key, shape)
         if array is None:
             return None

@@ -20,9 +20,7 @@ def model() -> Any:
     return AutoModelForImageTextToText.from_pretrained(SFT, dtype=torch.float32)
 
 
-@pytest.mark.parametrize(
-    ("dtype", "itemsize"), [(torch.bfloat16, 2), (torch.float16, 2), (torch.float32, 4)], ids=str
-)
+@pytest.mark.parametrize(("dtype", "itemsize"), [(torch.bfloat16, 2), (torch.float16, 2), (torch.float32, 4)], ids=str)
 def test_features_come_back_to_the_bit_and_take_no_more_room_than_they_need(
     dtype: torch.dtype, itemsize: int, tmp_path: Path
 ) -> None:
@@ -49,9 +47,9 @@ def test_the_key_follows_tower_and_content(tmp_path: Path) -> None:
 
 CHANGES: dict[str, Any] = {
     "a weight": lambda tower: tower.get_parameter("encoder.layers.0.layer_norm1.bias").data.add_(1e-3),
-    "the last weight that is used": lambda tower: tower.get_parameter(
-        f"encoder.layers.{len(tower.encoder.layers) - 2}.mlp.fc2.bias"
-    ).data[-1:].add_(1e-3),
+    "the last weight that is used": lambda tower: (
+        tower.get_parameter(f"encoder.layers.{len(tower.encoder.layers) - 2}.mlp.fc2.bias").data[-1:].add_(1e-3)
+    ),
     "the embedding": lambda tower: tower.embeddings.class_embedding.data.mul_(1.01),
     "the type": lambda tower: tower.to(torch.bfloat16),
     "the number of heads": lambda tower: setattr(tower.config, "num_attention_heads", 2),
