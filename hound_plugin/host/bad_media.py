@@ -13,6 +13,7 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import MediaError
 from hound_plugin.host.mm_plugin import is_ours, media_key
+from hound_plugin.host.reference.stored import numbered
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
 logger = logging.get_logger(__name__)
@@ -26,8 +27,9 @@ def collate_supervised(original: Callable[..., Any], self: Any, features: list[d
 
 
 def collate_preferences(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
-    """``__call__`` of the collators for pairs and labels, without the bad rows."""
-    return original(self, drop_bad_rows(features, self.processor) if _skips(self) else features)
+    """``__call__`` of the collators for pairs and labels, without the bad rows; see also :func:`numbered`."""
+    kept = drop_bad_rows(features, self.processor) if _skips(self) else features
+    return numbered(kept, original(self, kept))
 
 
 def _skips(collator: Any) -> bool:

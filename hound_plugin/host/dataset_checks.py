@@ -9,6 +9,7 @@ from typing import Any
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host import alignment, media_checks, sequence_length, settings_state
 from hound_plugin.host.mm_plugin import is_ours
+from hound_plugin.host.reference import stored
 from hound_plugin.host.settings_state import settings
 
 _UNLIMITED = 1 << 40
@@ -89,6 +90,7 @@ def check_datasets(
         DataError: a tokenised data set on disk was made for another number of frames or another model.
         SettingsError: `packing` without `neat_packing`, or a `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
+        InUseError: another run computes the file of `reference_log_probs`.
     """
     if is_ours(template):
         _check_packing(data_args)
@@ -115,7 +117,9 @@ def check_datasets(
         return module
     for dataset in (module.get("train_dataset"), module.get("eval_dataset")):
         _check_tokens(dataset, kwargs.get("processor"))
-    return module if settings().check_media == "off" else media_checks.check(module, training_args)
+    if settings().check_media != "off":
+        module = media_checks.check(module, training_args)
+    return stored.attach(module, template, {name: kwargs[name] for name in ("tokenizer", "processor")})
 
 
 def _check_packing(data_args: Any) -> None:

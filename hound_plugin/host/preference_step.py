@@ -15,6 +15,7 @@ import torch
 from llamafactory.extras import logging
 
 from hound_plugin.errors import TrainingError
+from hound_plugin.host.reference.state import ROW, is_active
 from hound_plugin.host.settings_state import settings
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.model.packed_rows import LabelledTokens, pack, select_rows, unpacked
@@ -40,16 +41,16 @@ class PreferenceStep:
         self.vocab_size = config.text_config.vocab_size
         reason = why_not_shared(self.model, trainer)
         self.shares_prompts = reason is None
-        self.shares_towers = bool(trainer.finetuning_args.use_ref_model) and same_towers(self.model, trainer.ref_model)
+        runs_reference = bool(trainer.finetuning_args.use_ref_model) and not is_active()
+        self.shares_towers = runs_reference and same_towers(self.model, trainer.ref_model)
         self._checked = not self.shares_prompts
         self._batch: Any = None
         self._rows: tuple[dict[str, Any], LabelledTokens] | None = None
         self._features: dict[str, torch.Tensor] | None = None
-        logger.info_rank0(
-            f"Prompts of pairs are read {'once' if reason is None else f'for each answer ({reason})'}; the head runs "
-            f"where labels are; the reference {'takes' if self.shares_towers else 'does not take'} the policy's tower "
-            "features."
-        )
+        if runs_reference:
+            logger.info_rank0(
+                f"The reference {'takes' if self.shares_towers else 'does not take'} the policy's tower features."
+            )
 
     def log_probs(
         self, model: Any, batch: dict[str, Any], is_reference: bool
@@ -79,6 +80,13 @@ class PreferenceStep:
         if not is_reference and self.shares_towers:
             self._features = output.tower_features
         return output, *labelled.by_row(output.log_probs)
+
+    def separate_log_probs(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The same of rows that share nothing, without the model's output."""
+        inputs, labelled = _separate(batch, self.vocab_size)
+        media = {name: batch[name] for name in _PIXELS if name in batch}
+        output = model(**inputs, **media, answers=labelled.inputs(), use_cache=False)
+        return labelled.by_row(output.log_probs)
 
     def _inputs(self, batch: dict[str, Any]) -> tuple[dict[str, Any], LabelledTokens]:
         if not self.shares_prompts:
@@ -192,7 +200,7 @@ def preference_forward(
     (the host's are over padding too).
     """
     if settings().answers_only == "off":
-        return original(self, model, batch, is_ref_model)
+        return original(self, model, {name: value for name, value in batch.items() if name != ROW}, is_ref_model)
     step = getattr(self, "_hound_step", None)
     if step is None:
         step = self._hound_step = PreferenceStep(self, model)

@@ -81,8 +81,37 @@ def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
     )
 
 
+def _reference(stage: str, trainer: str, body: str) -> tuple[Patch, ...]:
+    """The reference of a preference training, whose log-probabilities may be stored."""
+    removable = "the host computes the reference's log-probabilities once, and keeps them"
+    return (
+        Patch(
+            module=f"llamafactory.train.{stage}.workflow",
+            target="create_ref_model",
+            takes="model_args, finetuning_args, ...",
+            body="reference.stored:reference_model",
+            ours_only=True,
+            why="The host loads a second model, whose log-probabilities of a row never change.",
+            removable=removable,
+            without="`hound.reference_log_probs` cannot be used",
+        ),
+        Patch(
+            module=f"llamafactory.train.{stage}.trainer",
+            target=f"{trainer}.compute_reference_log_probs",
+            takes="model, batch",
+            body=f"reference.stored:{body}",
+            ours_only=True,
+            why="The host computes them again in every epoch, from weights of which the policy has a copy.",
+            removable=removable,
+            without="`hound.reference_log_probs` cannot be used, and frozen weights are in memory twice",
+        ),
+    )
+
+
 TRAINERS: tuple[Entry, ...] = (
     *(patch for stage, trainer in _NAMES.items() for patch in _steps(stage, trainer)),
+    *_reference("dpo", "CustomDPOTrainer", "pair_log_probs"),
+    *_reference("kto", "CustomKTOTrainer", "labelled_log_probs"),
     Patch(
         module="llamafactory.train.dpo.trainer",
         target="CustomDPOTrainer.dpo_loss",
