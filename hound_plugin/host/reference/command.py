@@ -30,7 +30,10 @@ def write_reference(recipe: str, overrides: Sequence[str]) -> str:
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_tokenizer
 
-    model_args, data_args, training_args, _, _ = get_train_args(_read(recipe, overrides))
+    try:
+        model_args, data_args, training_args, _, _ = get_train_args(_read(recipe, overrides))
+    except ValueError as error:  # the host's own checks
+        raise SettingsError(f"{recipe}: {error}") from error
     path = settings_state.settings().reference_log_probs
     if not settings_state.is_ours():
         raise SettingsError(f"{recipe}: expected `template: {TEMPLATE}`; got {data_args.template!r}.")
@@ -48,7 +51,7 @@ def write_reference(recipe: str, overrides: Sequence[str]) -> str:
 
 
 def _read(recipe: str, overrides: Sequence[str]) -> dict[str, Any]:
-    """The recipe as the host reads it, without DeepSpeed, which a forward pass has no use for."""
+    """The recipe as the host reads it, for a forward pass: without DeepSpeed, and whatever its output folder has."""
     from omegaconf import OmegaConf
 
     if not Path(recipe).is_file():
@@ -57,4 +60,5 @@ def _read(recipe: str, overrides: Sequence[str]) -> dict[str, Any]:
     values = OmegaConf.to_container(merged)
     if not isinstance(values, dict):
         raise SettingsError(f"Expected `key: value` lines in {recipe}.")
-    return {str(key): value for key, value in values.items() if key not in ("deepspeed", "resume_from_checkpoint")}
+    kept = {str(key): value for key, value in values.items() if key not in ("deepspeed", "resume_from_checkpoint")}
+    return {**kept, "overwrite_output_dir": True}
