@@ -198,10 +198,10 @@ def _add_ref_logps(stages: Commands, models: Models) -> None:
         "ref-logps",
         help="log-probabilities of a training's pairs under its reference, stored for hound.reference_log_probs",
         description=(
-            "Computes them from the YAML file of a DPO or KTO training, so that template, frames and cutoff_len are the "
-            "training's, and writes the file that hound.reference_log_probs names. Rows that it has are not computed "
-            "again, and a stopped computation continues. Under torchrun the processes share the rows; each holds the "
-            "whole reference."
+            "Reads the YAML file of a DPO or KTO training, so that template, frames and cutoff_len are the training's, "
+            "and writes the file that hound.reference_log_probs names. Rows that it has are not computed again, and a "
+            "stopped computation continues. Under torchrun the processes share the rows; each holds the whole "
+            "reference."
         ),
         epilog=(
             "examples:\n"
