@@ -1,7 +1,7 @@
 """A DPO step of the host's trainer: prompts of pairs read once or twice, the head where labels are or everywhere.
 
 Forward passes of policy and reference, loss and backward pass of ``CustomDPOTrainer``, with our switches off (the
-host's own step), with the head where labels are, and with all of them on. The ways take turns, each in a process of its
+host's own step), with the head where labels are, with all of them on, and with the reference's log-probabilities stored. The ways take turns, each in a process of its
 own (for its memory), and their losses are compared. The language model has the width, depth and vocabulary given; the
 towers are small, unless ``--towers`` asks for the released model's size.
 
@@ -31,6 +31,7 @@ WAYS: dict[str, dict[str, str]] = {
     "host's own step": {"prefix_sharing": "off", "answers_only": "off"},
     "answers only": {"prefix_sharing": "off"},
     "answers only, shared prompts": {},
+    "the same, with the reference stored": {"reference_log_probs": "reference.jsonl"},
 }
 VOCABULARY = 32000
 TOKENIZER = Path(__file__).resolve().parents[1] / "tests" / "golden" / "tokenizer"
@@ -104,13 +105,16 @@ def measure(folder: str, way: str, chosen: argparse.Namespace) -> dict[str, Any]
     model_args, _, training_args, finetuning_args, _ = get_train_args(values)
     tokens = load_tokenizer(model_args)
     model = load_model(tokens["tokenizer"], model_args, finetuning_args, True)
-    reference = None if chosen.lora else create_ref_model(model_args, finetuning_args)
+    stored = "reference_log_probs" in WAYS[way]
+    reference = None if chosen.lora or stored else create_ref_model(model_args, finetuning_args)
     trainer = CustomDPOTrainer(
         model=model, ref_model=reference, finetuning_args=finetuning_args, processor=None, args=training_args,
         tokenizer=tokens["tokenizer"], data_collator=lambda rows: rows,
     )  # fmt: skip
     config = next(part.config for part in model.modules() if hasattr(getattr(part, "config", None), "video_token_id"))
     batch = make_batch(config, chosen)
+    if stored:
+        store_reference(model, batch)
     model.train()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     seconds, losses = [], []
@@ -123,6 +127,21 @@ def measure(folder: str, way: str, chosen: argparse.Namespace) -> dict[str, Any]
         model.zero_grad()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
     return {"seconds": seconds[1:], "loss": losses[0], "mebibytes": peak / 1024}
+
+
+def store_reference(model: Any, batch: dict[str, torch.Tensor]) -> None:
+    """What a training has after it read ``hound.reference_log_probs``: the policy is the reference before its first step.
+
+    Changes:
+        batch: gets the numbers of its pairs.
+    """
+    from hound_plugin.host.reference.forward import RowSums
+    from hound_plugin.host.reference.state import ROW, STATE, Table
+
+    model.eval()
+    sums, tokens = RowSums(model, "dpo")(batch)
+    STATE.table = Table(sums.T, tokens.T)
+    batch[ROW] = torch.arange(sums.shape[1])
 
 
 def main() -> None:

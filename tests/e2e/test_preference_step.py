@@ -51,8 +51,8 @@ def check(kind: str, ran: dict[str, Outcome]) -> None:
     stock = ran[f"{kind}, stock"].steps
     for way in ("shared", "separate"):
         outcome = ran[f"{kind}, {way}"]
-        told = "are read once" if way == "shared" else r"are read for each answer (prefix_sharing: off)"
-        assert f"Prompts of pairs {told}" in outcome.output
+        told = "active" if way == "shared" else "off (prefix_sharing: off)"
+        assert f"Work that is saved: prefix_sharing {told}; answers_only active" in outcome.output
         steps = outcome.steps
         assert len(steps) == len(stock) == 3
         for key in stock[0]:
@@ -61,7 +61,8 @@ def check(kind: str, ran: dict[str, Outcome]) -> None:
             limits = {"rtol": 1e-4, "atol": 2e-5} if key == "grad_norm" else {"rtol": 2e-5, "atol": 2e-5}
             left, right = ([row[key] for row in rows] for rows in (steps, stock))
             np.testing.assert_allclose(left, right, err_msg=f"{kind} {way} {key}", **limits)
-    assert "Prompts of pairs" not in ran[f"{kind}, stock"].output
+    off = "prefix_sharing off (answers_only: off); answers_only off (answers_only: off)"
+    assert f"Work that is saved: {off}" in ran[f"{kind}, stock"].output
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LONG])
@@ -77,5 +78,5 @@ def test_more_steps_are_those_of_the_host(kind: str, slow: dict[str, Outcome]) -
 
 def test_towers_run_once_where_they_are_frozen_and_the_same(quick: dict[str, Outcome]) -> None:
     for kind in ("full", "lora", "another reference"):
-        assert "the reference takes the policy's tower features" in quick[f"{kind}, shared"].output
-    assert "the reference does not take" in quick["towers trained, shared"].output
+        assert "The reference takes the policy's tower features" in quick[f"{kind}, shared"].output
+    assert "The reference does not take" in quick["towers trained, shared"].output

@@ -79,7 +79,7 @@ def compute_rows(
         progress = tqdm(total=len(keys), desc="Reference log-probabilities", unit="row", disable=rank != 0)
         progress.update(len(keys) - sum(map(len, batches)))
         own: Rows = {}
-        sums_of = _Sums(model, arguments.finetuning.stage)
+        sums_of = RowSums(model, arguments.finetuning.stage)
         for number, (batch_keys, batch) in enumerate(zip(batches[rank::world], loader, strict=True)):
             rows = _checked(batch_keys, sums_of(_on_device(batch, arguments.training.device)), places)
             part.append(rows)
@@ -87,7 +87,7 @@ def compute_rows(
             progress.update(min(len(rows) * world, sum(map(len, batches[number * world : (number + 1) * world]))))
         progress.close()
     computed = {key: row for rows in ranks.gathered(own) for key, row in rows.items()}
-    return {key: computed.get(key) or done[key] for key in keys}
+    return {key: done.get(key) or computed[key] for key in keys}
 
 
 class _Rows:
@@ -102,7 +102,7 @@ class _Rows:
         return row
 
 
-class _Sums:
+class RowSums:
     """Sums of log-probabilities and numbers of labelled tokens of a batch: ``[2, B]`` each."""
 
     def __init__(self, model: Any, stage: str) -> None:

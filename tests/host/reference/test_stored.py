@@ -98,7 +98,7 @@ def test_a_stopped_computation_goes_on_and_ends_as_an_uninterrupted_one(
     path.unlink()
 
     batches: list[int] = []
-    sums_of = forward._Sums.__call__
+    sums_of = forward.RowSums.__call__
 
     def stopped(self: Any, batch: dict[str, Any]) -> Any:
         if len(batches) == 2:
@@ -106,7 +106,7 @@ def test_a_stopped_computation_goes_on_and_ends_as_an_uninterrupted_one(
         batches.append(len(batch["input_ids"]) // 2)
         return sums_of(self, batch)
 
-    monkeypatch.setattr(forward._Sums, "__call__", stopped)
+    monkeypatch.setattr(forward.RowSums, "__call__", stopped)
     with pytest.raises(KeyboardInterrupt):
         write_reference(str(recipe), [])
     assert not path.exists()
