@@ -1,9 +1,10 @@
 """A DPO step of the host's trainer: prompts of pairs read once or twice, the head where labels are or everywhere.
 
 Forward passes of policy and reference, loss and backward pass of ``CustomDPOTrainer``, with our switches off (the
-host's own step), with the head where labels are, with all of them on, and with the reference's log-probabilities stored. The ways take turns, each in a process of its
-own (for its memory), and their losses are compared. The language model has the width, depth and vocabulary given; the
-towers are small, unless ``--towers`` asks for the released model's size.
+host's own step), with the head where labels are, with all of them on, and with the reference's log-probabilities
+stored. The ways take turns, each in a process of its own (for its memory), and their losses are compared. The language
+model has the width, depth and vocabulary given; the towers are small, unless ``--towers`` asks for the released model's
+size.
 
     python benchmarks/preference_step.py [--hidden 1024] [--layers 4] [--prompt 2100] [--answer 64] [--pairs 1]
         [--repeat 3] [--towers] [--lora]
@@ -130,9 +131,10 @@ def measure(folder: str, way: str, chosen: argparse.Namespace) -> dict[str, Any]
 
 
 def store_reference(model: Any, batch: dict[str, torch.Tensor]) -> None:
-    """What a training has after it read ``hound.reference_log_probs``: the policy is the reference before its first step.
+    """Put a batch where a training is that has read ``hound.reference_log_probs``.
 
-    Changes:
+    Args:
+        model: the policy before its first step, which is the reference.
         batch: gets the numbers of its pairs.
     """
     from hound_plugin.host.reference.forward import RowSums

@@ -104,6 +104,7 @@ class PartialFile:
     def __init__(self, path: Path, rank: int, reference: Mapping[str, Any]) -> None:
         self._path = path.with_name(f"{path.name}.partial-{rank}")
         self._head = {_MARK: _VERSION, "reference": reference}
+        path.parent.mkdir(parents=True, exist_ok=True)
         if self._path.exists() and _read_partial(self._path, reference) is None:
             self._path.unlink()  # of another reference
 

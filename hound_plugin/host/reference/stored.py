@@ -123,11 +123,8 @@ def _rows(
         part = PartialFile(path, ranks.rank_and_size()[0], reference)
         computed = forward.compute_rows(arguments, template, tokens, places, rows, part)
 
-        def store() -> None:
-            write_file(path, reference, {**rows, **computed})
-            remove_partials(path)
-
-        ranks.on_first_rank(store)
+        ranks.on_first_rank(lambda: write_file(path, reference, {**rows, **computed}))
+        remove_partials(path)  # on every machine
         return computed
     finally:
         for held in lock:
