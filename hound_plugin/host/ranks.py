@@ -13,7 +13,7 @@ Result = TypeVar("Result")
 
 
 def is_distributed() -> bool:
-    """Whether this process has others beside it."""
+    """Whether this process is one of several."""
     return torch.distributed.is_available() and torch.distributed.is_initialized()
 
 

@@ -34,7 +34,7 @@ def share_frozen_weights(trainer: Any) -> None:
 
 
 def share(policy: nn.Module, reference: nn.Module) -> int:
-    """Put the policy's frozen parameters in place of the reference's equal ones.
+    """Let the reference use the policy's frozen parameters where its own are equal.
 
     Args:
         policy, reference: models; those that are one and the same share all already.
