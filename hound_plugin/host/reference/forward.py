@@ -59,35 +59,42 @@ def compute_rows(
     batches = [keys[start : start + size] for start in range(0, len(keys), size)]
     batches = [batch for batch in batches if any(key not in done for key in batch)]
     rank, world = ranks.rank_and_size()
+    share = batches[rank::world]
     with _plain_reference(arguments) as model:
-        collate = _COLLATORS[arguments.finetuning.stage](
-            template=template,
-            model=model,
-            pad_to_multiple_of=8,
-            label_pad_token_id=IGNORE_INDEX
-            if arguments.data.ignore_pad_token_for_loss
-            else tokens["tokenizer"].pad_token_id,
-            **tokens,
-        )
-        loader: Any = torch.utils.data.DataLoader(
-            _Rows(places),  # type: ignore[arg-type]
-            batch_sampler=batches[rank::world],
-            collate_fn=collate,
-            num_workers=arguments.training.dataloader_num_workers,
-            generator=torch.Generator(),
-        )
+        sums_of = RowSums(model, arguments.finetuning.stage)
         progress = tqdm(total=len(keys), desc="Reference log-probabilities", unit="row", disable=rank != 0)
         progress.update(len(keys) - sum(map(len, batches)))
         own: Rows = {}
-        sums_of = RowSums(model, arguments.finetuning.stage)
-        for number, (batch_keys, batch) in enumerate(zip(batches[rank::world], loader, strict=True)):
-            rows = _checked(batch_keys, sums_of(_on_device(batch, arguments.training.device)), places)
+        for number, batch in enumerate(_batches(arguments, template, tokens, places, share)):
+            rows = _checked(share[number], sums_of(batch), places)
             part.append(rows)
             own |= rows
-            progress.update(min(len(rows) * world, sum(map(len, batches[number * world : (number + 1) * world]))))
+            progress.update(sum(map(len, batches[number * world : (number + 1) * world])))
         progress.close()
     computed = {key: row for rows in ranks.gathered(own) for key, row in rows.items()}
     return {key: done.get(key) or computed[key] for key in keys}
+
+
+def _batches(
+    arguments: Arguments, template: Any, tokens: dict[str, Any], places: dict[str, Place], keys: list[list[str]]
+) -> Iterator[dict[str, Any]]:
+    """Batches of the rows with these keys, as the training's collator makes them, on its device."""
+    pad = tokens["tokenizer"].pad_token_id
+    collate = _COLLATORS[arguments.finetuning.stage](
+        template=template,
+        pad_to_multiple_of=8,
+        label_pad_token_id=IGNORE_INDEX if arguments.data.ignore_pad_token_for_loss else pad,
+        **tokens,
+    )
+    loader: Any = torch.utils.data.DataLoader(
+        _Rows(places),  # type: ignore[arg-type]
+        batch_sampler=keys,
+        collate_fn=collate,
+        num_workers=arguments.training.dataloader_num_workers,
+        generator=torch.Generator(),
+    )
+    for batch in loader:
+        yield {name: value.to(arguments.training.device) for name, value in batch.items()}
 
 
 class _Rows:
@@ -147,10 +154,6 @@ def _checked(keys: list[str], values: tuple[torch.Tensor, torch.Tensor], places:
         key: Stored((pair[0], pair[1]), (count[0], count[1]))
         for key, pair, count in zip(keys, sums, tokens, strict=True)
     }
-
-
-def _on_device(batch: dict[str, Any], device: Any) -> dict[str, Any]:
-    return {name: value.to(device) if torch.is_tensor(value) else value for name, value in batch.items()}
 
 
 @contextlib.contextmanager
