@@ -92,6 +92,12 @@ class HoundSettings(Settings):
         default="auto",
         description="`auto` runs the language-modelling head where labels are; `off` everywhere, as the host does",
     )
+    group_questions: Annotated[int | None, NUMBER, OFF] = Field(
+        default=None,
+        ge=2,
+        description="SFT: up to this many rows about one clip read its tokens once, to the same losses as separate "
+        "rows; a batch then counts groups of rows",
+    )
     reference_log_probs: Reserved = RESERVED
 
     @classmethod

@@ -87,25 +87,42 @@ class PreferenceStep:
         rows = pack(batch, [[pair, pairs + pair] for pair in range(pairs)], self.media_tokens, pad=0)
         return rows.inputs, rows.labelled
 
-    @torch.no_grad()
     def _check(self, model: Any, batch: dict[str, Any]) -> None:
         """Compare the first pair in one row with the same pair in two."""
         pair = select_rows(batch, [0, len(batch["input_ids"]) // 2], self.media_tokens)
-        media = {name: pair[name] for name in _PIXELS if name in pair}
-        sums = []
-        with _without_dropout(model):
-            for inputs, labelled in (self._inputs(pair), _separate(pair, self.vocab_size)):
-                output = model(**inputs, **media, answers=labelled.inputs(), use_cache=False)
-                sums.append(labelled.by_row(output.log_probs)[0].double().sum(-1))
-        limit = _EXACT if _is_exact(self.model) else _NOISE
-        difference = ((sums[0] - sums[1]).abs() / sums[1].abs().clamp(min=1)).max().item()
-        if not difference <= limit:
-            raise TrainingError(
-                f"The first pair gives log-probabilities {sums[0].tolist()} where its answers share a row, and "
-                f"{sums[1].tolist()} in rows of their own: a relative difference of {difference:.1e}, where at most "
-                f"{limit:.0e} was expected. Set `hound: {{prefix_sharing: off}}` to train on separate rows, and please "
-                "report it."
-            )
+        compare_with_separate(model, pair, self._inputs(pair), "The first pair", "prefix_sharing")
+
+
+@torch.no_grad()
+def compare_with_separate(
+    model: Any, batch: dict[str, Any], packed: tuple[dict[str, Any], LabelledTokens], what: str, setting: str
+) -> None:
+    """Compare rows that share their prompt's tokens with the same rows by themselves.
+
+    Args:
+        model: as the trainer has it, wrapped.
+        batch: the rows, with their pixels.
+        packed: the inputs that they share, and where their labels went.
+        what, setting: for the message: which rows these are, and what switches sharing off.
+
+    Raises:
+        TrainingError: the log-probabilities differ.
+    """
+    composite = composite_of(model)
+    media = {name: batch[name] for name in _PIXELS if name in batch}
+    sums = []
+    with _without_dropout(model):
+        for inputs, labelled in (packed, _separate(batch, composite.config.text_config.vocab_size)):
+            output = model(**inputs, **media, answers=labelled.inputs(), use_cache=False)
+            sums.append(labelled.by_row(output.log_probs)[0].double().sum(-1))
+    limit = _EXACT if _is_exact(composite) else _NOISE
+    difference = ((sums[0] - sums[1]).abs() / sums[1].abs().clamp(min=1)).max().item()
+    if not difference <= limit:
+        raise TrainingError(
+            f"{what} gives log-probabilities {sums[0].tolist()} where its answers share a row, and {sums[1].tolist()} "
+            f"in rows of their own: a relative difference of {difference:.1e}, where at most {limit:.0e} was expected. "
+            f"Set `hound: {{{setting}: off}}` to train on separate rows, and please report it."
+        )
 
 
 @contextlib.contextmanager
