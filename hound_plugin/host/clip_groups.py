@@ -87,9 +87,9 @@ def _log(dataset: ClipGroups, training: Any, most: int) -> None:
     size = training.per_device_train_batch_size
     logger.info_rank0(
         f"hound.group_questions: {most}: {rows} rows in {groups} groups about one clip each; {shared} rows share "
-        f"theirs. Rows of a clip stand together, every row once an epoch. `per_device_train_batch_size: {size}` is {size} "
-        f"group(s): up to {size * most} rows, {size * rows / max(groups, 1):.1f} on average. The examples that the "
-        "trainer counts are groups."
+        "theirs. Rows of a clip stand together, every row once an epoch. "
+        f"`per_device_train_batch_size: {size}` is {size} group(s): up to {size * most} rows, "
+        f"{size * rows / max(groups, 1):.1f} on average. The examples that the trainer counts are groups."
     )
     if not shared:
         logger.warning_rank0(

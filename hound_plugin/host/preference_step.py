@@ -33,14 +33,16 @@ class PreferenceStep:
         shares_towers: the reference takes the features that the policy's towers made.
     """
 
-    def __init__(self, trainer: Any, model: Any) -> None:
+    def __init__(self, trainer: Any, model: Any, has_reference: bool | None = None) -> None:
+        if has_reference is None:
+            has_reference = bool(trainer.finetuning_args.use_ref_model)
         self.model = composite_of(model)
         config = self.model.config
         self.media_tokens = {"image": config.image_token_id, "video": config.video_token_id}
         self.vocab_size = config.text_config.vocab_size
         reason = why_not_shared(self.model, trainer)
         self.shares_prompts = reason is None
-        self.shares_towers = bool(trainer.finetuning_args.use_ref_model) and same_towers(self.model, trainer.ref_model)
+        self.shares_towers = has_reference and same_towers(self.model, trainer.ref_model)
         self._checked = not self.shares_prompts
         self._batch: Any = None
         self._rows: tuple[dict[str, Any], LabelledTokens] | None = None
