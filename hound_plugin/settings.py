@@ -85,8 +85,8 @@ class HoundSettings(Settings):
     )
     prefix_sharing: Annotated[Literal["auto", "off"], SWITCH] = Field(
         default="auto",
-        description="preference pairs: `auto` reads clip and question once for both answers, to the same numbers; "
-        "`off` reads each answer's row",
+        description="preference pairs and KTO: `auto` reads clip and question once for both answers, to the same "
+        "numbers; `off` reads each answer's row",
     )
     answers_only: Annotated[Literal["auto", "off"], SWITCH] = Field(
         default="auto",
