@@ -80,12 +80,18 @@ class HoundSettings(Settings):
     )
     prefix_sharing: Annotated[Literal["auto", "off"], SWITCH] = Field(
         default="auto",
-        description="preference pairs: `auto` reads clip and question once for both answers, to the same numbers; "
-        "`off` reads each answer's row",
+        description="preference pairs and KTO: `auto` reads clip and question once for both answers, to the same "
+        "numbers; `off` reads each answer's row",
     )
     answers_only: Annotated[Literal["auto", "off"], SWITCH] = Field(
         default="auto",
         description="`auto` runs the language-modelling head where labels are; `off` everywhere, as the host does",
+    )
+    group_questions: Annotated[int | None, NUMBER, OFF] = Field(
+        default=None,
+        ge=2,
+        description="SFT: up to this many rows about one clip read its tokens once, to the same losses as separate "
+        "rows; a batch then counts groups of rows",
     )
     reference_log_probs: Annotated[str | None, AfterValidator(_expanded), OFF] = Field(
         default=None,

@@ -35,30 +35,39 @@ def _off(*names: str) -> Callable[[HoundSettings], str | None]:
     return reason
 
 
-def _no_file(settings: HoundSettings) -> str | None:
-    return None if settings.reference_log_probs else "off until a file is set, as `hound.reference_log_probs=FILE`"
+def _unset(name: str, example: str) -> Callable[[HoundSettings], str | None]:
+    def reason(settings: HoundSettings) -> str | None:
+        return None if getattr(settings, name) else f"off until it is set, as `hound.{name}={example}`"
+
+    return reason
 
 
 _TRAIN = "llamafactory.train"
+_LABELLED, _SUPERVISED = f"{_TRAIN}.kto.trainer:CustomKTOTrainer", f"{_TRAIN}.sft.trainer:CustomSeq2SeqTrainer"
 _PAIRS = f"{_TRAIN}.dpo.trainer:CustomDPOTrainer"
 SAVINGS: dict[str, _Saving] = {
     "prefix_sharing": _Saving(
-        (f"{_PAIRS}.concatenated_forward",), "DPO, ORPO, SimPO", _off("prefix_sharing", "answers_only")
+        (f"{_PAIRS}.concatenated_forward", f"{_LABELLED}.concatenated_forward"),
+        "DPO, ORPO, SimPO and KTO",
+        _off("prefix_sharing", "answers_only"),
     ),
     "answers_only": _Saving(
-        (f"{_PAIRS}.concatenated_forward", f"{_TRAIN}.sft.trainer:CustomSeq2SeqTrainer.compute_loss"),
-        "DPO, ORPO, SimPO and SFT",
+        (f"{_PAIRS}.concatenated_forward", f"{_LABELLED}.concatenated_forward", f"{_SUPERVISED}.compute_loss"),
+        "DPO, ORPO, SimPO, KTO and SFT",
         _off("answers_only"),
     ),
     "reference_log_probs": _Saving(
         (
             f"{_PAIRS}.compute_reference_log_probs",
             f"{_TRAIN}.dpo.workflow:create_ref_model",
-            f"{_TRAIN}.kto.trainer:CustomKTOTrainer.compute_reference_log_probs",
+            f"{_LABELLED}.compute_reference_log_probs",
             f"{_TRAIN}.kto.workflow:create_ref_model",
         ),
         "DPO and KTO",
-        _no_file,
+        _unset("reference_log_probs", "FILE"),
+    ),
+    "group_questions": _Saving(
+        (f"{_SUPERVISED}.get_train_dataloader", f"{_SUPERVISED}.compute_loss"), "SFT", _unset("group_questions", "3")
     ),
 }
 

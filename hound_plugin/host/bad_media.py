@@ -12,15 +12,18 @@ import torch
 from llamafactory.extras import logging
 
 from hound_plugin.errors import MediaError
+from hound_plugin.host.clip_groups import flat_rows
 from hound_plugin.host.mm_plugin import is_ours, media_key
 from hound_plugin.host.reference.stored import numbered
+from hound_plugin.model.labels import IGNORED_LABEL
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
 logger = logging.get_logger(__name__)
 
 
 def collate_supervised(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
-    """``SFTDataCollatorWith4DAttentionMask.__call__``, whose bad rows are masked."""
+    """``SFTDataCollatorWith4DAttentionMask.__call__``, which also takes groups of rows; bad rows are masked."""
+    features = flat_rows(features)
     if _skips(self) and self.model is not None:  # the host gives no model when it predicts
         mask_bad_rows(features, self.processor)
     return original(self, features)
@@ -93,7 +96,7 @@ def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor
                     black = processor.black_video()
                     tensor = black if kind == "videos" else black[0]
                     for name in [name for name in feature if name.endswith("labels")]:
-                        feature[name] = [-100] * len(feature[name])
+                        feature[name] = [IGNORED_LABEL] * len(feature[name])
                 items[number] = tensor
             feature[kind] = items
 

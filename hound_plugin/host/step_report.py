@@ -25,12 +25,14 @@ def reasons_against(trainer: Any) -> dict[str, str | None]:
     """By setting, why it is not active; None where it is."""
     chosen, kind = settings(), stage()
     reasons: dict[str, str | None] = {}
-    if kind == "dpo":
+    if kind in ("dpo", "kto"):
         reasons["prefix_sharing"] = why_not_shared(composite_of(trainer.model), trainer)
-    if kind in ("dpo", "sft"):
+    if kind in ("dpo", "kto", "sft"):
         reasons["answers_only"] = "answers_only: off" if chosen.answers_only == "off" else None
     if kind == "sft" and (trainer.label_smoother is not None or getattr(trainer, "compute_loss_func", None)):
         reasons["answers_only"] = "the loss reads all logits"
+    if kind == "sft":
+        reasons["group_questions"] = "no number is set" if chosen.group_questions is None else None
     if kind in ("dpo", "kto"):
         reasons["reference_log_probs"] = _why_not_stored(trainer)
     return reasons

@@ -23,6 +23,10 @@ class TowerRuns:
     given: bool = False
     kept: bool = False
 
+    def for_others(self) -> dict[str, torch.Tensor] | None:
+        """The features without their history, if they are kept."""
+        return {name: value.detach() for name, value in self.features.items()} if self.kept else None
+
 
 def check_count(name: str, places: torch.Tensor, features: int) -> None:
     """Raise unless there are as many placeholders as feature vectors."""

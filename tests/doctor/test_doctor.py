@@ -388,10 +388,12 @@ def _saved_work(facts: list[dict[str, Any]], **variables: str) -> dict[str, Chec
 
 def test_what_is_active_and_why_not() -> None:
     checks = _saved_work([])
-    assert checks.keys() == {"prefix_sharing", "answers_only", "reference_log_probs"}
+    assert checks.keys() == {"prefix_sharing", "answers_only", "reference_log_probs", "group_questions"}
     assert {check.status for check in checks.values()} == {"ok"}
     assert checks["prefix_sharing"].found.startswith("active in DPO")
-    assert checks["reference_log_probs"].found.startswith("not active: off until a file is set")
+    assert checks["reference_log_probs"].found.startswith(
+        "not active: off until it is set, as `hound.reference_log_probs=FILE`"
+    )
     checks = _saved_work([], HOUND_ANSWERS_ONLY="off", HOUND_REFERENCE_LOG_PROBS="saves/reference.jsonl")
     assert checks["prefix_sharing"].found == "not active: answers_only is off by HOUND_ANSWERS_ONLY"
     assert checks["answers_only"].found == "not active: answers_only is off by HOUND_ANSWERS_ONLY"

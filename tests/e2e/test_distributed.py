@@ -30,6 +30,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo-stored": ("dpo", {"pref_beta": 0.1}),
     "mixed-full": ("sft", MIXED),
     "mixed-lora": ("sft", {**MIXED, **LORA}),
+    # in the second step one rank has rows about one clip, the other a row alone
+    "grouped-full": ("sft", {"per_device_train_batch_size": 1, "hound": {"group_questions": 3}}),
 }
 ENGINES: dict[str, dict[str, Any]] = {
     "ddp": {"ddp_find_unused_parameters": False},
@@ -37,7 +39,10 @@ ENGINES: dict[str, dict[str, Any]] = {
     "zero3": {"deepspeed": str(REPO / "examples" / "deepspeed" / "zero3.json")},
     "fsdp2": {},
 }
-QUICK = {"ddp": ("sft-full", "mixed-lora"), "zero3": ("dpo-full", "mixed-full", "dpo-stored")}
+QUICK = {
+    "ddp": ("sft-full", "mixed-lora", "grouped-full"),
+    "zero3": ("dpo-full", "mixed-full", "dpo-stored"),
+}
 STORED = "dpo-stored"
 """Its reference's log-probabilities are computed by all processes, and kept in a file."""
 

@@ -135,6 +135,16 @@ TRAINERS: tuple[Entry, ...] = (
     ),
     Patch(
         module="llamafactory.train.kto.trainer",
+        target="CustomKTOTrainer.concatenated_forward",
+        takes="model, batch",
+        body="labelled_step:labelled_forward",
+        ours_only=True,
+        why="Clip and question are computed for an answer and again for its KL term, by policy and by reference.",
+        removable="the host shares prompts, logits and towers in preference training",
+        without="`hound.prefix_sharing` and `hound.answers_only` have no effect in KTO",
+    ),
+    Patch(
+        module="llamafactory.train.kto.trainer",
         target="CustomKTOTrainer.forward",
         takes="model, batch, ...",
         body="preference_loss:forward_with_media",
@@ -146,13 +156,23 @@ TRAINERS: tuple[Entry, ...] = (
     ),
     Patch(
         module="llamafactory.train.sft.trainer",
+        target="CustomSeq2SeqTrainer.get_train_dataloader",
+        takes="...",
+        body="clip_groups:grouped_loader",
+        ours_only=True,
+        why="The host reads rows about one clip one by one, each with all of the clip's tokens.",
+        removable="the host groups rows about one clip, and lets them share its tokens",
+        without="`hound.group_questions` has no effect",
+    ),
+    Patch(
+        module="llamafactory.train.sft.trainer",
         target="CustomSeq2SeqTrainer.compute_loss",
         takes="model, inputs, ...",
         body="supervised_loss:compute_loss",
         ours_only=True,
         why="Logits of every position are computed in float32; the reference of the ASFT loss is given text alone.",
         removable="the host computes the loss from labelled positions, and `use_asft_loss` passes on all inputs",
-        without="`hound.answers_only` has no effect in SFT, and `use_asft_loss` fails",
+        without="`hound.answers_only` and `hound.group_questions` have no effect in SFT, and `use_asft_loss` fails",
     ),
 )
 ZERO3: tuple[Entry, ...] = (

@@ -12,7 +12,6 @@ import gc
 import os
 import random
 from collections.abc import Iterator
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,6 +24,7 @@ from transformers.integrations import deepspeed
 
 from hound_plugin.errors import DataError
 from hound_plugin.host import ranks
+from hound_plugin.host.labelled_step import joined_rows
 from hound_plugin.host.preference_step import PreferenceStep
 from hound_plugin.host.reference.file import PartialFile, Rows, Stored
 from hound_plugin.host.reference.state import Arguments
@@ -113,27 +113,14 @@ class RowSums:
     """Sums of log-probabilities and numbers of labelled tokens of a batch: ``[2, B]`` each."""
 
     def __init__(self, model: Any, stage: str) -> None:
-        alone = SimpleNamespace(finetuning_args=SimpleNamespace(use_ref_model=False), ref_model=None)
         self._model, self._stage = model, stage
-        self._step = PreferenceStep(alone, model)
+        self._step = PreferenceStep(None, model, has_reference=False)
 
     @torch.no_grad()
     def __call__(self, batch: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor]:
-        if self._stage == "dpo":
-            _, log_probs, labelled = self._step.log_probs(self._model, batch, is_reference=False)
-            return log_probs.sum(-1).view(2, -1), labelled.sum(-1).view(2, -1)
-        parts = [self._step.separate_log_probs(self._model, self._renamed(batch, prefix)) for prefix in ("", "kl_")]
-        return (
-            torch.stack([log_probs.sum(-1) for log_probs, _ in parts]),
-            torch.stack([labelled.sum(-1) for _, labelled in parts]),
-        )
-
-    @staticmethod
-    def _renamed(batch: dict[str, Any], prefix: str) -> dict[str, Any]:
-        """The batch with one of its two sequences, both of which show the same media."""
-        text = {name: batch[prefix + name] for name in ("input_ids", "attention_mask", "labels")}
-        media = ("pixel_values_images", "pixel_values_videos", "image_index", "video_index")
-        return {**text, **{name: batch[name] for name in media if name in batch}}
+        rows = batch if self._stage == "dpo" else joined_rows(batch)
+        _, log_probs, labelled = self._step.log_probs(self._model, rows, is_reference=False)
+        return log_probs.sum(-1).view(2, -1), labelled.sum(-1).view(2, -1)
 
 
 def _checked(keys: list[str], values: tuple[torch.Tensor, torch.Tensor], places: dict[str, Place]) -> Rows:
