@@ -47,6 +47,24 @@ class HoundSettings(Settings):
         description="folder that caches processed clips by their content; 4.6 MiB per clip at full size",
         json_schema_extra={"accepts": "a folder or off"},
     )
+    frame_cache_limit: Annotated[float | None, NUMBER, OFF] = Field(
+        default=200,
+        gt=0,
+        description="largest size of `frame_cache`; then the least recently used entries are removed",
+        json_schema_extra={"unit": "GiB"},
+    )
+    feature_cache: Folder = Field(
+        default=None,
+        description="training: folder that caches what the frozen towers make of clips and images, so that from the "
+        "second epoch on none is decoded or encoded; 4 MiB (bfloat16) or 8 MiB per clip at full size",
+        json_schema_extra={"accepts": "a folder or off"},
+    )
+    feature_cache_limit: Annotated[float | None, NUMBER, OFF] = Field(
+        default=200,
+        gt=0,
+        description="largest size of `feature_cache`; then the least recently used entries are removed",
+        json_schema_extra={"unit": "GiB"},
+    )
     on_bad_media: Annotated[Literal["error", "skip"], SWITCH] = Field(
         default="error",
         description="`error` stops; `skip` leaves out rows with bad media; both list them in `bad_rows.jsonl`",

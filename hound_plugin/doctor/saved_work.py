@@ -66,6 +66,11 @@ SAVINGS: dict[str, _Saving] = {
         "DPO and KTO",
         _unset("reference_log_probs", "FILE"),
     ),
+    "feature_cache": _Saving(
+        tuple(f"{owner}._prepare_inputs" for owner in (_PAIRS, _LABELLED, _SUPERVISED)),
+        "DPO, ORPO, SimPO, KTO, reward models and SFT",
+        _unset("feature_cache", "FOLDER"),
+    ),
     "group_questions": _Saving(
         (f"{_SUPERVISED}.get_train_dataloader", f"{_SUPERVISED}.compute_loss"), "SFT", _unset("group_questions", "3")
     ),

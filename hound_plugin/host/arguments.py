@@ -8,7 +8,7 @@ from typing import Any
 from transformers.trainer_utils import get_last_checkpoint
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.host import patching, settings_state
+from hound_plugin.host import patching, settings_state, tower_cache
 from hound_plugin.host.argument_types import typed_values
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.host.option_checks import check_options
@@ -34,6 +34,7 @@ def parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allo
         _explain_precision(args, error)
         raise
     settings_state.record_arguments(parsed)
+    tower_cache.reset()
     if settings_state.is_ours():
         patching.check_missing()
         check_options(parsed)

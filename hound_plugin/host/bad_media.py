@@ -8,13 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from llamafactory.extras import logging
 
 from hound_plugin.errors import MediaError
 from hound_plugin.host.clip_groups import flat_rows
 from hound_plugin.host.mm_plugin import is_ours, media_key
 from hound_plugin.host.reference.stored import numbered
+from hound_plugin.host.tower_cache import ReadMedia, read_media
 from hound_plugin.model.labels import IGNORED_LABEL
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
@@ -51,13 +51,13 @@ def drop_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor
     seen: dict[Any, Any] = {}
     for feature in features:
         media = {}
-        for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
+        for kind in ("videos", "images"):
             items = []
             for item in feature.get(kind) or []:
                 key = (kind, media_key(item))
                 if key not in seen:
                     try:
-                        seen[key] = read(item)
+                        seen[key] = read_media(processor, kind.removesuffix("s"), item)
                     except MediaError as error:
                         logger.warning(f"on_bad_media: skip: a row is left out, because {error}")
                         seen[key] = error
@@ -83,27 +83,27 @@ def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor
     A fully masked row adds nothing to the loss of supervised training, so that neither the other rows nor the other
     ranks of a distributed run are disturbed. What was masked is logged.
     """
-    for kind, read in (("videos", processor.read_video), ("images", processor.read_image)):
-        seen: dict[Any, torch.Tensor | None] = {}
+    for kind in ("videos", "images"):
+        seen: dict[Any, ReadMedia | None] = {}
         for feature in features:
             items = list(feature.get(kind) or [])
             for number, item in enumerate(items):
                 key = media_key(item)
                 if key not in seen:
-                    seen[key] = _read_or_none(read, item)
-                tensor = seen[key]
-                if tensor is None:
+                    seen[key] = _read_or_none(processor, kind.removesuffix("s"), item)
+                media = seen[key]
+                if media is None:
                     black = processor.black_video()
-                    tensor = black if kind == "videos" else black[0]
+                    media = ReadMedia(black if kind == "videos" else black[0])
                     for name in [name for name in feature if name.endswith("labels")]:
                         feature[name] = [IGNORED_LABEL] * len(feature[name])
-                items[number] = tensor
+                items[number] = media
             feature[kind] = items
 
 
-def _read_or_none(read: Callable[[Any], torch.Tensor], item: Any) -> torch.Tensor | None:
+def _read_or_none(processor: LlavaHoundProcessor, kind: str, item: Any) -> ReadMedia | None:
     try:
-        return read(item)
+        return read_media(processor, kind, item)
     except MediaError as error:
         logger.warning(f"on_bad_media: skip: its rows are masked, because {error}")
         return None

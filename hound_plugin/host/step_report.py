@@ -6,6 +6,7 @@ from typing import Any
 
 from llamafactory.extras import logging
 
+from hound_plugin.host import tower_cache
 from hound_plugin.host.preference_step import composite_of, why_not_shared
 from hound_plugin.host.reference.state import is_active
 from hound_plugin.host.settings_state import settings, stage
@@ -35,6 +36,8 @@ def reasons_against(trainer: Any) -> dict[str, str | None]:
         reasons["group_questions"] = "no number is set" if chosen.group_questions is None else None
     if kind in ("dpo", "kto"):
         reasons["reference_log_probs"] = _why_not_stored(trainer)
+    if kind in ("dpo", "kto", "sft", "rm"):
+        reasons["feature_cache"] = "no folder is set" if tower_cache.active() is None else None
     return reasons
 
 

@@ -31,7 +31,7 @@ from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerCo
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import PlaceholdersHidden
 from hound_plugin.model.labels import IGNORED_LABEL, is_learnt
-from hound_plugin.model.media_features import TowerRuns, check_count
+from hound_plugin.model.media_features import TowerRuns, check_count, is_encoded
 from hound_plugin.model.pretrained import LlavaHoundPreTrainedModel
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.releases import CACHE_FIELD, cache_of
@@ -75,6 +75,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         )
         self.language_model = AutoModel.from_config(config.text_config)
         self.feature_cache: FeatureCache | None = None  # set where questions are answered
+        self.takes_features = False  # set where batches bring what the towers made of their media
         self.set_towers_trainable(not config.freeze_towers)
         self.post_init()
 
@@ -93,23 +94,43 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             tower.freeze_unused(self.config.mm_vision_select_layer)
 
     def get_image_features(self, pixel_values_images: torch.Tensor) -> torch.Tensor:
-        """Projected features of images: ``[N, 3, H, W] -> [N, tokens, hidden]``."""
+        """Projected features of images: ``[N, 3, H, W]`` or :meth:`encode`'s to ``[N, tokens, hidden]``."""
         return self._features(self.image_tower, pixel_values_images)
 
     def get_video_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """Projected features of clips: ``[N, T, 3, H, W] -> [N, T * tokens, hidden]``, frame-major."""
+        """Projected features of clips: ``[N, T, 3, H, W]`` or :meth:`encode`'s to ``[N, T * tokens, hidden]``."""
         return self._features(self.video_tower, pixel_values_videos)
 
     def _features(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
-        if self.feature_cache is None or self.training or torch.is_grad_enabled():
+        if self.feature_cache is None or self.training or torch.is_grad_enabled() or is_encoded(pixel_values):
             return self._project(self._run_tower(tower, pixel_values))
         modules = (tower, self.multi_modal_projector)
         return self.feature_cache.get_or_compute(
             pixel_values, modules, lambda pixels: self._project(self._run_tower(tower, pixels))
         )
 
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor | None, videos: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """What the towers make of media, before the projector, item by item: it does not depend on the batch.
+
+        Args:
+            images, videos: pixels, as for :meth:`forward`.
+
+        Returns:
+            ``image`` and ``video``, where there are any: ``[N, tokens, channels]``, which :meth:`forward` takes for
+            ``pixel_values_images`` and ``pixel_values_videos``.
+        """
+        given = {"image": (self.image_tower, images), "video": (self.video_tower, videos)}
+        return {
+            kind: torch.cat([self._run_tower(tower, item) for item in pixels.split(1)])
+            for kind, (tower, pixels) in given.items()
+            if pixels is not None
+        }
+
     def _run_tower(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
         """What the language model sees of a tower, before the projector: ``[N, tokens, channels]``."""
+        if is_encoded(pixel_values):
+            return pixel_values
         trained = any(parameter.requires_grad for parameter in tower.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             return tower.features(pixel_values, self.config.mm_vision_select_layer)
@@ -216,7 +237,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         if not (sharded or waits):
             return embeds
         config = tower.config
-        if towers.given:  # no rank runs a tower
+        if towers.given or self.takes_features:  # no rank runs a tower
             black = torch.zeros((1, 1, config.hidden_size), device=embeds.device, dtype=embeds.dtype)
             features = self._project(black)
         else:
@@ -283,6 +304,7 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         tower_features: dict[str, torch.Tensor] | None = None,
         keep_tower_features: bool = False,
         answers_only: bool = False,
+        encode_only: bool = False,
         **kwargs: Any,
     ) -> LlavaHoundOutput | tuple[Any, ...]:
         """Run the model.
@@ -291,7 +313,8 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             input_ids: ``[B, S]``; ``image_token_id`` / ``video_token_id`` once for every visual token. Rows with
                 clips, with images and with text alone may be mixed.
             pixel_values_images: ``[N, 3, H, W]``, normalised; consumed in the order of the placeholders.
-            pixel_values_videos: ``[N, T, 3, H, W]``, normalised (time before channels); likewise.
+            pixel_values_videos: ``[N, T, 3, H, W]``, normalised (time before channels); likewise. Both may also be
+                what the towers made of them earlier, ``[N, tokens, channels]``.
             attention_mask: ``[B, S]``; padding on either side. A 4D mask needs ``position_ids`` with it.
             labels: ``[B, S]`` with -100 where nothing is learnt (all placeholders). The loss is the mean over all
                 labelled tokens of the batch, as in the original; 0 if there are none.
@@ -308,11 +331,14 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             tower_features: of the same media from an earlier call with ``keep_tower_features``, by a model whose towers
                 are the same; no tower runs.
             keep_tower_features: keep them in the output.
+            encode_only: run nothing but the towers; ``tower_features`` is all that the output has.
 
         Raises:
             PlaceholderError: placeholders and features differ in number.
             MediaError: pixel values of the wrong shape.
         """
+        if encode_only:
+            return LlavaHoundOutput(tower_features=self.model.encode(pixel_values_images, pixel_values_videos))
         items = kwargs.pop("num_items_in_batch", None)
         towers = TowerRuns(dict(tower_features or {}), tower_features is not None, keep_tower_features)
         outputs = self.model(
@@ -402,7 +428,8 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
                 index = kwargs.pop(f"{kind}_index", None)
                 if pixels is None:
                     continue
-                per_row = ((input_ids == token).sum(-1) // tokens(pixels)).tolist()
+                each = pixels.shape[1] if is_encoded(pixels) else tokens(pixels)
+                per_row = ((input_ids == token).sum(-1) // each).tolist()
                 index = torch.arange(sum(per_row), device=input_ids.device) if index is None else index
                 rows = index.split(per_row)
                 media[f"pixel_values_{kind}s"] = pixels

@@ -388,7 +388,13 @@ def _saved_work(facts: list[dict[str, Any]], **variables: str) -> dict[str, Chec
 
 def test_what_is_active_and_why_not() -> None:
     checks = _saved_work([])
-    assert checks.keys() == {"prefix_sharing", "answers_only", "reference_log_probs", "group_questions"}
+    assert checks.keys() == {
+        "prefix_sharing",
+        "answers_only",
+        "reference_log_probs",
+        "feature_cache",
+        "group_questions",
+    }
     assert {check.status for check in checks.values()} == {"ok"}
     assert checks["prefix_sharing"].found.startswith("active in DPO")
     assert checks["reference_log_probs"].found.startswith(

@@ -39,21 +39,23 @@ def test_pairs(said: Any) -> None:
         "prefix_sharing": None,
         "answers_only": None,
         "reference_log_probs": "no file is set",
+        "feature_cache": "no folder is set",
     }
     off = said("dpo", {"answers_only": "off"}, pairs)
     assert (off["prefix_sharing"], off["answers_only"]) == ("answers_only: off", "answers_only: off")
     assert said("dpo", {}, pairs, arguments=object())["reference_log_probs"] is None
-    assert said("kto", {}, pairs) == {
-        "prefix_sharing": None,
-        "answers_only": None,
-        "reference_log_probs": "no file is set",
-    }
+    assert said("kto", {}, pairs) == said("dpo", {}, pairs)
     lossless = said("dpo", {}, trainer(model, loss_type="orpo"))
     assert lossless["reference_log_probs"] == "pref_loss: orpo has no reference"
 
 
 def test_other_stages(said: Any) -> None:
-    assert said("sft", {}, trainer()) == {"answers_only": None, "group_questions": "no number is set"}
+    assert said("sft", {}, trainer()) == {
+        "answers_only": None,
+        "group_questions": "no number is set",
+        "feature_cache": "no folder is set",
+    }
     assert said("sft", {"group_questions": 3}, trainer())["group_questions"] is None
     assert said("sft", {}, trainer(label_smoother=object()))["answers_only"] == "the loss reads all logits"
-    assert said("rm", {}, trainer()) == {}
+    assert said("rm", {}, trainer()) == {"feature_cache": "no folder is set"}
+    assert said("pt", {}, trainer()) == {}

@@ -78,6 +78,20 @@ def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
             removable="checkpoints name model, data sets and stage, and the host compares them",
             without="a checkpoint of another run in the same `output_dir` is not noticed",
         ),
+        _features(module, f"{trainer}._prepare_inputs", "inputs", "tower_step:prepare_inputs"),
+    )
+
+
+def _features(module: str, target: str, takes: str, body: str) -> Patch:
+    return Patch(
+        module=module,
+        target=target,
+        takes=takes,
+        body=body,
+        ours_only=True,
+        why="Frozen towers run in every epoch, and in every pass of a step, on the same clips.",
+        removable="the trainer takes features of frozen towers from a cache",
+        without="`hound.feature_cache` cannot be used",
     )
 
 
@@ -112,6 +126,15 @@ TRAINERS: tuple[Entry, ...] = (
     *(patch for stage, trainer in _NAMES.items() for patch in _steps(stage, trainer)),
     *_reference("dpo", "CustomDPOTrainer", "pair_log_probs"),
     *_reference("kto", "CustomKTOTrainer", "labelled_log_probs"),
+    *(
+        _features(
+            f"llamafactory.train.{stage}.trainer",
+            f"{_NAMES[stage]}.prediction_step",
+            "model, inputs, ...",
+            "tower_step:prediction_step",
+        )
+        for stage in ("dpo", "kto")
+    ),
     Patch(
         module="llamafactory.train.dpo.trainer",
         target="CustomDPOTrainer.dpo_loss",
