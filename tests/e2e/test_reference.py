@@ -19,47 +19,58 @@ from tests.host.hosting import write_dataset
 LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}
 PLAIN: dict[str, tuple[str, dict[str, Any]]] = {
     "lora": ("dpo", {**LORA, "max_steps": 2}),
+    "kto": ("kto", {"max_steps": 2}),
+}
+SLOW: dict[str, tuple[str, dict[str, Any]]] = {
     "evaluated": ("dpo", {"pref_loss": "ipo", "val_size": 0.25, "eval_strategy": "steps", "eval_steps": 2,
                           "max_steps": 2, "pref_bco_weight": 0.5, "disable_shuffling": False}),
-    "kto": ("kto", {"max_steps": 2}),
 }  # fmt: skip
 """Each is run without a file, and with one."""
 KEPT = {"max_steps": 4, "save_strategy": "steps", "save_steps": 2}
 ANOTHER = {"model_name_or_path": str(DPO), "ref_model": str(SFT)}
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
-    "another model": ({"model_name_or_path": str(DPO)}, "is of another reference (weights.config.json"),
+    "another model": (
+        {"model_name_or_path": str(DPO)},
+        "is of another reference (weights.model.safetensors: other content",
+    ),
     "other pairs": ({"dataset": "others"}, "is of other rows: it lacks 1 of the 3 rows"),
 }
 LOADED = "Created reference model"
 
 
+def stored(work: Path, stage: str, name: str, file: str = "", **changes: Any) -> dict[str, Any]:
+    block = {"reference_log_probs": str(work / f"{file or stage}.reference.jsonl")}
+    return recipe_for(work)(stage, f"stored-{name}", pref_beta=0.1, **changes, hound=block)
+
+
+def with_and_without(work: Path, cases: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Any]:
+    plain = {
+        f"{name}, plain": recipe_for(work)(stage, f"plain-{name}", pref_beta=0.1, **changes)
+        for name, (stage, changes) in cases.items()
+    }
+    return {**plain, **{name: stored(work, stage, name, **changes) for name, (stage, changes) in cases.items()}}
+
+
 @pytest.fixture(scope="module")
 def ran(work: Path) -> dict[str, Outcome]:
-    """All trainings of this file in one process, in this order."""
-    recipe = recipe_for(work)
+    """The quick trainings of this file, in two processes, in this order."""
     others = rows("dpo.jsonl")[:3]
     write_dataset(work / "data", "others", [*others[:2], {**others[2], "chosen": "Nothing like it."}], ranking=True)
-
-    def stored(stage: str, name: str, file: str = "", **changes: Any) -> dict[str, Any]:
-        block = {"reference_log_probs": str(work / f"{file or stage}.reference.jsonl")}
-        return recipe(stage, f"stored-{name}", pref_beta=0.1, **changes, hound=block)
-
-    first = {
-        "recorded": stored("dpo", "recorded"),
-        "another reference": stored("dpo", "another", **ANOTHER),
-    }
-    for name, (stage, changes) in PLAIN.items():
-        first[f"{name}, plain"] = recipe(stage, f"plain-{name}", pref_beta=0.1, **changes)
-        first[name] = stored(stage, name, **changes)
-    first["whole"] = stored("dpo", "whole", **KEPT)
-    outcomes = train_together(work, first, timeout=3000)
-
-    second = {name: stored("dpo", name.replace(" ", "-"), **changes) for name, (changes, _) in REFUSED.items()}
+    first = {"recorded": stored(work, "dpo", "recorded"), **with_and_without(work, PLAIN)}
+    first["whole"] = stored(work, "dpo", "whole", **KEPT)
+    outcomes = train_together(work, first, timeout=580)
+    second = {name: stored(work, "dpo", name.replace(" ", "-"), **changes) for name, (changes, _) in REFUSED.items()}
     for name, file in (("resumed", ""), ("resumed, cold", "cold")):
-        second[name] = stored("dpo", name.replace(", ", "-"), file, **KEPT)
+        second[name] = stored(work, "dpo", name.replace(", ", "-"), file, **KEPT)
         half = outcomes["whole"].folder / "checkpoint-2"
         shutil.copytree(half, Path(second[name]["output_dir"]) / "checkpoint-2")
-    return outcomes | train_together(work, second, timeout=3000)
+    return outcomes | train_together(work, second, timeout=580)
+
+
+@pytest.fixture(scope="module")
+def slow(work: Path) -> dict[str, Outcome]:
+    runs = {"another reference": stored(work, "dpo", "another", **ANOTHER), **with_and_without(work, SLOW)}
+    return train_together(work, runs, timeout=580)
 
 
 def assert_same_steps(left: Outcome, right: Outcome) -> None:
@@ -72,21 +83,25 @@ def assert_same_steps(left: Outcome, right: Outcome) -> None:
         np.testing.assert_allclose(got, expected, err_msg=key, **limits)
 
 
+def assert_follows_the_original(outcome: Outcome, recorded: str) -> None:
+    steps, there = outcome.steps, load_json("h_training.json")[recorded]["steps"]
+    assert len(steps) == len(there) == 6
+    np.testing.assert_allclose([row["loss"] for row in steps], [row["loss"] for row in there], atol=2e-5, rtol=0)
+    np.testing.assert_allclose([row["grad_norm"] for row in steps], [row["grad_norm"] for row in there], rtol=1e-4)
+
+
 def test_six_steps_follow_the_original(ran: dict[str, Outcome]) -> None:
-    expected = load_json("h_training.json")
-    for name, recorded in (
-        ("recorded", "dpo_gamma0"),
-        ("another reference", "dpo_from_policy_gamma0"),
-    ):
-        steps, there = ran[name].steps, expected[recorded]["steps"]
-        assert len(steps) == len(there) == 6
-        np.testing.assert_allclose([row["loss"] for row in steps], [row["loss"] for row in there], atol=2e-5, rtol=0)
-        np.testing.assert_allclose([row["grad_norm"] for row in steps], [row["grad_norm"] for row in there], rtol=1e-4)
+    assert_follows_the_original(ran["recorded"], "dpo_gamma0")
+
+
+@pytest.mark.long
+def test_six_steps_with_another_reference_follow_the_original(slow: dict[str, Outcome]) -> None:
+    assert_follows_the_original(slow["another reference"], "dpo_from_policy_gamma0")
 
 
 def test_a_second_model_is_loaded_for_the_file_alone(ran: dict[str, Outcome]) -> None:
     assert ran["recorded"].output.count(LOADED) == 1
-    for name in ("another reference", "lora", "evaluated", "whole", "resumed"):
+    for name in ("lora", "whole", "resumed"):
         assert LOADED not in ran[name].output, name
         assert "log-probabilities of 12 rows are read" in ran[name].output, name
     assert ran["kto"].output.count(LOADED) == 1
@@ -94,8 +109,14 @@ def test_a_second_model_is_loaded_for_the_file_alone(ran: dict[str, Outcome]) ->
 
 
 @pytest.mark.parametrize("name", PLAIN)
-def test_steps_and_evaluations_are_those_of_a_run_without_a_file(name: str, ran: dict[str, Outcome]) -> None:
-    with_file, without = ran[name], ran[f"{name}, plain"]
+def test_steps_are_those_of_a_run_without_a_file(name: str, ran: dict[str, Outcome]) -> None:
+    assert_same_steps(ran[name], ran[f"{name}, plain"])
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", SLOW)
+def test_evaluations_are_those_of_a_run_without_a_file(name: str, slow: dict[str, Outcome]) -> None:
+    with_file, without = slow[name], slow[f"{name}, plain"]
     assert_same_steps(with_file, without)
     evaluated = [
         [
@@ -105,7 +126,7 @@ def test_steps_and_evaluations_are_those_of_a_run_without_a_file(name: str, ran:
         ]
         for run in (with_file, without)
     ]
-    assert bool(evaluated[0]) == (name == "evaluated")
+    assert evaluated[0]
     for got, expected in zip(*evaluated, strict=True):
         for key in ("eval_loss", "eval_rewards/chosen", "eval_rewards/margins"):
             np.testing.assert_allclose(got[key], expected[key], rtol=2e-5, atol=2e-5, err_msg=key)
