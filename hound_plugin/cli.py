@@ -303,7 +303,19 @@ def add_reward(commands: Commands) -> None:
     """``hound reward``, with our model as the local source of answers and log-probabilities."""
     from hound_plugin.reward.commands import Models, add_reward_commands
 
-    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs))
+    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs, _write_reference))
+
+
+def _write_reference(recipe: str, overrides: Sequence[str]) -> str:
+    """:func:`hound_plugin.host.reference.command.write_reference`, which needs the host."""
+    from hound_plugin.host.presence import require_host
+
+    require_host("`hound reward ref-logps`")
+    import torch  # noqa: F401  (activates the plugin before the host is imported)
+
+    from hound_plugin.host.reference.command import write_reference
+
+    return write_reference(recipe, overrides)
 
 
 class _OwnGenerator:

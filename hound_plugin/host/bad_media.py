@@ -11,23 +11,28 @@ from typing import Any
 from llamafactory.extras import logging
 
 from hound_plugin.errors import MediaError
+from hound_plugin.host.clip_groups import flat_rows
 from hound_plugin.host.mm_plugin import is_ours, media_key
+from hound_plugin.host.reference.stored import numbered
 from hound_plugin.host.tower_cache import ReadMedia, read_media
+from hound_plugin.model.labels import IGNORED_LABEL
 from hound_plugin.processing.processor import LlavaHoundProcessor
 
 logger = logging.get_logger(__name__)
 
 
 def collate_supervised(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
-    """``SFTDataCollatorWith4DAttentionMask.__call__``, whose bad rows are masked."""
+    """``SFTDataCollatorWith4DAttentionMask.__call__``, which also takes groups of rows; bad rows are masked."""
+    features = flat_rows(features)
     if _skips(self) and self.model is not None:  # the host gives no model when it predicts
         mask_bad_rows(features, self.processor)
     return original(self, features)
 
 
 def collate_preferences(original: Callable[..., Any], self: Any, features: list[dict[str, Any]]) -> Any:
-    """``__call__`` of the collators for pairs and labels, without the bad rows."""
-    return original(self, drop_bad_rows(features, self.processor) if _skips(self) else features)
+    """``__call__`` of the collators for pairs and labels, without the bad rows; see also :func:`numbered`."""
+    kept = drop_bad_rows(features, self.processor) if _skips(self) else features
+    return numbered(kept, original(self, kept))
 
 
 def _skips(collator: Any) -> bool:
@@ -91,7 +96,7 @@ def mask_bad_rows(features: list[dict[str, Any]], processor: LlavaHoundProcessor
                     black = processor.black_video()
                     media = ReadMedia(black if kind == "videos" else black[0])
                     for name in [name for name in feature if name.endswith("labels")]:
-                        feature[name] = [-100] * len(feature[name])
+                        feature[name] = [IGNORED_LABEL] * len(feature[name])
                 items[number] = media
             feature[kind] = items
 

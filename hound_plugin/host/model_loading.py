@@ -10,6 +10,7 @@ from transformers import AutoConfig
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host import settings_state, tower_cache, trainable_parts
+from hound_plugin.host.reference.state import is_active
 from hound_plugin.media.array_folder import in_bytes
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.generation import context_length
@@ -99,8 +100,10 @@ def check_fsdp(finetuning_args: Any) -> None:
     """
     names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
     efficient = all(os.environ.get(name, "").strip().lower() in ("1", "true") for name in names)
-    second = finetuning_args.use_ref_model and (
-        finetuning_args.finetuning_type != "lora" or finetuning_args.ref_model is not None
+    second = (
+        finetuning_args.use_ref_model
+        and not is_active()
+        and (finetuning_args.finetuning_type != "lora" or finetuning_args.ref_model is not None)
     )
     if efficient and second:
         raise SettingsError(

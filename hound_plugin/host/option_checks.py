@@ -14,6 +14,7 @@ import torch
 from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.host.clip_groups import check_grouping
 from hound_plugin.host.inference_options import check_export, check_generation
 from hound_plugin.host.models import MODELS
 from hound_plugin.host.refused_options import check_values
@@ -61,6 +62,7 @@ def check_options(parsed: Iterable[Any]) -> None:
     if finetuning is not None and training is not None and training.do_train:
         _check_preferences(finetuning, model)
         _check_methods(finetuning, model)
+        check_grouping(finetuning, training, data)
         check_frozen(finetuning)
         if finetuning.stage in ("dpo", "kto") and training.train_sampling_strategy == "group_by_length":
             raise SettingsError(

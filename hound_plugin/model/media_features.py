@@ -23,6 +23,10 @@ class TowerRuns:
     given: bool = False
     kept: bool = False
 
+    def for_others(self) -> dict[str, torch.Tensor] | None:
+        """The features without their history, if they are kept."""
+        return {name: value.detach() for name, value in self.features.items()} if self.kept else None
+
 
 def is_encoded(media: torch.Tensor) -> bool:
     """Whether media are features of a tower, ``[N, tokens, channels]``, and not pixels, which have more axes."""

@@ -26,15 +26,16 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import is_fsdp_enabled
 
 from hound_plugin.errors import PlaceholderError
-from hound_plugin.model.answer_head import answers_loss, log_probs_of
+from hound_plugin.model.answer_head import answers_loss, log_probs_of, mean_loss
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import PlaceholdersHidden
+from hound_plugin.model.labels import IGNORED_LABEL, is_learnt
 from hound_plugin.model.media_features import TowerRuns, check_count, is_encoded
 from hound_plugin.model.pretrained import LlavaHoundPreTrainedModel
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.releases import CACHE_FIELD, cache_of
-from hound_plugin.model.shared_attention import allow_shared_prompts, answers_mask
+from hound_plugin.model.shared_attention import allow_shared_prompts, shared_prompt_inputs
 from hound_plugin.model.vision import LlavaHoundTower
 
 # The first cosine of a process (the rotary embedding's) was seen to be off by 1.5e-4 in one process of 20, and the
@@ -170,8 +171,9 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             )
         if segment_ids is not None and prompt_width is not None:
             allow_shared_prompts(self.language_model)
-            attention_mask = answers_mask(segment_ids, prompt_width)
-            kwargs["prompt_width"] = prompt_width
+            shared = shared_prompt_inputs(self.language_model, segment_ids, prompt_width)
+            attention_mask = shared.pop("attention_mask")
+            kwargs.update(shared)
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             positions = (attention_mask != 0).long().cumsum(-1) - 1
             position_ids = positions.clamp(min=0)[:, -inputs_embeds.shape[1] :]
@@ -319,7 +321,7 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             image_index, video_index: ``[M]``, which item each occurrence in the text shows, when several rows show the
                 same one (chosen and rejected answers): each item is encoded once. None: one after the other.
             logits_to_keep: only this many last positions, or these positions; 0: all.
-            answers_only: with ``labels``, the loss alone, from labelled positions; there are no logits.
+            answers_only: with ``labels`` or ``answers``, the loss from labelled positions; there are no logits.
             past_key_values, cache: keys and values of earlier positions, under either of the names that releases of
                 transformers have for them.
             answers: ``positions``, ``tokens`` and perhaps ``averages``: log-probabilities of these tokens instead of
@@ -357,7 +359,13 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         )
         hidden = outputs.last_hidden_state
         if answers is not None:
-            return self._log_probs(hidden, answers, towers)
+            log_probs, means = log_probs_of(self.lm_head, hidden, answers)
+            return LlavaHoundOutput(
+                loss=mean_loss(log_probs, items) if answers_only else None,
+                log_probs=log_probs,
+                mean_logits=means,
+                tower_features=towers.for_others(),
+            )
         if answers_only and labels is not None:
             vocab_size = self.config.text_config.vocab_size
             return LlavaHoundOutput(loss=answers_loss(self.lm_head, hidden, labels, vocab_size, items))
@@ -374,15 +382,10 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         )
         return output.to_tuple() if return_dict is False else output
 
-    def _log_probs(self, hidden: torch.Tensor, answers: dict[str, torch.Tensor], towers: TowerRuns) -> LlavaHoundOutput:
-        log_probs, means = log_probs_of(self.lm_head, hidden, answers)
-        features = {name: value.detach() for name, value in towers.features.items()} if towers.kept else None
-        return LlavaHoundOutput(log_probs=log_probs, mean_logits=means, tower_features=features)
-
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, items: Any) -> torch.Tensor:
         vocab_size = self.config.text_config.vocab_size
-        labels = labels.masked_fill(labels >= vocab_size, -100)  # placeholders
-        if not bool((labels[..., 1:] != -100).any()):  # the mean over nothing would be NaN and poison the step
+        labels = labels.masked_fill(labels >= vocab_size, IGNORED_LABEL)  # placeholders
+        if not bool(is_learnt(labels).any()):  # the mean over nothing would be NaN and poison the step
             return logits.float().sum() * 0.0
         return self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, num_items_in_batch=items)
 

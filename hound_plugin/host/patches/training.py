@@ -95,8 +95,37 @@ def _features(module: str, target: str, takes: str, body: str) -> Patch:
     )
 
 
+def _reference(stage: str, trainer: str, body: str) -> tuple[Patch, ...]:
+    """The reference of a preference training, whose log-probabilities may be stored."""
+    removable = "the host computes the reference's log-probabilities once, and keeps them"
+    return (
+        Patch(
+            module=f"llamafactory.train.{stage}.workflow",
+            target="create_ref_model",
+            takes="model_args, finetuning_args, ...",
+            body="reference.stored:reference_model",
+            ours_only=True,
+            why="The host loads a second model, whose log-probabilities of a row never change.",
+            removable=removable,
+            without="`hound.reference_log_probs` cannot be used",
+        ),
+        Patch(
+            module=f"llamafactory.train.{stage}.trainer",
+            target=f"{trainer}.compute_reference_log_probs",
+            takes="model, batch",
+            body=f"reference.stored:{body}",
+            ours_only=True,
+            why="The host computes them again in every epoch, from weights of which the policy has a copy.",
+            removable=removable,
+            without="`hound.reference_log_probs` cannot be used, and frozen weights are in memory twice",
+        ),
+    )
+
+
 TRAINERS: tuple[Entry, ...] = (
     *(patch for stage, trainer in _NAMES.items() for patch in _steps(stage, trainer)),
+    *_reference("dpo", "CustomDPOTrainer", "pair_log_probs"),
+    *_reference("kto", "CustomKTOTrainer", "labelled_log_probs"),
     *(
         _features(
             f"llamafactory.train.{stage}.trainer",
@@ -129,6 +158,16 @@ TRAINERS: tuple[Entry, ...] = (
     ),
     Patch(
         module="llamafactory.train.kto.trainer",
+        target="CustomKTOTrainer.concatenated_forward",
+        takes="model, batch",
+        body="labelled_step:labelled_forward",
+        ours_only=True,
+        why="Clip and question are computed for an answer and again for its KL term, by policy and by reference.",
+        removable="the host shares prompts, logits and towers in preference training",
+        without="`hound.prefix_sharing` and `hound.answers_only` have no effect in KTO",
+    ),
+    Patch(
+        module="llamafactory.train.kto.trainer",
         target="CustomKTOTrainer.forward",
         takes="model, batch, ...",
         body="preference_loss:forward_with_media",
@@ -140,13 +179,23 @@ TRAINERS: tuple[Entry, ...] = (
     ),
     Patch(
         module="llamafactory.train.sft.trainer",
+        target="CustomSeq2SeqTrainer.get_train_dataloader",
+        takes="...",
+        body="clip_groups:grouped_loader",
+        ours_only=True,
+        why="The host reads rows about one clip one by one, each with all of the clip's tokens.",
+        removable="the host groups rows about one clip, and lets them share its tokens",
+        without="`hound.group_questions` has no effect",
+    ),
+    Patch(
+        module="llamafactory.train.sft.trainer",
         target="CustomSeq2SeqTrainer.compute_loss",
         takes="model, inputs, ...",
         body="supervised_loss:compute_loss",
         ours_only=True,
         why="Logits of every position are computed in float32; the reference of the ASFT loss is given text alone.",
         removable="the host computes the loss from labelled positions, and `use_asft_loss` passes on all inputs",
-        without="`hound.answers_only` has no effect in SFT, and `use_asft_loss` fails",
+        without="`hound.answers_only` and `hound.group_questions` have no effect in SFT, and `use_asft_loss` fails",
     ),
 )
 ZERO3: tuple[Entry, ...] = (
