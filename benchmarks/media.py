@@ -2,7 +2,8 @@
 
 The host's way is its own code: ``_regularize_videos`` decodes the whole clip and keeps 8 frames, and transformers'
 Video-LLaVA processor makes them a tensor (the host's call itself fails on transformers 5.5, because it passes
-``images=None``; that argument is left out here). The ways take turns.
+``images=None``; that argument is left out here). The ways take turns. torchcodec is measured where
+it is installed; its stored frame mappings were not tried, as it needs FFmpeg's libraries on the system.
 
     python benchmarks/media.py [--repeat 7] [--height 360] [--layers 2] [--only decoding frames workers caches]
 """
