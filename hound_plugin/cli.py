@@ -272,7 +272,7 @@ def add_corpus(commands: Commands) -> None:
 
     parser = commands.add_parser(
         "corpus",
-        help="data sets: list, download, extract, validate, convert",
+        help="data sets: list, download, extract, validate, convert, prepare",
         description="The original's data sets on the hub, and other people's data in our format.",
         epilog=(
             "examples:\n"
@@ -280,18 +280,42 @@ def add_corpus(commands: Commands) -> None:
             "  hound corpus download --only dpo_17k --with-media\n"
             "  hound corpus extract\n"
             "  hound corpus validate data/video_instruction/train/dpo/sft_dpo_17k.jsonl --media-dir data/frames\n"
-            "  hound corpus convert theirs.json ours.jsonl --split 0.05"
+            "  hound corpus convert theirs.json ours.jsonl --split 0.05\n"
+            "  hound corpus prepare examples/yaml/demo_dpo.yaml"
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    add_all(parser.add_subparsers(title="commands", metavar="COMMAND", required=True))
+    add_all(parser.add_subparsers(title="commands", metavar="COMMAND", required=True), _prepare)
+
+
+def _prepare(arguments: argparse.Namespace) -> int:
+    from hound_plugin.host.presence import require_host
+
+    require_host("`hound corpus prepare`")
+    from hound_plugin.host.cache_filling import fill
+
+    filled = fill(arguments.recipe, arguments.overrides, arguments.processes, arguments.part)
+    print(filled.summary())
+    return FAILED if filled.bad else DONE
 
 
 def add_reward(commands: Commands) -> None:
     """``hound reward``, with our model as the local source of answers and log-probabilities."""
     from hound_plugin.reward.commands import Models, add_reward_commands
 
-    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs))
+    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs, _write_reference))
+
+
+def _write_reference(recipe: str, overrides: Sequence[str]) -> str:
+    """:func:`hound_plugin.host.reference.command.write_reference`, which needs the host."""
+    from hound_plugin.host.presence import require_host
+
+    require_host("`hound reward ref-logps`")
+    import torch  # noqa: F401  (activates the plugin before the host is imported)
+
+    from hound_plugin.host.reference.command import write_reference
+
+    return write_reference(recipe, overrides)
 
 
 class _OwnGenerator:

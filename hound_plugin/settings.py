@@ -10,23 +10,18 @@ import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from hound_plugin.validation import NUMBER, OFF, SWITCH, Settings, build
 
 ENVIRONMENT_PREFIX = "HOUND_"
 
 
-def _reserved(value: Any) -> None:
-    if value is not None:
-        raise ValueError(f"not available in this version; got {value!r}. Leave it off.")
+def _expanded(path: str | None) -> str | None:
+    return None if path is None else os.path.expanduser(path)
 
 
-Folder = Annotated[str | None, AfterValidator(lambda path: None if path is None else os.path.expanduser(path)), OFF]
-Reserved = Annotated[None, BeforeValidator(_reserved), OFF]
-RESERVED = Field(
-    default=None, description="a reserved name", json_schema_extra={"accepts": "off (not available in this version)"}
-)
+Folder = Annotated[str | None, AfterValidator(_expanded), OFF]
 
 
 class HoundSettings(Settings):
@@ -51,6 +46,24 @@ class HoundSettings(Settings):
         default=None,
         description="folder that caches processed clips by their content; 4.6 MiB per clip at full size",
         json_schema_extra={"accepts": "a folder or off"},
+    )
+    frame_cache_limit: Annotated[float | None, NUMBER, OFF] = Field(
+        default=200,
+        gt=0,
+        description="largest size of `frame_cache`; then the least recently used entries are removed",
+        json_schema_extra={"unit": "GiB"},
+    )
+    feature_cache: Folder = Field(
+        default=None,
+        description="training: folder that caches what the frozen towers make of clips and images, so that from the "
+        "second epoch on none is decoded or encoded; 4 MiB (bfloat16) or 8 MiB per clip at full size",
+        json_schema_extra={"accepts": "a folder or off"},
+    )
+    feature_cache_limit: Annotated[float | None, NUMBER, OFF] = Field(
+        default=200,
+        gt=0,
+        description="largest size of `feature_cache`; then the least recently used entries are removed",
+        json_schema_extra={"unit": "GiB"},
     )
     on_bad_media: Annotated[Literal["error", "skip"], SWITCH] = Field(
         default="error",
@@ -85,14 +98,26 @@ class HoundSettings(Settings):
     )
     prefix_sharing: Annotated[Literal["auto", "off"], SWITCH] = Field(
         default="auto",
-        description="preference pairs: `auto` reads clip and question once for both answers, to the same numbers; "
-        "`off` reads each answer's row",
+        description="preference pairs and KTO: `auto` reads clip and question once for both answers, to the same "
+        "numbers; `off` reads each answer's row",
     )
     answers_only: Annotated[Literal["auto", "off"], SWITCH] = Field(
         default="auto",
         description="`auto` runs the language-modelling head where labels are; `off` everywhere, as the host does",
     )
-    reference_log_probs: Reserved = RESERVED
+    group_questions: Annotated[int | None, NUMBER, OFF] = Field(
+        default=None,
+        ge=2,
+        description="SFT: up to this many rows about one clip read its tokens once, to the same losses as separate "
+        "rows; a batch then counts groups of rows",
+    )
+    reference_log_probs: Annotated[str | None, AfterValidator(_expanded), OFF] = Field(
+        default=None,
+        description="DPO and KTO: file of the reference's log-probabilities, which a run writes before its first epoch "
+        "if there is none; then no second model is loaded and no reference runs. `hound reward ref-logps` writes it "
+        "beforehand",
+        json_schema_extra={"accepts": "a file or off"},
+    )
 
     @classmethod
     def keys(cls) -> tuple[str, ...]:

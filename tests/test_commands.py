@@ -183,6 +183,8 @@ def _problem_of_ours(words: list[str]) -> str:
         return "" if stop.code == 0 else "it does not parse"
     if any("=" not in word for word in overrides):
         return f"no such arguments: {overrides}"
+    if words[:2] == ["reward", "ref-logps"]:  # with a recipe of the host's
+        return _problem_of_keys([*arguments.overrides, *overrides])
     if words[0] == "reward" and arguments.recipe.startswith("examples/"):
         try:
             read_settings(ROOT / arguments.recipe, [*arguments.overrides, *overrides])
@@ -228,6 +230,7 @@ def test_commands_are_found_everywhere() -> None:
         "hound convert SRC",
         "hound reward run examples/yaml/hound_reward.yaml judge.kk=3",
         "hound reward run examples/yaml/hound_reward.yaml --limti 3",
+        "hound reward ref-logps examples/yaml/hound_dpo.yaml hound.reference_log_prob=r.jsonl",
         "llamafactory-cli train examples/yaml/hound_dpo.yaml lora_rnak=3",
         "llamafactory-cli train examples/yaml/hound_dpo.yaml hound.num_frames=no",
         "NPROC_PER_NODES=2 llamafactory-cli train examples/yaml/hound_dpo.yaml",

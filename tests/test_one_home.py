@@ -67,6 +67,22 @@ def doubles_with_each_try(node: ast.AST) -> bool:
     return node.left.value == 2 and not isinstance(node.right, ast.Constant)
 
 
+def ignores_label(node: ast.AST) -> bool:
+    """The label of a token that is not learnt: compared with, stored under a name, or filled in."""
+
+    def is_it(value: ast.AST | None) -> bool:
+        return isinstance(value, ast.UnaryOp) and isinstance(value.op, ast.USub) and ast.unparse(value) == "-100"
+
+    if isinstance(node, ast.Compare):
+        pairs = zip(node.ops, node.comparators, strict=True)
+        return any(isinstance(operator, ast.Eq | ast.NotEq) and is_it(value) for operator, value in pairs)
+    if isinstance(node, ast.Assign | ast.AnnAssign):
+        return is_it(node.value)
+    if isinstance(node, ast.List | ast.Tuple):
+        return any(map(is_it, node.elts))
+    return isinstance(node, ast.Call) and any(map(is_it, node.args))
+
+
 CONCEPTS: dict[str, tuple[Predicate, str]] = {
     "publishing a file under its final name": (publishes, "records/files.py"),
     "waiting until a file is on the disk": (lambda node: is_called(node, "os", "fsync"), "records/files.py"),
@@ -75,6 +91,7 @@ CONCEPTS: dict[str, tuple[Predicate, str]] = {
     "the texts of placeholders": (names_placeholder, "records/placeholders.py"),
     "opening a picture": (lambda node: is_called(node, "Image", "open"), "media/pictures.py"),
     "how long to wait before another try": (doubles_with_each_try, "backoff.py"),
+    "the label of a token that is not learnt": (ignores_label, "model/labels.py"),
 }
 
 
@@ -99,7 +116,7 @@ def test_a_concept_has_one_home(concept: str) -> None:
     assert home in places, f"{concept}: nothing of it in {home} any more; name its new home"
 
 
-PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS, PICTURES, BACKING_OFF = CONCEPTS
+PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS, PICTURES, BACKING_OFF, IGNORING = CONCEPTS
 # concept -> lines that are its code, lines that only look like it
 EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     PUBLISHING: (
@@ -154,6 +171,15 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     BACKING_OFF: (
         ["time.sleep(min(60.0, 0.5 * 2**number))", "wait = 2.0 ** (tries - 1)", "wait = first * 2 ** min(tries, 9)"],
         ["from hound_plugin.backoff import Backoff\nBackoff().delay(3)", "SIZE = 2**20", "number ** 2", "10 ** digits"],
+    ),
+    IGNORING: (
+        ["mask = labels != -100", "IGNORED = -100", "row = [-100] * 3", "labels.masked_fill(padding, -100)"],
+        [
+            "from hound_plugin.model.labels import IGNORED_LABEL\nmask = labels != IGNORED_LABEL",
+            "if not -100 <= bias <= 100: pass",
+            "labels == 100",
+            "text = 'from -100 to 100'",
+        ],
     ),
 }
 

@@ -43,7 +43,7 @@ def test_off_may_be_written_in_several_ways(off: Any) -> None:
         ({"decode_timeout": "soon"}, "got 'soon'"),
         ({"frame_sampling": "random"}, "expected one of uniform, first_10s, fps; got 'random'"),
         ({"on_bad_media": "ignore"}, "expected one of error, skip"),
-        ({"reference_log_probs": "r.jsonl"}, "not available in this version; got 'r.jsonl'"),
+        ({"reference_log_probs": 7}, "expected a file or off; got 7"),
         ({"prefix_sharing": True}, "expected one of auto, off; got 'on'"),
         (["num_frames"], "expected a block of `key: value` lines"),
     ],

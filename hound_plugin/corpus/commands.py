@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -258,7 +259,38 @@ def _convert(arguments: argparse.Namespace) -> int:
     return DONE
 
 
-def add_all(commands: Commands) -> None:
-    """Add every command of the group."""
+def add_prepare(commands: Commands, run: Callable[[argparse.Namespace], int]) -> None:
+    """``hound corpus prepare``; ``run`` is what it does, as this layer knows no model."""
+    parser = _parser(
+        commands,
+        "prepare",
+        "decode, or encode, the media of a training ahead",
+        "Reads the YAML file of a training and fills the `hound.feature_cache` that it names, or else its "
+        "`hound.frame_cache`, with the media of its data sets. What is in the cache is kept, so a stopped run "
+        "continues. Media that cannot be read are listed in bad_media.jsonl, in the folder `prepare` of the cache, and "
+        "the exit code is 1.",
+        "  hound corpus prepare examples/yaml/demo_dpo.yaml\n"
+        "  hound corpus prepare dpo.yaml hound.feature_cache=features --processes 8\n"
+        "  CUDA_VISIBLE_DEVICES=1 hound corpus prepare dpo.yaml --part 2/4    one of four GPUs",
+    )
+    parser.add_argument("recipe", metavar="YAML", help="of the training")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override keys of the file")
+    parser.add_argument("--processes", type=int, help="processes that decode (default: cores, at most 16)")
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="I/N", help="only each Nth medium, from the Ith on"
+    )
+    parser.set_defaults(run=run)
+
+
+def _part(text: str) -> tuple[int, int]:
+    number, _, count = text.partition("/")
+    if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+        raise argparse.ArgumentTypeError(f"expected I/N with I from 1 to N, such as 2/4; got {text!r}")
+    return int(number), int(count)
+
+
+def add_all(commands: Commands, prepare: Callable[[argparse.Namespace], int]) -> None:
+    """Add every command of the group; ``prepare`` as in :func:`add_prepare`."""
     for add in (add_list, add_download, add_extract, add_validate, add_convert):
         add(commands)
+    add_prepare(commands, prepare)

@@ -11,7 +11,7 @@ from transformers import AutoTokenizer, LlamaConfig, set_seed
 
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
-from hound_plugin.model.vision import LlavaHoundTower
+from hound_plugin.model.vision import LlavaHoundTower, TowerBlock
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.records.files import whole_path
 
@@ -73,7 +73,7 @@ def smooth_rows(number: int, width: int) -> torch.Tensor:
 def _smooth_embeddings(tower: LlavaHoundTower) -> None:
     """Give a tower smooth embeddings of time (every block has its own) and of places; the CLS token's is random."""
     for block in tower.encoder.layers:
-        if block.num_frames is not None:
+        if isinstance(block, TowerBlock) and block.num_frames is not None:
             block.temporal_embedding[0] = EMBEDDING_STD * smooth_rows(block.num_frames, TOWER_WIDTH)
     side = IMAGE_SIZE // PATCH_SIZE
     rows, columns = smooth_rows(side, TOWER_WIDTH).unsqueeze(1), smooth_rows(side, TOWER_WIDTH).unsqueeze(0)

@@ -10,6 +10,7 @@ from hound_plugin.host.autoload import DISABLE_VARIABLE, is_disabled
 from .child import Outcome, run_script
 from .host_patches import SCRIPT, check_patches
 from .report import FAIL, OK, WARN, Check
+from .saved_work import check_saved_work
 from .versions import DISTRIBUTION
 
 ENTRY_POINT_GROUP = "torch.backends"
@@ -122,6 +123,7 @@ def _check_host(outcome: Outcome) -> Iterator[Check]:
     yield Check("host import", OK, f"llamafactory {host.facts}")
     yield _check_registries(outcome)
     yield from check_patches(outcome)
+    yield from check_saved_work(outcome)
 
 
 def _check_registries(outcome: Outcome) -> Check:

@@ -8,10 +8,11 @@ from typing import Any
 from transformers.trainer_utils import get_last_checkpoint
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.host import patching, settings_state
+from hound_plugin.host import patching, settings_state, tower_cache
 from hound_plugin.host.argument_types import typed_values
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.host.option_checks import check_options
+from hound_plugin.host.reference import stored
 from hound_plugin.host.refused_options import check_given
 from hound_plugin.host.resume import settle_resume
 
@@ -35,9 +36,11 @@ def parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allo
         _explain_precision(args, error)
         raise
     settings_state.record_arguments(parsed)
+    tower_cache.reset()
     if settings_state.is_ours():
         patching.check_missing()
         check_options(parsed)
+        stored.begin(parsed)
         training = next((part for part in parsed if getattr(part, "do_train", False)), None)
         if training is not None:
             settle_resume(get_last_checkpoint, training)

@@ -11,7 +11,9 @@ from llamafactory.extras import logging
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host import alignment, media_checks, sequence_length, settings_state
 from hound_plugin.host.mm_plugin import is_ours
+from hound_plugin.host.reference import stored
 from hound_plugin.host.settings_state import settings
+from hound_plugin.model.labels import IGNORED_LABEL
 from hound_plugin.records.parse import REPEATED
 from hound_plugin.records.placeholders import token_of
 
@@ -38,7 +40,7 @@ def check_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs
     sequences = [ids for ids in result if isinstance(ids, list)]
     # (input_ids, labels), (chosen ids, labels, rejected ids, labels) or (ids, labels, kl ids, kl labels, tag)
     cut = any(sum(token in visual for token in ids) != expected for ids in sequences[0::2])
-    masked = any(all(label == -100 for label in labels) for labels in sequences[1::2])
+    masked = any(all(label == IGNORED_LABEL for label in labels) for labels in sequences[1::2])
     generating = type(self).__name__ == "UnsupervisedDatasetProcessor"  # its labels are for scoring and may be empty
     full = sequences
     if cut or masked or max(map(len, sequences)) >= self.data_args.cutoff_len:
@@ -53,7 +55,7 @@ def check_encoding(original: Callable[..., Any], self: Any, *args: Any, **kwargs
     sequence_length.check_positions(self.processor, max(map(len, sequences)), _named(kwargs))
     if self.data_args.train_on_prompt:  # no model says a placeholder
         for ids, labels in zip(sequences[0::2], sequences[1::2], strict=True):
-            labels[:] = [-100 if token in visual else label for token, label in zip(ids, labels, strict=True)]
+            labels[:] = [IGNORED_LABEL if token in visual else label for token, label in zip(ids, labels, strict=True)]
     return result
 
 
@@ -104,6 +106,7 @@ def check_datasets(
         DataError: a tokenised data set on disk was made for another number of frames or another model.
         SettingsError: `packing` without `neat_packing`, or a `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
+        InUseError: another run computes the file of `reference_log_probs`.
     """
     if is_ours(template):
         _check_packing(data_args)
@@ -130,7 +133,9 @@ def check_datasets(
         return module
     for dataset in (module.get("train_dataset"), module.get("eval_dataset")):
         _check_tokens(dataset, kwargs.get("processor"))
-    return module if settings().check_media == "off" else media_checks.check(module, training_args)
+    if settings().check_media != "off":
+        module = media_checks.check(module, training_args)
+    return stored.attach(module, template, {name: kwargs[name] for name in ("tokenizer", "processor")})
 
 
 def _check_packing(data_args: Any) -> None:

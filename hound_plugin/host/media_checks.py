@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
 from llamafactory.extras import logging
 from tqdm import tqdm
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.host import alignment
+from hound_plugin.host.ranks import on_first_rank
 from hound_plugin.host.settings_state import settings
 from hound_plugin.media.decode import probe
 from hound_plugin.processing.image_processor import open_image
@@ -43,7 +43,7 @@ def check(module: dict[str, Any], training_args: Any) -> dict[str, Any]:
     Raises:
         MediaError: media are bad and ``on_bad_media`` is ``error``, or no row is left.
     """
-    datasets = {name: dataset for name, dataset in _named(module) if hasattr(dataset, "__len__")}  # no streams
+    datasets = {name: dataset for name, dataset in named_datasets(module) if hasattr(dataset, "__len__")}  # no streams
     media: dict[str, str] = {}
     for dataset in datasets.values():
         _add_media(media, dataset)
@@ -51,7 +51,7 @@ def check(module: dict[str, Any], training_args: Any) -> dict[str, Any]:
     if settings().check_media == "sample" and len(names) > SAMPLE:
         names = random.Random(0).sample(names, SAMPLE)
         logger.warning_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media are checked.")
-    bad = _on_first_rank(lambda: {path: problem for path, problem in _problems(names, media) if problem is not None})
+    bad = on_first_rank(lambda: {path: problem for path, problem in _problems(names, media) if problem is not None})
     if not bad:
         return module
     report = _report(datasets, media, bad)
@@ -68,7 +68,8 @@ def check(module: dict[str, Any], training_args: Any) -> dict[str, Any]:
     return _without(module, bad)
 
 
-def _named(module: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+def named_datasets(module: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+    """The host's data sets of a run, each with a name for messages."""
     for name in ("train_dataset", "eval_dataset"):
         dataset = module.get(name)
         if isinstance(dataset, dict):
@@ -130,16 +131,6 @@ def _first_row(report: RowReport, path: str) -> str:
 
 
 # --- checking
-
-
-def _on_first_rank(compute: Callable[[], dict[str, MediaError]]) -> dict[str, MediaError]:
-    """Compute on rank 0 and send the others the result: eight ranks need not read the same files."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return compute()
-    box: list[Any] = [compute() if torch.distributed.get_rank() == 0 else None]
-    torch.distributed.broadcast_object_list(box)
-    result: dict[str, MediaError] = box[0]
-    return result
 
 
 def _media_by_row(dataset: Any) -> Iterable[list[tuple[str, str]]]:

@@ -8,7 +8,6 @@ clip, so that the tower encodes it once too.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from llamafactory.data.mm_plugin import PLUGINS, BasePlugin, get_mm_plugin, regi
 
 from hound_plugin.errors import DataError
 from hound_plugin.host.models import TEMPLATE
+from hound_plugin.host.tower_cache import ReadMedia, collated, read_media
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, place_placeholders
 
@@ -83,19 +83,17 @@ class LlavaHoundPlugin(BasePlugin):
 
         Returns:
             ``pixel_values_videos`` ``[N, T, 3, H, W]`` and ``video_index`` ``[M]`` for M occurrences of N distinct
-            clips, likewise ``pixel_values_images`` ``[N, 3, H, W]`` and ``image_index``; nothing for text alone.
+            clips, likewise ``pixel_values_images`` ``[N, 3, H, W]`` and ``image_index``; nothing for text alone. With
+            a feature cache see :func:`hound_plugin.host.tower_cache.collated`.
 
         Raises:
             MediaError: a clip or an image cannot be used.
         """
         self._validate_input(processor, images, videos, audios)
         inputs: dict[str, torch.Tensor] = {}
-        for kind, items, read in (
-            ("video", videos, processor.read_video),
-            ("image", images, processor.read_image),
-        ):
+        for kind, items in (("video", videos), ("image", images)):
             if items:
-                inputs[f"pixel_values_{kind}s"], inputs[f"{kind}_index"] = _distinct(items, read)
+                inputs.update(collated(kind, *_distinct(processor, kind, items)))
         return inputs
 
 
@@ -110,18 +108,18 @@ def media_key(item: Any) -> Any:
     return id(item)
 
 
-def _distinct(items: list[Any], read: Callable[[Any], torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor]:
-    """Read each distinct item once: ``([N, ...], index [M])``."""
+def _distinct(processor: Any, kind: str, items: list[Any]) -> tuple[list[ReadMedia], list[int]]:
+    """Read each distinct item once, and say which of them each item is."""
     positions: dict[Any, int] = {}
-    tensors: list[torch.Tensor] = []
+    distinct: list[ReadMedia] = []
     index = []
     for item in items:
         key = media_key(item)
         if key not in positions:
-            positions[key] = len(tensors)
-            tensors.append(item if torch.is_tensor(item) else read(item))
+            positions[key] = len(distinct)
+            distinct.append(read_media(processor, kind, item))
         index.append(positions[key])
-    return torch.stack(tensors), torch.tensor(index)
+    return distinct, index
 
 
 def is_ours(template: Any) -> bool:

@@ -9,7 +9,9 @@ from typing import Any
 from transformers import AutoConfig
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.host import settings_state, trainable_parts
+from hound_plugin.host import settings_state, tower_cache, trainable_parts
+from hound_plugin.host.reference.state import is_active
+from hound_plugin.media.array_folder import in_bytes
 from hound_plugin.model.completeness import check_finite
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.generation import context_length
@@ -47,6 +49,7 @@ def set_up_processor(original: Callable[..., Any], processor: Any, tokenizer: An
     processor.decoder = chosen.decoder
     processor.decode_timeout = chosen.decode_timeout
     processor.frame_cache = chosen.frame_cache
+    processor.frame_cache_limit = in_bytes(chosen.frame_cache_limit)
     processor.on_bad_media = chosen.on_bad_media
     hub = {"cache_dir": model_args.cache_dir, "revision": model_args.model_revision, "token": model_args.hf_hub_token}
     processor.context_length = context_length(AutoConfig.from_pretrained(model_args.model_name_or_path, **hub))
@@ -69,7 +72,8 @@ def set_up_adapter(
     """``init_adapter``: towers, projector and LoRA are trained as the recipe says.
 
     Raises:
-        SettingsError: nothing would be trained, a target is not in the model, or FSDP2 would lose the reference model.
+        SettingsError: nothing would be trained, a target is not in the model, FSDP2 would lose the reference model, or
+            a feature cache is given for towers that are trained.
         CheckpointError: an adapter has weights that are not finite.
     """
     if not isinstance(model, LlavaHoundForConditionalGeneration):
@@ -86,6 +90,7 @@ def set_up_adapter(
     for tower in (composite.image_tower, composite.video_tower):  # adapters may sit on blocks that never run
         tower.freeze_unused(config.mm_vision_select_layer)
     trainable_parts.check_trainable(adapted, finetuning_args)
+    tower_cache.begin(model, finetuning_args.stage, model_args.compute_dtype)
     return adapted
 
 
@@ -106,8 +111,10 @@ def check_fsdp(finetuning_args: Any) -> None:
     """
     names = ("ACCELERATE_USE_FSDP", "FSDP_CPU_RAM_EFFICIENT_LOADING")
     efficient = all(os.environ.get(name, "").strip().lower() in ("1", "true") for name in names)
-    second = finetuning_args.use_ref_model and (
-        finetuning_args.finetuning_type != "lora" or finetuning_args.ref_model is not None
+    second = (
+        finetuning_args.use_ref_model
+        and not is_active()
+        and (finetuning_args.finetuning_type != "lora" or finetuning_args.ref_model is not None)
     )
     if efficient and second:
         raise SettingsError(

@@ -14,10 +14,12 @@ import torch
 from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.host.clip_groups import check_grouping
 from hound_plugin.host.inference_options import check_export, check_generation
 from hound_plugin.host.models import MODELS
 from hound_plugin.host.refused_options import check_values
 from hound_plugin.host.template import check_system
+from hound_plugin.host.tower_cache import check_frozen
 from hound_plugin.model.adapters import adapters_below, base_of, is_adapter
 from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.records.media_identity import sampled_digest
@@ -60,6 +62,8 @@ def check_options(parsed: Iterable[Any]) -> None:
     if finetuning is not None and training is not None and training.do_train:
         _check_preferences(finetuning, model)
         _check_methods(finetuning, model)
+        check_grouping(finetuning, training, data)
+        check_frozen(finetuning)
         if finetuning.stage in ("dpo", "kto") and training.train_sampling_strategy == "group_by_length":
             raise SettingsError(
                 f"`train_sampling_strategy: group_by_length` needs one sequence a row, and `stage: {finetuning.stage}` "

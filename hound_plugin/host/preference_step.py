@@ -15,6 +15,7 @@ import torch
 from llamafactory.extras import logging
 
 from hound_plugin.errors import TrainingError
+from hound_plugin.host.reference.state import ROW, is_active
 from hound_plugin.host.settings_state import settings
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.model.packed_rows import LabelledTokens, pack, select_rows, unpacked
@@ -33,23 +34,25 @@ class PreferenceStep:
         shares_towers: the reference takes the features that the policy's towers made.
     """
 
-    def __init__(self, trainer: Any, model: Any) -> None:
+    def __init__(self, trainer: Any, model: Any, has_reference: bool | None = None) -> None:
+        if has_reference is None:
+            has_reference = bool(trainer.finetuning_args.use_ref_model)
         self.model = composite_of(model)
         config = self.model.config
         self.media_tokens = {"image": config.image_token_id, "video": config.video_token_id}
         self.vocab_size = config.text_config.vocab_size
         reason = why_not_shared(self.model, trainer)
         self.shares_prompts = reason is None
-        self.shares_towers = bool(trainer.finetuning_args.use_ref_model) and same_towers(self.model, trainer.ref_model)
+        has_reference = has_reference and not is_active()
+        self.shares_towers = has_reference and same_towers(self.model, trainer.ref_model)
         self._checked = not self.shares_prompts
         self._batch: Any = None
         self._rows: tuple[dict[str, Any], LabelledTokens] | None = None
         self._features: dict[str, torch.Tensor] | None = None
-        logger.info_rank0(
-            f"Prompts of pairs are read {'once' if reason is None else f'for each answer ({reason})'}; the head runs "
-            f"where labels are; the reference {'takes' if self.shares_towers else 'does not take'} the policy's tower "
-            "features."
-        )
+        if has_reference:
+            logger.info_rank0(
+                f"The reference {'takes' if self.shares_towers else 'does not take'} the policy's tower features."
+            )
 
     def log_probs(
         self, model: Any, batch: dict[str, Any], is_reference: bool
@@ -87,25 +90,42 @@ class PreferenceStep:
         rows = pack(batch, [[pair, pairs + pair] for pair in range(pairs)], self.media_tokens, pad=0)
         return rows.inputs, rows.labelled
 
-    @torch.no_grad()
     def _check(self, model: Any, batch: dict[str, Any]) -> None:
         """Compare the first pair in one row with the same pair in two."""
         pair = select_rows(batch, [0, len(batch["input_ids"]) // 2], self.media_tokens)
-        media = {name: pair[name] for name in _PIXELS if name in pair}
-        sums = []
-        with _without_dropout(model):
-            for inputs, labelled in (self._inputs(pair), _separate(pair, self.vocab_size)):
-                output = model(**inputs, **media, answers=labelled.inputs(), use_cache=False)
-                sums.append(labelled.by_row(output.log_probs)[0].double().sum(-1))
-        limit = _EXACT if _is_exact(self.model) else _NOISE
-        difference = ((sums[0] - sums[1]).abs() / sums[1].abs().clamp(min=1)).max().item()
-        if not difference <= limit:
-            raise TrainingError(
-                f"The first pair gives log-probabilities {sums[0].tolist()} where its answers share a row, and "
-                f"{sums[1].tolist()} in rows of their own: a relative difference of {difference:.1e}, where at most "
-                f"{limit:.0e} was expected. Set `hound: {{prefix_sharing: off}}` to train on separate rows, and please "
-                "report it."
-            )
+        compare_with_separate(model, pair, self._inputs(pair), "The first pair", "prefix_sharing")
+
+
+@torch.no_grad()
+def compare_with_separate(
+    model: Any, batch: dict[str, Any], packed: tuple[dict[str, Any], LabelledTokens], what: str, setting: str
+) -> None:
+    """Compare rows that share their prompt's tokens with the same rows by themselves.
+
+    Args:
+        model: as the trainer has it, wrapped.
+        batch: the rows, with their pixels.
+        packed: the inputs that they share, and where their labels went.
+        what, setting: for the message: which rows these are, and what switches sharing off.
+
+    Raises:
+        TrainingError: the log-probabilities differ.
+    """
+    composite = composite_of(model)
+    media = {name: batch[name] for name in _PIXELS if name in batch}
+    sums = []
+    with _without_dropout(model):
+        for inputs, labelled in (packed, _separate(batch, composite.config.text_config.vocab_size)):
+            output = model(**inputs, **media, answers=labelled.inputs(), use_cache=False)
+            sums.append(labelled.by_row(output.log_probs)[0].double().sum(-1))
+    limit = _EXACT if _is_exact(composite) else _NOISE
+    difference = ((sums[0] - sums[1]).abs() / sums[1].abs().clamp(min=1)).max().item()
+    if not difference <= limit:
+        raise TrainingError(
+            f"{what} gives log-probabilities {sums[0].tolist()} where its answers share a row, and {sums[1].tolist()} "
+            f"in rows of their own: a relative difference of {difference:.1e}, where at most {limit:.0e} was expected. "
+            f"Set `hound: {{{setting}: off}}` to train on separate rows, and please report it."
+        )
 
 
 @contextlib.contextmanager
@@ -192,7 +212,7 @@ def preference_forward(
     (the host's are over padding too).
     """
     if settings().answers_only == "off":
-        return original(self, model, batch, is_ref_model)
+        return original(self, model, {name: value for name, value in batch.items() if name != ROW}, is_ref_model)
     step = getattr(self, "_hound_step", None)
     if step is None:
         step = self._hound_step = PreferenceStep(self, model)

@@ -16,7 +16,7 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.host import settings_state
+from hound_plugin.host import settings_state, step_report
 from hound_plugin.model.adapters import BELOW, RUN
 from hound_plugin.records.files import write_json
 
@@ -144,6 +144,7 @@ def settled_training(original: Callable[..., Any], self: Any, *args: Any, **kwar
     Raises:
         SettingsError: under DeepSpeed or FSDP, where that model is not loaded, something is to follow the training.
     """
+    step_report.report(self)
     try:
         output: TrainOutput = original(self, *args, **kwargs)
     except SettingsError as error:

@@ -72,6 +72,7 @@ def record_arguments(parsed: Iterable[Any]) -> None:
     global _template, _stage, _system, _run
     parts = list(parsed)
     _run = {key: getattr(part, key) for key in _RUN_KEYS for part in parts if hasattr(part, key)}
+    _run["hound.group_questions"] = _settings.group_questions
     _template = next((part.template for part in parts if hasattr(part, "template")), None)
     _system = next((part.default_system for part in parts if hasattr(part, "default_system")), None)
     _stage = next((part.stage for part in parts if hasattr(part, "stage")), None)

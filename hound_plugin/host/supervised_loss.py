@@ -1,4 +1,5 @@
-"""The loss of supervised training: logits only where labels are, and media for the reference of the ASFT loss."""
+"""The loss of supervised training: logits only where labels are, a clip's tokens once for several questions about it,
+and media for the reference of the ASFT loss."""
 
 from __future__ import annotations
 
@@ -6,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+from hound_plugin.host.grouped_step import grouped_inputs
 from hound_plugin.host.preference_loss import MEDIA_INPUTS
 from hound_plugin.host.settings_state import settings
 
@@ -27,5 +29,5 @@ def compute_loss(
             self.ref_model = reference
     reads_logits = getattr(self, "compute_loss_func", None) is not None or self.label_smoother is not None
     if model.training and not reads_logits and settings().answers_only == "auto" and "labels" in inputs:
-        inputs = {**inputs, "answers_only": True}
+        inputs = grouped_inputs(self, model, inputs)
     return original(self, model, inputs, *args, **kwargs)

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-IGNORED = -100
+from hound_plugin.model.labels import learnt_tokens
+
 _CHUNK = 1024  # tokens whose logits are in float32 at one time
 
 
@@ -67,6 +68,17 @@ def log_probs_of(
     return token_log_probs(logits[:-2], answers["tokens"]), logits[-2:].detach().float().mean(-1)
 
 
+def mean_loss(log_probs: torch.Tensor, items: Any = None) -> torch.Tensor:
+    """The loss of transformers' causal language models.
+
+    Args:
+        log_probs: ``[T]``, of the labelled tokens.
+        items: divides the sum; None: the number of tokens. Without tokens the loss is 0.
+    """
+    count = max(len(log_probs), 1) if items is None else items
+    return -log_probs.sum() / (count.to(log_probs.device) if torch.is_tensor(count) else count)
+
+
 def answers_loss(
     head: nn.Module, hidden: torch.Tensor, labels: torch.Tensor, vocab_size: int, items: Any = None
 ) -> torch.Tensor:
@@ -77,11 +89,8 @@ def answers_loss(
         hidden: ``[B, S, H]``.
         labels: ``[B, S]``, -100 where nothing is learnt; ids above the vocabulary count as -100.
         vocab_size: rows of the head.
-        items: divides the sum; None: the number of labelled tokens. Without labels the loss is 0.
+        items: as for :func:`mean_loss`.
     """
-    targets = labels[:, 1:]
-    rows, columns = ((targets != IGNORED) & (targets < vocab_size)).nonzero(as_tuple=True)
-    answers = {"positions": rows * labels.shape[1] + columns, "tokens": targets[rows, columns]}
-    log_probs, _ = log_probs_of(head, hidden, answers)
-    count = max(len(log_probs), 1) if items is None else items
-    return -log_probs.sum() / (count.to(log_probs.device) if torch.is_tensor(count) else count)
+    rows, columns, tokens = learnt_tokens(labels, vocab_size)
+    answers = {"positions": rows * labels.shape[1] + columns - 1, "tokens": tokens}
+    return mean_loss(log_probs_of(head, hidden, answers)[0], items)

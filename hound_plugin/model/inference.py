@@ -17,6 +17,7 @@ from hound_plugin.model.completeness import check_finite
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
+from hound_plugin.model.labels import IGNORED_LABEL
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import (
@@ -217,7 +218,7 @@ class HoundModel:
         labels = batch.pop("labels")[:, 1:]
         logits = self.model(**batch).logits[:, :-1].float()
         chosen = logits.log_softmax(-1).gather(2, labels.clamp(min=0).unsqueeze(2)).squeeze(2)
-        return (chosen * (labels != -100)).sum(-1).cpu()
+        return (chosen * (labels != IGNORED_LABEL)).sum(-1).cpu()
 
     def batch(self, items: Sequence[tuple[str, str, Any]], side: str) -> dict[str, torch.Tensor]:
         """Padded inputs and labels for ``(question, answer, clip)`` rows; equal clips are read once."""
@@ -244,7 +245,7 @@ class HoundModel:
             for name, row, filler in (
                 ("input_ids", source + target, 0),
                 ("attention_mask", [1] * (len(source) + len(target)), 0),
-                ("labels", [-100] * len(source) + target, -100),
+                ("labels", [IGNORED_LABEL] * len(source) + target, IGNORED_LABEL),
             ):
                 padded[name].append([filler] * gap + row if side == "left" else row + [filler] * gap)
         batch = {name: torch.tensor(value, device=self.model.device) for name, value in padded.items()}

@@ -23,6 +23,15 @@ class TowerRuns:
     given: bool = False
     kept: bool = False
 
+    def for_others(self) -> dict[str, torch.Tensor] | None:
+        """The features without their history, if they are kept."""
+        return {name: value.detach() for name, value in self.features.items()} if self.kept else None
+
+
+def is_encoded(media: torch.Tensor) -> bool:
+    """Whether media are features of a tower, ``[N, tokens, channels]``, and not pixels, which have more axes."""
+    return media.dim() == 3
+
 
 def check_count(name: str, places: torch.Tensor, features: int) -> None:
     """Raise unless there are as many placeholders as feature vectors."""

@@ -26,15 +26,16 @@ from transformers.modeling_outputs import CausalLMOutputWithPast
 from transformers.modeling_utils import is_fsdp_enabled
 
 from hound_plugin.errors import PlaceholderError
-from hound_plugin.model.answer_head import answers_loss, log_probs_of
+from hound_plugin.model.answer_head import answers_loss, log_probs_of, mean_loss
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
 from hound_plugin.model.feature_cache import FeatureCache
 from hound_plugin.model.generation import PlaceholdersHidden
-from hound_plugin.model.media_features import TowerRuns, check_count
+from hound_plugin.model.labels import IGNORED_LABEL, is_learnt
+from hound_plugin.model.media_features import TowerRuns, check_count, is_encoded
 from hound_plugin.model.pretrained import LlavaHoundPreTrainedModel
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.releases import CACHE_FIELD, cache_of
-from hound_plugin.model.shared_attention import allow_shared_prompts, answers_mask
+from hound_plugin.model.shared_attention import allow_shared_prompts, shared_prompt_inputs
 from hound_plugin.model.vision import LlavaHoundTower
 
 # The first cosine of a process (the rotary embedding's) was seen to be off by 1.5e-4 in one process of 20, and the
@@ -74,6 +75,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         )
         self.language_model = AutoModel.from_config(config.text_config)
         self.feature_cache: FeatureCache | None = None  # set where questions are answered
+        self.takes_features = False  # set where batches bring what the towers made of their media
         self.set_towers_trainable(not config.freeze_towers)
         self.post_init()
 
@@ -92,23 +94,43 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             tower.freeze_unused(self.config.mm_vision_select_layer)
 
     def get_image_features(self, pixel_values_images: torch.Tensor) -> torch.Tensor:
-        """Projected features of images: ``[N, 3, H, W] -> [N, tokens, hidden]``."""
+        """Projected features of images: ``[N, 3, H, W]`` or :meth:`encode`'s to ``[N, tokens, hidden]``."""
         return self._features(self.image_tower, pixel_values_images)
 
     def get_video_features(self, pixel_values_videos: torch.Tensor) -> torch.Tensor:
-        """Projected features of clips: ``[N, T, 3, H, W] -> [N, T * tokens, hidden]``, frame-major."""
+        """Projected features of clips: ``[N, T, 3, H, W]`` or :meth:`encode`'s to ``[N, T * tokens, hidden]``."""
         return self._features(self.video_tower, pixel_values_videos)
 
     def _features(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
-        if self.feature_cache is None or self.training or torch.is_grad_enabled():
+        if self.feature_cache is None or self.training or torch.is_grad_enabled() or is_encoded(pixel_values):
             return self._project(self._run_tower(tower, pixel_values))
         modules = (tower, self.multi_modal_projector)
         return self.feature_cache.get_or_compute(
             pixel_values, modules, lambda pixels: self._project(self._run_tower(tower, pixels))
         )
 
+    @torch.no_grad()
+    def encode(self, images: torch.Tensor | None, videos: torch.Tensor | None) -> dict[str, torch.Tensor]:
+        """What the towers make of media, before the projector, item by item: it does not depend on the batch.
+
+        Args:
+            images, videos: pixels, as for :meth:`forward`.
+
+        Returns:
+            ``image`` and ``video``, where there are any: ``[N, tokens, channels]``, which :meth:`forward` takes for
+            ``pixel_values_images`` and ``pixel_values_videos``.
+        """
+        given = {"image": (self.image_tower, images), "video": (self.video_tower, videos)}
+        return {
+            kind: torch.cat([self._run_tower(tower, item) for item in pixels.split(1)])
+            for kind, (tower, pixels) in given.items()
+            if pixels is not None
+        }
+
     def _run_tower(self, tower: LlavaHoundTower, pixel_values: torch.Tensor) -> torch.Tensor:
         """What the language model sees of a tower, before the projector: ``[N, tokens, channels]``."""
+        if is_encoded(pixel_values):
+            return pixel_values
         trained = any(parameter.requires_grad for parameter in tower.parameters())
         with torch.set_grad_enabled(trained and torch.is_grad_enabled()):
             return tower.features(pixel_values, self.config.mm_vision_select_layer)
@@ -149,8 +171,9 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
             )
         if segment_ids is not None and prompt_width is not None:
             allow_shared_prompts(self.language_model)
-            attention_mask = answers_mask(segment_ids, prompt_width)
-            kwargs["prompt_width"] = prompt_width
+            shared = shared_prompt_inputs(self.language_model, segment_ids, prompt_width)
+            attention_mask = shared.pop("attention_mask")
+            kwargs.update(shared)
         if position_ids is None and attention_mask is not None and attention_mask.dim() == 2:
             positions = (attention_mask != 0).long().cumsum(-1) - 1
             position_ids = positions.clamp(min=0)[:, -inputs_embeds.shape[1] :]
@@ -214,7 +237,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         if not (sharded or waits):
             return embeds
         config = tower.config
-        if towers.given:  # no rank runs a tower
+        if towers.given or self.takes_features:  # no rank runs a tower
             black = torch.zeros((1, 1, config.hidden_size), device=embeds.device, dtype=embeds.dtype)
             features = self._project(black)
         else:
@@ -281,6 +304,7 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         tower_features: dict[str, torch.Tensor] | None = None,
         keep_tower_features: bool = False,
         answers_only: bool = False,
+        encode_only: bool = False,
         **kwargs: Any,
     ) -> LlavaHoundOutput | tuple[Any, ...]:
         """Run the model.
@@ -289,14 +313,15 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             input_ids: ``[B, S]``; ``image_token_id`` / ``video_token_id`` once for every visual token. Rows with
                 clips, with images and with text alone may be mixed.
             pixel_values_images: ``[N, 3, H, W]``, normalised; consumed in the order of the placeholders.
-            pixel_values_videos: ``[N, T, 3, H, W]``, normalised (time before channels); likewise.
+            pixel_values_videos: ``[N, T, 3, H, W]``, normalised (time before channels); likewise. Both may also be
+                what the towers made of them earlier, ``[N, tokens, channels]``.
             attention_mask: ``[B, S]``; padding on either side. A 4D mask needs ``position_ids`` with it.
             labels: ``[B, S]`` with -100 where nothing is learnt (all placeholders). The loss is the mean over all
                 labelled tokens of the batch, as in the original; 0 if there are none.
             image_index, video_index: ``[M]``, which item each occurrence in the text shows, when several rows show the
                 same one (chosen and rejected answers): each item is encoded once. None: one after the other.
             logits_to_keep: only this many last positions, or these positions; 0: all.
-            answers_only: with ``labels``, the loss alone, from labelled positions; there are no logits.
+            answers_only: with ``labels`` or ``answers``, the loss from labelled positions; there are no logits.
             past_key_values, cache: keys and values of earlier positions, under either of the names that releases of
                 transformers have for them.
             answers: ``positions``, ``tokens`` and perhaps ``averages``: log-probabilities of these tokens instead of
@@ -306,11 +331,14 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             tower_features: of the same media from an earlier call with ``keep_tower_features``, by a model whose towers
                 are the same; no tower runs.
             keep_tower_features: keep them in the output.
+            encode_only: run nothing but the towers; ``tower_features`` is all that the output has.
 
         Raises:
             PlaceholderError: placeholders and features differ in number.
             MediaError: pixel values of the wrong shape.
         """
+        if encode_only:
+            return LlavaHoundOutput(tower_features=self.model.encode(pixel_values_images, pixel_values_videos))
         items = kwargs.pop("num_items_in_batch", None)
         towers = TowerRuns(dict(tower_features or {}), tower_features is not None, keep_tower_features)
         outputs = self.model(
@@ -331,7 +359,13 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         )
         hidden = outputs.last_hidden_state
         if answers is not None:
-            return self._log_probs(hidden, answers, towers)
+            log_probs, means = log_probs_of(self.lm_head, hidden, answers)
+            return LlavaHoundOutput(
+                loss=mean_loss(log_probs, items) if answers_only else None,
+                log_probs=log_probs,
+                mean_logits=means,
+                tower_features=towers.for_others(),
+            )
         if answers_only and labels is not None:
             vocab_size = self.config.text_config.vocab_size
             return LlavaHoundOutput(loss=answers_loss(self.lm_head, hidden, labels, vocab_size, items))
@@ -348,15 +382,10 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         )
         return output.to_tuple() if return_dict is False else output
 
-    def _log_probs(self, hidden: torch.Tensor, answers: dict[str, torch.Tensor], towers: TowerRuns) -> LlavaHoundOutput:
-        log_probs, means = log_probs_of(self.lm_head, hidden, answers)
-        features = {name: value.detach() for name, value in towers.features.items()} if towers.kept else None
-        return LlavaHoundOutput(log_probs=log_probs, mean_logits=means, tower_features=features)
-
     def _loss(self, logits: torch.Tensor, labels: torch.Tensor, items: Any) -> torch.Tensor:
         vocab_size = self.config.text_config.vocab_size
-        labels = labels.masked_fill(labels >= vocab_size, -100)  # placeholders
-        if not bool((labels[..., 1:] != -100).any()):  # the mean over nothing would be NaN and poison the step
+        labels = labels.masked_fill(labels >= vocab_size, IGNORED_LABEL)  # placeholders
+        if not bool(is_learnt(labels).any()):  # the mean over nothing would be NaN and poison the step
             return logits.float().sum() * 0.0
         return self.loss_function(logits=logits, labels=labels, vocab_size=vocab_size, num_items_in_batch=items)
 
@@ -399,7 +428,8 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
                 index = kwargs.pop(f"{kind}_index", None)
                 if pixels is None:
                     continue
-                per_row = ((input_ids == token).sum(-1) // tokens(pixels)).tolist()
+                each = pixels.shape[1] if is_encoded(pixels) else tokens(pixels)
+                per_row = ((input_ids == token).sum(-1) // each).tolist()
                 index = torch.arange(sum(per_row), device=input_ids.device) if index is None else index
                 rows = index.split(per_row)
                 media[f"pixel_values_{kind}s"] = pixels

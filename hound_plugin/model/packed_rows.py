@@ -1,8 +1,11 @@
 """Rows that share a prompt packed into one: ``[prompt | answer 1 | answer 2 ...]``, and where their labels went.
 
-Two answers of a preference pair repeat clip, question and often the first words. Packed, the model reads these once;
-:mod:`hound_plugin.model.shared_attention` lets each answer see the prompt and itself only. Every part has the same
-width in all packed rows of a batch, so that the attention of a part is one block.
+Two answers of a preference pair repeat clip, question and often the first words; several questions about a clip repeat
+the clip. Packed, the model reads these once; :mod:`hound_plugin.model.shared_attention` lets each answer see the prompt
+and itself only. The prompt has the same width in all packed rows of a batch, so that its attention is one block.
+
+"Answer" is what a row has behind the shared prompt: with several questions about a clip that is the question, its
+answer, and all further turns.
 
 Shapes: R rows of S columns before, G packed rows of L columns after, T labelled tokens.
 """
@@ -17,9 +20,9 @@ import numpy as np
 import torch
 
 from hound_plugin.errors import PlaceholderError
+from hound_plugin.model.labels import IGNORED_LABEL, is_learnt, learnt_tokens
 
 PADDING, PROMPT = -1, 0  # segment ids; answers are 1, 2, ...
-_IGNORED = -100
 
 
 @dataclass(frozen=True)
@@ -30,8 +33,9 @@ class LabelledTokens:
         positions: ``[T]``, place of the hidden state before each token, in the flattened ``[G * L]``.
         tokens: ``[T]``, the tokens.
         rows, columns: ``[T]``, where each token stood in the rows before packing.
-        averages: ``[2, G * L]``, weights of each position in the means of the logits over the first and over the second
-            half of the rows (each row's tokens count once; padding does not count).
+        averages: ``[2, G * L]``, weights of each position in the means of the logits over the rows of either side, the
+            first and the second half of the batch unless it says otherwise (each row's tokens count once; padding does
+            not count).
         shape: ``(R, S)``.
     """
 
@@ -81,13 +85,19 @@ class _Row:
     is_media: np.ndarray
     media: tuple[tuple[int, ...], ...]
 
+    @property
+    def media_end(self) -> int:
+        """After the last media token."""
+        return int(np.flatnonzero(self.is_media)[-1]) + 1 if self.is_media.any() else 0
+
 
 def pack(batch: dict[str, Any], groups: Sequence[Sequence[int]], media_tokens: dict[str, int], pad: int) -> PackedRows:
     """Pack the rows of each group that share prompt and media; other rows stay alone.
 
     Args:
-        batch: ``input_ids``, ``attention_mask`` and ``labels`` ``[R, S]`` (padding on either side), and
-            ``image_index`` / ``video_index`` ``[M]``, which item each occurrence in the text shows.
+        batch: ``input_ids``, ``attention_mask`` and ``labels`` ``[R, S]`` (padding on either side);
+            ``image_index`` / ``video_index`` ``[M]``, which item each occurrence in the text shows; perhaps ``sides``
+            ``[R]``: in which mean of logits a row counts, 0 or 1, and -1 in none.
         groups: numbers of the rows that may share; every row once.
         media_tokens: ``image`` and ``video``: their placeholder ids.
         pad: id of the padding token.
@@ -127,16 +137,41 @@ def select_rows(batch: dict[str, Any], numbers: Sequence[int], media_tokens: dic
 
 def unpacked(batch: dict[str, Any], vocab_size: int) -> LabelledTokens:
     """The labelled tokens of rows that stay as they are: ``answers`` of a plain forward pass."""
-    labels, mask = batch["labels"], batch["attention_mask"]
-    number, width = labels.shape
-    counts = (labels != _IGNORED) & (labels < vocab_size)
-    counts[:, 0] = False
-    rows, columns = counts.nonzero(as_tuple=True)
+    mask = batch["attention_mask"]
+    number, width = mask.shape
+    rows, columns, tokens = learnt_tokens(batch["labels"], vocab_size)
     weights = mask.to(torch.float32).reshape(-1)
-    side = (torch.arange(number, device=mask.device) * 2 // max(number, 2)).repeat_interleave(width)
+    side = torch.as_tensor(_sides(batch), device=mask.device).repeat_interleave(width)
     averages = torch.stack([weights * (side == half) for half in (0, 1)])
     averages = averages / averages.sum(-1, keepdim=True).clamp(min=1)
-    return LabelledTokens(rows * width + columns - 1, labels[rows, columns], rows, columns, averages, (number, width))
+    return LabelledTokens(rows * width + columns - 1, tokens, rows, columns, averages, (number, width))
+
+
+def groups_about_one_clip(batch: dict[str, Any], media_tokens: dict[str, int], most: int) -> list[list[int]]:
+    """Groups for :func:`pack`: neighbours with the same media and the same tokens up to the last of these.
+
+    Args:
+        batch, media_tokens: as for :func:`pack`.
+        most: rows of a group.
+    """
+    groups: list[list[int]] = []
+    heads: list[np.ndarray] = []
+    rows = _rows(batch, media_tokens)
+    for row in rows:
+        head = row.tokens[: row.media_end]
+        joins = bool(groups) and len(groups[-1]) < most and len(head) > 0
+        if joins and row.media == rows[groups[-1][-1]].media and np.array_equal(head, heads[-1]):
+            groups[-1].append(row.number)
+        else:
+            groups.append([row.number])
+            heads.append(head)
+    return groups
+
+
+def _sides(batch: dict[str, Any]) -> np.ndarray:
+    number = len(batch["input_ids"])
+    given = batch.get("sides")
+    return np.arange(number) * 2 // max(number, 2) if given is None else given.cpu().numpy()
 
 
 def _rows(batch: dict[str, Any], media_tokens: dict[str, int]) -> list[_Row]:
@@ -147,7 +182,7 @@ def _rows(batch: dict[str, Any], media_tokens: dict[str, int]) -> list[_Row]:
         columns = np.flatnonzero(mask[number])
         tokens = ids[number, columns]
         is_media = np.isin(tokens, list(media_tokens.values()))
-        row_labels = np.where(is_media, _IGNORED, labels[number, columns])
+        row_labels = np.where(is_media, IGNORED_LABEL, labels[number, columns])
         rows.append(_Row(number, tokens, row_labels, columns, is_media, tuple(kind[number] for kind in media)))
     return rows
 
@@ -182,28 +217,27 @@ def _shared_length(rows: Sequence[_Row]) -> int:
 
 def _own_prompt(row: _Row) -> int:
     """Where the answer of a row begins that shares with none: after all media, before the last token."""
-    labelled = np.flatnonzero(row.labels != _IGNORED)
+    labelled = np.flatnonzero(is_learnt(row.labels))
     start = int(labelled[0]) if len(labelled) else len(row.tokens) - 1
-    after_media = int(np.flatnonzero(row.is_media)[-1]) + 1 if row.is_media.any() else 0
-    return max(min(start, len(row.tokens) - 1), after_media)
+    return max(min(start, len(row.tokens) - 1), row.media_end)
 
 
 def _tensors(batch: dict[str, Any], packed: list[tuple[int, list[_Row]]], rows: list[_Row], pad: int) -> PackedRows:
     prompt_width = max(length for length, _ in packed)
-    answer_width = max(len(row.tokens) - length for length, members in packed for row in members)
-    width = prompt_width + answer_width * max(len(members) for _, members in packed)
+    width = prompt_width + max(sum(len(row.tokens) - length for row in members) for length, members in packed)
     ids = np.full((len(packed), width), pad, dtype=np.int64)
     positions, segments = np.zeros_like(ids), np.full_like(ids, PADDING)
     places: dict[int, np.ndarray] = {}  # row -> flat place of each of its tokens
     for number, (length, members) in enumerate(packed):
+        start = prompt_width
         for answer, row in enumerate(members, start=1):
-            start = prompt_width + (answer - 1) * answer_width
             own = len(row.tokens) - length
             columns = np.concatenate([np.arange(length), np.arange(start, start + own)])
             ids[number, columns] = row.tokens
             positions[number, columns] = np.arange(len(row.tokens))
             segments[number, columns] = np.repeat([PROMPT, answer], [length, own])
             places[row.number] = number * width + columns
+            start += own
     device = batch["input_ids"].device
     inputs: dict[str, Any] = {
         "input_ids": torch.from_numpy(ids).to(device),
@@ -215,32 +249,32 @@ def _tensors(batch: dict[str, Any], packed: list[tuple[int, list[_Row]]], rows: 
         if batch.get(name) is not None:
             shown = [item for _, members in packed for item in members[0].media[kind]]
             inputs[name] = torch.tensor(shown, dtype=torch.long, device=batch[name].device)
-    labelled = _labelled(rows, places, ids.size, tuple(batch["labels"].shape), device)
+    labelled = _labelled(rows, places, ids.size, batch)
     return PackedRows(inputs, labelled, sum(len(members) for _, members in packed if len(members) > 1))
 
 
-def _labelled(
-    rows: list[_Row], places: dict[int, np.ndarray], size: int, shape: tuple[int, ...], device: torch.device
-) -> LabelledTokens:
+def _labelled(rows: list[_Row], places: dict[int, np.ndarray], size: int, batch: dict[str, Any]) -> LabelledTokens:
     positions, tokens, numbers, columns = [], [], [], []
+    sides, shape = _sides(batch), batch["labels"].shape
     averages = np.zeros((2, size), dtype=np.float32)
     for row in rows:
-        at = np.flatnonzero(row.labels[1:] != _IGNORED) + 1
+        at = np.flatnonzero(is_learnt(row.labels))
         positions.append(places[row.number][at - 1])
         tokens.append(row.labels[at])
         numbers.append(np.full(len(at), row.number))
         columns.append(row.columns[at])
-        averages[row.number * 2 // max(len(rows), 2), places[row.number]] += 1
+        if sides[row.number] >= 0:
+            averages[sides[row.number], places[row.number]] += 1
     averages /= np.maximum(averages.sum(-1, keepdims=True), 1)
 
     def joined(parts: list[np.ndarray]) -> torch.Tensor:
-        return torch.from_numpy(np.concatenate(parts)).to(device)
+        return torch.from_numpy(np.concatenate(parts)).to(batch["labels"].device)
 
     return LabelledTokens(
         positions=joined(positions),
         tokens=joined(tokens),
         rows=joined(numbers),
         columns=joined(columns),
-        averages=torch.from_numpy(averages).to(device),
+        averages=torch.from_numpy(averages).to(batch["labels"].device),
         shape=(shape[0], shape[1]),
     )

@@ -2,7 +2,8 @@
 
 It is split into two calls and needs no mask over the whole row: the prompt's is plain causal attention, and the
 answers' has the mask ``[G, 1, answers, L]``. The exact same numbers come out as for separate rows (arXiv 2505.24298 and
-others describe the layout for text).
+others describe the layout for text). Where the language model was loaded with flash attention
+(:mod:`hound_plugin.model.varlen_attention`), there is one call and no mask.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import repeat_kv
 
 from hound_plugin.model.packed_rows import PADDING, PROMPT
+from hound_plugin.model.varlen_attention import PackedSequences, takes_sequences, varlen_attention
 
 NAME = "hound_shared_prompt"
 
@@ -40,15 +42,33 @@ def answers_mask(segment_ids: torch.Tensor, prompt_width: int) -> torch.Tensor:
     return (own | prompt | itself).unsqueeze(1)
 
 
+def shared_prompt_inputs(language_model: Any, segment_ids: torch.Tensor, prompt_width: int) -> dict[str, Any]:
+    """What the language model's forward takes for packed rows.
+
+    Args:
+        language_model: after :func:`allow_shared_prompts`.
+        segment_ids, prompt_width: as for :func:`answers_mask`.
+
+    Returns:
+        ``attention_mask``, ``prompt_width`` and ``sequences``; the mask or the sequences are None.
+    """
+    if takes_sequences(language_model.config, segment_ids.device):
+        sequences = PackedSequences.of(segment_ids, PROMPT, PADDING)
+        return {"attention_mask": None, "prompt_width": prompt_width, "sequences": sequences}
+    mask = answers_mask(segment_ids, prompt_width)
+    return {"attention_mask": mask, "prompt_width": prompt_width, "sequences": None}
+
+
 def shared_prompt_attention(
     module: nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attention_mask: torch.Tensor,
+    attention_mask: torch.Tensor | None,
     dropout: float = 0.0,
     scaling: float | None = None,
     prompt_width: int = 0,
+    sequences: PackedSequences | None = None,
     **kwargs: Any,
 ) -> tuple[torch.Tensor, None]:
     """An attention function of transformers' :class:`AttentionInterface`.
@@ -56,15 +76,18 @@ def shared_prompt_attention(
     Args:
         module: the attention layer.
         query, key, value: ``[G, heads, L, size]``.
-        attention_mask: of :func:`answers_mask`.
+        attention_mask: of :func:`answers_mask`; not read where there are sequences.
         dropout: of the weights.
         scaling: of the scores.
         prompt_width: columns of the prompts.
+        sequences: of the packed rows, for flash attention.
         kwargs: what other functions take.
 
     Returns:
         ``[G, L, heads, size]``, and no weights.
     """
+    if sequences is not None:
+        return varlen_attention(module, query, key, value, sequences, dropout, scaling), None
     groups = query.shape[1] // key.shape[1]
     key, value = repeat_kv(key, groups), repeat_kv(value, groups)
     attend = partial(scaled_dot_product_attention, dropout_p=dropout, scale=scaling)

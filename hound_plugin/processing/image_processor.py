@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from transformers.image_processing_utils import BatchFeature
 
 from hound_plugin.errors import MediaDecodeError
 from hound_plugin.media.clip import check_size
+from hound_plugin.media.frame_cache import content_key
 from hound_plugin.media.pictures import open_picture
 from hound_plugin.processing.media_inputs import as_images, channels_last
 from hound_plugin.processing.pixels import (
@@ -65,6 +67,19 @@ class LlavaHoundImageProcessor(StepSettings, TorchvisionBackend):
             return _read(image, steps)
         pixels: torch.Tensor = self.pixel_cache.get_or_compute(image, ("image", steps), lambda item: _read(item, steps))
         return pixels
+
+    def content_key(self, image: Any) -> str | None:
+        """What tells a processed image from every other: content, and every setting of the processing.
+
+        Args:
+            image: as for :meth:`read`.
+
+        Returns:
+            64 hexadecimal digits; None for images in memory and paths that cannot be examined.
+        """
+        if isinstance(image, dict) and image.get("bytes") is None:
+            image = image.get("path")
+        return content_key(image, image=asdict(self.steps()))
 
     def preprocess(self, images: Any, *args: Any, **kwargs: Any) -> BatchFeature:
         """Images to ``pixel_values_images`` ``[N, 3, side, side]``.

@@ -54,7 +54,8 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         parts: ``num_frames``, ``frame_sampling`` and ``image_aspect_ratio`` (``pad`` or None), for the parts.
 
     Attributes:
-        decoder, decode_timeout, frame_cache, on_bad_media: how clips are read on this machine; not saved.
+        decoder, decode_timeout, frame_cache, frame_cache_limit (bytes), on_bad_media: how clips are read on this
+            machine; not saved.
     """
 
     valid_processor_kwargs = LlavaHoundProcessorKwargs
@@ -64,6 +65,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
     decoder = _PartOf("video_processor", "decoder")
     decode_timeout = _PartOf("video_processor", "decode_timeout")
     frame_cache = _PartOf("video_processor", "frame_cache")
+    frame_cache_limit = _PartOf("video_processor", "frame_cache_limit")
 
     def __init__(
         self,

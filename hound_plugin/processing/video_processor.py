@@ -20,7 +20,7 @@ from transformers.video_processing_utils import BaseVideoProcessor
 
 from hound_plugin.errors import MediaDecodeError, SettingsError
 from hound_plugin.media.decode import read_clip
-from hound_plugin.media.frame_cache import FrameCache
+from hound_plugin.media.frame_cache import FrameCache, content_key
 from hound_plugin.processing.media_inputs import as_clips, channels_last
 from hound_plugin.processing.pixels import (
     IMAGE_MEAN,
@@ -72,7 +72,8 @@ class LlavaHoundVideoProcessor(StepSettings, BaseVideoProcessor):
         kwargs: the other settings of transformers' video processors.
 
     Attributes:
-        decoder, decode_timeout, frame_cache, pixel_cache: how clips are read on this machine; not saved.
+        decoder, decode_timeout, frame_cache, frame_cache_limit (bytes), pixel_cache: how clips are read on this
+            machine; not saved.
 
     Raises:
         SettingsError: a setting that the steps cannot honour.
@@ -89,12 +90,13 @@ class LlavaHoundVideoProcessor(StepSettings, BaseVideoProcessor):
         "do_resize": True, "do_center_crop": True, "do_convert_rgb": True, "resample": Image.Resampling.BILINEAR,
         "do_pad": False,
     }  # fmt: skip
-    runtime = ("pixel_cache", "decoder", "decode_timeout", "frame_cache")
+    runtime = ("pixel_cache", "decoder", "decode_timeout", "frame_cache", "frame_cache_limit")
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.decode_timeout: float | None = None
         self.frame_cache: str | None = None
+        self.frame_cache_limit: int | None = None
 
     def clip_steps(self, **given: Any) -> ClipSteps:
         """The steps of a call: settings given, else this processor's own.
@@ -150,6 +152,24 @@ class LlavaHoundVideoProcessor(StepSettings, BaseVideoProcessor):
         pixels = [self.read(clip, steps).to(device) for clip in as_clips(videos)]
         return BatchFeature({"pixel_values_videos": as_tensors(pixels, kind)})
 
+    def content_key(self, video: Any, steps: ClipSteps | None = None) -> str | None:
+        """What tells a processed clip from every other: content, part, and every setting of the processing.
+
+        Args:
+            video: as for :meth:`read`.
+            steps: of this call.
+
+        Returns:
+            64 hexadecimal digits; None for clips in memory and paths that cannot be examined.
+        """
+        steps = steps or self.clip_steps()
+        pixels = steps.pixels
+        parameters = {"frames": steps.num_frames, "sampling": steps.frame_sampling, "decoder": steps.decoder}
+        parameters |= {"size": pixels.side, "mean": list(pixels.mean), "std": list(pixels.std)}
+        if pixels != PixelSteps(pixels.side, pixels.mean, pixels.std):
+            parameters |= {"rescale_factor": pixels.rescale_factor, "normalise": pixels.normalise}
+        return content_key(video, **parameters)
+
     def black(self) -> torch.Tensor:
         """An all-black clip, ``[num_frames, 3, side, side]``."""
         steps = self.clip_steps()
@@ -157,20 +177,14 @@ class LlavaHoundVideoProcessor(StepSettings, BaseVideoProcessor):
         return _tensor(np.zeros((steps.num_frames, side, side, 3), dtype=np.uint8), steps.pixels)
 
     def _read(self, video: Any, steps: ClipSteps) -> torch.Tensor:
-        if not self.frame_cache:
+        key = self.content_key(video, steps) if self.frame_cache else None
+        if not self.frame_cache or key is None:
             return torch.from_numpy(self._decode(video, steps))
-        cache, pixels = FrameCache(self.frame_cache), steps.pixels
-        parameters = {"frames": steps.num_frames, "sampling": steps.frame_sampling, "decoder": steps.decoder}
-        parameters |= {"size": pixels.side, "mean": list(pixels.mean), "std": list(pixels.std)}
-        if pixels != PixelSteps(pixels.side, pixels.mean, pixels.std):
-            parameters |= {"rescale_factor": pixels.rescale_factor, "normalise": pixels.normalise}
-        key = cache.key_for(video, **parameters)
-        if key is None:
-            return torch.from_numpy(self._decode(video, steps))
-        shape = (steps.num_frames, 3, pixels.side, pixels.side)
+        cache = FrameCache(self.frame_cache, self.frame_cache_limit)
+        shape = (steps.num_frames, 3, steps.pixels.side, steps.pixels.side)
 
         def is_current() -> bool:
-            return cache.key_for(video, **parameters) == key
+            return self.content_key(video, steps) == key
 
         return torch.from_numpy(cache.get_or_compute(key, shape, lambda: self._decode(video, steps), is_current))
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,17 +28,24 @@ STAGE_HELP = {
 
 @dataclass(frozen=True)
 class Models:
-    """What ``cli.py`` passes in: the model that answers, and the one that computes log-probabilities."""
+    """What ``cli.py`` passes in: the model that answers, and the one that computes log-probabilities.
+
+    Attributes:
+        generator: of answers.
+        log_probs: of given answers, by a checkpoint.
+        write_reference: those of a training's pairs under its reference, by recipe and overrides; returns the file.
+    """
 
     generator: Callable[[SampleSettings], Generator]
     log_probs: Callable[[str, str | None, str], LogProbs]
+    write_reference: Callable[[str, Sequence[str]], str]
 
 
 def add_reward_commands(commands: Commands, models: Models) -> None:
     """Declare ``hound reward`` and its stages."""
     parser = commands.add_parser(
         "reward",
-        help="preference data: sample answers, judge them, make pairs, report, rank",
+        help="preference data: sample answers, judge them, make pairs, report, rank; reference log-probabilities",
         description=(
             "Builds video preference data: n answers per question, a language model's score for each, pairs for DPO. "
             "Whatever stops a run, nothing is requested or paid for twice; a score that is missing is listed as "
@@ -56,6 +64,7 @@ def add_reward_commands(commands: Commands, models: Models) -> None:
     for name, text in STAGE_HELP.items():
         _add_stage(stages, name, text, models)
     _add_rank(stages, models)
+    _add_ref_logps(stages, models)
     _add_browse(stages)
     _add_iterate(stages, models)
 
@@ -180,6 +189,37 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
             f"judge and implicit reward order {agreement['alike']} of {agreement['pairs']} pairs of answers the same "
             "way"
         )
+    return 0
+
+
+def _add_ref_logps(stages: Commands, models: Models) -> None:
+    recipe = "examples/yaml/hound_dpo.yaml"
+    parser = stages.add_parser(
+        "ref-logps",
+        help="log-probabilities of a training's pairs under its reference, stored for hound.reference_log_probs",
+        description=(
+            "Reads the YAML file of a DPO or KTO training, so that template, frames and cutoff_len are the training's, "
+            "and writes the file that hound.reference_log_probs names. Rows that it has are not computed again, and a "
+            "stopped computation continues. Under torchrun the processes share the rows; each holds the whole "
+            "reference."
+        ),
+        epilog=(
+            "examples:\n"
+            f"  hound reward ref-logps {recipe} hound.reference_log_probs=saves/reference.jsonl\n"
+            f"  torchrun --nproc-per-node 8 --no-python hound reward ref-logps {recipe} "
+            "hound.reference_log_probs=saves/reference.jsonl"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", metavar="YAML", help=f"of the training; such as {recipe}")
+    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override the file, as in training")
+    parser.set_defaults(run=lambda arguments: _ref_logps(arguments, models))
+
+
+def _ref_logps(arguments: argparse.Namespace, models: Models) -> int:
+    path = models.write_reference(arguments.recipe, arguments.overrides)
+    if os.environ.get("RANK", "0") == "0":
+        _say(f"ref-logps: complete in {path}")
     return 0
 
 

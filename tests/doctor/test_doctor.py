@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from hound_plugin import doctor
-from hound_plugin.doctor import Check, activation, child, machine, runtime, versions
+from hound_plugin.doctor import Check, activation, child, machine, runtime, saved_work, versions
 from tests.sandbox import Sandbox, write_metadata
 
 # Fills the registries as the real registration does, without its imports.
@@ -368,3 +368,63 @@ def test_text_shows_the_fix_under_the_problem() -> None:
     assert doctor.exit_code(checks) == 1
     assert doctor.exit_code(checks[:2]) == 0
     assert json.loads(doctor.to_json(checks))["status"] == "fail"
+
+
+# --- settings that save work
+
+
+PATCHED = "patches: trainers"
+
+
+def _saved_work(facts: list[dict[str, Any]], **variables: str) -> dict[str, Check]:
+    outcome = child.Outcome({PATCHED: child.Stage(True, facts)})
+    with pytest.MonkeyPatch.context() as patch:
+        for name in [name for name in os.environ if name.startswith("HOUND_")]:
+            patch.delenv(name)
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        return _by_name(saved_work.check_saved_work(outcome))
+
+
+def test_what_is_active_and_why_not() -> None:
+    checks = _saved_work([])
+    assert checks.keys() == {
+        "prefix_sharing",
+        "answers_only",
+        "reference_log_probs",
+        "feature_cache",
+        "group_questions",
+    }
+    assert {check.status for check in checks.values()} == {"ok"}
+    assert checks["prefix_sharing"].found.startswith("active in DPO")
+    assert checks["reference_log_probs"].found.startswith(
+        "not active: off until it is set, as `hound.reference_log_probs=FILE`"
+    )
+    checks = _saved_work([], HOUND_ANSWERS_ONLY="off", HOUND_REFERENCE_LOG_PROBS="saves/reference.jsonl")
+    assert checks["prefix_sharing"].found == "not active: answers_only is off by HOUND_ANSWERS_ONLY"
+    assert checks["answers_only"].found == "not active: answers_only is off by HOUND_ANSWERS_ONLY"
+    assert checks["reference_log_probs"].found == "active in DPO and KTO"
+
+
+def test_what_the_host_lacks_is_not_active() -> None:
+    name = "llamafactory.train.dpo.workflow:create_ref_model"
+    checks = _saved_work([{"names": [name], "problem": f"`{name}` is not there"}])
+    assert checks["reference_log_probs"].status == "warn"
+    assert f"`{name}` is not there" in checks["reference_log_probs"].found
+    assert checks["prefix_sharing"].status == "ok"
+    broken = _by_name(saved_work.check_saved_work(child.Outcome(ending="the process crashed")))
+    assert all("the process crashed" in check.found for check in broken.values())
+
+
+def test_a_bad_variable_is_named_beside_what_is_active() -> None:
+    checks = _saved_work([], HOUND_PREFIX_SHARING="maybe")
+    assert "expected one of auto, off; got 'maybe'" in checks["settings"].found
+    assert checks["answers_only"].status == "ok"
+
+
+def test_every_name_that_is_needed_is_patched() -> None:
+    from hound_plugin.host.patches import ENTRIES
+
+    patched = {name for entry in ENTRIES for name in entry.names}
+    for saving in saved_work.SAVINGS.values():
+        assert set(saving.needs) <= patched

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -26,8 +27,11 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "sft-lora": ("sft", LORA),
     "dpo-full": ("dpo", {"pref_beta": 0.1}),
     "dpo-lora": ("dpo", {"pref_beta": 0.1, **LORA}),
+    "dpo-stored": ("dpo", {"pref_beta": 0.1}),
     "mixed-full": ("sft", MIXED),
     "mixed-lora": ("sft", {**MIXED, **LORA}),
+    # in the second step one rank has rows about one clip, the other a row alone
+    "grouped-full": ("sft", {"per_device_train_batch_size": 1, "hound": {"group_questions": 3}}),
 }
 ENGINES: dict[str, dict[str, Any]] = {
     "ddp": {"ddp_find_unused_parameters": False},
@@ -35,7 +39,12 @@ ENGINES: dict[str, dict[str, Any]] = {
     "zero3": {"deepspeed": str(REPO / "examples" / "deepspeed" / "zero3.json")},
     "fsdp2": {},
 }
-QUICK = {"ddp": ("sft-full", "mixed-lora"), "zero3": ("dpo-full", "mixed-full")}
+QUICK = {
+    "ddp": ("sft-full", "mixed-lora", "grouped-full"),
+    "zero3": ("dpo-full", "mixed-full", "dpo-stored"),
+}
+STORED = "dpo-stored"
+"""Its reference's log-probabilities are computed by all processes, and kept in a file."""
 
 
 def mixed_rows() -> list[dict[str, Any]]:
@@ -53,7 +62,14 @@ def mixed_rows() -> list[dict[str, Any]]:
 def trainings(work: Path, engine: str, names: tuple[str, ...], changes: dict[str, Any]) -> dict[str, dict[str, Any]]:
     recipe = recipe_for(work)
     shared = {"max_steps": 3, "ddp_timeout": 120, **changes}
-    return {name: recipe(CASES[name][0], f"{engine}-{name}", **{**CASES[name][1], **shared}) for name in names}
+    runs = {name: recipe(CASES[name][0], f"{engine}-{name}", **{**CASES[name][1], **shared}) for name in names}
+    for run in (runs[name] for name in names if name == STORED):
+        run["hound"] = {"reference_log_probs": str(reference_file(work, engine))}
+    return runs
+
+
+def reference_file(work: Path, engine: str) -> Path:
+    return work / f"{engine}.reference.jsonl"
 
 
 def in_one_process(work: Path, names: tuple[str, ...]) -> dict[str, Outcome]:
@@ -103,6 +119,13 @@ def assert_two_are_one(work: Path, engine: str, names: tuple[str, ...], single: 
         for key, limits in (("loss", {"atol": 2e-5, "rtol": 0}), ("grad_norm", {"rtol": 1e-4})):
             left, right = ([row[key] for row in run] for run in (got, expected))
             np.testing.assert_allclose(left, right, err_msg=f"{engine} {name} {key}", **limits)
+    if STORED in names:
+        left, right = (
+            [json.loads(line)["log_probs"] for line in reference_file(work, run).read_text().splitlines()[1:]]
+            for run in (engine, "single")
+        )
+        np.testing.assert_allclose(left, right, rtol=1e-6)
+        assert not list(work.glob(f"{engine}.reference.jsonl?*"))
 
 
 @pytest.mark.parametrize("engine", QUICK)

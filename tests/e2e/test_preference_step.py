@@ -19,10 +19,13 @@ KINDS: dict[str, dict[str, Any]] = {
     "lora": {**LORA, "ld_alpha": 0.5},
     "ipo": {"pref_loss": "ipo", "gradient_checkpointing": True},
     "orpo": {**LORA, "pref_loss": "orpo"},
+    "simpo": {"pref_loss": "simpo"},
+    "kto": {**LORA, "pref_ftx": 0.3},
+    "kto full": {"gradient_checkpointing": True},
     "towers trained": {"freeze_vision_tower": False, "freeze_multi_modal_projector": False},
     "evaluated": {**LORA, "eval_dataset": "dpo", "eval_strategy": "steps", "eval_steps": 2, "pref_bco_weight": 0.5},
 }
-LONG = ("ipo", "orpo", "evaluated")
+LONG = ("ipo", "orpo", "simpo", "kto full", "evaluated")
 WAYS: dict[str, dict[str, Any]] = {
     "shared": {},
     "separate": {"hound": {"prefix_sharing": "off"}},
@@ -30,10 +33,17 @@ WAYS: dict[str, dict[str, Any]] = {
 }
 
 
+def stage_of(kind: str) -> str:
+    return "kto" if kind.startswith("kto") else "dpo"
+
+
 def run(work: Path, kinds: list[str]) -> dict[str, Outcome]:
     recipe = recipe_for(work)
-    named = {f"{kind}, {way}": {"max_steps": 3, **KINDS[kind], **WAYS[way]} for kind in kinds for way in WAYS}
-    runs = {name: recipe("dpo", name.replace(", ", "-").replace(" ", "-"), **values) for name, values in named.items()}
+    runs = {}
+    for kind in kinds:
+        for way, changes in WAYS.items():
+            folder = f"{kind}-{way}".replace(" ", "-")
+            runs[f"{kind}, {way}"] = recipe(stage_of(kind), folder, max_steps=3, **KINDS[kind], **changes)
     return train_together(work, runs, timeout=580)
 
 
@@ -51,8 +61,8 @@ def check(kind: str, ran: dict[str, Outcome]) -> None:
     stock = ran[f"{kind}, stock"].steps
     for way in ("shared", "separate"):
         outcome = ran[f"{kind}, {way}"]
-        told = "are read once" if way == "shared" else r"are read for each answer (prefix_sharing: off)"
-        assert f"Prompts of pairs {told}" in outcome.output
+        told = "active" if way == "shared" else "off (prefix_sharing: off)"
+        assert f"Work that is saved: prefix_sharing {told}; answers_only active" in outcome.output
         steps = outcome.steps
         assert len(steps) == len(stock) == 3
         for key in stock[0]:
@@ -61,7 +71,8 @@ def check(kind: str, ran: dict[str, Outcome]) -> None:
             limits = {"rtol": 1e-4, "atol": 2e-5} if key == "grad_norm" else {"rtol": 2e-5, "atol": 2e-5}
             left, right = ([row[key] for row in rows] for rows in (steps, stock))
             np.testing.assert_allclose(left, right, err_msg=f"{kind} {way} {key}", **limits)
-    assert "Prompts of pairs" not in ran[f"{kind}, stock"].output
+    off = "prefix_sharing off (answers_only: off); answers_only off (answers_only: off)"
+    assert f"Work that is saved: {off}" in ran[f"{kind}, stock"].output
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LONG])
@@ -76,6 +87,6 @@ def test_more_steps_are_those_of_the_host(kind: str, slow: dict[str, Outcome]) -
 
 
 def test_towers_run_once_where_they_are_frozen_and_the_same(quick: dict[str, Outcome]) -> None:
-    for kind in ("full", "lora", "another reference"):
-        assert "the reference takes the policy's tower features" in quick[f"{kind}, shared"].output
-    assert "the reference does not take" in quick["towers trained, shared"].output
+    for kind in ("full", "lora", "another reference", "kto"):
+        assert "The reference takes the policy's tower features" in quick[f"{kind}, shared"].output
+    assert "The reference does not take" in quick["towers trained, shared"].output

@@ -67,10 +67,10 @@ def test_the_first_pair_is_compared_once(model: Any, monkeypatch: pytest.MonkeyP
     def wrong(segment_ids: torch.Tensor, prompt_width: int) -> torch.Tensor:
         return right(segment_ids, prompt_width).roll(1, dims=-1)
 
-    from hound_plugin.model import modeling
+    from hound_plugin.model import shared_attention
 
-    right = modeling.answers_mask
-    monkeypatch.setattr(modeling, "answers_mask", wrong)
+    right = shared_attention.answers_mask
+    monkeypatch.setattr(shared_attention, "answers_mask", wrong)
     step.log_probs(model, batch(model), is_reference=False)
     with pytest.raises(TrainingError, match=r"relative difference of .* at most 2e-06.*prefix_sharing: off"):
         PreferenceStep(trainer(), model).log_probs(model, rows, is_reference=False)

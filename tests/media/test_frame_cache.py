@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.media.frame_cache import FrameCache, _seen
+from hound_plugin.media.array_folder import _seen
+from hound_plugin.media.frame_cache import FrameCache
 from hound_plugin.records import files
 
 
@@ -250,3 +251,52 @@ def test_many_writers_of_one_key(cache: FrameCache, clip: Path) -> None:
 def test_a_folder_that_cannot_be_made(clip: Path) -> None:
     with pytest.raises(SettingsError, match="frame_cache"):
         FrameCache(clip / "below a file")
+
+
+ENTRY = np.ones((1 << 14) - 48, np.float32)  # with header and checksum not much above 64 KiB
+
+
+def _size(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*.npy"))
+
+
+def test_the_least_recently_used_entries_are_evicted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    cache = FrameCache(tmp_path, limit=10 << 16)
+    keys = [f"{number:02x}" * 32 for number in range(30)]
+    for number, key in enumerate(keys):
+        cache.put(key, ENTRY)
+        os.utime(cache._path(key), (number, number))
+        assert cache.get(keys[0]) is not None, "it is in use"
+        assert _size(tmp_path) <= cache.limit
+    kept = [key for key in keys if cache.get(key) is not None]
+    assert kept[0] == keys[0]
+    assert kept[1:] == keys[-len(kept) + 1 :]
+    assert len(kept) >= 8
+    assert caplog.text.count("frame_cache_limit") == 1
+
+
+def _fill(folder: str, first: int) -> None:
+    cache = FrameCache(folder, limit=10 << 16)
+    for number in range(first, first + 40):
+        cache.put(f"{number:02x}" * 32, ENTRY)
+        cache.get(f"{number:02x}" * 32)
+
+
+def test_the_limit_holds_for_several_processes(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    writers = [context.Process(target=_fill, args=(str(tmp_path), first)) for first in (0, 80, 160)]
+    for writer in writers:
+        writer.start()
+    for writer in writers:
+        writer.join(60)
+        assert writer.exitcode == 0
+    assert 0 < _size(tmp_path) <= (10 << 16) + len(writers) * (1 << 16)
+    cache = FrameCache(tmp_path)
+    assert all(cache.get(path.stem) is not None for path in tmp_path.rglob("*.npy"))
+
+
+def test_without_a_limit_everything_stays(cache: FrameCache) -> None:
+    for number in range(30):
+        cache.put(f"{number:02x}" * 32, ENTRY)
+    assert len(list(cache.entries())) == 30
+    assert cache.describe() == f"{cache.folder} has 30 entries, 0.00 GiB"

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from hound_plugin.model.answer_sampling import answer_log_probs, pick, sample_answers
+from hound_plugin.model import answer_sampling
+from hound_plugin.model.answer_sampling import answer_log_probs, pick, sample_answers, sample_many
 from hound_plugin.model.inference import HoundModel
 from tests.model.batches import media_path
 
@@ -35,6 +36,26 @@ def test_an_answer_depends_on_its_own_seed_alone(hound: HoundModel) -> None:
     assert len({answer.text for answer in together}) > 1
 
 
+def test_questions_side_by_side_get_the_answers_that_they_get_alone(hound: HoundModel) -> None:
+    asked = [(QUESTION, media_path("clip_short")), ("Which colours are there, and what moves first?", None),
+             ("Why?", media_path("clip_long")), ("And then?", media_path("clip_short"))]  # fmt: skip
+    seeds = [[1, 2, 3], [4], [], [1, 5, 6, 7, 8]]
+    together = sample_many(hound, asked, seeds, max_new_tokens=6, batch_size=8)
+    alone = [
+        sample_answers(hound, question, clip, own, max_new_tokens=6)
+        for (question, clip), own in zip(asked, seeds, strict=True)
+    ]
+    assert together == alone
+    assert sample_many(hound, [], []) == []
+
+
+def test_attention_that_takes_no_mask_gives_the_same(hound: HoundModel, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = [(QUESTION, media_path("clip_short")), ("Why?", None)]
+    shared = sample_many(hound, asked, [[1, 2], [3, 4]], max_new_tokens=6)
+    monkeypatch.setattr(answer_sampling, "_MASKED", ())
+    assert sample_many(hound, asked, [[1, 2], [3, 4]], max_new_tokens=6) == shared
+
+
 def test_prompt_and_clip_are_encoded_once(hound: HoundModel, monkeypatch: pytest.MonkeyPatch) -> None:
     prompts, towers = [], []
     tower = hound.model.model.video_tower
@@ -42,7 +63,7 @@ def test_prompt_and_clip_are_encoded_once(hound: HoundModel, monkeypatch: pytest
     first = hound.model.forward
 
     def forward(*args: Any, **kwargs: Any) -> Any:
-        if kwargs.get("input_ids") is not None and kwargs["input_ids"].shape[1] > 1:
+        if kwargs["input_ids"].shape[1] > 8:
             prompts.append(kwargs["input_ids"].shape[0])
         return first(*args, **kwargs)
 

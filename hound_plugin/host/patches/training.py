@@ -78,11 +78,63 @@ def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
             removable="checkpoints name model, data sets and stage, and the host compares them",
             without="a checkpoint of another run in the same `output_dir` is not noticed",
         ),
+        _features(module, f"{trainer}._prepare_inputs", "inputs", "tower_step:prepare_inputs"),
+    )
+
+
+def _features(module: str, target: str, takes: str, body: str) -> Patch:
+    return Patch(
+        module=module,
+        target=target,
+        takes=takes,
+        body=body,
+        ours_only=True,
+        why="Frozen towers run in every epoch, and in every pass of a step, on the same clips.",
+        removable="the trainer takes features of frozen towers from a cache",
+        without="`hound.feature_cache` cannot be used",
+    )
+
+
+def _reference(stage: str, trainer: str, body: str) -> tuple[Patch, ...]:
+    """The reference of a preference training, whose log-probabilities may be stored."""
+    removable = "the host computes the reference's log-probabilities once, and keeps them"
+    return (
+        Patch(
+            module=f"llamafactory.train.{stage}.workflow",
+            target="create_ref_model",
+            takes="model_args, finetuning_args, ...",
+            body="reference.stored:reference_model",
+            ours_only=True,
+            why="The host loads a second model, whose log-probabilities of a row never change.",
+            removable=removable,
+            without="`hound.reference_log_probs` cannot be used",
+        ),
+        Patch(
+            module=f"llamafactory.train.{stage}.trainer",
+            target=f"{trainer}.compute_reference_log_probs",
+            takes="model, batch",
+            body=f"reference.stored:{body}",
+            ours_only=True,
+            why="The host computes them again in every epoch, from weights of which the policy has a copy.",
+            removable=removable,
+            without="`hound.reference_log_probs` cannot be used, and frozen weights are in memory twice",
+        ),
     )
 
 
 TRAINERS: tuple[Entry, ...] = (
     *(patch for stage, trainer in _NAMES.items() for patch in _steps(stage, trainer)),
+    *_reference("dpo", "CustomDPOTrainer", "pair_log_probs"),
+    *_reference("kto", "CustomKTOTrainer", "labelled_log_probs"),
+    *(
+        _features(
+            f"llamafactory.train.{stage}.trainer",
+            f"{_NAMES[stage]}.prediction_step",
+            "model, inputs, ...",
+            "tower_step:prediction_step",
+        )
+        for stage in ("dpo", "kto")
+    ),
     Patch(
         module="llamafactory.train.dpo.trainer",
         target="CustomDPOTrainer.dpo_loss",
@@ -106,6 +158,16 @@ TRAINERS: tuple[Entry, ...] = (
     ),
     Patch(
         module="llamafactory.train.kto.trainer",
+        target="CustomKTOTrainer.concatenated_forward",
+        takes="model, batch",
+        body="labelled_step:labelled_forward",
+        ours_only=True,
+        why="Clip and question are computed for an answer and again for its KL term, by policy and by reference.",
+        removable="the host shares prompts, logits and towers in preference training",
+        without="`hound.prefix_sharing` and `hound.answers_only` have no effect in KTO",
+    ),
+    Patch(
+        module="llamafactory.train.kto.trainer",
         target="CustomKTOTrainer.forward",
         takes="model, batch, ...",
         body="preference_loss:forward_with_media",
@@ -117,13 +179,23 @@ TRAINERS: tuple[Entry, ...] = (
     ),
     Patch(
         module="llamafactory.train.sft.trainer",
+        target="CustomSeq2SeqTrainer.get_train_dataloader",
+        takes="...",
+        body="clip_groups:grouped_loader",
+        ours_only=True,
+        why="The host reads rows about one clip one by one, each with all of the clip's tokens.",
+        removable="the host groups rows about one clip, and lets them share its tokens",
+        without="`hound.group_questions` has no effect",
+    ),
+    Patch(
+        module="llamafactory.train.sft.trainer",
         target="CustomSeq2SeqTrainer.compute_loss",
         takes="model, inputs, ...",
         body="supervised_loss:compute_loss",
         ours_only=True,
         why="Logits of every position are computed in float32; the reference of the ASFT loss is given text alone.",
         removable="the host computes the loss from labelled positions, and `use_asft_loss` passes on all inputs",
-        without="`hound.answers_only` has no effect in SFT, and `use_asft_loss` fails",
+        without="`hound.answers_only` and `hound.group_questions` have no effect in SFT, and `use_asft_loss` fails",
     ),
 )
 ZERO3: tuple[Entry, ...] = (

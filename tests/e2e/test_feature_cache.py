@@ -1,0 +1,143 @@
+"""Training with features of the towers on disk: the same losses, and no clip is decoded or encoded twice."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from llamafactory.train.tuner import run_exp
+from transformers import TrainerCallback
+
+from hound_plugin.errors import SettingsError
+from hound_plugin.host import tower_cache
+from hound_plugin.model.vision import LlavaHoundTower
+from hound_plugin.processing import image_processor, video_processor
+from tests.e2e import test_distributed as distributed
+from tests.e2e.conftest import recipe_for
+from tests.e2e.together import train_together
+from tests.goldens import DPO
+from tests.host.hosting import history, write_dataset
+
+LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "sft, projector trained": ("sft", {"freeze_multi_modal_projector": False, "per_device_train_batch_size": 1}),
+    "dpo, evaluated": ("dpo", {**LORA, "eval_dataset": "dpo", "eval_strategy": "epoch"}),
+    "dpo, full": ("dpo", {"pref_beta": 0.1}),
+    "kto": ("kto", LORA),
+}
+LONG = ("dpo, full", "kto")
+
+
+class Counts(TrainerCallback):
+    """What was read and encoded in each epoch."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.now: Counter[str] = Counter()
+        self.epochs: list[Counter[str]] = []
+        for owner, name in (
+            (video_processor, "read_clip"), (image_processor, "open_image"), (LlavaHoundTower, "features"),
+        ):  # fmt: skip
+            self._count(monkeypatch, owner, name)
+
+    def _count(self, monkeypatch: pytest.MonkeyPatch, owner: Any, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.now[name] += 1
+            return original(*args, **kwargs)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    def on_epoch_end(self, *args: Any, **kwargs: Any) -> None:
+        self.epochs.append(self.now.copy())
+        self.now.clear()
+
+
+def train(work: Path, kind: str, name: str, monkeypatch: pytest.MonkeyPatch, **changes: Any) -> tuple[Any, Counts]:
+    """Two epochs of the host's own training in this process."""
+    stage, values = KINDS[kind]
+    changes = {"num_train_epochs": 2, "max_samples": 4, **values, **changes}
+    arguments = recipe_for(work)(stage, f"{kind}-{name}".replace(", ", "-").replace(" ", "-"), **changes)
+    arguments.pop("max_steps", None)
+    with monkeypatch.context() as patch:
+        counts = Counts(patch)
+        run_exp(arguments, callbacks=[counts])
+    tower_cache.reset()
+    rows = history(Path(arguments["output_dir"]))
+    return [{key: value for key, value in row.items() if "loss" in key or "reward" in key} for row in rows], counts
+
+
+def check(kind: str, work: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = {"hound": {"feature_cache": str(folder)}}
+    plain, without = train(work, kind, "plain", monkeypatch)
+    cold, first = train(work, kind, "cold", monkeypatch, **cached)
+    warm, second = train(work, kind, "warm", monkeypatch, **cached)
+    assert cold == warm, "to the bit"
+    for expected, got in zip(plain, cold, strict=True):
+        np.testing.assert_allclose(list(got.values()), list(expected.values()), rtol=2e-5, atol=2e-6)
+    assert all(count["features"] for count in without.epochs)
+    assert first.epochs[0]["features"] == len(list(folder.rglob("*.npy"))) > 0
+    assert [*first.epochs[1:], *second.epochs] == [Counter()] * 3
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in LONG])
+def test_losses_are_equal_and_nothing_is_encoded_twice(
+    kind: str, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check(kind, work, tmp_path, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", LONG)
+def test_more_losses_are_equal(kind: str, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    check(kind, work, tmp_path, monkeypatch)
+
+
+def test_a_reference_with_other_towers_is_refused_before_the_first_step(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from hound_plugin.host import tower_step
+
+    monkeypatch.setattr(tower_step, "same_towers", lambda *_: False)
+    with pytest.raises(SettingsError, match=r"feature_cache: expected a reference model with the policy's towers"):
+        train(work, "dpo, full", "refused", monkeypatch, hound={"feature_cache": str(tmp_path)}, ref_model=str(DPO))
+    tower_cache.reset()
+
+
+def test_a_damaged_entry_is_made_again(work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cached = {"hound": {"feature_cache": str(tmp_path)}, "num_train_epochs": 1}
+    kind = "sft, projector trained"
+    cold, _ = train(work, kind, "whole", monkeypatch, **cached)
+    entries = sorted(tmp_path.rglob("*.npy"))
+    kept = [entry.read_bytes() for entry in entries]
+    entries[0].write_bytes(kept[0][:500])
+    again, counts = train(work, kind, "damaged", monkeypatch, **cached)
+    assert again == cold
+    assert counts.epochs[0]["features"] == 1
+    assert [entry.read_bytes() for entry in entries] == kept
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["ddp", "zero3", "fsdp2"])
+def test_two_processes_share_the_cache_and_give_the_losses_of_one(engine: str, work: Path, tmp_path: Path) -> None:
+    """At some step one rank has an image, the other a clip or text alone; one has features, the other pixels."""
+    names = ("mixed-full", "dpo-full")
+    write_dataset(work / "data", "mixed", distributed.mixed_rows())
+    single = train_together(work, distributed.trainings(work, "one", names, {"gradient_accumulation_steps": 2}))
+    changes = {**distributed.ENGINES[engine], "hound": {"feature_cache": str(tmp_path)}}
+    for turn in ("cold", "warm"):
+        double = train_together(
+            work,
+            distributed.trainings(work, f"{engine}-{turn}", names, changes),
+            command=distributed.launcher(work, engine),
+            threads="1",
+        )
+        for name, outcome in double.items():
+            assert "world size: 2" in outcome.output
+            expected = single[name].steps
+            for key, limits in (("loss", {"atol": 2e-5, "rtol": 0}), ("grad_norm", {"rtol": 1e-4})):
+                left, right = ([row[key] for row in run] for run in (outcome.steps, expected))
+                np.testing.assert_allclose(left, right, err_msg=f"{engine} {turn} {name} {key}", **limits)
