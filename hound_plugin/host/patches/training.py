@@ -116,16 +116,6 @@ TRAINERS: tuple[Entry, ...] = (
     ),
     Patch(
         module="llamafactory.train.kto.trainer",
-        target="CustomKTOTrainer.compute_reference_log_probs",
-        takes="model, batch",
-        body="labelled_step:reference_pass",
-        ours_only=True,
-        why="`concatenated_forward` is not told which of the two models it runs.",
-        removable="the host shares towers in preference training",
-        without="the towers run for the reference of KTO too",
-    ),
-    Patch(
-        module="llamafactory.train.kto.trainer",
         target="CustomKTOTrainer.forward",
         takes="model, batch, ...",
         body="preference_loss:forward_with_media",
