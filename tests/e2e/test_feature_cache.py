@@ -15,9 +15,11 @@ from hound_plugin.errors import SettingsError
 from hound_plugin.host import tower_cache
 from hound_plugin.model.vision import LlavaHoundTower
 from hound_plugin.processing import image_processor, video_processor
+from tests.e2e import test_distributed as distributed
 from tests.e2e.conftest import recipe_for
+from tests.e2e.together import train_together
 from tests.goldens import DPO
-from tests.host.hosting import history
+from tests.host.hosting import history, write_dataset
 
 LORA = {"finetuning_type": "lora", "lora_rank": 4, "lora_target": "all"}
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -116,3 +118,26 @@ def test_a_damaged_entry_is_made_again(work: Path, tmp_path: Path, monkeypatch: 
     assert again == cold
     assert counts.epochs[0]["features"] == 1
     assert [entry.read_bytes() for entry in entries] == kept
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("engine", ["ddp", "zero3", "fsdp2"])
+def test_two_processes_share_the_cache_and_give_the_losses_of_one(engine: str, work: Path, tmp_path: Path) -> None:
+    """At some step one rank has an image, the other a clip or text alone; one has features, the other pixels."""
+    names = ("mixed-full", "dpo-full")
+    write_dataset(work / "data", "mixed", distributed.mixed_rows())
+    single = train_together(work, distributed.trainings(work, "one", names, {"gradient_accumulation_steps": 2}))
+    changes = {**distributed.ENGINES[engine], "hound": {"feature_cache": str(tmp_path)}}
+    for turn in ("cold", "warm"):
+        double = train_together(
+            work,
+            distributed.trainings(work, f"{engine}-{turn}", names, changes),
+            command=distributed.launcher(work, engine),
+            threads="1",
+        )
+        for name, outcome in double.items():
+            assert "world size: 2" in outcome.output
+            expected = single[name].steps
+            for key, limits in (("loss", {"atol": 2e-5, "rtol": 0}), ("grad_norm", {"rtol": 1e-4})):
+                left, right = ([row[key] for row in run] for run in (outcome.steps, expected))
+                np.testing.assert_allclose(left, right, err_msg=f"{engine} {turn} {name} {key}", **limits)
