@@ -87,7 +87,7 @@ class _Row:
 
     @property
     def media_end(self) -> int:
-        """Behind the last media token."""
+        """After the last media token."""
         return int(np.flatnonzero(self.is_media)[-1]) + 1 if self.is_media.any() else 0
 
 
