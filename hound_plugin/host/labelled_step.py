@@ -30,35 +30,34 @@ class LabelledStep:
     Attributes:
         step: the step on pairs: each row's answer, and its KL term's. Where these do not share a row, the step on
             answers alone.
-        is_reference: whether the pass that runs is the reference's.
     """
 
     def __init__(self, trainer: Any, model: Any) -> None:
         self.step = PreferenceStep(trainer, model, has_reference=True)
         self._kl_step = copy.copy(self.step)  # for KL terms in rows of their own
-        self.is_reference = False
         self._batch: Any = None
         self._rows: list[dict[str, Any]] = []
 
     def forward(self, model: Any, batch: dict[str, Any]) -> tuple[torch.Tensor, ...]:
-        """What ``CustomKTOTrainer.concatenated_forward`` returns.
+        """What ``CustomKTOTrainer.concatenated_forward`` returns; a second pass over a batch is the reference's.
 
         Returns:
             Log-probabilities of chosen and of rejected answers; sums of the logits over the attended tokens of either
             (the host's are over padding too), scalars; log-probabilities of the KL term's answers; means of those of
             the chosen ones.
         """
-        if batch is not self._batch:
+        is_reference = batch is self._batch
+        if not is_reference:
             self._batch = batch
             self._rows = [joined_rows(batch)] if self.step.shares_prompts else separate_rows(batch)
-        output, log_probs, labelled = self.step.log_probs(model, self._rows[0], self.is_reference)
+        output, log_probs, labelled = self.step.log_probs(model, self._rows[0], is_reference)
         if self.step.shares_prompts:
             answers, kl_answers = log_probs.sum(-1).chunk(2)
             lengths = labelled.sum(-1).chunk(2)[0]
         else:
             answers, lengths = log_probs.sum(-1), labelled.sum(-1)
             with torch.no_grad():
-                _, log_probs, _ = self._kl_step.log_probs(model, self._rows[1], self.is_reference)
+                _, log_probs, _ = self._kl_step.log_probs(model, self._rows[1], is_reference)
             kl_answers = log_probs.sum(-1)
         chosen = batch["kto_tags"]
         tokens = batch["attention_mask"].sum(-1)
@@ -107,15 +106,3 @@ def labelled_forward(original: Callable[..., Any], self: Any, model: Any, batch:
     if step is None:
         step = self._hound_step = LabelledStep(self, model)
     return step.forward(model, batch)
-
-
-def reference_pass(original: Callable[..., Any], self: Any, model: Any, batch: dict[str, Any]) -> Any:
-    """``CustomKTOTrainer.compute_reference_log_probs``, which calls the same ``concatenated_forward`` as the policy."""
-    step = getattr(self, "_hound_step", None)
-    if step is None:
-        return original(self, model, batch)
-    step.is_reference = True
-    try:
-        return original(self, model, batch)
-    finally:
-        step.is_reference = False

@@ -156,6 +156,9 @@ def _plain_reference(arguments: Arguments) -> Iterator[Any]:
         if not any(getattr(model, f"is_loaded_in_{bits}bit", False) for bits in (4, 8)):
             model.to(arguments.training.device)
         model.eval()
+        for module in model.modules():
+            if type(module).__module__.startswith("bitsandbytes"):
+                module.training = True  # in evaluation, these change their weights on a CPU for good
         yield model
         del model
         gc.collect()

@@ -16,7 +16,6 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import DataError
 from hound_plugin.host import ranks
-from hound_plugin.host.labelled_step import reference_pass
 from hound_plugin.host.media_checks import named_datasets
 from hound_plugin.host.reference import checks, forward
 from hound_plugin.host.reference.file import (
@@ -199,7 +198,7 @@ def labelled_log_probs(original: Callable[..., Any], self: Any, model: Any, batc
     """``CustomKTOTrainer.compute_reference_log_probs``: of wanted and unwanted answers, and of the KL term's."""
     if STATE.table is None:
         share_frozen_weights(self)
-        return reference_pass(original, self, model, batch)
+        return original(self, model, batch)
     sums, _ = _values(STATE.table, batch)
     wanted = batch["kto_tags"]
     return sums[wanted, 0], sums[~wanted, 0], sums[:, 1]

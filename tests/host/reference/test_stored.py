@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from llamafactory.hparams import get_train_args
 
 from hound_plugin.errors import CheckpointError, DataError, InUseError, SettingsError
@@ -167,6 +169,33 @@ def test_a_missing_recipe(tmp_path: Path) -> None:
         write_reference(str(tmp_path / "none.yaml"), [])
 
 
+def test_a_forward_pass_alone_is_not_sharded(monkeypatch: pytest.MonkeyPatch) -> None:
+    from transformers.integrations import HfDeepSpeedConfig, is_deepspeed_zero3_enabled
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
+    config = HfDeepSpeedConfig({"zero_optimization": {"stage": 3}})
+    try:
+        assert is_deepspeed_zero3_enabled()
+        with forward._without_sharding():
+            assert not is_deepspeed_zero3_enabled()
+            assert "ACCELERATE_USE_FSDP" not in os.environ
+        assert is_deepspeed_zero3_enabled()
+        assert os.environ["ACCELERATE_USE_FSDP"] == "true"
+        assert config.is_zero3()
+    finally:
+        unset_hf_deepspeed_config()
+
+
+def test_random_numbers_go_on_as_if_nothing_had_been_computed() -> None:
+    torch.manual_seed(3)
+    expected = torch.rand(2)
+    torch.manual_seed(3)
+    with forward._same_random_numbers():
+        torch.rand(5)
+    assert torch.equal(torch.rand(2), expected)
+
+
 # --- content
 
 
@@ -253,8 +282,6 @@ def checkpoint_identity_of(repository: str) -> str:
 
 
 def test_values_that_are_not_finite_are_named() -> None:
-    import torch
-
     values = torch.tensor([[1.0, float("nan")], [2.0, 3.0]]), torch.ones(2, 2, dtype=torch.long)
     places: dict[str, forward.Place] = {"one": (None, 4), "two": (None, 7)}
     with pytest.raises(DataError, match=r"row 7 the log-probabilities \[nan, 3\.0\]"):
