@@ -148,9 +148,10 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     import json
 
     from hound_plugin.records.bad_rows import RowReport
+    from hound_plugin.records.run_folders import open_folder
     from hound_plugin.reward.candidates import read_candidates
     from hound_plugin.reward.rank import agreement_with_scores, best_of_n, rank_file
-    from hound_plugin.reward.run_folder import RANKED, SCORES, open_folder
+    from hound_plugin.reward.run_folder import RANKED, SCORES
     from hound_plugin.reward.run_setup import read_run_questions, report_bad_rows
     from hound_plugin.reward.scoring import latest
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,17 +11,16 @@ from hound_plugin.judge.backends import make_judge, template_id
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.prices import estimate_tokens
 from hound_plugin.llm.requests import message_text
-from hound_plugin.records.files import write_json
+from hound_plugin.records.run_folders import read_run, write_run
 from hound_plugin.reward import stages
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.questions import Question
 from hound_plugin.reward.report import write_report
-from hound_plugin.reward.run_folder import LEDGER, Row, locked
+from hound_plugin.reward.run_folder import LEDGER, Row
 from hound_plugin.reward.run_setup import Run
 from hound_plugin.reward.scoring import make_requests
 from hound_plugin.reward.summary import summarise
 from hound_plugin.reward.usage import stage_limits
-from hound_plugin.version import __version__
 
 STAGES = ("sample", "judge", "pairs", "report")
 SHOWN_PROMPTS = 2
@@ -43,7 +39,18 @@ def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
         error = f"{type(problem).__name__}: {problem}"
         raise
     finally:
-        write_run(run, names, started, error)
+        write_run(
+            run.folder,
+            names,
+            started,
+            error,
+            lambda: {
+                "settings": run.settings.as_dict(),
+                "seed": run.settings.seed,
+                "protocol": template_id(run.settings.judge),
+                "counts": stage_counts(run),
+            },
+        )
     return run.counts
 
 
@@ -66,36 +73,7 @@ _STAGES: dict[str, Callable[[Run], Any]] = {
 
 def stage_counts(run: Run) -> dict[str, Any]:
     """Counts of this process, and of earlier ones for stages that did not run in it."""
-    return {**_before(run).get("counts", {}), **run.counts}
-
-
-def _before(run: Run) -> Row:
-    try:
-        return dict(json.loads((run.folder / "run.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def write_run(run: Run, names: Sequence[str], started: float, error: str) -> None:
-    """Write ``run.json``: versions, settings, seed, counts, tokens and cost; never an API key."""
-    with locked(run.folder, "run"):
-        before = _before(run)
-        entry = {"stages": list(names), "started": round(started, 3), "seconds": round(time.time() - started, 3)}
-        write_json(
-            run.folder / "run.json",
-            {
-                "hound_plugin": __version__,
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "command": sys.argv[1:],
-                "settings": run.settings.as_dict(),
-                "seed": run.settings.seed,
-                "protocol": template_id(run.settings.judge),
-                "counts": stage_counts(run),
-                "error": error or None,
-                "history": [*before.get("history", [])[-49:], {**entry, "error": error or None}],
-            },
-        )
+    return {**read_run(run.folder).get("counts", {}), **run.counts}
 
 
 def dry_run(run: Run) -> dict[str, Any]:

@@ -14,9 +14,10 @@ from hound_plugin.llm.ledger import Ledger
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.media_identity import media_digest
+from hound_plugin.records.run_folders import open_folder
 from hound_plugin.reward.candidates import Generator
 from hound_plugin.reward.questions import Question, check_fields, read_questions
-from hound_plugin.reward.run_folder import CANDIDATES, LEDGER, open_folder
+from hound_plugin.reward.run_folder import CANDIDATES, LEDGER
 from hound_plugin.reward.settings import RewardSettings, SampleSettings
 
 MakeGenerator = Callable[[SampleSettings], Generator]
