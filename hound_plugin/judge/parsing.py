@@ -141,6 +141,18 @@ def visible(text: str) -> str:
     return wrapped[2] if wrapped else answer
 
 
+def split_reply(text: str) -> tuple[dict[str, Any] | None, str]:
+    """The last JSON object of a visible reply, or None, and the text before it, or before a last line ``SCORE: N``."""
+    try:
+        located = _last_object(text)
+    except _MissingError:
+        return None, text
+    if located is not None:
+        return located[0], text[: located[1]]
+    line, start = _last_line(text)
+    return None, text[:start] if _LINE.fullmatch(line.translate(_EMPHASIS).strip()) else text
+
+
 def _read(text: str, scale: Scale) -> int:
     if not text.strip():
         raise _MissingError("it has no answer outside its reasoning, or the reasoning never ends")

@@ -6,8 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-WIDTH, HEIGHT = 350, 190
-LEFT, RIGHT, TOP, BOTTOM = 44, 6, 16, 40
+WIDTH, HEIGHT = 350, 200
+LEFT, RIGHT, TOP, BOTTOM = 44, 6, 26, 40
 MOST_TICKS = 9
 
 

@@ -54,7 +54,8 @@ class OwnPageOnly:
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
-                headers.setdefault("Content-Security-Policy", NOTHING)
+                if not headers.get("content-type", "").startswith("text/html"):  # pages have their own
+                    headers.setdefault("Content-Security-Policy", NOTHING)
             await send(message)
 
         app = self._app if reason is None else PlainTextResponse(reason, 403)
@@ -71,8 +72,10 @@ def refusal(method: str, headers: Headers) -> str | None:
     if method in ("GET", "HEAD"):
         return None
     if headers.get("origin") != f"http://{host}":
-        return f"Expected a request from this page, http://{host}, got one from {headers.get('origin', 'nowhere')[:100]!r}."
-    if int(headers.get("content-length", "0") or 0) > LONGEST_BODY or "transfer-encoding" in headers:
+        origin = headers.get("origin", "nowhere")[:100]
+        return f"Expected a request from this page, http://{host}, got one from {origin!r}."
+    length = headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > LONGEST_BODY or "transfer-encoding" in headers:
         return f"Expected a request of at most {LONGEST_BODY} bytes."
     return None
 

@@ -66,18 +66,20 @@ def _hash(text: str) -> str:
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
-def render_page(template: str, scripts: tuple[str, ...] = ("page.js",), **values: Any) -> str:
-    """A whole page, which needs nothing but itself.
+def render_page(template: str, scripts: tuple[str, ...] = ("page.js",), served: bool = False, **values: Any) -> str:
+    """A whole page, which needs nothing but itself, or the site that serves it.
 
     Args:
         template: name of a template that extends ``base.html``.
         scripts: names of script files, joined into one.
+        served: whether it may ask its own site for data and clips.
         values: for the template.
     """
     script = "\n".join(map(_asset, scripts))
     style = _asset("page.css")
-    policy = content_security_policy(script, style)
-    own = {"policy": policy, "script": Markup(script), "style": Markup(style)}  # noqa: S704 - our own files
+    more = {"connect_src": "'self'", "media_src": "'self'"} if served else {}
+    policy = content_security_policy(script, style, **more)
+    own = {"policy": policy, "script": Markup(script), "style": Markup(style)}  # our own files
     return environment().get_template(template).render(**own, **values)
 
 

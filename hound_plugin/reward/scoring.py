@@ -13,6 +13,7 @@ from pathlib import Path
 from hound_plugin.errors import DataError
 from hound_plugin.judge.backends import JudgeBackend
 from hound_plugin.judge.parsing import Scale
+from hound_plugin.judge.reasons import reason_of
 from hound_plugin.judge.settings import JudgeSettings
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
@@ -98,8 +99,11 @@ def score_row(
     ledger: Ledger,
     judge: JudgeBackend,
 ) -> Row:
-    """A row of ``scores.jsonl``: mean, single scores, spread (highest minus lowest), and what is missing and why."""
-    scores = [entry.value for entry in entries if entry and entry.status == OK and isinstance(entry.value, int)]
+    """A row of ``scores.jsonl``: mean, single scores with their reasons, spread (highest minus lowest), and what is
+    missing and why.
+    """
+    read = [entry for entry in entries if entry and entry.status == OK and isinstance(entry.value, int)]
+    scores = [int(entry.value or 0) for entry in read]
     missing = []
     for request, entry in zip(requests, entries, strict=True):
         if entry is None:
@@ -114,6 +118,7 @@ def score_row(
         "candidate": candidate,
         "score": round(statistics.fmean(scores), 6) if scores else None,
         "scores": scores,
+        "reasons": [reason_of(entry.raw) for entry in read],
         "spread": max(scores) - min(scores) if scores else None,
         "k": len(requests),
         "missing": missing,

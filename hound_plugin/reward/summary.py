@@ -56,7 +56,11 @@ def summarise(
             "pairs": len(pairs),
         },
         "missing_by_reason": dict(Counter(m["status"] for row in scores.values() for m in row.get("missing", []))),
-        "scores": {"middles": middles, "counts": histogram([row["score"] for row in scored.values()], edges)},
+        "scores": {
+            "middles": middles,
+            "edges": edges,
+            "counts": histogram([row["score"] for row in scored.values()], edges),
+        },
         "length_score": _length_score(answers, scored),
         "pairs": _pair_numbers(pairs, scale),
         "sources": _sources(known, answers, scored, pairs),

@@ -30,7 +30,8 @@ hound.served = async function () {
     const pair = shown[current];
     const whole = shown.length === pairs.length ? "" : ` shown, ${pairs.length} in all`;
     hound.place.textContent = pair ? `pair ${current + 1} of ${shown.length}${whole}` : `0 of ${pairs.length} pairs shown`;
-    document.getElementById("dropped-line").textContent = `${dropped.length} of ${pairs.length} dropped`;
+    hound.place.textContent += `, ${dropped.length} dropped`;
+    document.getElementById("dropped-line").textContent = `dropped pairs (${dropped.length})`;
     const list = document.getElementById("dropped-list");
     list.hidden = !dropped.length;
     document.getElementById("dropped-ids").replaceChildren(...dropped.map((one) => {
