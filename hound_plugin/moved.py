@@ -57,6 +57,7 @@ MODULES: dict[str, str] = {  # earlier module -> module that holds its names now
     f"{_P}.reward.card": f"{_P}.reward.report",
     f"{_P}.reward.questions": f"{_P}.records.questions",
     f"{_P}.reward.sampling_server": f"{_P}.llm.sampling_server",
+    f"{_P}.reward.statistics": f"{_P}.judge.agreement",
     f"{_P}.reward.storage": f"{_P}.reward.run_folder",
     f"{_P}.processing.transforms": f"{_P}.processing.pixels",
 }
@@ -107,6 +108,7 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.reward.backends.text_of": f"{_P}.llm.requests.message_text",
     f"{_P}.reward.questions.make_seed": f"{_P}.records.seeds.make_seed",
     f"{_P}.reward.sampling_server.sampling_requests": f"{_P}.reward.stages.sampling_requests",
+    f"{_P}.reward.statistics.histogram": f"{_P}.reward.summary.histogram",
     f"{_P}.reward.storage.append_rows": f"{_P}.records.files.append_rows",
     f"{_P}.reward.storage.read_rows": f"{_P}.records.jsonl.read_objects",
     f"{_P}.reward.storage.write_json": f"{_P}.records.files.write_json",

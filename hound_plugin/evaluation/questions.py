@@ -81,8 +81,8 @@ def _captions(ask: str, rows: Iterable[Question], prefix: str, path: Path) -> li
     bare = [row.id for row in first.values() if not row.evidence]
     if bare:
         raise DataError(
-            f"{path}: expected a `caption` in every row, to compare descriptions with; {len(bare)} of {len(first)} clips "
-            f"have none, the first is that of {bare[0]!r}."
+            f"{path}: expected a `caption` in every row, to compare descriptions with; {len(bare)} of {len(first)} "
+            f"clips have none, the first is that of {bare[0]!r}."
         )
     return [
         Question(
@@ -104,13 +104,13 @@ def _check_media(name: str, questions: Sequence[Question], media_dir: str, say: 
     absent = [media for media in shown.values() if not all(map(media_exists, media))]
     if shown and len(absent) == len(shown):
         raise MediaNotFoundError(
-            f"{name}: none of its {len(shown)} clips is there; expected them under {media_dir}, such as {absent[0][0]}. "
-            "Set `media_dir` to the folder that the paths are relative to."
+            f"{name}: none of its {len(shown)} clips is there; expected them under {media_dir}, such as "
+            f"{absent[0][0]}. Set `media_dir` to the folder that the paths are relative to."
         )
     if absent:
         say(
-            f"warning: {name}: {len(absent)} of {len(shown)} clips are not there, such as {absent[0][0]}; their questions "
-            "count as unanswered"
+            f"warning: {name}: {len(absent)} of {len(shown)} clips are not there, such as {absent[0][0]}; their "
+            "questions count as unanswered"
         )
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError, LedgerError, SettingsError
-from hound_plugin.judge.backends import make_judge, required_fields, scale_of, template_id
+from hound_plugin.judge.backends import gives_verdict, make_judge, required_fields, scale_of, template_id
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
@@ -87,8 +87,14 @@ def check_scale(settings: RewardSettings) -> None:
     """Compare the settings of pairs with the judge's scale.
 
     Raises:
-        SettingsError: a threshold or a difference that no scores can have, or a default threshold on another scale.
+        SettingsError: a judge of verdicts, a threshold or a difference that no scores can have, or a default threshold
+            on another scale.
     """
+    if gives_verdict(settings.judge):
+        raise SettingsError(
+            f"judge.protocol: {settings.judge.template} asks for a yes or no besides the score, which is for `hound "
+            "eval`. Preference data is made of scores alone: use `caption`, `vision`, or a file without `verdict`."
+        )
     scale, pairs = scale_of(settings.judge), settings.pairs
     if not scale.lowest <= pairs.threshold <= scale.highest:
         raise SettingsError(
