@@ -102,9 +102,9 @@ def check_judging(questions: Sequence[Question], settings: JudgingSettings) -> N
         raise SettingsError(f"judge.parsing: `original` reads a judge's replies, but {what}.", "judge.parsing")
     scale, scores_alone = scale_of(judge), judge.backend != "lexical" and not gives_verdict(judge)
     if judge.correct_from is not None and not scores_alone:
+        who = "backend lexical" if judge.backend == "lexical" else judge.template
         raise SettingsError(
-            f"judge.correct_from: {judge.template if judge.backend != 'lexical' else 'backend lexical'} says itself what "
-            "is right; leave it out.",
+            f"judge.correct_from: {who} says itself what is right; leave it out.",
             "judge.correct_from",
         )
     if scores_alone and judge.correct_from is None and scale != Scale():
