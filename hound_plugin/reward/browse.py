@@ -15,8 +15,8 @@ from hound_plugin.records.files import append_rows
 from hound_plugin.records.frame_order import list_frames
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import cut_part, is_image_path
+from hound_plugin.records.questions import media_files
 from hound_plugin.records.run_folders import locked
-from hound_plugin.reward.questions import media_files
 from hound_plugin.reward.run_folder import EXCLUDED, Row, excluded_ids
 from hound_plugin.reward.run_setup import read_run_questions
 from hound_plugin.reward.settings import RewardSettings

@@ -11,10 +11,10 @@ from hound_plugin.judge.backends import make_judge, template_id
 from hound_plugin.judge.estimate import estimate_judging, unknown_answer
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.prices import estimate_tokens
+from hound_plugin.records.questions import Question
 from hound_plugin.records.run_folders import read_run, write_run
 from hound_plugin.reward import stages
 from hound_plugin.reward.candidates import read_candidates
-from hound_plugin.reward.questions import Question
 from hound_plugin.reward.report import write_report
 from hound_plugin.reward.run_folder import LEDGER, Row
 from hound_plugin.reward.run_setup import Run

@@ -14,9 +14,9 @@ from hound_plugin.llm.ledger import Ledger
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.media_identity import media_digest
+from hound_plugin.records.questions import Question, check_fields, read_questions
 from hound_plugin.records.run_folders import open_folder
 from hound_plugin.reward.candidates import Generator
-from hound_plugin.reward.questions import Question, check_fields, read_questions
 from hound_plugin.reward.run_folder import CANDIDATES, LEDGER
 from hound_plugin.reward.settings import RewardSettings, SampleSettings
 
@@ -109,7 +109,7 @@ def check_scale(settings: RewardSettings) -> None:
 
 
 def read_run_questions(settings: RewardSettings, report: RowReport | None = None) -> list[Question]:
-    """The questions of a run; raises as :func:`hound_plugin.reward.questions.read_questions`."""
+    """The questions of a run; raises as :func:`hound_plugin.records.questions.read_questions`."""
     return read_questions(
         settings.questions,
         settings.media_dir,

@@ -20,8 +20,8 @@ from hound_plugin.llm.replies import why_missing
 from hound_plugin.llm.requests import OK, Request
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
+from hound_plugin.records.questions import Question
 from hound_plugin.records.run_folders import locked
-from hound_plugin.reward.questions import Question
 from hound_plugin.reward.run_folder import SCORES, Row
 
 NO_ANSWER = "unanswered"

@@ -18,8 +18,8 @@ from hound_plugin.judge.agreement import kappa, spearman
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.records.jsonl import read_objects
+from hound_plugin.records.questions import Question
 from hound_plugin.reward.candidates import read_candidates
-from hound_plugin.reward.questions import Question
 from hound_plugin.reward.run_folder import SCORES, Row
 from hound_plugin.reward.scoring import latest, scale_of
 

@@ -11,11 +11,11 @@ from hound_plugin.judge.backends import judge_limits, judge_price, template_id
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.limits import Limits, Outcome
 from hound_plugin.llm.prices import Price
+from hound_plugin.llm.sampling_server import PROMPT_ID, sampling_parameters
 from hound_plugin.llm.server_settings import make_limits, output_token_limit
 from hound_plugin.llm.usage import finished_usage, ledger_usage
 from hound_plugin.reward.run_folder import LEDGER, SAMPLER_LEDGER
 from hound_plugin.reward.run_setup import Run
-from hound_plugin.reward.sampling_server import PROMPT_ID, sampling_parameters
 from hound_plugin.reward.settings import RewardSettings
 
 Stage = Literal["sample", "judge"]

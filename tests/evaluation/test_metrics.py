@@ -37,6 +37,7 @@ def test_f1_and_rouge_by_hand() -> None:
 def test_against_rouge_score_on_random_texts() -> None:
     scorer = pytest.importorskip("rouge_score.rouge_scorer").RougeScorer(["rouge1", "rougeL"])
     source = random.Random(0)
+    words = ["red", "ring", "moves", "left", "to", "the", "box"]
     for _ in range(200):
         one, two = (
             " ".join(source.choices(["red", "ring", "moves", "left", "to", "the", "box"], k=source.randint(1, 9)))
