@@ -28,14 +28,12 @@ from hound_plugin.records.parse import row_id
 from hound_plugin.records.placeholders import TOKENS
 
 SET = "{set}"
-EXPECTED = (
-    "expected `id` with `text`, `prediction`, `pred` or `model_prediction`, or `video_name`, `prompt` and `text`"
-)
+EXPECTED = "expected `id` with `text`, `prediction`, `pred` or `model_prediction`, or `video_name`, `prompt` and `text`"
 
 
 @dataclass(frozen=True)
 class GivenRow:
-    """One row in the terms of all forms; ``id`` is empty in Chat-UniVi's, ``question`` and ``clip`` where not stated."""
+    """One row in the terms of all forms; ``id``, ``question`` and ``clip`` are empty where the form has none."""
 
     id: str
     text: str | None
@@ -99,8 +97,8 @@ def read_given(path: str, questions: Sequence[Question]) -> GivenPredictions:
     if not found.predictions:
         example = f"the first is {found.surplus[0]!r}, " if found.surplus else ""
         raise DataError(
-            f"predict.answers: none of the {found.rows} rows of {path} is about a question of the suite: {example}while "
-            f"the suite has {questions[0].id!r}. Check suite and file."
+            f"predict.answers: none of the {found.rows} rows of {path} is about a question of the suite: {example}"
+            f"while the suite has {questions[0].id!r}. Check suite and file."
         )
     found.missing = [question.id for question in questions if question.id not in found.predictions]
     for name in found.missing:
@@ -125,8 +123,8 @@ def _read_file(path: str, questions: Sequence[Question], found: GivenPredictions
         if before is not prediction:
             if before != prediction:
                 raise DataError(
-                    f"{place}: expected one prediction for each question; {question.id!r} has {before.text!r:.80} in an "
-                    f"earlier row and {given.text!r:.80} here. Remove one of them."
+                    f"{place}: expected one prediction for each question; {question.id!r} has {before.text!r:.80} in "
+                    f"an earlier row and {given.text!r:.80} here. Remove one of them."
                 )
             found.repeated += 1
 
@@ -164,7 +162,11 @@ def _of_the_original(name: str, row: Mapping[str, Any], place: str) -> GivenRow:
     message = _text(said, "message", place)
     failed = said["status"] == "error"
     return GivenRow(
-        name, None if failed else message, f"its program says: {message}" if failed else "", str(row.get("query", "")), clip
+        name,
+        None if failed else message,
+        f"its program says: {message}" if failed else "",
+        str(row.get("query", "")),
+        clip,
     )
 
 
@@ -201,13 +203,13 @@ class _Index:
         if len(candidates) > 1:
             sets = ", ".join(question.id for question in candidates)
             raise DataError(
-                f"{place}: {given.id or given.question!r} may be {sets}. Give one file for each test set, with `{{set}}` "
-                "in its path."
+                f"{place}: {given.id or given.question!r} may be {sets}. Give one file for each test set, with "
+                "`{set}` in its path."
             )
         if candidates and given.question and plain(given.question) != plain(candidates[0].question):
             raise DataError(
-                f"{place}: {given.id!r} asks {given.question!r:.120}, and in the suite {candidates[0].question!r:.120}. "
-                "The file belongs to another suite."
+                f"{place}: {given.id!r} asks {given.question!r:.120}, and in the suite "
+                f"{candidates[0].question!r:.120}. The file belongs to another suite."
             )
         return candidates[0] if candidates else None
 

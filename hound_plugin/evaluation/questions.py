@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hound_plugin.errors import DataError, MediaNotFoundError
 from hound_plugin.evaluation.items import Question
@@ -112,19 +111,3 @@ def _check_media(name: str, questions: Sequence[Question], media_dir: str, say: 
             f"warning: {name}: {len(absent)} of {len(shown)} clips are not there, such as {absent[0][0]}; their "
             "questions count as unanswered"
         )
-
-
-def check_fields(questions: Sequence[Question], needed: Iterable[str], who: str) -> None:
-    """Refuse questions without what a judge reads: ``reference``, or ``caption`` as their ``evidence``.
-
-    Raises:
-        DataError: with the number of questions and the first id.
-    """
-    fields = {"reference": "reference", "caption": "evidence"}
-    for name in needed:
-        lacking: list[Any] = [q.id for q in questions if name in fields and not getattr(q, fields[name])]
-        if lacking:
-            raise DataError(
-                f"{len(lacking)} of {len(questions)} questions have no `{name}`, which {who} reads; the first is "
-                f"{lacking[0]!r}. Add it to the rows, or choose another judge.protocol."
-            )

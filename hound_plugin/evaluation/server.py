@@ -102,9 +102,11 @@ def estimate_predicting(questions: Sequence[Question], settings: EvaluationSetti
     output = len(questions) * limits.output_tokens
     cost = limits.price.cost(tokens, output) if limits.price else None
     say(
-        f"{len(questions)} requests to {settings.model}: about {tokens} input tokens of text and at most {output} output "
-        "tokens; the server adds tokens for clips"
+        f"{len(questions)} requests to {settings.model}: about {tokens} input tokens of text and at most {output} "
+        "output tokens; the server adds tokens for clips"
     )
-    priced = f"at most about {cost:.4f} without clips" if cost is not None else f"unknown: no price for {settings.model}"
+    priced = (
+        f"at most about {cost:.4f} without clips" if cost is not None else f"unknown: no price for {settings.model}"
+    )
     say(f"cost of predicting: {priced} (in the currency of your price table)")
     return {"requests": len(questions), "prompt_tokens": tokens, "output_tokens": output, "cost": cost}

@@ -47,6 +47,17 @@ class EvaluationJudgeSettings(JudgeSettings):
     max_words: int | None = Field(
         default=256, ge=1, description="the judge sees this many words of a prediction, as in the original; null: all"
     )
+    metric: Literal["exact_match", "contains", "token_f1", "rouge_l"] = Field(
+        default="exact_match",
+        description="backend `lexical`: what decides, without a judge; `token_f1` and `rouge_l` give no verdict; "
+        "`rouge_l` for captions unless given",
+    )
+    correct_from: float | None = Field(
+        default=None,
+        ge=0,
+        le=100,
+        description="lowest score of a right answer, for protocols without a verdict; 3 on the scale from 1 to 5",
+    )
 
 
 class EvaluationReportSettings(Settings):
@@ -111,6 +122,14 @@ class EvaluationSettings(Settings):
         if self.max_cost is not None and unknown:
             raise ValueError(f"max_cost: there is no price for {', '.join(unknown)}; add it under `prices`.")
         return self
+
+    def for_suite(self, protocol: str, measure: str) -> EvaluationSettings:
+        """These settings with a suite's protocol and measure where the user chose none; frames have their own."""
+        chosen = {name: getattr(self.judge, name) for name in self.judge.model_fields_set}
+        if self.judge.protocol is None and self.judge.backend != "vision":
+            chosen["protocol"] = protocol
+        chosen.setdefault("metric", measure)
+        return self.changed(judge=EvaluationJudgeSettings(**chosen))
 
     @property
     def suite_name(self) -> str:

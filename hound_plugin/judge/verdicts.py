@@ -100,3 +100,16 @@ def _as_json(text: str) -> str:
         return json.dumps({str(name): item for name, item in value.items()})
     except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         return text
+
+
+def stated_reason(text: str, scale: Scale) -> str:
+    """What a reply gives as its reason: the value of ``reason``, or what stands before its statement; else empty."""
+    shown = visible(text)
+    try:
+        statement = find_statement(shown, scale)
+    except MissingError:
+        return ""
+    if statement.values is not None:
+        return next((str(value) for name, value in statement.values.items() if name.strip().lower() == "reason"), "")
+    line, start = last_line(shown[: statement.start])
+    return shown[: start if _LINE.fullmatch(line.translate(EMPHASIS).strip()) else statement.start].strip()
