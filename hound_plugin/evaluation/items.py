@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from hound_plugin.records.media_paths import is_image_path
+from hound_plugin.records.placeholders import VIDEO_TOKEN
+
 JUDGED, UNREADABLE, FAILED, UNANSWERED = "judged", "unreadable", "failed", "unanswered"
 STATUSES = (JUDGED, UNREADABLE, FAILED, UNANSWERED)
 """Of a judgement: it has a verdict or score; the judge's text could not be parsed; the judge failed for good; there is
@@ -25,6 +28,7 @@ class Question:
         question: the text for the judge, without placeholders.
         reference: the right answer; empty where there is none.
         evidence: the clip's detailed caption, for judges that read it; empty where there is none.
+        accepted: further answers that count as right, for the measures without a judge.
     """
 
     id: str
@@ -35,10 +39,19 @@ class Question:
     question: str
     reference: str = ""
     evidence: str = ""
+    accepted: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str | list[str] | None:
+        """The clip or image as models take it: a path, a list of frames, or None for a question on text alone."""
+        if not self.media:
+            return None
+        is_path = len(self.media) == 1 and not (is_image_path(self.media[0]) and VIDEO_TOKEN in self.prompt)
+        return self.media[0] if is_path else list(self.media)
 
     def to_row(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {**asdict(self), "media": list(self.media)}
+        return {**asdict(self), "media": list(self.media), "accepted": list(self.accepted)}
 
 
 @dataclass(frozen=True)

@@ -84,7 +84,7 @@ def _read(path: Path, kind: type[T]) -> list[T]:
         try:
             values = {name: value for name, value in row.items() if name in names}
             if kind is Question:
-                values["media"] = tuple(values["media"])
+                values |= {"media": tuple(values["media"]), "accepted": tuple(values.get("accepted", ()))}
             rows.append(kind(**values))
         except (KeyError, TypeError) as error:
             raise DataError(f"{path}, row {number}: expected the fields of a {kind.__name__}: {error}.") from error

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+
+import numpy as np
 
 WIDTH, HEIGHT = 350, 200
 LEFT, RIGHT, TOP, BOTTOM = 44, 6, 26, 40
@@ -57,6 +59,30 @@ class Chart:
     legend: tuple[tuple[str, str], ...] = ()
     width: int = WIDTH
     height: int = HEIGHT
+
+
+def histogram(values: Sequence[float], edges: Sequence[float]) -> list[int]:
+    """Counts between edges, the last one included."""
+    return [int(count) for count in np.histogram(np.asarray(values, dtype=float), bins=list(edges))[0]]
+
+
+def even_bins(values: Sequence[float], most: int) -> tuple[list[float], list[str]]:
+    """Edges of at most ``most`` bins for whole numbers from 0, and a label for each, such as ``5`` or ``10-19``.
+
+    The bins are 1, 2, 5, 10, 20, 50 ... wide.
+    """
+    top = int(max(values, default=0))
+    width = next(step for step in _widths() if (top // step) + 1 <= most)
+    starts = range(0, top + 1, width)
+    labels = [str(start) if width == 1 else f"{start}-{start + width - 1}" for start in starts]
+    return [*(start - 0.5 for start in starts), starts[-1] + width - 0.5], labels
+
+
+def _widths() -> Iterator[int]:
+    power = 1
+    while True:
+        yield from (power, 2 * power, 5 * power)
+        power *= 10
 
 
 def bar_chart(

@@ -41,10 +41,10 @@ def locked(folder: Path, name: str, say: Callable[[str], None] = lambda _: None)
     return files.locked(folder / f".{name}.lock", lambda: say(message))
 
 
-def read_run(folder: Path) -> dict[str, Any]:
-    """What ``run.json`` has; empty if there is none or it is damaged."""
+def read_run(folder: Path, name: str = RUN) -> dict[str, Any]:
+    """What ``run.json``, or another file of one object, has; empty if there is none or it is damaged."""
     try:
-        return dict(json.loads((folder / RUN).read_text(encoding="utf-8")))
+        return dict(json.loads((folder / name).read_text(encoding="utf-8")))
     except (FileNotFoundError, ValueError):
         return {}
 

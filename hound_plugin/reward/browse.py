@@ -24,11 +24,11 @@ from hound_plugin.pages.rendering import render_item, render_page
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import cut_part, is_image_path
+from hound_plugin.records.questions import media_files
 from hound_plugin.records.run_folders import locked
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.facts import recorded_judges, run_facts
 from hound_plugin.reward.page import DROPPED, clip_of, filters_of, pair_item, pair_values
-from hound_plugin.reward.questions import media_files
 from hound_plugin.reward.run_folder import EXCLUDED, SCORES, Row, excluded_ids
 from hound_plugin.reward.run_setup import read_run_questions
 from hound_plugin.reward.scoring import latest

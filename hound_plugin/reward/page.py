@@ -8,14 +8,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from hound_plugin.pages.charts import Chart, bar_chart, density_chart
+from hound_plugin.pages.charts import Chart, bar_chart, density_chart, even_bins, histogram
 from hound_plugin.pages.content import Answer, Bound, Choice, Filter, Item, Strip, Table, Tone
 from hound_plugin.pages.frames import FrameReader, read_many
 from hound_plugin.pages.markdown import cell
 from hound_plugin.pages.rendering import render_page
-from hound_plugin.reward.questions import Question
+from hound_plugin.records.questions import Question
 from hound_plugin.reward.run_folder import Row
-from hound_plugin.reward.statistics import even_bins, histogram
 
 PAIRS_ON_PAGE = 200
 FIRST_REPLIES = 5

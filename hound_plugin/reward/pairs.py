@@ -11,7 +11,8 @@ from typing import Any
 
 from hound_plugin.judge.lexical import overlap
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.reward.questions import Question, make_seed
+from hound_plugin.records.questions import Question
+from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run_folder import Row
 from hound_plugin.reward.settings import PairSettings
 

@@ -17,7 +17,7 @@ from hound_plugin.records.jsonl import read_objects
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.facts import recorded_judges, run_facts
 from hound_plugin.reward.page import missing_replies, report_page
-from hound_plugin.reward.questions import Question
+from hound_plugin.records.questions import Question
 from hound_plugin.reward.run_folder import SCORES, Row, excluded_ids
 from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings

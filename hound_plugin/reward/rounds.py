@@ -22,7 +22,7 @@ from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.jsonl import read_rows
 from hound_plugin.records.parse import row_id
 from hound_plugin.records.run_folders import open_folder
-from hound_plugin.reward.questions import make_seed
+from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.run_setup import MakeFrames, MakeGenerator, open_run, read_run_questions, report_bad_rows
 from hound_plugin.reward.settings import RewardSettings

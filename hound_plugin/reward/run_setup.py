@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError, LedgerError, SettingsError
-from hound_plugin.judge.backends import make_judge, required_fields, scale_of, template_id
+from hound_plugin.judge.backends import gives_verdict, make_judge, required_fields, scale_of, template_id
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.pages.frames import FrameReader
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.media_identity import media_digest
+from hound_plugin.records.questions import Question, check_fields, read_questions
 from hound_plugin.records.run_folders import open_folder
 from hound_plugin.reward.candidates import Generator
-from hound_plugin.reward.questions import Question, check_fields, read_questions
 from hound_plugin.reward.run_folder import CANDIDATES, LEDGER
 from hound_plugin.reward.settings import RewardSettings, SampleSettings
 
@@ -96,8 +96,14 @@ def check_scale(settings: RewardSettings) -> None:
     """Compare the settings of pairs with the judge's scale.
 
     Raises:
-        SettingsError: a threshold or a difference that no scores can have, or a default threshold on another scale.
+        SettingsError: a judge of verdicts, a threshold or a difference that no scores can have, or a default threshold
+            on another scale.
     """
+    if gives_verdict(settings.judge):
+        raise SettingsError(
+            f"judge.protocol: {settings.judge.template} asks for a yes or no besides the score, which is for `hound "
+            "eval`. Preference data is made of scores alone: use `caption`, `vision`, or a file without `verdict`."
+        )
     scale, pairs = scale_of(settings.judge), settings.pairs
     if not scale.lowest <= pairs.threshold <= scale.highest:
         raise SettingsError(
@@ -112,7 +118,7 @@ def check_scale(settings: RewardSettings) -> None:
 
 
 def read_run_questions(settings: RewardSettings, report: RowReport | None = None) -> list[Question]:
-    """The questions of a run; raises as :func:`hound_plugin.reward.questions.read_questions`."""
+    """The questions of a run; raises as :func:`hound_plugin.records.questions.read_questions`."""
     return read_questions(
         settings.questions,
         settings.media_dir,

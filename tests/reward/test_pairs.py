@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hound_plugin.judge.parsing import Scale
+from hound_plugin.records.questions import Question
 from hound_plugin.reward.pairs import Pair, make_pairs, pair_row, similarity
-from hound_plugin.reward.questions import Question
 from hound_plugin.reward.settings import PairSettings
 
 QUESTION = Question("q", "video", "a.mp4", "/m/a.mp4", "What?", "A caption.", "the good one", "s")

@@ -1,9 +1,9 @@
-"""Numbers of the report: rank correlation, agreement, histograms. Small, and without scipy."""
+"""How far two sets of judgements agree: correlation, rank correlation, kappa. Tested against scipy and statsmodels."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -48,27 +48,3 @@ def kappa(
     weights = distance**2 if weighted else (distance != 0).astype(float)
     expected = float((weights * chance).sum())
     return 1 - float((weights * table).sum()) / expected if expected else math.nan
-
-
-def histogram(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """Counts between edges, the last one included."""
-    return [int(count) for count in np.histogram(np.asarray(values, dtype=float), bins=list(edges))[0]]
-
-
-def even_bins(values: Sequence[float], most: int) -> tuple[list[float], list[str]]:
-    """Edges of at most ``most`` bins for whole numbers from 0, and a label for each, such as ``5`` or ``10-19``.
-
-    The bins are 1, 2, 5, 10, 20, 50 ... wide.
-    """
-    top = int(max(values, default=0))
-    width = next(step for step in _widths() if (top // step) + 1 <= most)
-    starts = range(0, top + 1, width)
-    labels = [str(start) if width == 1 else f"{start}-{start + width - 1}" for start in starts]
-    return [*(start - 0.5 for start in starts), starts[-1] + width - 0.5], labels
-
-
-def _widths() -> Iterator[int]:
-    power = 1
-    while True:
-        yield from (power, 2 * power, 5 * power)
-        power *= 10
