@@ -11,6 +11,7 @@ import numpy as np
 WIDTH, HEIGHT = 350, 200
 LEFT, RIGHT, TOP, BOTTOM = 44, 6, 26, 40
 MOST_TICKS = 9
+LETTER = 6.3  # pixels, about
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def bar_chart(
             bars.append(Bar(_px(left), _px(TOP + inner_height - height), _px(width), _px(height), tone, text))
     every = math.ceil(len(labels) / MOST_TICKS)
     ticks = [
-        Tick(_px(LEFT + slot * (position + 0.5)), HEIGHT - BOTTOM + 14, label)
+        Tick(_px(LEFT + slot * (position + 0.5)), HEIGHT - BOTTOM + 14, _fitted(label, slot * every))
         for position, label in enumerate(labels)
         if position % every == 0
     ]
@@ -146,7 +147,7 @@ def density_chart(
             ticks.append(Tick(LEFT - 5, _px(y_of + step / 2 + 4), rows[number], "end"))
     every = math.ceil(len(columns) / MOST_TICKS)
     ticks += [
-        Tick(_px(LEFT + slot * (position + 0.5)), HEIGHT - BOTTOM + 14, label)
+        Tick(_px(LEFT + slot * (position + 0.5)), HEIGHT - BOTTOM + 14, _fitted(label, slot * every))
         for position, label in enumerate(columns)
         if position % every == 0
     ]
@@ -181,6 +182,12 @@ def _round_up(most: int) -> int:
     power = 10 ** int(math.log10(most))
     steps = [power * factor // 2 for factor in (2, 3, 4, 5, 6, 8, 10, 12, 16, 20)]
     return next(step for step in steps if step >= most and step > 0)
+
+
+def _fitted(label: str, width: float) -> str:
+    """A label that fits under its bar; the bar's title has all of it."""
+    most = max(2, int(width / LETTER))
+    return label if len(label) <= most else label[: most - 1] + "…"
 
 
 def _px(value: float) -> float:

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from hound_plugin.pages.content import Bound, Item
 from hound_plugin.pages.differences import differences
-from hound_plugin.pages.markdown import cell
+from hound_plugin.records.tables import shown_value
 
 
 @functools.cache
@@ -28,7 +28,7 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"cell": cell, "data_uri": data_uri, "number": number}
+    made.filters |= {"cell": shown_value, "data_uri": data_uri, "number": number}
     made.globals |= {"differences": differences, "is_bound": lambda kind: isinstance(kind, Bound)}
     return made
 

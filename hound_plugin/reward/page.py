@@ -11,9 +11,9 @@ from typing import Any
 from hound_plugin.pages.charts import Chart, bar_chart, density_chart, even_bins, histogram
 from hound_plugin.pages.content import Answer, Bound, Choice, Filter, Item, Strip, Table, Tone
 from hound_plugin.pages.frames import FrameReader, read_many
-from hound_plugin.pages.markdown import cell
 from hound_plugin.pages.rendering import render_page
 from hound_plugin.records.questions import Question
+from hound_plugin.records.tables import shown_value
 from hound_plugin.reward.run_folder import Row
 
 PAIRS_ON_PAGE = 200
@@ -109,7 +109,7 @@ def pair_item(
     values = pair_values(pair, dropped)
     tags = [("source", pair.get("source") or NONE)]
     if "gap" in values:
-        tags.insert(0, ("gap", cell(values["gap"])))
+        tags.insert(0, ("gap", shown_value(values["gap"])))
     sides: tuple[tuple[str, str, Tone], ...] = (("chosen", "rejected", "good"), ("rejected", "chosen", "bad"))
     answers = tuple(_side(pair, name, other, tone, scores) for name, other, tone in sides)
     return Item(str(pair["id"]), clip, strip, asked, texts, answers, tuple(tags), values)
@@ -192,12 +192,12 @@ def missing_replies(scores: Scores, answers: Mapping[tuple[str, int], Row]) -> d
 def charts(summary: Mapping[str, Any]) -> list[Chart]:
     """Scores, scores of pairs, lengths of pairs, length against score."""
     pairs, scores = summary["pairs"], summary["scores"]
-    ticks = [cell(middle) for middle in scores["middles"]]
+    ticks = [shown_value(middle) for middle in scores["middles"]]
     drawn = [bar_chart("Scores of answers", ticks, [("", "plain", scores["counts"])], "score", "answers")]
     if pairs["lengths"]:
         sides = [("chosen", "good", pairs["chosen_scores"]), ("rejected", "bad", pairs["rejected_scores"])]
         drawn.append(
-            bar_chart("Scores in pairs", [cell(middle) for middle in pairs["middles"]], sides, "score", "pairs")
+            bar_chart("Scores in pairs", [shown_value(middle) for middle in pairs["middles"]], sides, "score", "pairs")
         )
         edges, labels = even_bins([length for both in pairs["lengths"] for length in both], 12)
         long, short = (histogram([both[side] for both in pairs["lengths"]], edges) for side in (0, 1))
@@ -211,6 +211,6 @@ def charts(summary: Mapping[str, Any]) -> list[Chart]:
             histogram([length for length, score in points if low <= score < high], edges)
             for low, high in itertools.pairwise(score_edges)
         ]
-        value = cell(summary["length_score"]["spearman"])
+        value = shown_value(summary["length_score"]["spearman"])
         drawn.append(density_chart(f"Length and score, Spearman {value}", labels, ticks, rows, "words", "score"))
     return drawn

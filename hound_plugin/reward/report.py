@@ -8,16 +8,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.pages import markdown
 from hound_plugin.pages.content import Table
 from hound_plugin.pages.frames import FrameReader
-from hound_plugin.pages.markdown import cell, escaped
 from hound_plugin.records.files import write_json, write_whole
 from hound_plugin.records.jsonl import read_objects
+from hound_plugin.records.questions import Question
+from hound_plugin.records.tables import escape_markdown, markdown_table, shown_value
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.facts import recorded_judges, run_facts
 from hound_plugin.reward.page import missing_replies, report_page
-from hound_plugin.records.questions import Question
 from hound_plugin.reward.run_folder import SCORES, Row, excluded_ids
 from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings
@@ -108,16 +107,16 @@ def to_markdown(
     """The report as Markdown; texts of others are escaped."""
     lines = ["# Preference data: report", ""]
     if summary["smoke_test"]:
-        lines += [f"> **{escaped(summary['smoke_test'])}**", ""]
-    lines += ["## What was run", "", *markdown.table(("what", "value"), facts), ""]
+        lines += [f"> **{escape_markdown(summary['smoke_test'])}**", ""]
+    lines += ["## What was run", "", markdown_table(("what", "value"), facts), ""]
     for section in sections:
-        lines += [f"## {escaped(section.title)}", "", *markdown.table(section.columns, section.rows), ""]
+        lines += [f"## {escape_markdown(section.title)}", "", markdown_table(section.columns, section.rows), ""]
     lines += [f"![{name}]({name})" for name in plots]
     if missing["rows"]:
         columns = ("answer", "why", "text", "reply")
         rows = [(row["id"], row["why"], row["answer"], row["raw"][:500]) for row in missing["rows"]]
-        lines += ["", f"## {missing['title']}: replies", "", missing["note"], "", *markdown.table(columns, rows)]
-    judges = [f"- {escaped(judge)}" for judge in summary["judges"]]
+        lines += ["", f"## {missing['title']}: replies", "", missing["note"], "", markdown_table(columns, rows)]
+    judges = [f"- {escape_markdown(judge)}" for judge in summary["judges"]]
     return "\n".join([*lines, "", "## Judges, as recorded", "", *judges, ""])
 
 
@@ -163,7 +162,7 @@ def _draw_length(figure: Any, summary: Mapping[str, Any]) -> None:
     points = summary["length_score"]["points"]
     axes.plot([p[0] for p in points], [p[1] for p in points], ".", alpha=0.3, color="#4477aa")
     value = summary["length_score"]["spearman"]
-    axes.set(title=f"length and score, Spearman {cell(value)}", xlabel="words", ylabel="score")
+    axes.set(title=f"length and score, Spearman {shown_value(value)}", xlabel="words", ylabel="score")
 
 
 # --- the dataset card
@@ -173,6 +172,10 @@ def dataset_card(
     settings: RewardSettings, rows: Sequence[Row], judge: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> str:
     """Markdown with the hub's header: what the data set contains, how it was made, how to train on it."""
+
+    def text(value: Any) -> str:
+        return escape_markdown(str(value))
+
     pairs, name = settings.pairs, settings.pairs.name
     smoke = (
         f"\n> **{provenance['smoke_test']}.** Do not publish or train on it.\n" if "smoke_test" in provenance else ""
@@ -186,15 +189,16 @@ def dataset_card(
 tags: [preference, video, dpo, llava-hound]
 size_categories: [{_size(len(rows))}]
 ---
-# {name}
+# {text(name)}
 {smoke}
 {len(rows)} preference pairs on {len({row["question_id"] for row in rows})} questions about videos.
 
 | how it was made | |
 |---|---|
-| answers | {settings.sample.n} per question from `{provenance.get("sampler", "")}`, T {settings.sample.temperature}, \
-top_p {settings.sample.top_p} |
-| judge | `{judge.get("model", "")}` ({judge.get("backend", "")}), protocol `{judge.get("protocol", "")}` |
+| answers | {settings.sample.n} per question from {text(provenance.get("sampler", ""))}, \
+T {settings.sample.temperature}, top_p {settings.sample.top_p} |
+| judge | {text(judge.get("model", ""))} ({text(judge.get("backend", ""))}), \
+protocol {text(judge.get("protocol", ""))} |
 | judgements per answer | {settings.judge.k} |
 | pairs | {policy} |
 | seed | {settings.seed} |
