@@ -209,7 +209,8 @@ def _ask(run: EvaluationRun, settings: JudgingSettings, say: Callable[[str], Non
             judgements, reported = _from_ledger(run, backend, judge, digests, ledger)
             write_judgements(run.folder, judgements)
         usage = finished_usage(ledger, price, outcome, say)
-    record = {**backend.record, "scale": [backend.scale.lowest, backend.scale.highest], **reported, **_reading(judge)}
+    record = {**backend.record, "scale": [backend.scale.lowest, backend.scale.highest]}
+    record |= {"verdict": backend.verdict, **reported, **_reading(judge)}
     return JudgeResult(judgements, record, _counts(judgements), usage)
 
 

@@ -74,7 +74,9 @@ class EvaluationSettings(Settings):
     """
 
     suite: str = Field(default="demo", description="a suite of `hound eval list`, or a JSONL file of questions")
-    model: str = Field(default="", description="checkpoint (folder or hub id), adapter, or the server's name of a model")
+    model: str = Field(
+        default="", description="checkpoint (folder or hub id), adapter, or the server's name of a model"
+    )
     name: str = Field(default="run", description="the run's name; its folder is `<folder>/<name>/<suite>`")
     folder: str = Field(default="saves/hound_eval", description="where runs are written")
     data: str | None = Field(
@@ -106,7 +108,9 @@ class EvaluationSettings(Settings):
     @model_validator(mode="after")
     def _check_combinations(self) -> EvaluationSettings:
         if not self.name or "/" in self.name or self.name.startswith("."):
-            raise ValueError(f"name: expected a name for a folder, without `/` and no `.` at the start; got {self.name!r}.")
+            raise ValueError(
+                f"name: expected a name for a folder, without `/` and no `.` at the start; got {self.name!r}."
+            )
         if self.judge.backend in NEEDS_A_MODEL and not self.judge.model:
             raise ValueError(f"judge.model: backend {self.judge.backend} needs the name of a model.")
         if self.predict.backend == "given" and not self.predict.answers:
