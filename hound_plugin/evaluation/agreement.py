@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.evaluation.items import STATUSES, Judgement, Question
+from hound_plugin.evaluation.items import STATUSES, Judgement, Question, count_statuses
 from hound_plugin.evaluation.pairing import Paired, check_same_predictions, pair
 from hound_plugin.evaluation.plots import draw_confusion
 from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, described, percent
@@ -120,7 +120,7 @@ def _agree_set(name: str, questions: Sequence[Question], paired: Paired, scale: 
         name=name,
         questions=len(questions),
         clips=len({question.clip for question in questions}),
-        statuses=(_statuses([a for a, _, _ in pairs]), _statuses([b for _, b, _ in pairs])),
+        statuses=(count_statuses([a for a, _, _ in pairs]), count_statuses([b for _, b, _ in pairs])),
         both=len(verdicts),
         same=accuracy([a == b for a, b, _ in verdicts], clips),
         accuracies=(accuracy([a for a, _, _ in verdicts], clips), accuracy([b for _, b, _ in verdicts], clips)),
@@ -129,11 +129,6 @@ def _agree_set(name: str, questions: Sequence[Question], paired: Paired, scale: 
         spearman=_number(spearman([a for a, _ in scores], [b for _, b in scores])),
         weighted_kappa=_weighted(scores, scale),
     )
-
-
-def _statuses(rows: Sequence[Judgement]) -> dict[str, int]:
-    found = [row.status for row in rows]
-    return {status: found.count(status) for status in STATUSES}
 
 
 def _weighted(scores: Sequence[tuple[float, float]], scale: Sequence[int] | None) -> float | None:

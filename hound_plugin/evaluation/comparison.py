@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.evaluation.items import STATUSES, Judgement, Question
+from hound_plugin.evaluation.items import STATUSES, Judgement, Question, count_statuses
 from hound_plugin.evaluation.pairing import Paired, check_same_judge, pair
 from hound_plugin.evaluation.plots import draw_differences
 from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, described, interval_text, percent, points, remarks
@@ -146,7 +146,7 @@ def _compare_set(name: str, questions: Sequence[Question], paired: Paired, seed:
         questions=len(questions),
         clips=len(set(clips)),
         both=len(verdicts[0]),
-        statuses=(_statuses(one), _statuses(two)),
+        statuses=(count_statuses(one), count_statuses(two)),
         accuracies=(accuracy(verdicts[0], verdicts[2]), accuracy(verdicts[1], verdicts[2])),
         difference=paired_difference(*verdicts, seed=seed),
         if_wrong=paired_difference(*wrong, clips, seed=seed) if verdicts[0] else None,
@@ -159,11 +159,6 @@ def _where(one: Sequence[Any], two: Sequence[Any], clips: Sequence[str]) -> tupl
     """Both values and the clip, where neither is None."""
     kept = [(a, b, clip) for a, b, clip in zip(one, two, clips, strict=True) if a is not None and b is not None]
     return [a for a, _, _ in kept], [b for _, b, _ in kept], [clip for _, _, clip in kept]
-
-
-def _statuses(rows: Sequence[Judgement]) -> dict[str, int]:
-    found = [row.status for row in rows]
-    return {status: found.count(status) for status in STATUSES}
 
 
 def _changes(first: EvaluationRun, second: EvaluationRun, paired: Paired, by_verdict: bool) -> list[Change]:
@@ -205,18 +200,10 @@ def draw_comparison(comparison: Comparison) -> bytes:
     """Differences of accuracy, or of mean scores without verdicts, as PNG."""
     title = f"{_name(comparison.second)} minus {_name(comparison.first)}"
     if comparison.total.both:
-        rows = [(row.name, _scaled(row.difference, 100)) for row in comparison.rows]
-        return draw_differences(rows, "difference in accuracy, points; 95% by clip", title)
-    return draw_differences(
-        [(r.name, r.score) for r in comparison.rows], "difference in mean score; 95% by clip", title
-    )
-
-
-def _scaled(estimate: Estimate | None, factor: float) -> Estimate | None:
-    if estimate is None:
-        return None
-    low, high = (None if value is None else factor * value for value in (estimate.low, estimate.high))
-    return Estimate(factor * estimate.mean, low, high, estimate.n, estimate.clusters)
+        rows = [(row.name, row.difference) for row in comparison.rows]
+        return draw_differences(rows, 100, "difference in accuracy, points; 95% by clip", title)
+    rows = [(row.name, row.score) for row in comparison.rows]
+    return draw_differences(rows, 1, "difference in mean score; 95% by clip", title)
 
 
 def _name(run: EvaluationRun) -> str:
@@ -276,13 +263,17 @@ def _verdict(comparison: Comparison) -> str:
         return "No question has a verdict or a score in both runs."
     if found.low is None or found.high is None:
         return f"The second run differs by {show(found)} {unit}; one clip gives no interval."
-    if found.low > 0:
-        what = "is better"
-    elif found.high < 0:
-        what = "is worse"
-    else:
-        what = "is not shown to be better or worse"
-    return f"The second run {what}: {show(found)} {unit}, from {found.n} questions about {found.clusters} clips."
+    what, if_wrong = _conclusion(found), total.if_wrong
+    text = f"The second run {what}: {show(found)} {unit}, from {found.n} questions about {found.clusters} clips."
+    if if_wrong is not None and _conclusion(if_wrong) != what:
+        text += f" With missing verdicts counted as wrong it {_conclusion(if_wrong)}: {show(if_wrong)} {unit}."
+    return text
+
+
+def _conclusion(difference: Estimate) -> str:
+    if difference.low is not None and difference.low > 0:
+        return "is better"
+    return "is worse" if difference.high is not None and difference.high < 0 else "is not shown to be better or worse"
 
 
 def _score(estimate: Estimate | None) -> str | None:

@@ -39,8 +39,8 @@ class Paired:
             return ""
         return (
             f"The runs do not cover the same questions. {len(self.questions)} are in both and are compared; "
-            f"{len(self.only_first)} are only in the first run{_such_as(self.only_first)}, {len(self.only_second)} only "
-            f"in the second{_such_as(self.only_second)}."
+            f"{len(self.only_first)} are only in the first run{_such_as(self.only_first)}, {len(self.only_second)} "
+            f"only in the second{_such_as(self.only_second)}."
         )
 
 
@@ -62,8 +62,8 @@ def pair(first: EvaluationRun, second: EvaluationRun) -> Paired:
     changed = [question.id for question in common if _content(question) != _content(others[question.id])]
     if changed:
         raise DataError(
-            f"{len(changed)} of {len(common)} questions have another text, clip or right answer in {second.folder} than "
-            f"in {first.folder}{_such_as(changed)}. Run both on the same files."
+            f"{len(changed)} of {len(common)} questions have another text, clip or right answer in {second.folder} "
+            f"than in {first.folder}{_such_as(changed)}. Run both on the same files."
         )
     known = {question.id for question in common}
     return Paired(

@@ -28,8 +28,8 @@ def draw_accuracy(summary: Summary, published: Sequence[PublishedRow], title: st
             return None if text in labelled or labelled.add(text) else text  # type: ignore[func-returns-value]
 
         for place, row in enumerate(rows):
-            _point(axes, row.accuracy, place - 0.14, OWN, "o", label("this run, 95% by clip"))
-            _point(axes, row.accuracy_if_wrong, place + 0.04, COUNTED, "o", label("missing counted as wrong"))
+            _point(axes, row.accuracy, place - 0.14, 100, OWN, label("this run, 95% by clip"))
+            _point(axes, row.accuracy_if_wrong, place + 0.04, 100, COUNTED, label("missing counted as wrong"))
             for reference in (item for item in published if item.set == row.name):
                 axes.plot(
                     100 * reference.accuracy, place + 0.25, markers.get(reference.judge, "x"), markersize=5,
@@ -47,12 +47,15 @@ def draw_accuracy(summary: Summary, published: Sequence[PublishedRow], title: st
     return figure_png((9.5, 1.4 + 0.75 * max(1, len(rows)) + (0.6 if published else 0)), draw)
 
 
-def _point(axes: Any, estimate: Estimate | None, place: float, colour: str, marker: str, label: str | None) -> None:
+def _point(
+    axes: Any, estimate: Estimate | None, place: float, factor: float, colour: str, label: str | None = None
+) -> None:
+    """An estimate and its interval, both multiplied by ``factor``."""
     if estimate is None:
         return
     if estimate.low is not None and estimate.high is not None:
-        axes.plot([100 * estimate.low, 100 * estimate.high], [place, place], color=colour, linewidth=2)
-    axes.plot(100 * estimate.mean, place, marker, color=colour, markersize=6, label=label)
+        axes.plot([factor * estimate.low, factor * estimate.high], [place, place], color=colour, linewidth=2)
+    axes.plot(factor * estimate.mean, place, "o", color=colour, markersize=6, label=label)
 
 
 def draw_sample_size(steps: Sequence[tuple[int, Estimate]], what: str, factor: float, title: str) -> bytes:
@@ -89,13 +92,13 @@ def draw_sample_size(steps: Sequence[tuple[int, Estimate]], what: str, factor: f
     return figure_png((7, 3.4), draw)
 
 
-def draw_differences(rows: Sequence[tuple[str, Estimate | None]], axis: str, title: str) -> bytes:
-    """Differences of two runs with their intervals around zero; shares in points."""
+def draw_differences(rows: Sequence[tuple[str, Estimate | None]], factor: float, axis: str, title: str) -> bytes:
+    """Differences of two runs by set with their intervals; ``factor`` is 100 for shares in points."""
 
     def draw(axes: Any) -> None:
         axes.axvline(0, color=REFERENCE, linewidth=1)
         for place, (_, estimate) in enumerate(rows):
-            _point(axes, estimate, place, OWN, "o", None)
+            _point(axes, estimate, place, factor, OWN)
         axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
         axes.set_xlabel(axis)

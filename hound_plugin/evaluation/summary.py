@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hound_plugin.errors import DataError
-from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question
+from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question, count_statuses
 from hound_plugin.evaluation.metrics import METRICS
 from hound_plugin.evaluation.original import original_protocol, original_summary
 from hound_plugin.evaluation.run_folder import EvaluationRun
@@ -117,7 +117,6 @@ def _summary(
     name: str, questions: Sequence[Question], judged: Mapping[str, Judgement], judge: Mapping[str, Any]
 ) -> SetSummary:
     rows = [(judged[question.id], question.clip) for question in questions]
-    statuses = Counter(row.status for row, _ in rows)
     verdicts = [(row.correct, clip) for row, clip in rows if row.correct is not None]
     scores = [(row.score, clip) for row, clip in rows if row.score is not None]
     strict = [bool(row.correct) for row, _ in rows] if verdicts else []
@@ -132,7 +131,7 @@ def _summary(
         name=name,
         questions=len(questions),
         clips=len(set(clips)),
-        statuses={status: statuses[status] for status in (JUDGED, UNREADABLE, FAILED, UNANSWERED)},
+        statuses=count_statuses(row for row, _ in rows),
         accuracy=accuracy([correct for correct, _ in verdicts], [clip for _, clip in verdicts]),
         accuracy_if_wrong=accuracy(strict, clips) if strict else None,
         score=mean_score([score for score, _ in scores], [clip for _, clip in scores], bounds and tuple(bounds)),
