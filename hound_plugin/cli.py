@@ -12,12 +12,18 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError, JudgeError
 from hound_plugin.version import __version__
 
 if TYPE_CHECKING:
+    from hound_plugin.evaluation.items import Prediction, Question
+    from hound_plugin.evaluation.settings import EvaluationSettings
+    from hound_plugin.evaluation.shards import Shard
+    from hound_plugin.model.inference import HoundModel
+    from hound_plugin.pages.frames import FrameReader
     from hound_plugin.reward.candidates import SampledAnswer
     from hound_plugin.reward.settings import SampleSettings
 
@@ -38,6 +44,7 @@ examples:
   hound assemble --help        language model + towers + projector to a trainable checkpoint
   hound corpus list            the original's data sets: download, extract, validate, convert
   hound reward --help          preference data: sample, judge, pairs, report, rank
+  hound eval --help            benchmark suites: predict, judge, report, compare
   hound COMMAND --help         what a command does, and its options
 
 exit codes: 0 done, 1 failed, 2 bad usage or bad input
@@ -95,6 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_assemble(commands)
     add_corpus(commands)
     add_reward(commands)
+    add_eval(commands)
     return parser
 
 
@@ -291,7 +299,30 @@ def add_reward(commands: Commands) -> None:
     """``hound reward``, with our model as the local source of answers and log-probabilities."""
     from hound_plugin.reward.commands import Models, add_reward_commands
 
-    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs))
+    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs, _frames_of_sampler))
+
+
+def _frames_of_sampler(settings: SampleSettings, size: int) -> FrameReader:
+    """The frames that a sampler saw, at most ``size`` pixels wide and high."""
+    from hound_plugin.pages.frames import FrameReader
+
+    if settings.backend != "model":
+        is_known = settings.backend == "openai" and settings.show == "frames"
+        caution = "" if is_known else "Which ones the model saw is unknown."
+        return FrameReader(settings.num_frames or 8, size=size, caution=caution)
+    return _frames_of_model(settings.model, settings.num_frames, size)
+
+
+def _frames_of_model(model: str, num_frames: int | None, size: int) -> FrameReader:
+    """The frames that a model in this process saw; by default as many as its checkpoint says."""
+    from hound_plugin.model.seen_frames import seen_frames
+    from hound_plugin.pages.frames import FrameReader
+
+    try:
+        seen = seen_frames(model)
+    except (HoundError, OSError):  # it was moved or removed since
+        return FrameReader(num_frames or 8, size=size, caution=f"{model} is gone, which says what it saw.")
+    return FrameReader(num_frames or seen.num_frames, seen.sampling, size, crops=True)
 
 
 class _OwnGenerator:
@@ -341,6 +372,65 @@ class _OwnLogProbs:
         from hound_plugin.model.answer_sampling import answer_log_probs
 
         return answer_log_probs(self._hound, items)
+
+
+def add_eval(commands: Commands) -> None:
+    """``hound eval``, with our model as the local source of predictions."""
+    from hound_plugin.evaluation.commands import Models, add_eval_commands
+
+    add_eval_commands(commands, Models(_OwnPredictor))
+
+
+class _OwnPredictor:
+    """Our model in this process as :class:`hound_plugin.evaluation.prediction.Predictor`; loaded when it is needed."""
+
+    def __init__(self, settings: EvaluationSettings, shard: Shard) -> None:
+        from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+        predict = settings.predict
+        names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames", "dtype")
+        self.identity: dict[str, Any] = {name: getattr(predict, name) for name in names}
+        self.identity["checkpoint"] = checkpoint_fingerprint(predict.model)
+        self.identity["seed"] = settings.seed if predict.temperature else None
+        self._settings, self._shard = settings, shard
+
+    @cached_property
+    def _hound(self) -> HoundModel:
+        from hound_plugin.model.inference import load
+
+        predict = self._settings.predict
+        hound = load(predict.model, predict.device or _device_of(self._shard), predict.dtype)
+        if predict.num_frames is not None:
+            hound.processor.num_frames = predict.num_frames
+        return hound
+
+    def predict(self, questions: Sequence[Question]) -> list[Prediction]:
+        from hound_plugin.evaluation.items import Prediction
+        from hound_plugin.model.batch_answers import answer_batch
+        from hound_plugin.records.seeds import make_seed
+
+        predict, seed = self._settings.predict, self._settings.seed
+        answers = answer_batch(
+            self._hound,
+            [(question.question, question.shown) for question in questions],
+            seeds=[make_seed("prediction", seed, question.id) for question in questions],
+            temperature=predict.temperature,
+            top_p=predict.top_p,
+            max_new_tokens=predict.max_new_tokens,
+        )
+        return [
+            Prediction(row.id, None, str(answer)) if isinstance(answer, HoundError) else Prediction(row.id, answer)
+            for row, answer in zip(questions, answers, strict=True)
+        ]
+
+
+def _device_of(shard: Shard) -> str | None:
+    """One GPU for each process on a machine; None, which leaves the choice to the model, for one process."""
+    import torch
+
+    if shard.size == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', shard.rank)) % torch.cuda.device_count()}"
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from hound_plugin.errors import DataError, MediaNotFoundError
 from hound_plugin.evaluation.items import Question
@@ -81,8 +80,8 @@ def _captions(ask: str, rows: Iterable[Question], prefix: str, path: Path) -> li
     bare = [row.id for row in first.values() if not row.evidence]
     if bare:
         raise DataError(
-            f"{path}: expected a `caption` in every row, to compare descriptions with; {len(bare)} of {len(first)} clips "
-            f"have none, the first is that of {bare[0]!r}."
+            f"{path}: expected a `caption` in every row, to compare descriptions with; {len(bare)} of {len(first)} "
+            f"clips have none, the first is that of {bare[0]!r}."
         )
     return [
         Question(
@@ -104,27 +103,11 @@ def _check_media(name: str, questions: Sequence[Question], media_dir: str, say: 
     absent = [media for media in shown.values() if not all(map(media_exists, media))]
     if shown and len(absent) == len(shown):
         raise MediaNotFoundError(
-            f"{name}: none of its {len(shown)} clips is there; expected them under {media_dir}, such as {absent[0][0]}. "
-            "Set `media_dir` to the folder that the paths are relative to."
+            f"{name}: none of its {len(shown)} clips is there; expected them under {media_dir}, such as "
+            f"{absent[0][0]}. Set `media_dir` to the folder that the paths are relative to."
         )
     if absent:
         say(
-            f"warning: {name}: {len(absent)} of {len(shown)} clips are not there, such as {absent[0][0]}; their questions "
-            "count as unanswered"
+            f"warning: {name}: {len(absent)} of {len(shown)} clips are not there, such as {absent[0][0]}; their "
+            "questions count as unanswered"
         )
-
-
-def check_fields(questions: Sequence[Question], needed: Iterable[str], who: str) -> None:
-    """Refuse questions without what a judge reads: ``reference``, or ``caption`` as their ``evidence``.
-
-    Raises:
-        DataError: with the number of questions and the first id.
-    """
-    fields = {"reference": "reference", "caption": "evidence"}
-    for name in needed:
-        lacking: list[Any] = [q.id for q in questions if name in fields and not getattr(q, fields[name])]
-        if lacking:
-            raise DataError(
-                f"{len(lacking)} of {len(questions)} questions have no `{name}`, which {who} reads; the first is "
-                f"{lacking[0]!r}. Add it to the rows, or choose another judge.protocol."
-            )

@@ -49,7 +49,8 @@ class EvaluationJudgeSettings(JudgeSettings):
     )
     metric: Literal["exact_match", "contains", "token_f1", "rouge_l"] = Field(
         default="exact_match",
-        description="backend `lexical`: what decides, without a judge; `token_f1` and `rouge_l` give no verdict",
+        description="backend `lexical`: what decides, without a judge; `token_f1` and `rouge_l` give no verdict; "
+        "`rouge_l` for captions unless given",
     )
     correct_from: float | None = Field(
         default=None,
@@ -75,7 +76,7 @@ class EvaluationSettings(Settings):
 
     suite: str = Field(default="demo", description="a suite of `hound eval list`, or a JSONL file of questions")
     model: str = Field(
-        default="", description="checkpoint (folder or hub id), adapter, or the server's name of a model"
+        default="", description="checkpoint or adapter (folder or hub id), or the server's name of a model"
     )
     name: str = Field(default="run", description="the run's name; its folder is `<folder>/<name>/<suite>`")
     folder: str = Field(default="saves/hound_eval", description="where runs are written")
@@ -109,7 +110,7 @@ class EvaluationSettings(Settings):
     def _check_combinations(self) -> EvaluationSettings:
         if not self.name or "/" in self.name or self.name.startswith("."):
             raise ValueError(
-                f"name: expected a name for a folder, without `/` and no `.` at the start; got {self.name!r}."
+                f"name: expected a name for a folder, without `/` and without `.` at the start; got {self.name!r}."
             )
         if self.judge.backend in NEEDS_A_MODEL and not self.judge.model:
             raise ValueError(f"judge.model: backend {self.judge.backend} needs the name of a model.")
@@ -121,6 +122,14 @@ class EvaluationSettings(Settings):
         if self.max_cost is not None and unknown:
             raise ValueError(f"max_cost: there is no price for {', '.join(unknown)}; add it under `prices`.")
         return self
+
+    def for_suite(self, protocol: str, measure: str) -> EvaluationSettings:
+        """These settings with a suite's protocol and measure where the user chose none; frames have their own."""
+        chosen = {name: getattr(self.judge, name) for name in self.judge.model_fields_set}
+        if self.judge.protocol is None and self.judge.backend != "vision":
+            chosen["protocol"] = protocol
+        chosen.setdefault("metric", measure)
+        return self.changed(judge=EvaluationJudgeSettings(**chosen))
 
     @property
     def suite_name(self) -> str:

@@ -50,7 +50,7 @@ def escape_latex(text: str) -> str:
 def markdown_table(columns: Sequence[str], rows: Rows) -> str:
     """A table; every cell is escaped."""
     lines = [columns, *rows]
-    written = ["| " + " | ".join(escape_markdown(_shown(value)) for value in line) + " |" for line in lines]
+    written = ["| " + " | ".join(escape_markdown(shown_value(value)) for value in line) + " |" for line in lines]
     return "\n".join([written[0], "|" + "---|" * len(columns), *written[1:]])
 
 
@@ -88,10 +88,11 @@ def latex_table(columns: Sequence[str], rows: Rows, caption: str, groups: Sequen
 
 
 def _latex_row(row: Sequence[Any]) -> str:
-    return " & ".join(escape_latex(_shown(value)) for value in row) + " \\\\"
+    return " & ".join(escape_latex(shown_value(value)) for value in row) + " \\\\"
 
 
-def _shown(value: Any) -> str:
+def shown_value(value: Any) -> str:
+    """A value for a cell: four digits of a fraction, a dash for None, anything else as text."""
     if value is None:
         return NOTHING
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -34,6 +34,9 @@ class Suite(Settings):
     media: str = Field(default=FRAMES, description="folder of the clips under the root")
     ask: str | None = Field(default=None, description="asked about every clip once, with its caption as the reference")
     protocol: Literal["official", "caption"] = Field(default="official", description="the judge's prompt")
+    measure: Literal["exact_match", "contains", "token_f1", "rouge_l"] = Field(
+        default="exact_match", description="what decides without a judge"
+    )
     metric: str = Field(default="", description="what is reported, in words")
 
     @model_validator(mode="after")
