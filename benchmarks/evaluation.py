@@ -1,6 +1,6 @@
 """Rows per second of `hound eval predict` against one `generate` per row, on the demo model.
 
-    hound demo --run && python benchmarks/evaluation.py
+hound demo --run && python benchmarks/evaluation.py
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import platform
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -18,6 +19,8 @@ from hound_plugin.model.batch_answers import answer_batch
 from hound_plugin.model.inference import load
 from hound_plugin.records.questions import media_files, read_questions
 
+Measure = Callable[[], tuple[float, dict[str, str]]]
+
 
 def main() -> None:
     """Print both rates, their ratio, and whether the answers are the same."""
@@ -25,7 +28,7 @@ def main() -> None:
     parser.add_argument("--demo", type=Path, default=Path("demo"), help="folder of the demo (default: demo)")
     parser.add_argument("--rows", type=int, default=240, help="questions (default: 240)")
     parser.add_argument("--batch-size", type=int, default=64, help="questions at a time (default: 64)")
-    parser.add_argument("--rounds", type=int, default=2, help="measurements of each, the better one counts (default: 2)")
+    parser.add_argument("--rounds", type=int, default=2, help="measurements of each; the better one counts")
     options = parser.parse_args()
     rows = read_questions(options.demo / "data" / "held_out_questions.jsonl", str(options.demo / "clips"), options.rows)
     questions = [
@@ -43,7 +46,7 @@ def main() -> None:
     print(f"{single / batched:.1f} times as fast; {equal} of {len(questions)} answers are the same")
 
 
-def best(measure, rounds):  # noqa: ANN001, ANN201
+def best(measure: Measure, rounds: int) -> tuple[float, dict[str, str]]:
     """The quickest of several measurements: ``(seconds, answers)``."""
     return min((measure() for _ in range(rounds)), key=lambda result: result[0])
 

@@ -32,7 +32,7 @@ def answer_batch(
 
     Args:
         hound: the loaded model.
-        items: ``(question, clip)``, the clip as :meth:`HoundModel.chat_many` takes it, or None.
+        items: ``(question, clip)``, the clip as a path or a list of frames' paths, or None.
         seeds: one for each item; without effect on greedy answers.
         temperature: 0 means greedy; otherwise an answer depends only on its seed, not on its batch.
         top_p: as in :func:`~hound_plugin.model.answer_sampling.sample_answers`.
@@ -60,12 +60,8 @@ def answer_batch(
 def _shared(items: Sequence[tuple[str, Any]]) -> list[Any]:
     """The clips, equal ones as one object, which is what a batch recognises lists of frames by."""
     first: dict[Hashable, Any] = {}
-    return [
-        first.setdefault(tuple(clip) if isinstance(clip, list) else clip, clip)
-        if isinstance(clip, str | list)
-        else clip
-        for _, clip in items
-    ]
+    keys = [tuple(clip) if isinstance(clip, list) else clip for _, clip in items]
+    return [first.setdefault(key, clip) for key, (_, clip) in zip(keys, items, strict=True)]
 
 
 def _read_errors(hound: HoundModel, clips: dict[int, Any]) -> dict[int, MediaError]:
