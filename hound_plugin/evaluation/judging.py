@@ -13,7 +13,6 @@ from typing import Any, Protocol
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question, count_statuses
 from hound_plugin.evaluation.metrics import METRICS, VERDICTS, measure
-from hound_plugin.evaluation.questions import check_fields
 from hound_plugin.evaluation.readings import OriginalPrompt, ReadingSettings, join_draws, read_reply, threshold_of
 from hound_plugin.evaluation.run_folder import LEDGER, EvaluationRun, write_judgements
 from hound_plugin.judge.backends import (
@@ -120,7 +119,9 @@ def check_judging(questions: Sequence[Question], settings: JudgingSettings) -> N
         without = [question.id for question in questions if not words_of(question.reference)]
         _refuse_without(without, questions, "a reference with words", "judge.backend lexical")
         return
-    check_fields(questions, needed, f"protocol {judge.template}")
+    for name, field in (("reference", "reference"), ("caption", "evidence")):
+        without = [question.id for question in questions if name in needed and not getattr(question, field)]
+        _refuse_without(without, questions, f"a `{name}`", f"judge.protocol {judge.template}")
     if judge.backend == "vision":
         _refuse_without([q.id for q in questions if not q.media], questions, "a clip or image", "judge.backend vision")
 
