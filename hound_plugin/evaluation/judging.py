@@ -11,9 +11,8 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question
+from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question, count_statuses
 from hound_plugin.evaluation.metrics import METRICS, VERDICTS, measure
-from hound_plugin.evaluation.questions import check_fields
 from hound_plugin.evaluation.readings import OriginalPrompt, ReadingSettings, join_draws, read_reply, threshold_of
 from hound_plugin.evaluation.run_folder import LEDGER, EvaluationRun, write_judgements
 from hound_plugin.judge.backends import (
@@ -120,7 +119,9 @@ def check_judging(questions: Sequence[Question], settings: JudgingSettings) -> N
         without = [question.id for question in questions if not words_of(question.reference)]
         _refuse_without(without, questions, "a reference with words", "judge.backend lexical")
         return
-    check_fields(questions, needed, f"protocol {judge.template}")
+    for name, field in (("reference", "reference"), ("caption", "evidence")):
+        without = [question.id for question in questions if name in needed and not getattr(question, field)]
+        _refuse_without(without, questions, f"a `{name}`", f"judge.protocol {judge.template}")
     if judge.backend == "vision":
         _refuse_without([q.id for q in questions if not q.media], questions, "a clip or image", "judge.backend vision")
 
@@ -188,7 +189,7 @@ def _offline(run: EvaluationRun, judge: EvaluationJudge) -> JudgeResult:
             judgements.append(Judgement(question.id, JUDGED, score=measures[judge.metric], scores=measures))
     write_judgements(run.folder, judgements)
     record = {"backend": "lexical", "model": f"no judge, {judge.metric}", "metric": judge.metric, "scale": [0, 1]}
-    return JudgeResult(judgements, record, _counts(judgements))
+    return JudgeResult(judgements, record, count_statuses(judgements))
 
 
 def _ask(run: EvaluationRun, settings: JudgingSettings, say: Callable[[str], None], spent: float) -> JudgeResult:
@@ -209,8 +210,9 @@ def _ask(run: EvaluationRun, settings: JudgingSettings, say: Callable[[str], Non
             judgements, reported = _from_ledger(run, backend, judge, digests, ledger)
             write_judgements(run.folder, judgements)
         usage = finished_usage(ledger, price, outcome, say)
-    record = {**backend.record, "scale": [backend.scale.lowest, backend.scale.highest], **reported, **_reading(judge)}
-    return JudgeResult(judgements, record, _counts(judgements), usage)
+    record = {**backend.record, "scale": [backend.scale.lowest, backend.scale.highest]}
+    record |= {"verdict": backend.verdict, **reported, **_reading(judge)}
+    return JudgeResult(judgements, record, count_statuses(judgements), usage)
 
 
 def judge_usage(run: EvaluationRun, settings: JudgingSettings) -> dict[str, Any] | None:
@@ -308,11 +310,6 @@ def _measures(run: EvaluationRun, question: Question) -> dict[str, float] | None
 def _unanswered(run: EvaluationRun, question: Question) -> Judgement:
     prediction = run.predictions.get(question.id)
     return Judgement(question.id, UNANSWERED, reason=prediction.error if prediction else "no prediction")
-
-
-def _counts(judgements: Sequence[Judgement]) -> dict[str, int]:
-    statuses = [judgement.status for judgement in judgements]
-    return {status: statuses.count(status) for status in (JUDGED, UNREADABLE, FAILED, UNANSWERED)}
 
 
 def _reading(judge: EvaluationJudge) -> dict[str, Any]:

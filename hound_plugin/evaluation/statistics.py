@@ -7,8 +7,9 @@ different clips. Every interval here treats the clip as the unit (a cluster).
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -168,13 +169,18 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
 
 
 def by_sample_size(
-    values: Sequence[float], clusters: Sequence[Hashable], seed: int = 0, steps: int = 40
+    values: Sequence[float],
+    clusters: Sequence[Hashable],
+    estimator: Callable[[Sequence[Any], Sequence[Hashable]], Estimate | None] = mean_score,
+    seed: int = 0,
+    steps: int = 40,
 ) -> list[tuple[int, Estimate]]:
     """The estimate from the first clips of a random order, for growing numbers of clips: how it settles.
 
     Args:
         values: verdicts or scores.
         clusters: the clip of each.
+        estimator: :func:`accuracy` or :func:`mean_score`.
         seed: of the order.
         steps: numbers of clips to look at, evenly spread on a logarithmic scale.
 
@@ -191,7 +197,7 @@ def by_sample_size(
     found = []
     for number in numbers:
         kept = [index for index, place in enumerate(ranks) if place < number]
-        estimate = mean_score([values[index] for index in kept], [clusters[index] for index in kept])
+        estimate = estimator([values[index] for index in kept], [clusters[index] for index in kept])
         if estimate is not None:
             found.append((number, estimate))
     return found
