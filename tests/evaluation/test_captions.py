@@ -174,8 +174,8 @@ def test_the_pool_is_versioned() -> None:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"video": []}, "video"), ({"video": ["<video> Describe."]}, "without a placeholder"), ({"image": [" "]}, "words"),
-        ({"more": 1}, "more"), ({"version": ""}, "version"),
+        ({"video": []}, "video"), ({"video": ["<video> Describe."]}, "without a placeholder"),
+        ({"image": [" "]}, "words"), ({"more": 1}, "more"), ({"version": ""}, "version"),
     ],
 )  # fmt: skip
 def test_a_pool_of_ones_own(change: dict[str, Any], reason: str, tmp_path: Path) -> None:

@@ -25,7 +25,9 @@ def judgement_of(number: int) -> tuple[Prediction, Judgement | None]:
     name, text = f"q{number}", f"answer number {number}"
     match number % 8:
         case 0:
-            return Prediction(name, None, "the clip is damaged"), Judgement(name, UNANSWERED, reason="the clip is damaged")
+            return Prediction(name, None, "the clip is damaged"), Judgement(
+                name, UNANSWERED, reason="the clip is damaged"
+            )
         case 1:
             return Prediction(name, text), Judgement(name, UNREADABLE, reason="no score", raw="I <b>like</b> it")
         case 2:
@@ -35,7 +37,9 @@ def judgement_of(number: int) -> tuple[Prediction, Judgement | None]:
         case kind:
             correct = kind in (4, 5)
             score = float(number % 3 + 3 * correct)
-            return Prediction(name, text), Judgement(name, JUDGED, correct, score, f"because of {number}", "raw", {"f1": 0.5})
+            return Prediction(name, text), Judgement(
+                name, JUDGED, correct, score, f"because of {number}", "raw", {"f1": 0.5}
+            )
 
 
 def run_of(clip: str, number: int = 48) -> EvaluationRun:
@@ -92,7 +96,8 @@ def test_a_large_run_shows_the_worst_of_each_set_and_verdict(clip: str, tmp_path
         rest = [
             row.score or 0
             for question in run.questions
-            if (row := run.judgements.get(question.id)) and question.id not in {n for n, _, _ in shown}
+            if (row := run.judgements.get(question.id))
+            and question.id not in {n for n, _, _ in shown}
             and (question.set, verdict_of(run.predictions.get(question.id), row)) == group
         ]
         assert max(scores, default=0) <= min(rest, default=9)

@@ -4,7 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from hound_plugin.pages.charts import HEIGHT, LEFT, MOST_TICKS, WIDTH, Chart, bar_chart, density_chart, even_bins, histogram
+from hound_plugin.pages.charts import (
+    HEIGHT,
+    LEFT,
+    MOST_TICKS,
+    WIDTH,
+    Chart,
+    bar_chart,
+    density_chart,
+    even_bins,
+    histogram,
+)
 
 
 def check_inside(chart: Chart) -> None:

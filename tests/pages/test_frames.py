@@ -55,7 +55,9 @@ def test_an_image_is_one_frame_without_a_border(tmp_path: Path) -> None:
 def test_a_bad_clip_is_a_note(tmp_path: Path, clip: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"clip")
     reader = FrameReader(2)
-    strips = read_many({"bad": str(tmp_path / "bad.mp4"), "none": None, "gone": "/no/such.mp4", "ok": str(clip)}, reader)
+    strips = read_many(
+        {"bad": str(tmp_path / "bad.mp4"), "none": None, "gone": "/no/such.mp4", "ok": str(clip)}, reader
+    )
     assert strips["bad"].frames == strips["gone"].frames == ()
     assert "cannot be shown" in strips["bad"].note
     assert "/no/such.mp4" in strips["gone"].note

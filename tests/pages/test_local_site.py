@@ -46,7 +46,8 @@ def test_other_hosts(client: TestClient, host: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "origin", [None, "null", "http://evil.example", "https://127.0.0.1:7860", "http://127.0.0.1:7861", "http://localhost:7860"]
+    "origin",
+    [None, "null", "http://evil.example", "https://127.0.0.1:7860", "http://127.0.0.1:7861", "http://localhost:7860"],
 )
 def test_other_pages_change_nothing(client: TestClient, origin: str | None) -> None:
     headers = {} if origin is None else {"origin": origin}

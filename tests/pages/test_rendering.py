@@ -105,7 +105,9 @@ def test_one_item() -> None:
     assert 'src="/clip/6"' in part
 
 
-@pytest.mark.parametrize(("value", "text"), [(3.3333333, "3.3333333"), (123456789, "123456789"), (4.0, "4"), (-0.5, "-0.5")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(3.3333333, "3.3333333"), (123456789, "123456789"), (4.0, "4"), (-0.5, "-0.5")]
+)
 def test_bounds_are_not_rounded(value: float, text: str) -> None:
     bar = environment().get_template("parts.html").module.filter_bar([Bound("x", "x", "to", value)], 1, "items")
     assert f'value="{text}"' in bar
