@@ -91,7 +91,8 @@ def test_only_clips_of_the_run_are_readable(client: TestClient, browser: Browser
     last = len(browser.pairs)
     for path in (
         f"/clip/{last}", "/clip/-1", "/clip/secret.mp4", "/clip/0/../secret.mp4", "/clip/..%2fsecret.mp4",
-        "/clip/%2e%2e/x", f"/file={folder}/secret.mp4", f"/gradio_api/file={folder}/secret.mp4", f"/clip/0?path={folder}/secret.mp4",
+        "/clip/%2e%2e/x", f"/file={folder}/secret.mp4",
+        f"/gradio_api/file={folder}/secret.mp4", f"/clip/0?path={folder}/secret.mp4",
         "/static/page.js", f"/api/pair/{last}", "/api/pair/9999999999999999999999",
     ):  # fmt: skip
         answer = client.get(path)
