@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from hound_plugin.evaluation.settings import EvaluationSettings
     from hound_plugin.evaluation.shards import Shard
     from hound_plugin.model.inference import HoundModel
+    from hound_plugin.pages.frames import FrameReader
     from hound_plugin.reward.candidates import SampledAnswer
     from hound_plugin.reward.settings import SampleSettings
 
@@ -298,7 +299,30 @@ def add_reward(commands: Commands) -> None:
     """``hound reward``, with our model as the local source of answers and log-probabilities."""
     from hound_plugin.reward.commands import Models, add_reward_commands
 
-    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs))
+    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs, _frames_of_sampler))
+
+
+def _frames_of_sampler(settings: SampleSettings, size: int) -> FrameReader:
+    """The frames that a sampler saw, at most ``size`` pixels wide and high."""
+    from hound_plugin.pages.frames import FrameReader
+
+    if settings.backend != "model":
+        is_known = settings.backend == "openai" and settings.show == "frames"
+        caution = "" if is_known else "Which ones the model saw is unknown."
+        return FrameReader(settings.num_frames or 8, size=size, caution=caution)
+    return _frames_of_model(settings.model, settings.num_frames, size)
+
+
+def _frames_of_model(model: str, num_frames: int | None, size: int) -> FrameReader:
+    """The frames that a model in this process saw; by default as many as its checkpoint says."""
+    from hound_plugin.model.seen_frames import seen_frames
+    from hound_plugin.pages.frames import FrameReader
+
+    try:
+        seen = seen_frames(model)
+    except (HoundError, OSError):  # it was moved or removed since
+        return FrameReader(num_frames or 8, size=size, caution=f"{model} is gone, which says what it saw.")
+    return FrameReader(num_frames or seen.num_frames, seen.sampling, size, crops=True)
 
 
 class _OwnGenerator:

@@ -29,6 +29,7 @@ LAYERS = (
     "model",
     "corpus",
     "llm",
+    "pages",
     "judge",
     "reward",
     "evaluation",
@@ -44,6 +45,7 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "model.configuration": ("media", "processing", "model"),
     "corpus": ("processing", "model"),
     "llm": ("processing", "model", "corpus"),
+    "pages": ("processing", "model", "corpus"),
     "judge": ("processing", "model", "corpus"),
     "reward": ("processing", "model"),
     "evaluation": ("processing", "model", "reward"),
@@ -51,7 +53,7 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "demo": ("host", "corpus", "llm", "judge", "reward"),
     "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "demo"),
 }
-WITHOUT_TORCH = ("records", "corpus", "llm", "judge", "reward", "evaluation")
+WITHOUT_TORCH = ("records", "corpus", "llm", "pages", "judge", "reward", "evaluation")
 ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines"}  # package of others -> its one layer
 
 

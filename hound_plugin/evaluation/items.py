@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -91,3 +92,9 @@ class Judgement:
     def to_row(self) -> dict[str, Any]:
         """As a JSON object."""
         return {**asdict(self), "scores": dict(self.scores)}
+
+
+def count_statuses(judgements: Iterable[Judgement]) -> dict[str, int]:
+    """Number of judgements of every status, those that do not occur too."""
+    found = Counter(judgement.status for judgement in judgements)
+    return {status: found[status] for status in STATUSES}

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question
+from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question, count_statuses
 from hound_plugin.evaluation.metrics import METRICS, VERDICTS, measure
 from hound_plugin.evaluation.readings import OriginalPrompt, ReadingSettings, join_draws, read_reply, threshold_of
 from hound_plugin.evaluation.run_folder import LEDGER, EvaluationRun, write_judgements
@@ -39,7 +39,6 @@ from hound_plugin.llm.usage import finished_usage, ledger_usage
 from hound_plugin.records.media_identity import media_digest
 
 SHOWN = 3
-FIELD_NAMES = {"caption": "evidence", "reference": "reference", "question": "question"}  # of a judge -> of a question
 
 
 class EvaluationJudge(ReadingSettings, Protocol):
@@ -95,8 +94,6 @@ def check_judging(questions: Sequence[Question], settings: JudgingSettings) -> N
         DataError: questions without what the judge reads.
     """
     judge = settings.judge
-    if judge.metric not in METRICS:
-        raise SettingsError(f"judge.metric: expected {', '.join(METRICS)}; got {judge.metric!r}.", "judge.metric")
     if judge.parsing == "original" and (judge.backend == "lexical" or judge.k > 1):
         what = "backend lexical has no replies" if judge.backend == "lexical" else f"k is {judge.k}, and it knows 1"
         raise SettingsError(f"judge.parsing: `original` reads a judge's replies, but {what}.", "judge.parsing")
@@ -115,26 +112,25 @@ def check_judging(questions: Sequence[Question], settings: JudgingSettings) -> N
         )
     if judge.correct_from is not None and judge.correct_from not in scale:
         raise SettingsError(f"judge.correct_from: expected a number from {scale}; got {judge.correct_from:g}.")
-    needed = [name for name in required_fields(judge) if name in FIELD_NAMES]
+    needed = required_fields(judge)
     if "reference" in needed and not judge.reference:
         raise SettingsError(f"judge.reference: {judge.template} compares with the reference and cannot do without.")
     if judge.backend == "lexical":
         without = [question.id for question in questions if not words_of(question.reference)]
-        _refuse_without(without, questions, "reference", "judge.backend lexical")
+        _refuse_without(without, questions, "a reference with words", "judge.backend lexical")
         return
-    needed += ["media"] if judge.backend == "vision" else []
-    for name in needed:
-        field = FIELD_NAMES.get(name, name)
-        without = [question.id for question in questions if not getattr(question, field)]
-        _refuse_without(without, questions, field, f"judge.backend {judge.backend}, protocol {judge.template}")
+    for name, field in (("reference", "reference"), ("caption", "evidence")):
+        without = [question.id for question in questions if name in needed and not getattr(question, field)]
+        _refuse_without(without, questions, f"a `{name}`", f"judge.protocol {judge.template}")
+    if judge.backend == "vision":
+        _refuse_without([q.id for q in questions if not q.media], questions, "a clip or image", "judge.backend vision")
 
 
-def _refuse_without(without: Sequence[str], questions: Sequence[Question], name: str, who: str) -> None:
+def _refuse_without(without: Sequence[str], questions: Sequence[Question], what: str, who: str) -> None:
     if without:
-        listed = ", ".join(without[:SHOWN]) + (", ..." if len(without) > SHOWN else "")
         raise DataError(
-            f"{who}: expected a `{name}` in every question; {len(without)} of {len(questions)} have none ({listed}). "
-            "Choose another judge or protocol, or add what is missing."
+            f"{who}: expected {what} in every question; {len(without)} of {len(questions)} have none; the first is "
+            f"{without[0]!r}. Choose another judge, or add what is missing."
         )
 
 
@@ -193,7 +189,7 @@ def _offline(run: EvaluationRun, judge: EvaluationJudge) -> JudgeResult:
             judgements.append(Judgement(question.id, JUDGED, score=measures[judge.metric], scores=measures))
     write_judgements(run.folder, judgements)
     record = {"backend": "lexical", "model": f"no judge, {judge.metric}", "metric": judge.metric, "scale": [0, 1]}
-    return JudgeResult(judgements, record, _counts(judgements))
+    return JudgeResult(judgements, record, count_statuses(judgements))
 
 
 def _ask(run: EvaluationRun, settings: JudgingSettings, say: Callable[[str], None], spent: float) -> JudgeResult:
@@ -214,8 +210,9 @@ def _ask(run: EvaluationRun, settings: JudgingSettings, say: Callable[[str], Non
             judgements, reported = _from_ledger(run, backend, judge, digests, ledger)
             write_judgements(run.folder, judgements)
         usage = finished_usage(ledger, price, outcome, say)
-    record = {**backend.record, "scale": [backend.scale.lowest, backend.scale.highest], **reported, **_reading(judge)}
-    return JudgeResult(judgements, record, _counts(judgements), usage)
+    record = {**backend.record, "scale": [backend.scale.lowest, backend.scale.highest]}
+    record |= {"verdict": backend.verdict, **reported, **_reading(judge)}
+    return JudgeResult(judgements, record, count_statuses(judgements), usage)
 
 
 def judge_usage(run: EvaluationRun, settings: JudgingSettings) -> dict[str, Any] | None:
@@ -313,11 +310,6 @@ def _measures(run: EvaluationRun, question: Question) -> dict[str, float] | None
 def _unanswered(run: EvaluationRun, question: Question) -> Judgement:
     prediction = run.predictions.get(question.id)
     return Judgement(question.id, UNANSWERED, reason=prediction.error if prediction else "no prediction")
-
-
-def _counts(judgements: Sequence[Judgement]) -> dict[str, int]:
-    statuses = [judgement.status for judgement in judgements]
-    return {status: statuses.count(status) for status in (JUDGED, UNREADABLE, FAILED, UNANSWERED)}
 
 
 def _reading(judge: EvaluationJudge) -> dict[str, Any]:

@@ -26,6 +26,11 @@ _CAPTION_SCORE = re.compile(r"Score: (\d+\.?\d*)")
 _NUMBER = re.compile(r"\b\d+\.?\d*\b")
 
 
+def original_protocol(verdict: bool) -> OriginalProtocol:
+    """Which of the original's parsers reads the replies of a judge."""
+    return "official" if verdict else "caption"
+
+
 def original_verdict(protocol: str, text: str | None) -> tuple[float | None, bool | None]:
     """Score and verdict of a judge's reply, as the original reads it.
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Protocol
 
 from hound_plugin.evaluation.items import FAILED, JUDGED, UNREADABLE, Judgement
-from hound_plugin.evaluation.original import OriginalProtocol, original_verdict
+from hound_plugin.evaluation.original import original_protocol, original_verdict
 from hound_plugin.judge.backends import JudgeBackend
 from hound_plugin.judge.parsing import read_score
 from hound_plugin.judge.prompts import JudgePrompt
@@ -91,8 +91,3 @@ def join_draws(readings: Sequence[Judgement], has_verdict: bool, threshold: floa
     correct = 2 * yes > len(judged) if has_verdict else score >= threshold
     agreeing = next((reading for reading in judged if reading.correct == correct), judged[0])
     return replace(agreeing, correct=correct, score=round(score, 6))
-
-
-def original_protocol(verdict: bool) -> OriginalProtocol:
-    """Which of the original's parsers reads the replies of a judge."""
-    return "official" if verdict else "caption"

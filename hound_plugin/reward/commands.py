@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hound_plugin.pages.frames import FrameReader
     from hound_plugin.reward.candidates import Generator
     from hound_plugin.reward.rank import LogProbs
     from hound_plugin.reward.settings import RewardSettings, SampleSettings
@@ -27,10 +28,13 @@ STAGE_HELP = {
 
 @dataclass(frozen=True)
 class Models:
-    """What ``cli.py`` passes in: the model that answers, and the one that computes log-probabilities."""
+    """What ``cli.py`` passes in: the model that answers, the one that computes log-probabilities, and the reader of the
+    frames that the model saw.
+    """
 
     generator: Callable[[SampleSettings], Generator]
     log_probs: Callable[[str, str | None, str], LogProbs]
+    frames: Callable[[SampleSettings, int], FrameReader]
 
 
 def add_reward_commands(commands: Commands, models: Models) -> None:
@@ -56,7 +60,7 @@ def add_reward_commands(commands: Commands, models: Models) -> None:
     for name, text in STAGE_HELP.items():
         _add_stage(stages, name, text, models)
     _add_rank(stages, models)
-    _add_browse(stages)
+    _add_browse(stages, models)
     _add_iterate(stages, models)
 
 
@@ -103,7 +107,7 @@ def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
     settings = _settings(arguments)
     if getattr(arguments, "second", None):
         settings = settings.changed(report={"second": arguments.second})
-    run = open_run(settings, _say, models.generator)
+    run = open_run(settings, _say, models.generator, models.frames)
     if getattr(arguments, "dry_run", False):
         dry_run(run)
         return 0
@@ -184,26 +188,30 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     return 0
 
 
-def _add_browse(stages: Commands) -> None:
+def _add_browse(stages: Commands, models: Models) -> None:
     parser = stages.add_parser(
         "browse",
-        help="a page that shows pairs beside their clips, to drop bad ones",
+        help="a page that shows pairs next to the frames that the model saw, to drop bad ones",
         description=(
-            "Opens a Gradio page on this machine. Dropped pairs are listed in excluded.jsonl in the run folder; the "
-            "data is never edited. Run `hound reward pairs` again to leave them out."
+            "Serves a page to this machine's own browser until Ctrl-C. Keys: j next, k back, d drop or take back, u "
+            "undo. Dropped pairs are listed in excluded.jsonl in the run folder; the data is never edited. Run `hound "
+            "reward pairs` again to leave them out; no other pair takes their place, unless pairs.replace_dropped is "
+            "set."
         ),
         epilog=f"examples:\n  hound reward browse {RECIPE}\n  hound reward browse {RECIPE} --port 7861",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_recipe(parser)
-    parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860)")
-    parser.set_defaults(run=_browse)
+    parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860; 0: any)")
+    parser.set_defaults(run=lambda arguments: _browse(arguments, models))
 
 
-def _browse(arguments: argparse.Namespace) -> int:
+def _browse(arguments: argparse.Namespace, models: Models) -> int:
+    from hound_plugin.pages.frames import LARGE
     from hound_plugin.reward.browse import open_page
 
-    open_page(_settings(arguments), arguments.port)
+    settings = _settings(arguments)
+    open_page(settings, arguments.port, models.frames(settings.sample, LARGE), _say)
     return 0
 
 
@@ -226,5 +234,5 @@ def _add_iterate(stages: Commands, models: Models) -> None:
 def _iterate(arguments: argparse.Namespace, models: Models) -> int:
     from hound_plugin.reward.rounds import run_rounds
 
-    run_rounds(_settings(arguments), _say, models.generator)
+    run_rounds(_settings(arguments), _say, models.generator, models.frames)
     return 0

@@ -24,7 +24,7 @@ from hound_plugin.records.parse import row_id
 from hound_plugin.records.run_folders import open_folder
 from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run import run_stages
-from hound_plugin.reward.run_setup import MakeGenerator, open_run, read_run_questions, report_bad_rows
+from hound_plugin.reward.run_setup import MakeFrames, MakeGenerator, open_run, read_run_questions, report_bad_rows
 from hound_plugin.reward.settings import RewardSettings
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
@@ -32,7 +32,10 @@ OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir
 
 
 def run_rounds(
-    settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None
+    settings: RewardSettings,
+    say: Callable[[str], None],
+    make_generator: MakeGenerator | None = None,
+    make_frames: MakeFrames | None = None,
 ) -> list[Path]:
     """Run all rounds that are not finished; returns the checkpoint of each.
 
@@ -49,7 +52,7 @@ def run_rounds(
         trained = round_folder / "dpo"
         if not (trained / "finished.json").is_file():
             say(f"round {number} of {settings.iterate.rounds}: from {checkpoint}")
-            _one_round(settings, round_folder, number, checkpoint, recipe, say, make_generator)
+            _one_round(settings, round_folder, number, checkpoint, recipe, say, make_generator, make_frames)
         checkpoint = str(trained)
         checkpoints.append(trained)
     say(f"rounds finished; the last checkpoint is {checkpoint}")
@@ -83,6 +86,7 @@ def _one_round(
     recipe: dict[str, Any],
     say: Callable[[str], None],
     make_generator: MakeGenerator | None,
+    make_frames: MakeFrames | None,
 ) -> None:
     questions = _share(settings, folder, number, say)
     round_settings = settings.changed(
@@ -91,7 +95,7 @@ def _one_round(
         seed=make_seed("round", settings.seed, number),
         sample=settings.sample.changed(model=checkpoint),
     )
-    run = open_run(round_settings, say, make_generator)
+    run = open_run(round_settings, say, make_generator, make_frames)
     counts = run_stages(run)
     for stage in ("sample", "judge"):
         usage = counts.get(f"{stage}_usage")

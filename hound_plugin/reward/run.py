@@ -11,6 +11,7 @@ from hound_plugin.judge.backends import make_judge, template_id
 from hound_plugin.judge.estimate import estimate_judging, unknown_answer
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.prices import estimate_tokens
+from hound_plugin.pages.frames import SIZE, FrameReader
 from hound_plugin.records.questions import Question
 from hound_plugin.records.run_folders import read_run, write_run
 from hound_plugin.reward import stages
@@ -57,7 +58,8 @@ def report(run: Run) -> Path:
     """Write the report; returns the path of the HTML page."""
     pair_file = run.folder / "pairs" / f"{run.settings.pairs.name}.jsonl"
     summary = summarise(run.folder, run.questions, pair_file, run.settings.judge.k, run.settings.report.second)
-    page = write_report(run.folder, summary, stage_counts(run), pair_file)
+    read = run.make_frames(run.settings.sample, SIZE) if run.make_frames else FrameReader()
+    page = write_report(run.folder, run.settings, run.questions, summary, stage_counts(run), read)
     run.say(f"report: {page}")
     return page
 

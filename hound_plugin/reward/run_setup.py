@@ -11,6 +11,7 @@ from hound_plugin.errors import DataError, LedgerError, SettingsError
 from hound_plugin.judge.backends import gives_verdict, make_judge, required_fields, scale_of, template_id
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.llm.ledger import Ledger
+from hound_plugin.pages.frames import FrameReader
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.media_identity import media_digest
@@ -21,6 +22,7 @@ from hound_plugin.reward.run_folder import CANDIDATES, LEDGER
 from hound_plugin.reward.settings import RewardSettings, SampleSettings
 
 MakeGenerator = Callable[[SampleSettings], Generator]
+MakeFrames = Callable[[SampleSettings, int], FrameReader]
 
 
 @dataclass
@@ -33,6 +35,7 @@ class Run:
         questions: checked.
         say: receives lines for the user.
         make_generator: loads the model for sampling in this process.
+        make_frames: gives the reader of the frames that the sampler saw; without it, pages show eight of each clip.
         counts: by stage, for ``run.json``.
     """
 
@@ -41,6 +44,7 @@ class Run:
     questions: list[Question]
     say: Callable[[str], None]
     make_generator: MakeGenerator | None = None
+    make_frames: MakeFrames | None = None
     counts: dict[str, Any] = field(default_factory=dict)
     _digests: dict[str, str] | None = None
 
@@ -53,7 +57,12 @@ class Run:
         return self._digests
 
 
-def open_run(settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None) -> Run:
+def open_run(
+    settings: RewardSettings,
+    say: Callable[[str], None],
+    make_generator: MakeGenerator | None = None,
+    make_frames: MakeFrames | None = None,
+) -> Run:
     """Make every check that needs no request, then open the folder.
 
     Raises:
@@ -80,7 +89,7 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
             f"sample.answers={folder / CANDIDATES}."
         ) from error
     report_bad_rows(report, settings, folder, say)
-    return Run(settings, folder, questions, say, make_generator)
+    return Run(settings, folder, questions, say, make_generator, make_frames)
 
 
 def check_scale(settings: RewardSettings) -> None:

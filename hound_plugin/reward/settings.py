@@ -44,6 +44,10 @@ class PairSettings(Settings):
     near_duplicate: float | None = Field(default=0.9, ge=0, le=1, description="answers this similar make no pair")
     max_pairs: int = Field(default=1, ge=1, description="pairs per question, at most")
     chosen_from_reference: bool = Field(default=False, description="use the reference answer as the chosen one")
+    replace_dropped: bool = Field(
+        default=False,
+        description="another pair of the same question takes the place of one that was dropped by hand",
+    )
     name: str = Field(default="hound_pairs", description="name of the data set and of its file")
 
 

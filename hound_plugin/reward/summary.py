@@ -11,12 +11,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from hound_plugin.errors import DataError
 from hound_plugin.judge.agreement import kappa, spearman
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.parsing import Scale
+from hound_plugin.pages.charts import histogram
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
 from hound_plugin.reward.candidates import read_candidates
@@ -58,7 +57,11 @@ def summarise(
             "pairs": len(pairs),
         },
         "missing_by_reason": dict(Counter(m["status"] for row in scores.values() for m in row.get("missing", []))),
-        "scores": {"middles": middles, "counts": histogram([row["score"] for row in scored.values()], edges)},
+        "scores": {
+            "middles": middles,
+            "edges": edges,
+            "counts": histogram([row["score"] for row in scored.values()], edges),
+        },
         "length_score": _length_score(answers, scored),
         "pairs": _pair_numbers(pairs, scale),
         "sources": _sources(known, answers, scored, pairs),
@@ -73,11 +76,6 @@ def score_bins(scale: Scale) -> tuple[list[float], list[float]]:
     count = round((scale.highest - scale.lowest) / width) + 1
     middles = [scale.lowest + width * index for index in range(count)]
     return [int(m) if m == int(m) else m for m in middles], [*(m - width / 2 for m in middles), middles[-1] + width / 2]
-
-
-def histogram(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """Counts between edges, the last one included."""
-    return [int(count) for count in np.histogram(np.asarray(values, dtype=float), bins=list(edges))[0]]
 
 
 def words(text: str) -> int:

@@ -39,10 +39,7 @@ def test_against_rouge_score_on_random_texts() -> None:
     source = random.Random(0)
     words = ["red", "ring", "moves", "left", "to", "the", "box"]
     for _ in range(200):
-        one, two = (
-            " ".join(source.choices(["red", "ring", "moves", "left", "to", "the", "box"], k=source.randint(1, 9)))
-            for _ in "ab"
-        )
+        one, two = (" ".join(source.choices(words, k=source.randint(1, 9))) for _ in "ab")
         expected = scorer.score(two, one)
         assert token_f1(one, two) == pytest.approx(expected["rouge1"].fmeasure)
         assert rouge_l(one, two) == pytest.approx(expected["rougeL"].fmeasure)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from hound_plugin.judge.agreement import kappa, pearson, ranks, spearman
-from hound_plugin.reward.summary import histogram
+from hound_plugin.pages.charts import histogram
 
 
 def test_ranks_share_ties() -> None:

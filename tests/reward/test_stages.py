@@ -342,7 +342,7 @@ def test_excluded_pairs_stay_out(settings: RewardSettings) -> None:
     assert excluded_ids(run.folder) == {name}
     result = stages.pairs(run)
     assert name not in {pair.id for pair in result.pairs}
-    assert result.pairs_dropped["excluded by hand"] == 1
+    assert result.pairs_dropped["dropped by hand"] == 1
 
 
 def test_a_damaged_file_is_named(settings: RewardSettings) -> None:
