@@ -58,7 +58,9 @@ def random_judgement(question: Question, source: np.random.Generator, share: flo
     correct = bool(source.random() < share)
     score = int(source.integers(3, 6)) if correct else int(source.integers(0, 3))
     raw = json.dumps({"reason": "So it is.", "verdict": "yes" if correct else "no", "score": score})
-    return Judgement(question.id, JUDGED, correct, score, "So it is.", raw, {"exact_match": float(correct), "rouge_l": 0.5})
+    return Judgement(
+        question.id, JUDGED, correct, score, "So it is.", raw, {"exact_match": float(correct), "rouge_l": 0.5}
+    )
 
 
 def make_run(
@@ -87,6 +89,12 @@ def make_run(
         ],
     )
     write_judgements(target, judgements)
-    meta = {"hound_plugin": "0.1.0", "model": f"models/{name}", "suite": suite, "judge": dict(judge), "settings": {"seed": 0}}
+    meta = {
+        "hound_plugin": "0.1.0",
+        "model": f"models/{name}",
+        "suite": suite,
+        "judge": dict(judge),
+        "settings": {"seed": 0},
+    }
     (target / "run.json").write_text(json.dumps(meta))
     return load_run(target)
