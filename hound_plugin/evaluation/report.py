@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.evaluation.items import FAILED, JUDGED, STATUSES, UNANSWERED, UNREADABLE
-from hound_plugin.evaluation.plots import draw_accuracy, draw_sample_size
+from hound_plugin.evaluation.plots import draw_accuracy, draw_estimates, draw_sample_size
 from hound_plugin.evaluation.published import SOURCE, WARNING, PublishedRow, published_rows
 from hound_plugin.evaluation.run_folder import REPORT, EvaluationRun
 from hound_plugin.evaluation.statistics import Estimate, accuracy, by_sample_size, clips_for, mean_score
@@ -44,7 +44,12 @@ def write_report(run: EvaluationRun, seed: int = 0) -> Path:
     folder = run.folder / REPORT
     names = {row.name for row in summary.sets}
     references = [row for row in published if row.set in names]
-    pictures = {"accuracy.png": draw_accuracy(summary, references, f"{run.suite}: {run.name}")}
+    title = f"{run.suite}: {run.name}"
+    if summary.total.accuracy is not None:
+        pictures = {"accuracy.png": draw_accuracy(summary, references, title)}
+    else:
+        rows = [(row.name, row.score) for row in summary.rows]
+        pictures = {"scores.png": draw_estimates(rows, 1, "mean score; 95% by clip", title)}
     pictures |= _sample_size(run, seed)
     for name, data in pictures.items():
         write_whole(folder / name, data)
