@@ -45,6 +45,7 @@ examples:
   hound corpus list            the original's data sets: download, extract, validate, convert
   hound reward --help          preference data: sample, judge, pairs, report, rank
   hound eval --help            benchmark suites: predict, judge, report, compare
+  hound caption --help         detailed captions for clips
   hound COMMAND --help         what a command does, and its options
 
 exit codes: 0 done, 1 failed, 2 bad usage or bad input
@@ -103,6 +104,7 @@ def build_parser() -> argparse.ArgumentParser:
     add_corpus(commands)
     add_reward(commands)
     add_eval(commands)
+    add_caption(commands)
     return parser
 
 
@@ -379,6 +381,13 @@ def add_eval(commands: Commands) -> None:
     from hound_plugin.evaluation.commands import Models, add_eval_commands
 
     add_eval_commands(commands, Models(_OwnPredictor))
+
+
+def add_caption(commands: Commands) -> None:
+    """``hound caption``, with our model."""
+    from hound_plugin.evaluation.caption_command import add_caption_command
+
+    add_caption_command(commands, _OwnPredictor)
 
 
 class _OwnPredictor:
