@@ -78,4 +78,6 @@ def read_instructions(name: str) -> Instructions:
         raise SettingsError(f"--instructions: {name}: expected the keys name, version, video and image.")
     pool = build(InstructionFile, values, f"--instructions: {name}: ")
     digest = hashlib.sha256(repr((pool.video, pool.image)).encode()).hexdigest()[:12]
-    return Instructions(f"{pool.name}/{pool.version}/{digest}", {"video": tuple(pool.video), "image": tuple(pool.image)})
+    return Instructions(
+        f"{pool.name}/{pool.version}/{digest}", {"video": tuple(pool.video), "image": tuple(pool.image)}
+    )

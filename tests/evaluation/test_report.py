@@ -16,7 +16,7 @@ from PIL import Image
 from hound_plugin.errors import DataError
 from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question
 from hound_plugin.evaluation.published import SETS, WARNING, published_rows
-from hound_plugin.evaluation.report import write_report
+from hound_plugin.evaluation.report import page_tables, write_report
 from hound_plugin.evaluation.run_folder import load_run, write_judgements
 from hound_plugin.evaluation.summary import summarise
 from tests.evaluation.runs import OFFICIAL, make_run, questions
@@ -228,3 +228,11 @@ def test_a_run_without_a_record_of_its_judge_says_so(tmp_path: Path) -> None:
     run = make_run(tmp_path)
     (run.folder / "run.json").write_text(json.dumps({}))
     assert "does not say who judged" in write_report(load_run(run.folder)).read_text()
+
+
+def test_the_page_has_the_same_tables(tmp_path: Path) -> None:
+    tables = page_tables(make_run(tmp_path))
+    assert [table.title for table in tables] == ["Results", "Measures without a judge", "Published numbers"]
+    assert "21 of 190 questions have no verdict" in tables[0].note
+    assert WARNING in tables[2].note
+    assert all(len(row) == len(table.columns) for table in tables for row in table.rows)
