@@ -216,7 +216,7 @@ def report(evaluation: Evaluation) -> None:
     run, settings = load_run(evaluation.folder), evaluation.settings
     path = write_report(run, settings.seed)
     summary = summarise(run)
-    tables = [Table("Results", *_plain(sets_table(summary)), note=COUNTS_NOTE)]
+    tables = [Table("Results", *_plain(sets_table(summary)), note=COUNTS_NOTE.replace("`", ""))]
     frames = (evaluation.make_frames or _unknown_frames)(settings.predict, FRAME_SIZE)
     page = write_page(run, path.parent, frames, most=settings.report.examples, tables=tables)
     evaluation.say(markdown_table(*sets_table(summary)))
