@@ -9,7 +9,7 @@ from typing import Any
 
 from hound_plugin.evaluation.items import STATUSES, Judgement, Question, count_statuses
 from hound_plugin.evaluation.pairing import Paired, check_same_judge, pair
-from hound_plugin.evaluation.plots import draw_differences
+from hound_plugin.evaluation.plots import draw_estimates
 from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, described, interval_text, percent, points, remarks
 from hound_plugin.evaluation.run_folder import EvaluationRun
 from hound_plugin.evaluation.statistics import Estimate, McNemar, accuracy, mcnemar, paired_difference
@@ -201,9 +201,9 @@ def draw_comparison(comparison: Comparison) -> bytes:
     title = f"{_name(comparison.second)} minus {_name(comparison.first)}"
     if comparison.total.both:
         rows = [(row.name, row.difference) for row in comparison.rows]
-        return draw_differences(rows, 100, "difference in accuracy, points; 95% by clip", title)
+        return draw_estimates(rows, 100, "difference in accuracy, points; 95% by clip", title, zero=True)
     rows = [(row.name, row.score) for row in comparison.rows]
-    return draw_differences(rows, 1, "difference in mean score; 95% by clip", title)
+    return draw_estimates(rows, 1, "difference in mean score; 95% by clip", title, zero=True)
 
 
 def _name(run: EvaluationRun) -> str:

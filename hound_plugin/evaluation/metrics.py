@@ -52,7 +52,7 @@ def _scorer() -> Any:
         from rouge_score.rouge_scorer import RougeScorer
     except ImportError as error:
         raise EnvironmentMismatchError(
-            f"ROUGE-L needs the package rouge-score: {error}. Run: pip install 'hound-plugin[eval]'"
+            f"ROUGE-L needs the package rouge-score: {error}. Run: pip install rouge-score"
         ) from error
     return RougeScorer(["rougeL"], tokenizer=_Words())
 

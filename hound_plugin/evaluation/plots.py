@@ -92,11 +92,22 @@ def draw_sample_size(steps: Sequence[tuple[int, Estimate]], what: str, factor: f
     return figure_png((7, 3.4), draw)
 
 
-def draw_differences(rows: Sequence[tuple[str, Estimate | None]], factor: float, axis: str, title: str) -> bytes:
-    """Differences of two runs by set with their intervals; ``factor`` is 100 for shares in points."""
+def draw_estimates(
+    rows: Sequence[tuple[str, Estimate | None]], factor: float, axis: str, title: str, *, zero: bool = False
+) -> bytes:
+    """One estimate with its interval for each row.
+
+    Args:
+        rows: name and estimate.
+        factor: 100 for shares in %.
+        axis: what is estimated.
+        title: of the picture.
+        zero: whether zero is a line, as for differences.
+    """
 
     def draw(axes: Any) -> None:
-        axes.axvline(0, color=REFERENCE, linewidth=1)
+        if zero:
+            axes.axvline(0, color=REFERENCE, linewidth=1)
         for place, (_, estimate) in enumerate(rows):
             _point(axes, estimate, place, factor, OWN)
         axes.set_yticks(range(len(rows)), [_name(name) for name, _ in rows])

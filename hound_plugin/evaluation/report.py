@@ -7,11 +7,12 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.evaluation.items import FAILED, JUDGED, STATUSES, UNANSWERED, UNREADABLE
-from hound_plugin.evaluation.plots import draw_accuracy, draw_sample_size
+from hound_plugin.evaluation.plots import draw_accuracy, draw_estimates, draw_sample_size
 from hound_plugin.evaluation.published import SOURCE, WARNING, PublishedRow, published_rows
 from hound_plugin.evaluation.run_folder import REPORT, EvaluationRun
 from hound_plugin.evaluation.statistics import Estimate, accuracy, by_sample_size, clips_for, mean_score
 from hound_plugin.evaluation.summary import ALL, SetSummary, Summary, judgements_of, summarise
+from hound_plugin.pages.content import Table
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.tables import csv_table, escape_markdown, latex_table, markdown_table, one_line
 
@@ -27,7 +28,7 @@ SHOWN_REPLIES, REPLY_LETTERS, SHOWN_REASONS = 5, 300, 8
 NARROW = 0.01
 """Half of the width of an interval, for which the report says how many clips it takes."""
 
-Table = tuple[Sequence[str], list[list[Any]]]
+Cells = tuple[Sequence[str], list[list[Any]]]
 
 
 def write_report(run: EvaluationRun, seed: int = 0) -> Path:
@@ -44,7 +45,12 @@ def write_report(run: EvaluationRun, seed: int = 0) -> Path:
     folder = run.folder / REPORT
     names = {row.name for row in summary.sets}
     references = [row for row in published if row.set in names]
-    pictures = {"accuracy.png": draw_accuracy(summary, references, f"{run.suite}: {run.name}")}
+    title = f"{run.suite}: {run.name}"
+    if summary.total.accuracy is not None:
+        pictures = {"accuracy.png": draw_accuracy(summary, references, title)}
+    else:
+        rows = [(row.name, row.score) for row in summary.rows]
+        pictures = {"scores.png": draw_estimates(rows, 1, "mean score; 95% by clip", title)}
     pictures |= _sample_size(run, seed)
     for name, data in pictures.items():
         write_whole(folder / name, data)
@@ -91,7 +97,7 @@ def interval_text(estimate: Estimate | None, factor: float, digits: int, sign: s
     return f"{mean} ({factor * estimate.low:{sign}.{digits}f} to {factor * estimate.high:{sign}.{digits}f})"
 
 
-def sets_table(summary: Summary) -> Table:
+def sets_table(summary: Summary) -> Cells:
     """The main table: counts, accuracies and mean score of every set."""
     columns = ("set", "questions", "clips", *HEADINGS.values(), "accuracy, %", "if wrong, %", "mean score")
     rows = [
@@ -104,7 +110,7 @@ def sets_table(summary: Summary) -> Table:
     return columns, rows
 
 
-def _metrics_table(summary: Summary) -> Table:
+def _metrics_table(summary: Summary) -> Cells:
     names = list(summary.total.metrics)
     columns = ("set", "questions", *HEADINGS.values(), *names)
     rows = [
@@ -114,7 +120,7 @@ def _metrics_table(summary: Summary) -> Table:
     return columns, rows
 
 
-def _original_table(summary: Summary) -> Table:
+def _original_table(summary: Summary) -> Cells:
     columns = ("set", "questions", *HEADINGS.values(), "original's accuracy, %", "of", "original's average", "of")
     rows = [
         [
@@ -130,9 +136,30 @@ def _original_table(summary: Summary) -> Table:
     return columns, rows
 
 
-def _published_table(references: Sequence[PublishedRow]) -> Table:
+def _published_table(references: Sequence[PublishedRow]) -> Cells:
     columns = ("set", "model", "judge", "accuracy, %", "mean score")
     return columns, [[r.set, r.model, r.judge, f"{100 * r.accuracy:.2f}", f"{r.score:.2f}"] for r in references]
+
+
+def page_tables(run: EvaluationRun) -> list[Table]:
+    """The tables of the report for the HTML page; published numbers with their warning.
+
+    Raises:
+        DataError: nothing is judged yet.
+    """
+    summary = summarise(run)
+    names = {row.name for row in summary.sets}
+    references = [row for row in published_rows(run.suite) if row.set in names]
+    found = [("Results", sets_table(summary), " ".join([*remarks(summary), COUNTS_NOTE]))]
+    if summary.total.original is not None:
+        found.append(("As the original counts", _original_table(summary), _ORIGINAL_NOTE))
+    if summary.total.metrics:
+        found.append(("Measures without a judge", _metrics_table(summary), _METRICS_NOTE))
+    if references:
+        found.append(("Published numbers", _published_table(references), f"{WARNING} Source: {SOURCE}"))
+    return [
+        Table(title, tuple(columns), tuple(tuple(row) for row in rows), note) for title, (columns, rows), note in found
+    ]
 
 
 # --- files
@@ -150,8 +177,7 @@ def to_markdown(
     if summary.total.original is not None:
         lines += ["## As the original counts", "", _ORIGINAL_NOTE, "", markdown_table(*_original_table(summary)), ""]
     if summary.total.metrics:
-        note = "In %, over questions with a prediction; the best of all accepted answers counts."
-        lines += ["## Measures without a judge", "", note, "", markdown_table(*_metrics_table(summary)), ""]
+        lines += ["## Measures without a judge", "", _METRICS_NOTE, "", markdown_table(*_metrics_table(summary)), ""]
     lines += _sample_size_lines(summary)
     lines += _missing_lines(run, summary)
     if references:
@@ -161,6 +187,7 @@ def to_markdown(
     return "\n".join(lines)
 
 
+_METRICS_NOTE = "In %, over questions with a prediction; the best of all accepted answers counts."
 _ORIGINAL_NOTE = (
     "`parsing: original`: scores and verdicts above are what the original's parsers read, guesses included, and below "
     "are its own denominators: replies without yes or no drop out of the accuracy, replies without a score out of the "

@@ -160,7 +160,7 @@ def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> McNemar:
         from statsmodels.stats.contingency_tables import mcnemar as exact_test
     except ImportError as error:
         raise EnvironmentMismatchError(
-            f"Comparing runs needs the package statsmodels: {error}. Run: pip install 'hound-plugin[eval]'"
+            f"Comparing runs needs the package statsmodels: {error}. Run: pip install statsmodels"
         ) from error
     pairs = [(bool(a), bool(b)) for a, b in zip(first, second, strict=True)]
     table = [[pairs.count((True, True)), pairs.count((True, False))], [pairs.count((False, True)), 0]]

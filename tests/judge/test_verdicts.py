@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import time
 
 import pytest
 
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.verdicts import read_verdict
+from tests.llm.conftest import REPO
 
 SCALE = Scale(0, 5)
 READ = [
@@ -68,3 +70,16 @@ def test_replies_made_to_hurt_are_read_in_no_time(text: str) -> None:
     start = time.monotonic()
     assert read_verdict(text, SCALE).score is None
     assert time.monotonic() - start < 5
+
+
+PAGE = (REPO / "docs" / "evaluation.md").read_text()
+EXAMPLE = re.compile(r"^\| (`+) ?(.+?) ?\1 \| (yes \d|none) \|", re.MULTILINE)
+
+
+def test_the_document_says_the_same() -> None:
+    examples = EXAMPLE.findall(PAGE)
+    assert len(examples) >= 10
+    for _, text, expected in examples:
+        reading = read_verdict(text.replace("⏎", "\n"), SCALE)
+        assert (f"yes {reading.score}" if reading.correct else "none") == expected, text
+    assert {expected for _, _, expected in examples} == {"none", "yes 4"}
