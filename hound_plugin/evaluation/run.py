@@ -23,7 +23,7 @@ from hound_plugin.evaluation.prediction import (
     wait_for_others,
 )
 from hound_plugin.evaluation.questions import read_suite_questions
-from hound_plugin.evaluation.report import COUNTS_NOTE, sets_table, write_report
+from hound_plugin.evaluation.report import page_tables, sets_table, write_report
 from hound_plugin.evaluation.run_folder import (
     PREDICTIONS,
     append_predictions,
@@ -37,7 +37,6 @@ from hound_plugin.evaluation.shards import Shard
 from hound_plugin.evaluation.suites import Suite, read_suite
 from hound_plugin.evaluation.summary import summarise
 from hound_plugin.llm.sampler_settings import SamplerSettings
-from hound_plugin.pages.content import Table
 from hound_plugin.pages.frames import FrameReader
 from hound_plugin.records.media_identity import sampled_digest
 from hound_plugin.records.run_folders import open_folder, read_run, write_run
@@ -215,17 +214,10 @@ def report(evaluation: Evaluation) -> None:
     """Write ``report/``: tables, pictures and the page with frames."""
     run, settings = load_run(evaluation.folder), evaluation.settings
     path = write_report(run, settings.seed)
-    summary = summarise(run)
-    tables = [Table("Results", *_plain(sets_table(summary)), note=COUNTS_NOTE.replace("`", ""))]
     frames = (evaluation.make_frames or _unknown_frames)(settings.predict, FRAME_SIZE)
-    page = write_page(run, path.parent, frames, most=settings.report.examples, tables=tables)
-    evaluation.say(markdown_table(*sets_table(summary)))
+    page = write_page(run, path.parent, frames, most=settings.report.examples, tables=page_tables(run))
+    evaluation.say(markdown_table(*sets_table(summarise(run))))
     evaluation.say(f"report: {path} and {page}")
-
-
-def _plain(table: tuple[Sequence[str], list[list[Any]]]) -> tuple[tuple[str, ...], tuple[tuple[Any, ...], ...]]:
-    columns, rows = table
-    return tuple(columns), tuple(map(tuple, rows))
 
 
 def _unknown_frames(settings: SamplerSettings, size: int) -> FrameReader:
