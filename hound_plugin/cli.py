@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from hound_plugin.evaluation.items import Prediction, Question
     from hound_plugin.evaluation.settings import EvaluationSettings
     from hound_plugin.evaluation.shards import Shard
+    from hound_plugin.llm.sampler_settings import SamplerSettings
     from hound_plugin.model.inference import HoundModel
     from hound_plugin.pages.frames import FrameReader
     from hound_plugin.reward.candidates import SampledAnswer
@@ -304,7 +305,7 @@ def add_reward(commands: Commands) -> None:
     add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs, _frames_of_sampler))
 
 
-def _frames_of_sampler(settings: SampleSettings, size: int) -> FrameReader:
+def _frames_of_sampler(settings: SamplerSettings, size: int) -> FrameReader:
     """The frames that a sampler saw, at most ``size`` pixels wide and high."""
     from hound_plugin.pages.frames import FrameReader
 
@@ -380,7 +381,7 @@ def add_eval(commands: Commands) -> None:
     """``hound eval``, with our model as the local source of predictions."""
     from hound_plugin.evaluation.commands import Models, add_eval_commands
 
-    add_eval_commands(commands, Models(_OwnPredictor))
+    add_eval_commands(commands, Models(_OwnPredictor, _frames_of_sampler))
 
 
 def add_caption(commands: Commands) -> None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from hound_plugin.evaluation.run import MakePredictor
+    from hound_plugin.evaluation.run import MakeFrames, MakePredictor
     from hound_plugin.evaluation.settings import EvaluationSettings
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -24,9 +25,10 @@ STAGE_HELP = {
 
 @dataclass(frozen=True)
 class Models:
-    """What ``cli.py`` passes in: the model that predicts in this process."""
+    """What ``cli.py`` passes in: the model that predicts in this process, and what reads the frames that it saw."""
 
     predictor: MakePredictor
+    frames: MakeFrames
 
 
 def add_eval_commands(commands: Commands, models: Models) -> None:
@@ -53,6 +55,8 @@ def add_eval_commands(commands: Commands, models: Models) -> None:
     _add_list(stages)
     for name, text in STAGE_HELP.items():
         _add_stage(stages, name, text, models)
+    _add_compare(stages)
+    _add_agree(stages)
 
 
 def _say(text: str) -> None:
@@ -123,8 +127,80 @@ def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
     from hound_plugin.evaluation.shards import shard_of_process
 
     stages = STAGES if name == "run" else (name,)
-    evaluation = open_evaluation(_settings(arguments), _say, models.predictor, shard_of_process(), stages)
+    evaluation = open_evaluation(
+        _settings(arguments), _say, models.predictor, shard_of_process(), stages, models.frames
+    )
     if getattr(arguments, "dry_run", False):
         dry_run(evaluation, stages)
         return 0
     return 0 if is_complete(run_stages(evaluation, stages)) else 1
+
+
+def _add_two_runs(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("first", metavar="RUN", help="folder of a run, FOLDER/NAME/SUITE, or its name")
+    parser.add_argument("second", metavar="RUN", help="the other run")
+    parser.add_argument("--folder", default="saves/hound_eval", help="where names are looked up (default: %(default)s)")
+    parser.add_argument("--out", help="folder for the result (default: inside the second run's)")
+
+
+def _add_compare(stages: Commands) -> None:
+    parser = stages.add_parser(
+        "compare",
+        help="two models on the same questions: paired differences with intervals, wins and losses",
+        description=(
+            "Compares two runs question by question: difference of accuracy and score with an interval that treats "
+            "clips as units, McNemar's test, and the questions that only one of them got right."
+        ),
+        epilog=(
+            "examples:\n  hound eval compare sft dpo\n"
+            "  hound eval compare saves/hound_eval/sft/official saves/hound_eval/dpo/official --out saves/sft_dpo"
+        ),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_two_runs(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the bootstrap (default: 0)")
+    parser.set_defaults(run=_compare)
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    from hound_plugin.evaluation.comparison import compare, write_comparison
+    from hound_plugin.evaluation.run_folder import find_runs
+
+    first, second = find_runs(arguments.first, arguments.second, arguments.folder)
+    comparison = compare(first, second, arguments.seed)
+    folder = _out(arguments, second.folder / "compare" / first.name)
+    print(comparison.to_markdown())
+    _say(f"written to {write_comparison(comparison, folder).parent}")
+    return 0
+
+
+def _add_agree(stages: Commands) -> None:
+    parser = stages.add_parser(
+        "agree",
+        help="two judges on the same predictions: how often they agree, kappa, confusion",
+        description=(
+            "Compares the judgements of two runs that have the same predictions: agreement, kappa, Spearman's rank "
+            "correlation, and the questions on which the judges differ most. A second judge judges the same "
+            "predictions in a run of its own: predict.backend=given predict.answers=RUN/predictions.jsonl."
+        ),
+        epilog="examples:\n  hound eval agree dpo dpo_by_frames",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_two_runs(parser)
+    parser.set_defaults(run=_agree)
+
+
+def _agree(arguments: argparse.Namespace) -> int:
+    from hound_plugin.evaluation.agreement import agree, write_agreement
+    from hound_plugin.evaluation.run_folder import find_runs
+
+    first, second = find_runs(arguments.first, arguments.second, arguments.folder)
+    agreement = agree(first, second)
+    folder = _out(arguments, second.folder / "agree" / first.name)
+    print(agreement.to_markdown())
+    _say(f"written to {write_agreement(agreement, folder).parent}")
+    return 0
+
+
+def _out(arguments: argparse.Namespace, default: Path) -> Path:
+    return default if arguments.out is None else Path(arguments.out)

@@ -163,7 +163,7 @@ def wait_for_others(folder: Path, shard: Shard, say: Say) -> None:
         time.sleep(POLL)
 
 
-def summarise(folder: Path) -> dict[str, Any]:
+def count_predictions(folder: Path) -> dict[str, Any]:
     """Counts of a folder's predictions by test set: questions, answered, unanswered."""
     run = load_run(folder)
     counts: dict[str, dict[str, int]] = {}

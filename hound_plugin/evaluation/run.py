@@ -12,16 +12,18 @@ from hound_plugin.errors import LedgerError
 from hound_plugin.evaluation import judging
 from hound_plugin.evaluation.formats import read_given
 from hound_plugin.evaluation.items import Question
+from hound_plugin.evaluation.page import write_page
 from hound_plugin.evaluation.prediction import (
     Predictor,
     Say,
     bind_predictor,
+    count_predictions,
     predict_with_model,
-    summarise,
     unanswered,
     wait_for_others,
 )
 from hound_plugin.evaluation.questions import read_suite_questions
+from hound_plugin.evaluation.report import page_tables, sets_table, write_report
 from hound_plugin.evaluation.run_folder import (
     PREDICTIONS,
     append_predictions,
@@ -33,13 +35,19 @@ from hound_plugin.evaluation.server import estimate_predicting, predict_with_ser
 from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.evaluation.suites import Suite, read_suite
+from hound_plugin.evaluation.summary import summarise
+from hound_plugin.llm.sampler_settings import SamplerSettings
+from hound_plugin.pages.frames import FrameReader
 from hound_plugin.records.media_identity import sampled_digest
 from hound_plugin.records.run_folders import open_folder, read_run, write_run
+from hound_plugin.records.tables import markdown_table
 
 STAGES = ("predict", "judge", "report")
 SHOWN = 3
 
 MakePredictor = Callable[[EvaluationSettings, Shard], Predictor]
+MakeFrames = Callable[[SamplerSettings, int], FrameReader]
+FRAME_SIZE = 160
 
 
 @dataclass
@@ -53,6 +61,7 @@ class Evaluation:
         say: receives lines for the user.
         shard: this process's part; only the first process judges and reports.
         make_predictor: makes the model that answers in this process.
+        make_frames: makes what reads the frames that a model saw, in a size.
         counts: by stage, for ``run.json``.
         record: what else ``run.json`` gets.
     """
@@ -63,6 +72,7 @@ class Evaluation:
     say: Say
     shard: Shard = Shard()  # noqa: RUF009 - frozen
     make_predictor: MakePredictor | None = None
+    make_frames: MakeFrames | None = None
     counts: dict[str, Any] = field(default_factory=dict)
     record: dict[str, Any] = field(default_factory=dict)
 
@@ -78,6 +88,7 @@ def open_evaluation(
     make_predictor: MakePredictor | None = None,
     shard: Shard = Shard(),  # noqa: B008 - frozen
     stages: Sequence[str] = STAGES,
+    make_frames: MakeFrames | None = None,
 ) -> Evaluation:
     """Make every check that needs no request and no model, then open the folder.
 
@@ -94,24 +105,24 @@ def open_evaluation(
         judging.check_judging(questions, settings)
     open_folder(settings.run_folder)
     freeze_questions(settings.run_folder, questions)
-    return Evaluation(settings, suite, questions, say, shard, make_predictor)
+    return Evaluation(settings, suite, questions, say, shard, make_predictor, make_frames)
 
 
 def run_stages(evaluation: Evaluation, names: Sequence[str] = STAGES) -> dict[str, Any]:
-    """Run stages in order and write ``run.json``; finished work is not repeated.
+    """Run stages in order, each with an entry in ``run.json``, also of its error; finished work is not repeated.
 
-    Returns the counts by stage. If a stage raises, ``run.json`` is written with its error.
+    Returns the counts by stage.
     """
-    started, error = time.time(), ""
-    try:
-        for name in names if evaluation.shard.is_first else [name for name in names if name == "predict"]:
+    for name in names if evaluation.shard.is_first else [name for name in names if name == "predict"]:
+        started, error = time.time(), ""
+        try:
             _STAGES[name](evaluation)
-    except BaseException as problem:
-        error = f"{type(problem).__name__}: {problem}"
-        raise
-    finally:
-        if evaluation.shard.is_first:
-            write_run(evaluation.folder, names, started, error, lambda: _values(evaluation))
+        except BaseException as problem:
+            error = f"{type(problem).__name__}: {problem}"
+            raise
+        finally:
+            if evaluation.shard.is_first:
+                write_run(evaluation.folder, [name], started, error, lambda: _values(evaluation))
     return evaluation.counts
 
 
@@ -166,7 +177,7 @@ def _digest(path: str, evaluation: Evaluation) -> list[str]:
 
 
 def _report_predictions(evaluation: Evaluation, counts: dict[str, Any]) -> None:
-    sets = summarise(evaluation.folder)
+    sets = count_predictions(evaluation.folder)
     totals = {
         name: sum(row[name] for row in sets.values()) for name in ("questions", "answered", "unanswered", "missing")
     }
@@ -200,8 +211,17 @@ def judge(evaluation: Evaluation) -> None:
 
 
 def report(evaluation: Evaluation) -> None:
-    """Write ``report/``."""
-    raise NotImplementedError
+    """Write ``report/``: tables, pictures and the page with frames."""
+    run, settings = load_run(evaluation.folder), evaluation.settings
+    path = write_report(run, settings.seed)
+    frames = (evaluation.make_frames or _unknown_frames)(settings.predict, FRAME_SIZE)
+    page = write_page(run, path.parent, frames, most=settings.report.examples, tables=page_tables(run))
+    evaluation.say(markdown_table(*sets_table(summarise(run))))
+    evaluation.say(f"report: {path} and {page}")
+
+
+def _unknown_frames(settings: SamplerSettings, size: int) -> FrameReader:
+    return FrameReader(settings.num_frames or 8, size=size, caution="Which ones the model saw is unknown.")
 
 
 _STAGES: dict[str, Callable[[Evaluation], None]] = {"predict": predict, "judge": judge, "report": report}

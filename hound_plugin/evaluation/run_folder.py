@@ -77,6 +77,44 @@ def load_run(folder: str | Path) -> EvaluationRun:
     )
 
 
+def find_runs(first: str, second: str, folder: str | Path) -> tuple[EvaluationRun, EvaluationRun]:
+    """Two runs by their folders, ``<folder>/<name>/<suite>``, or by their names.
+
+    A name stands for the one suite that its run has, or for the one that the other run is about.
+
+    Raises:
+        DataError: there is no such run, or it has several suites.
+    """
+    places = [[Path(name)] if _is_run(Path(name)) else _runs_of(name, Path(folder)) for name in (first, second)]
+    if all(map(len, places)):
+        suites = {place.name for place in places[0]} & {place.name for place in places[1]}
+        common = [[place for place in group if place.name in suites] or group for group in places]
+        if all(len(group) == 1 for group in common):
+            return load_run(common[0][0]), load_run(common[1][0])
+    for name, group in zip((first, second), places, strict=True):
+        if not group:
+            raise DataError(
+                f"Expected the folder of a run, or a name under {folder}; {name} is neither. A run's folder is "
+                "<folder>/<name>/<suite>."
+            )
+    several = ", ".join(str(place) for group in places for place in group)
+    raise DataError(f"Expected two runs, but the names may mean any of {several}. Give the folders.")
+
+
+def _is_run(folder: Path) -> bool:
+    return (folder / QUESTIONS).is_file()
+
+
+def _runs_of(name: str, folder: Path) -> list[Path]:
+    """The suites of a run's folder, or of the run of that name."""
+    for parent in (Path(name), folder / name):
+        if _is_run(parent):
+            return [parent]
+        if found := sorted(path.parent for path in parent.glob(f"*/{QUESTIONS}")):
+            return found
+    return []
+
+
 def _read(path: Path, kind: type[T]) -> list[T]:
     names = {field.name for field in fields(kind)}
     rows = []

@@ -104,7 +104,7 @@ def bar_chart(
     bars = []
     for index, (name, tone, counts) in enumerate(groups):
         for position, count in enumerate(counts):
-            height = inner_height * count / top
+            height = max(1.0, inner_height * count / top) if count else 0.0  # what is there can be seen
             left = LEFT + slot * (position + 0.1) + width * index
             text = f"{labels[position]}: {count}{f' {name}' if name else ''}"
             bars.append(Bar(_px(left), _px(TOP + inner_height - height), _px(width), _px(height), tone, text))

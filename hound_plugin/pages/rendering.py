@@ -28,7 +28,7 @@ def environment() -> jinja2.Environment:
     made = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    made.filters |= {"cell": shown_value, "data_uri": data_uri, "number": number}
+    made.filters |= {"cell": shown_value, "data_uri": data_uri, "number": number, "exact": exact}
     made.globals |= {"differences": differences, "is_bound": lambda kind: isinstance(kind, Bound)}
     return made
 
@@ -41,6 +41,11 @@ def data_uri(jpeg: bytes) -> str:
 def number(value: float) -> str:
     """A score: ``4``, ``3.5``, ``3.333``."""
     return f"{value:.4g}"
+
+
+def exact(value: float) -> str:
+    """A number for a field, at full precision: rounding it would hide what it bounds."""
+    return str(int(value)) if value == int(value) else repr(float(value))
 
 
 def content_security_policy(script: str, style: str, **more: str) -> str:

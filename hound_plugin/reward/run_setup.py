@@ -18,6 +18,7 @@ from hound_plugin.records.media_identity import media_digest
 from hound_plugin.records.questions import Question, check_fields, read_questions
 from hound_plugin.records.run_folders import open_folder
 from hound_plugin.reward.candidates import Generator
+from hound_plugin.reward.captions import with_captions
 from hound_plugin.reward.run_folder import CANDIDATES, LEDGER
 from hound_plugin.reward.settings import RewardSettings, SampleSettings
 
@@ -118,8 +119,14 @@ def check_scale(settings: RewardSettings) -> None:
 
 
 def read_run_questions(settings: RewardSettings, report: RowReport | None = None) -> list[Question]:
-    """The questions of a run; raises as :func:`hound_plugin.records.questions.read_questions`."""
-    return read_questions(
+    """The questions of a run, with captions of their clips if there is a file of them.
+
+    Raises:
+        DataError, MediaNotFoundError: as :func:`hound_plugin.records.questions.read_questions` and
+            :func:`hound_plugin.reward.captions.with_captions`.
+    """
+    report = report if report is not None else RowReport(settings.questions)
+    questions = read_questions(
         settings.questions,
         settings.media_dir,
         settings.limit,
@@ -127,6 +134,9 @@ def read_run_questions(settings: RewardSettings, report: RowReport | None = None
         max_bad_rows=settings.max_bad_rows,
         report=report,
     )
+    if settings.captions is None:
+        return questions
+    return with_captions(questions, settings.captions, settings.media_dir, report)
 
 
 def report_bad_rows(report: RowReport, settings: RewardSettings, folder: Path, say: Callable[[str], None]) -> None:

@@ -76,6 +76,10 @@ class RewardSettings(Settings):
     folder: str = Field(description="where the run is written")
     questions: str = Field(description="a JSONL of questions")
     media_dir: str | None = Field(default=None, description="folder of the clips and images")
+    captions: str | None = Field(
+        default=None,
+        description="a JSONL of clips with captions, as `hound caption` writes it, for questions without one",
+    )
     seed: int = Field(default=0, description="for sampling and shuffling")
     limit: int | None = Field(default=None, ge=1, description="use only this many questions, from the first on")
     on_bad_rows: Literal["error", "skip"] = Field(

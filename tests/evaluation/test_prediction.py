@@ -219,9 +219,8 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def predict(folder: Path, mixed: Path, *more: str, **values: Any) -> int:
-    recipe = write_recipe(
-        folder / "eval.yaml", suite=str(mixed / "mixed.jsonl"), media_dir=str(mixed / "media"), **values
-    )
+    values = {"suite": str(mixed / "mixed.jsonl"), "media_dir": str(mixed / "media"), **values}
+    recipe = write_recipe(folder / "eval.yaml", **values)
     return cli.main(["eval", "predict", str(recipe), *more])
 
 
@@ -258,9 +257,9 @@ def test_answers_are_those_of_one_question_at_a_time(
 def test_seeded_answers_do_not_depend_on_their_batch(mixed: Path, tmp_path: Path) -> None:
     texts = []
     for size in (1, 3):
-        values = {"predict": {"temperature": 1.0, "batch_size": size}, "folder": str(tmp_path / f"{size}"), "seed": 5}
-        assert predict(tmp_path, mixed, **values) == 0
-        texts.append([row["text"] for row in rows(tmp_path / f"{size}" / "tiny" / "mixed" / PREDICTIONS)])
+        block = {"temperature": 1.0, "batch_size": size}
+        assert predict(tmp_path, mixed, name=f"by_{size}", seed=5, predict=block) == 0
+        texts.append([row["text"] for row in rows(tmp_path / "runs" / f"by_{size}" / "mixed" / PREDICTIONS)])
     assert texts[0] == texts[1]
     assert len(set(filter(None, texts[0]))) > 6
 
