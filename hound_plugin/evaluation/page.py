@@ -216,7 +216,8 @@ def charts(run: EvaluationRun) -> list[Chart]:
         groups.append((name, tone, [sum(counts[one, verdict] for verdict in verdicts) for one in sets]))
     if any(verdict == SCORED for _, verdict in counts):
         groups[0] = ("scored", *groups[0][1:])
-    drawn = [bar_chart("Verdicts by set", sets, groups, "set", "questions")]
+    groups = [group for group in groups if any(group[2])]
+    drawn = [bar_chart("Verdicts by set", sets, groups, "set", "questions")] if groups else []
     scores = Counter(round(row.score) for row in run.judgements.values() if row.score is not None)
     if scores:
         scale = (run.meta.get("judge") or {}).get("scale") or (min(scores), max(scores))
