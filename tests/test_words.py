@@ -31,6 +31,7 @@ CLEAN = (
     "llm",
     "judge",
     "reward",
+    "evaluation",
     "host",
     "demo",
     "doctor",
