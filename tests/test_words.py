@@ -32,6 +32,7 @@ CLEAN = (
     "pages",
     "judge",
     "reward",
+    "evaluation",
     "host",
     "demo",
     "doctor",

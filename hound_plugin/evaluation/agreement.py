@@ -234,7 +234,7 @@ def _shown(value: float | None) -> str | None:
 
 
 def to_markdown(agreement: Agreement, pictures: Sequence[str] = ()) -> str:
-    """The agreement as Markdown, with pictures if they are beside it."""
+    """The agreement as Markdown, with pictures, if their files are next to it."""
     first, second = map(escape_markdown, agreement.judges)
     lines = [f"# Agreement: {first} and {second}", ""]
     lines += [f"> **{escape_markdown(agreement.paired.remark)}**", ""] if agreement.paired.remark else []

@@ -232,7 +232,7 @@ def _p(value: float) -> str:
 
 
 def to_markdown(comparison: Comparison, picture: str | None = None) -> str:
-    """The comparison as Markdown, with ``picture`` if there is one beside it."""
+    """The comparison as Markdown, with ``picture``, if that file is next to it."""
     first, second = escape_markdown(_name(comparison.first)), escape_markdown(_name(comparison.second))
     lines = [f"# {second} against {first}", ""]
     for note in comparison.remarks:

@@ -2,7 +2,7 @@
 
 They guess where ours refuse: 4.8 becomes 4, "eyes" is a yes, a reply without any number is a 1, a 10 stays a 10. What
 they cannot read drops out of the accuracy and of the mean score, each on its own. Use them to compare with published
-numbers, and read the strict numbers beside them. Source: ``test/eval/eval_official_qa.py``, ``eval_qa.py`` and
+numbers, and read the strict numbers too. Source: ``test/eval/eval_official_qa.py``, ``eval_qa.py`` and
 ``inference/utils.py`` of github.com/RifleZhang/LLaVA-Hound-DPO, commit ec2381f.
 """
 

@@ -1,6 +1,6 @@
 """Published numbers of LLaVA-Hound, as reference rows. They are other judges' numbers: see ``WARNING``.
 
-Copied from the table in the authors' repository, which also holds the predictions behind it. The same predictions were
+Copied from the table in the authors' repository, which also links the predictions. The same predictions were
 judged by three versions of one model there.
 """
 

@@ -158,7 +158,8 @@ def page_tables(run: EvaluationRun) -> list[Table]:
     if references:
         found.append(("Published numbers", _published_table(references), f"{WARNING} Source: {SOURCE}"))
     return [
-        Table(title, tuple(columns), tuple(tuple(row) for row in rows), note) for title, (columns, rows), note in found
+        Table(title, tuple(columns), tuple(tuple(row) for row in rows), note.replace("`", ""))
+        for title, (columns, rows), note in found
     ]
 
 

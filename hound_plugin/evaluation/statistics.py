@@ -63,7 +63,7 @@ def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate 
     """A share with its 95% interval: Wilson's, with the number of independent answers that the clips are worth.
 
     That number is what gives the cluster-robust variance, at most the number of answers; where all answers are equal,
-    the number of clips. Student's t with clips - 1 degrees of freedom takes the place of the normal distribution.
+    the number of clips. Student's t with clips - 1 degrees of freedom replaces the normal distribution.
 
     Args:
         correct: verdicts.

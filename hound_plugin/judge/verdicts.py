@@ -103,7 +103,7 @@ def _as_json(text: str) -> str:
 
 
 def stated_reason(text: str, scale: Scale) -> str:
-    """What a reply gives as its reason: the value of ``reason``, or what stands before its statement; else empty."""
+    """What a reply gives as its reason: the value of ``reason``, or the text before its statement; else empty."""
     shown = visible(text)
     try:
         statement = find_statement(shown, scale)

@@ -1,4 +1,4 @@
-r"""Tables for people as Markdown, CSV and LaTeX. Whatever stands in a cell stays in its cell.
+r"""Tables for people as Markdown, CSV and LaTeX. Whatever is in a cell stays in it.
 
 Cells may hold what a model or somebody else wrote: no text becomes markup, a link, a formula of a spreadsheet or a
 command of LaTeX. Numbers are cells of numbers: format them before if they should be rounded.
