@@ -38,6 +38,7 @@ LAYERS = (
     "vllm",
     "demo",
     "doctor",
+    "own_model",
     "cli",
 )
 # What a layer does without although it stands above: data and judges need no model, the host no judge.
