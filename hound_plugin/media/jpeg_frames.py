@@ -25,12 +25,10 @@ class JpegFrames:
     Attributes:
         pictures: JPEG files, in order.
         indices: their numbers in the clip, from 0.
-        fps: average frames per second; None for images and frames without timestamps.
     """
 
     pictures: tuple[bytes, ...]
     indices: tuple[int, ...]
-    fps: float | None
 
 
 def jpeg_frames(
@@ -65,7 +63,7 @@ def jpeg_frames(
 
     clip = read_clip(media, num_frames=num_frames, sampling=sampling, transform=shrink)
     pictures = tuple(_compressed(frame, quality) for frame in clip.frames)
-    return JpegFrames(pictures, tuple(clip.indices), clip.fps)
+    return JpegFrames(pictures, tuple(clip.indices))
 
 
 def _compressed(frame: np.ndarray, quality: int) -> bytes:

@@ -15,7 +15,7 @@ class Frame:
 
     Attributes:
         data: JPEG.
-        label: when it is shown in its clip, such as ``1.2 s``; or its number.
+        label: such as its number in the clip.
     """
 
     data: bytes

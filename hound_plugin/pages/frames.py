@@ -57,7 +57,8 @@ class FrameReader:
             frames = jpeg_frames(media, self.num_frames, self.size, self.sampling, QUALITY, self.crops)
         except (MediaError, OSError) as error:
             return Strip(note=f"The clip cannot be shown: {error}")
-        labels = [_label(index, frames.fps) for index in frames.indices] if len(frames.indices) > 1 else [""]
+        # not seconds: index / fps is wrong for a variable frame rate
+        labels = [f"frame {index + 1}" for index in frames.indices] if len(frames.indices) > 1 else [""]
         pictures = zip(frames.pictures, labels, strict=True)
         return Strip(tuple(Frame(data, label) for data, label in pictures))
 
@@ -71,7 +72,3 @@ def read_many(clips: Mapping[str, Any], read: FrameReader) -> dict[str, Strip]:
     """
     with ThreadPoolExecutor(_READERS) as pool:
         return dict(zip(clips, pool.map(read, clips.values()), strict=True))
-
-
-def _label(index: int, fps: float | None) -> str:
-    return f"frame {index + 1}" if not fps else f"{index / fps:.1f} s"

@@ -26,6 +26,13 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def test_the_first_seconds_of_a_longer_clip(tmp_path: Path) -> None:
+    clip = str(tmp_path / "long.mp4")
+    encode(clip, 300, 32, 32)
+    labels = [[frame.label for frame in FrameReader(4, sampling)(clip).frames] for sampling in ("uniform", "first_10s")]
+    assert (labels[0][-1], labels[1][-1]) == ("frame 300", "frame 250")
+
+
 @pytest.mark.parametrize(("number", "sampling"), [(8, "uniform"), (4, "uniform"), (8, "first_10s")])
 def test_the_frames_are_those_that_are_read(clip: Path, number: int, sampling: str) -> None:
     strip = FrameReader(number, sampling, size=128)(str(clip))  # type: ignore[arg-type]
@@ -33,7 +40,7 @@ def test_the_frames_are_those_that_are_read(clip: Path, number: int, sampling: s
     assert len(strip.frames) == number
     for frame, pixels, index in zip(strip.frames, read.frames, read.indices, strict=True):
         assert np.abs(opened(frame.data) - pixels.astype(int)).mean() < 12, "up to the compression"
-        assert frame.label == f"{index / 25:.1f} s"
+        assert frame.label == f"frame {index + 1}"
 
 
 def test_what_the_tower_does_not_see_is_dark(clip: Path) -> None:
@@ -42,6 +49,8 @@ def test_what_the_tower_does_not_see_is_dark(clip: Path) -> None:
     assert np.abs(before[:, 34:94] - after[:, 34:94]).mean() < 8
     assert after[:, :30].mean() < 0.4 * before[:, :30].mean()
     assert after[:, 98:].mean() < 0.4 * before[:, 98:].mean()
+    whole, cut = (opened(FrameReader(2, size=128, crops=crops)(str(clip)).frames[1].data) for crops in (False, True))
+    assert cut[:, :30].mean() < 0.4 * whole[:, :30].mean()
 
 
 def test_an_image_is_one_frame_without_a_border(tmp_path: Path) -> None:
