@@ -36,6 +36,7 @@ LAYERS = (
     "engines",
     "host",
     "vllm",
+    "harness",
     "demo",
     "doctor",
     "own_model",
@@ -51,11 +52,13 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "reward": ("processing", "model"),
     "evaluation": ("processing", "model", "reward"),
     "host": ("corpus", "llm", "judge", "reward", "evaluation", "engines"),
+    "harness": ("host", "reward", "engines", "vllm"),
     "demo": ("host", "corpus", "llm", "judge", "reward"),
     "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "demo"),
 }
 WITHOUT_TORCH = ("records", "corpus", "llm", "pages", "judge", "reward", "evaluation")
-ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines"}  # package of others -> its one layer
+# package of others -> its one layer
+ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines", "lmms_eval": "harness"}
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:

@@ -303,3 +303,11 @@ def test_a_ledger_of_another_prompt_is_refused(server: FaultServer, tmp_path: Pa
     judge_run(run, settings(server))
     with pytest.raises(LedgerError, match="made with protocol official/1"):
         judge_run(run, settings(server, protocol="caption"))
+
+
+def test_the_batch_api_judges_too(server: FaultServer, tmp_path: Path) -> None:
+    server.control(script=["ok"] * 5 + ["bad"])
+    result = judge_run(predicted(tmp_path), settings(server, backend="openai-batch", poll=0.01))
+    assert result.counts == {JUDGED: 19, UNREADABLE: 0, FAILED: 1, UNANSWERED: 0}
+    assert all(row.score == grade(ITEM[row.id]) for row in result.judgements if row.status == JUDGED)
+    assert server.stats()["counts"]["batches"] == 1

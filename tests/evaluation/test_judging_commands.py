@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from hound_plugin.cli import main
+from hound_plugin.evaluation.suites import read_suite
+from tests.evaluation.stand_ins import write_corpora
 from tests.llm.conftest import FaultServer
 from tests.llm.conftest import server as server
 
@@ -82,3 +85,27 @@ def test_a_dry_run_sends_nothing_and_prints_the_cost(
     assert "8 requests to the judge" in printed
     assert "cost: at most about 0.00" in printed
     assert server.stats()["counts"] == {}
+
+
+@pytest.mark.parametrize(
+    ("suite", "questions", "protocol"),
+    [("official", 18, "official"), ("in-domain", 18, "caption"), ("out-of-domain", 24, "caption"),
+     ("captions", 9, "caption")],
+)  # fmt: skip
+def test_the_cost_of_every_suite(
+    suite: str, questions: int, protocol: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By the user's price table, before anything is predicted and without a server."""
+    write_corpora(tmp_path, list(read_suite(suite).sets.values()))
+    common = [f"suite={suite}", f"data={tmp_path}", f"folder={tmp_path}/runs", "model=none"]
+    judge = ["judge.backend=openai", "judge.model=tiny", "judge.base_url=http://127.0.0.1:9"]
+    assert run("run", RECIPE, *common, *judge, "prices={tiny: {input: 10, output: 20}}", "--dry-run") == 0
+    printed = capsys.readouterr().out
+    assert f"{questions} requests to the judge" in printed
+    assert ("Correct answer:" in printed) == (protocol == "official")
+    found = re.search(r"about (\d+) input tokens and at most (\d+) output", printed)
+    assert found is not None
+    tokens = [int(number) for number in found.groups()]
+    assert f"cost: at most about {(10 * tokens[0] + 20 * tokens[1]) / 1e6:.4f}" in printed
+    assert run("run", RECIPE, *common, *judge, "--dry-run") == 0
+    assert "cost: unknown: no price for tiny" in capsys.readouterr().out
