@@ -36,8 +36,10 @@ LAYERS = (
     "engines",
     "host",
     "vllm",
+    "harness",
     "demo",
     "doctor",
+    "own_model",
     "cli",
 )
 # What a layer does without although it stands above: data and judges need no model, the host no judge.
@@ -50,11 +52,12 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "reward": ("processing", "model"),
     "evaluation": ("processing", "model", "reward"),
     "host": ("corpus", "llm", "judge", "reward", "evaluation", "engines"),
+    "harness": ("host", "reward", "engines", "vllm"),
     "demo": ("host", "corpus", "llm", "judge", "reward"),
     "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "demo"),
 }
 WITHOUT_TORCH = ("records", "corpus", "llm", "pages", "judge", "reward", "evaluation")
-ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines"}  # package of others -> its one layer
+ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines", "lmms_eval": "harness"}  # package of others -> its one layer
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:

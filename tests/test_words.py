@@ -29,6 +29,7 @@ CLEAN = (
     "model",
     "corpus",
     "llm",
+    "pages",
     "judge",
     "reward",
     "evaluation",

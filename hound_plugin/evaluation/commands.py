@@ -72,12 +72,16 @@ def _add_list(stages: Commands) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", help="folder of `hound corpus download` (default: data)")
+    parser.add_argument("--tasks", action="store_true", help="print only the folder of these suites for lmms-eval")
     parser.set_defaults(run=_list)
 
 
 def _list(arguments: argparse.Namespace) -> int:
     from hound_plugin.evaluation.suites import BUILT_IN, how_to_get, missing_files, read_suite
 
+    if arguments.tasks:
+        print(Path(__file__).parents[1] / "harness" / "tasks")
+        return 0
     for name in BUILT_IN:
         suite = read_suite(name)
         data = arguments.data if suite.sets else None

@@ -7,6 +7,8 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from PIL.Image import Image
+
 from hound_plugin.errors import ContextLengthError, HoundError, MediaError
 from hound_plugin.model.answer_sampling import sample_answers
 from hound_plugin.model.generation import wants_sampling
@@ -32,7 +34,7 @@ def answer_batch(
 
     Args:
         hound: the loaded model.
-        items: ``(question, clip)``, the clip as a path or a list of frames' paths, or None.
+        items: ``(question, clip)``, the clip as :meth:`HoundModel.chat_many` takes it, or None.
         seeds: one for each item; without effect on greedy answers.
         temperature: 0 means greedy; otherwise an answer depends only on its seed, not on its batch.
         top_p: as in :func:`~hound_plugin.model.answer_sampling.sample_answers`.
@@ -60,8 +62,14 @@ def answer_batch(
 def _shared(items: Sequence[tuple[str, Any]]) -> list[Any]:
     """The clips, equal ones as one object, which is what a batch recognises lists of frames by."""
     first: dict[Hashable, Any] = {}
-    keys = [tuple(clip) if isinstance(clip, list) else clip for _, clip in items]
+    keys = [_key(clip) for _, clip in items]
     return [first.setdefault(key, clip) for key, (_, clip) in zip(keys, items, strict=True)]
+
+
+def _key(clip: Any) -> Hashable:
+    if isinstance(clip, list) and all(isinstance(frame, str) for frame in clip):
+        return tuple(clip)
+    return clip if isinstance(clip, str) else id(clip)
 
 
 def _read_errors(hound: HoundModel, clips: dict[int, Any]) -> dict[int, MediaError]:
@@ -69,7 +77,8 @@ def _read_errors(hound: HoundModel, clips: dict[int, Any]) -> dict[int, MediaErr
 
     def read(clip: Any) -> MediaError | None:
         try:
-            (hound.processor.read_image if is_image_path(clip) else hound.processor.read_video)(clip)
+            is_image = is_image_path(clip) or isinstance(clip, Image)
+            (hound.processor.read_image if is_image else hound.processor.read_video)(clip)
         except MediaError as error:
             return error
         return None
