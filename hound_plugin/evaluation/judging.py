@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Protocol
 
-from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.errors import DataError, LedgerError, SettingsError
 from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question, count_statuses
 from hound_plugin.evaluation.metrics import METRICS, VERDICTS, measure
 from hound_plugin.evaluation.readings import OriginalPrompt, ReadingSettings, join_draws, read_reply, threshold_of
-from hound_plugin.evaluation.run_folder import LEDGER, EvaluationRun, write_judgements
+from hound_plugin.evaluation.run_folder import LEDGER, PREDICTIONS, EvaluationRun, write_judgements
 from hound_plugin.judge.backends import (
     JudgeBackend,
     gives_verdict,
@@ -132,6 +133,25 @@ def _refuse_without(without: Sequence[str], questions: Sequence[Question], what:
             f"{who}: expected {what} in every question; {len(without)} of {len(questions)} have none; the first is "
             f"{without[0]!r}. Choose another judge, or add what is missing."
         )
+
+
+def open_judge(folder: Path, settings: JudgingSettings) -> None:
+    """Check what judging needs besides questions, before a model spends hours on predictions; sends nothing.
+
+    Raises:
+        SettingsError: no API key, or a bad address.
+        LedgerError: the folder's ledger was made with another protocol.
+    """
+    if settings.judge.backend == "lexical":
+        return
+    try:
+        with Ledger(folder / LEDGER, template_id(settings.judge)) as ledger:
+            make_judge(settings.judge, ledger, lambda _: None, probe_server=False)
+    except LedgerError as error:
+        raise LedgerError(
+            f"{error} The same predictions can be judged under another name: name=NEW predict.backend=given "
+            f"predict.answers={folder / PREDICTIONS}."
+        ) from error
 
 
 def cut_words(text: str, most: int | None) -> str:

@@ -105,6 +105,8 @@ def open_evaluation(
         judging.check_judging(questions, settings)
     open_folder(settings.run_folder)
     freeze_questions(settings.run_folder, questions)
+    if "judge" in stages and shard.is_first:
+        judging.open_judge(settings.run_folder, settings)
     return Evaluation(settings, suite, questions, say, shard, make_predictor, make_frames)
 
 

@@ -63,8 +63,10 @@ def test_a_judge_that_fails_for_good_ends_the_run_with_exit_code_1(
     assert run("report", RECIPE, *common, *judge, "name=one") == 0
 
     assert run("run", RECIPE, *common, *judge, "name=two", "judge.protocol=caption") == 2, "there are no captions"
-    assert run("run", RECIPE, *common, *judge, "name=two") == 0
     one, two = (str(tmp_path / "runs" / name / "mine") for name in ("one", "two"))
+    assert run("run", RECIPE, *common, *judge, "name=one", "judge.protocol=vision", "judge.backend=vision") == 2
+    assert f"name=NEW predict.backend=given predict.answers={one}/predictions.jsonl" in capsys.readouterr().err
+    assert run("run", RECIPE, *common, *judge, "name=two", f"predict.answers={one}/predictions.jsonl") == 0
     capsys.readouterr()
     assert run("compare", one, two) == 0
     assert "is not shown to be better or worse" in capsys.readouterr().out
@@ -109,3 +111,13 @@ def test_the_cost_of_every_suite(
     assert f"cost: at most about {(10 * tokens[0] + 20 * tokens[1]) / 1e6:.4f}" in printed
     assert run("run", RECIPE, *common, *judge, "--dry-run") == 0
     assert "cost: unknown: no price for tiny" in capsys.readouterr().out
+
+
+def test_a_judge_that_cannot_start_is_refused_before_anything_is_predicted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    common = prepare(tmp_path)
+    assert run("run", RECIPE, *common, "judge.backend=openai", "judge.model=gpt") == 2
+    assert "OPENAI_API_KEY" in capsys.readouterr().err
+    assert not (tmp_path / "runs" / "run" / "mine" / "predictions.jsonl").exists()
