@@ -290,10 +290,10 @@ def add_corpus(commands: Commands) -> None:
 
 def add_reward(commands: Commands) -> None:
     """``hound reward``, with our model as the local source of answers and log-probabilities."""
-    from hound_plugin.own_model import OwnGenerator, OwnLogProbs, frames_of_sampler
+    from hound_plugin.own_model import OwnGenerator, OwnLogProbs, evaluate_round, frames_of_sampler
     from hound_plugin.reward.commands import Models, add_reward_commands
 
-    add_reward_commands(commands, Models(OwnGenerator, OwnLogProbs, frames_of_sampler))
+    add_reward_commands(commands, Models(OwnGenerator, OwnLogProbs, frames_of_sampler, evaluate_round))
 
 
 def add_eval(commands: Commands) -> None:

@@ -6,8 +6,9 @@ Heavy imports are inside functions, so that a command that needs no model starts
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hound_plugin.errors import HoundError
@@ -145,3 +146,10 @@ def _device_of(shard: Shard) -> str | None:
     if shard.size == 1 or not torch.cuda.is_available():
         return None
     return f"cuda:{int(os.environ.get('LOCAL_RANK', shard.rank)) % torch.cuda.device_count()}"
+
+
+def evaluate_round(recipe: str, folder: Path, number: int, checkpoint: str, say: Callable[[str], None]) -> None:
+    """The held-out evaluation after a round of ``hound reward iterate``."""
+    from hound_plugin.evaluation import rounds
+
+    rounds.evaluate_round(recipe, folder, number, checkpoint, say, OwnPredictor, frames_of_sampler)

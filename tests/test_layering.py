@@ -57,7 +57,8 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "demo"),
 }
 WITHOUT_TORCH = ("records", "corpus", "llm", "pages", "judge", "reward", "evaluation")
-ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines", "lmms_eval": "harness"}  # package of others -> its one layer
+# package of others -> its one layer
+ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines", "lmms_eval": "harness"}
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:

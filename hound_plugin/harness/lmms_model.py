@@ -19,7 +19,7 @@ READ = ("max_new_tokens", "temperature", "top_p", "do_sample", "until", "num_bea
 """Generation arguments of tasks that are honoured; ``num_beams`` only if it is 1."""
 
 
-class LlavaHound(lmms):  # type: ignore[misc]
+class LlavaHound(lmms):
     """The model named ``llava_hound``.
 
     Args:

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from hound_plugin.pages.frames import FrameReader
     from hound_plugin.reward.candidates import Generator
     from hound_plugin.reward.rank import LogProbs
+    from hound_plugin.reward.rounds import Evaluate
     from hound_plugin.reward.settings import RewardSettings, SampleSettings
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -28,13 +29,14 @@ STAGE_HELP = {
 
 @dataclass(frozen=True)
 class Models:
-    """What ``cli.py`` passes in: the model that answers, the one that computes log-probabilities, and the reader of the
-    frames that the model saw.
+    """What ``cli.py`` passes in: the model that answers, the one that computes log-probabilities, the reader of the
+    frames that the model saw, and the evaluation after a round.
     """
 
     generator: Callable[[SampleSettings], Generator]
     log_probs: Callable[[str, str | None, str], LogProbs]
     frames: Callable[[SampleSettings, int], FrameReader]
+    evaluate: Evaluate
 
 
 def add_reward_commands(commands: Commands, models: Models) -> None:
@@ -234,5 +236,5 @@ def _add_iterate(stages: Commands, models: Models) -> None:
 def _iterate(arguments: argparse.Namespace, models: Models) -> int:
     from hound_plugin.reward.rounds import run_rounds
 
-    run_rounds(_settings(arguments), _say, models.generator, models.frames)
+    run_rounds(_settings(arguments), _say, models.generator, models.frames, models.evaluate)
     return 0

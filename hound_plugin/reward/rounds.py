@@ -29,6 +29,8 @@ from hound_plugin.reward.settings import RewardSettings
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
 """Keys of the host's recipe that a round sets itself."""
+Evaluate = Callable[[str, Path, int, str, Callable[[str], None]], None]
+"""Evaluates by a recipe, in a folder, the model of that round, a checkpoint; says the result."""
 
 
 def run_rounds(
@@ -36,6 +38,7 @@ def run_rounds(
     say: Callable[[str], None],
     make_generator: MakeGenerator | None = None,
     make_frames: MakeFrames | None = None,
+    evaluate: Evaluate | None = None,
 ) -> list[Path]:
     """Run all rounds that are not finished; returns the checkpoint of each.
 
@@ -47,6 +50,7 @@ def run_rounds(
     recipe = read_recipe(settings)
     folder = open_folder(settings.folder)
     checkpoint, checkpoints = settings.sample.model, []
+    _evaluate(settings, folder, 0, checkpoint, say, evaluate)
     for number in range(1, settings.iterate.rounds + 1):
         round_folder = open_folder(folder / f"round_{number}")
         trained = round_folder / "dpo"
@@ -55,8 +59,26 @@ def run_rounds(
             _one_round(settings, round_folder, number, checkpoint, recipe, say, make_generator, make_frames)
         checkpoint = str(trained)
         checkpoints.append(trained)
+        _evaluate(settings, folder, number, checkpoint, say, evaluate)
     say(f"rounds finished; the last checkpoint is {checkpoint}")
     return checkpoints
+
+
+def _evaluate(
+    settings: RewardSettings,
+    folder: Path,
+    number: int,
+    checkpoint: str,
+    say: Callable[[str], None],
+    evaluate: Evaluate | None,
+) -> None:
+    """The held-out evaluation of a round's model; 0 is the model that the first round starts from."""
+    if settings.iterate.evaluation is None:
+        return
+    if evaluate is None:
+        raise SettingsError("iterate.evaluation: this program cannot evaluate; leave it out.", "iterate.evaluation")
+    say(f"evaluation of {checkpoint}, {'before the first round' if number == 0 else f'after round {number}'}")
+    evaluate(settings.iterate.evaluation, folder / "evaluation", number, checkpoint, say)
 
 
 def read_recipe(settings: RewardSettings) -> dict[str, Any]:

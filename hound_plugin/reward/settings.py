@@ -63,6 +63,10 @@ class IterateSettings(Settings):
     rounds: int = Field(default=2, ge=1, description="number of rounds")
     recipe: str = Field(default="", description="LLaMA-Factory's YAML for DPO")
     shards: bool = Field(default=True, description="each round has its own share of the questions")
+    evaluation: str | None = Field(
+        default=None,
+        description="a YAML of `hound eval`, by which the first model and that of every round are evaluated",
+    )
 
 
 class RewardSettings(Settings):

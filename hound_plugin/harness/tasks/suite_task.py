@@ -36,7 +36,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-class SuiteTask(ConfigurableTask):  # type: ignore[misc]
+class SuiteTask(ConfigurableTask):
     """One suite; a subclass names it."""
 
     suite = "demo"
