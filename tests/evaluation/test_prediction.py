@@ -19,9 +19,10 @@ from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.prediction import Progress, make_batches, predict_with_model, wait_for_others
 from hound_plugin.evaluation.run_folder import PREDICTIONS, finish_predictions, freeze_questions, load_run
 from hound_plugin.evaluation.shards import Shard, shard_of_process
+from hound_plugin.evaluation.suites import read_suite
 from hound_plugin.model.inference import load
 from hound_plugin.records.run_folders import read_run
-from tests.evaluation.stand_ins import QUESTIONS, rows, write_recipe, write_rows
+from tests.evaluation.stand_ins import QUESTIONS, rows, write_corpora, write_recipe, write_rows
 from tests.goldens import DPO, ROOT, SFT
 from tests.reward.test_host_server import host as host  # the host's API with the recorded model
 
@@ -336,3 +337,44 @@ def test_torchrun_writes_what_one_process_writes(mixed: Path, tmp_path: Path) ->
     one, two = (tmp_path / "runs" / name / "mixed" / PREDICTIONS for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     assert "process 2 of 2" in done.stdout
+
+
+# --- whole runs
+
+
+@pytest.mark.parametrize("suite", ["official", "in-domain", "out-of-domain"])
+def test_a_pipeline_of_the_original_from_start_to_end(
+    suite: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write_corpora(tmp_path / "data", list(read_suite(suite).sets.values()))
+    recipe = write_recipe(tmp_path / "eval.yaml", data=str(data), predict={"max_new_tokens": 2, "batch_size": 16})
+    assert cli.main(["eval", "run", str(recipe), f"suite={suite}", "name=sft"]) == 0
+    run = load_run(tmp_path / "runs" / "sft" / suite)
+    assert len(run.judgements) == len(run.predictions) == len(read_suite(suite).names) * 6
+    for name in ("report.md", "sets.csv", "table.tex", "index.html"):
+        assert (run.folder / "report" / name).stat().st_size > 100
+    assert run.meta["suite_info"]["paper"]
+    for name in read_suite(suite).names:  # another model's file for each set, with the right answers
+        values = [
+            {"id": row.id.partition("/")[2], "query": row.question, "video_path": row.clip, "answer": row.reference,
+             "model_prediction": {"status": "success", "message": row.reference}}
+            for row in run.questions if row.set == name
+        ]  # fmt: skip
+        write_rows(tmp_path / name / "theirs.jsonl", values)
+    given = ["predict.backend=given", f"predict.answers={tmp_path}/{{set}}/theirs.jsonl", "model=theirs", "name=theirs"]
+    assert cli.main(["eval", "run", str(recipe), f"suite={suite}", *given]) == 0
+    capsys.readouterr()
+    assert cli.main(["eval", "compare", "sft", "theirs", "--folder", str(tmp_path / "runs")]) == 0
+    output = capsys.readouterr().out
+    assert "100.0" in output
+    assert (tmp_path / "runs" / "theirs" / suite / "compare" / "sft").is_dir()
+    assert cli.main(["eval", "compare", "sft", "none", "--folder", str(tmp_path / "runs")]) == 2
+    assert "none is neither" in capsys.readouterr().err
+
+
+def test_a_judge_refuses_before_a_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = write_corpora(tmp_path / "data", list(read_suite("official").sets.values()))
+    recipe = write_recipe(tmp_path / "eval.yaml", data=str(data), suite="official", model="no/such-model")
+    command = ["eval", "run", str(recipe), "judge.backend=openai", "judge.model=j", "judge.protocol=caption"]
+    assert cli.main(command) == 2
+    assert "expected a `evidence` in every question" in capsys.readouterr().err
