@@ -67,9 +67,9 @@ def test_everything_else_is_missing_with_a_reason(reply: str) -> None:
     ids=["verdicts", "braces", "nested", "brackets", "lines", "escapes"],
 )  # fmt: skip
 def test_replies_made_to_hurt_are_read_in_no_time(text: str) -> None:
-    start = time.monotonic()
+    start = time.process_time()
     assert read_verdict(text, SCALE).score is None
-    assert time.monotonic() - start < 5
+    assert time.process_time() - start < 5
 
 
 PAGE = (REPO / "docs" / "evaluation.md").read_text()
