@@ -2,6 +2,7 @@
 # make test    install with the `dev` extra and run the test suite
 # make test-long  what is too long for every change: kills, every engine with every job, every order of imports
 # make compat  the model side (config, model, processor, inference, conversion) on the newest transformers
+# make eval-env our model and suites in lmms-eval, in an environment of its own
 # make browser the web UI in a real Chromium (which must be installed)
 # make lint    ruff and mypy
 # make docs    the pages of docs/ as a site in site/; a link that leads nowhere is an error
@@ -23,11 +24,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 OVERLAY := .venv-compat
 MODEL_SIDE := tests/model tests/processing
 
-.PHONY: help demo test test-long compat browser lint docs clean
+.PHONY: help demo test test-long compat eval-env browser lint docs clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -10
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
 
 demo: $(VENV)/.installed-demo
 	$(DEMO_COMMAND)
@@ -52,6 +53,9 @@ $(OVERLAY)/newest.txt: $(VENV)/.installed-dev
 	  $(OVERLAY)/report.json > $(OVERLAY)/newest.part
 	@cmp -s $(OVERLAY)/newest.part $@ || { rm -rf $(OVERLAY)/site $@; \
 	  $(PIP_INSTALL) --no-deps --target $(OVERLAY)/site -r $(OVERLAY)/newest.part && mv $(OVERLAY)/newest.part $@; }
+
+eval-env: .venv-eval/.installed
+	.venv-eval/bin/python -m pytest -m lmms_eval $(TESTS) tests/harness
 
 browser: $(VENV)/.installed-dev
 	HOUND_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
@@ -85,6 +89,13 @@ $(VENV)/.installed-dev: setup.cfg pyproject.toml | $(BIN)/pip
 $(VENV)/.installed-demo: setup.cfg pyproject.toml | $(BIN)/pip
 	@if [ -e $(VENV)/.installed-dev ]; then $(MAKE) --no-print-directory $(VENV)/.installed-dev; else \
 	  echo "Installing hound-plugin into $(VENV): about 6 GB, 2 minutes on a fast line."; $(PIP_INSTALL) -e . ; fi
+	@touch $@
+
+# lmms-eval wants an older filelock and moves av and protobuf: never in the environment that trains.
+.venv-eval/.installed: setup.cfg | $(BIN)/pip
+	@echo "Installing hound-plugin and lmms-eval into .venv-eval: about 7 GB."
+	@$(BIN)/python -m venv .venv-eval
+	@.venv-eval/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e . 'lmms-eval==0.7.3' pytest pytest-timeout
 	@touch $@
 
 .venv-docs/.installed: setup.cfg | $(BIN)/pip

@@ -111,6 +111,8 @@ _PURPOSES = {
     "llm": "requests to language models: ledger, client, throttle, batches",
     "media": "clips and images to frames: which ones, how they are read, is the file whole, caches",
     "model": "towers, projector, language model; checkpoints of both layouts; answers",
+    "pages": "pages that people look at: frames, answers, pairs, filters, charts; a site for this machine alone",
+    "own_model": "our model behind the interfaces of reward and evaluation",
     "moved": "earlier names of modules, which still work",
     "processing": "frames to pixels, conversations to exact tokens",
     "records": "rows of every shape to one typed record or named problems; paths, files, locks",

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic.fields import FieldInfo
 
+from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.judge.prompts import PromptTemplate
 from hound_plugin.llm.prices import Price
 from hound_plugin.reward.settings import RewardSettings
@@ -38,7 +39,14 @@ out has its defaults. Keys of services are read from the environment only.
 
 {{reward}}
 
-### `prices`
+## `hound eval`: one YAML for every stage
+
+`hound eval run examples/yaml/hound_eval.yaml suite=official name=dpo` overrides keys on the command line. `model` and
+`predict.model` are the same key.
+
+{{evaluation}}
+
+## `prices`
 
 One block a model, in any one currency per million tokens: `prices: {{{{my-judge: {{{{input: 1.0, output: 4.0}}}}}}}}`.
 
@@ -65,7 +73,13 @@ def table(rows: Iterable[tuple[str, FieldInfo]]) -> str:
 
 def page() -> str:
     """The whole page."""
-    parts = {"hound": HoundSettings, "reward": RewardSettings, "prices": Price, "protocol": PromptTemplate}
+    parts = {
+        "hound": HoundSettings,
+        "reward": RewardSettings,
+        "evaluation": EvaluationSettings,
+        "prices": Price,
+        "protocol": PromptTemplate,
+    }
     return TEXT.format(**{name: table(documented(model)) for name, model in parts.items()})
 
 

@@ -12,15 +12,12 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError, JudgeError
 from hound_plugin.version import __version__
 
 if TYPE_CHECKING:
-    from hound_plugin.reward.candidates import SampledAnswer
-    from hound_plugin.reward.settings import SampleSettings
-
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
 DONE = 0
@@ -38,6 +35,8 @@ examples:
   hound assemble --help        language model + towers + projector to a trainable checkpoint
   hound corpus list            the original's data sets: download, extract, validate, convert
   hound reward --help          preference data: sample, judge, pairs, report, rank
+  hound eval --help            benchmark suites: predict, judge, report, compare
+  hound caption --help         detailed captions for clips
   hound COMMAND --help         what a command does, and its options
 
 exit codes: 0 done, 1 failed, 2 bad usage or bad input
@@ -95,6 +94,8 @@ def build_parser() -> argparse.ArgumentParser:
     add_assemble(commands)
     add_corpus(commands)
     add_reward(commands)
+    add_eval(commands)
+    add_caption(commands)
     return parser
 
 
@@ -301,9 +302,11 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def add_reward(commands: Commands) -> None:
     """``hound reward``, with our model as the local source of answers and log-probabilities."""
+    from hound_plugin.own_model import OwnGenerator, OwnLogProbs, evaluate_round, frames_of_sampler
     from hound_plugin.reward.commands import Models, add_reward_commands
 
-    add_reward_commands(commands, Models(_OwnGenerator, _OwnLogProbs, _write_reference))
+    models = Models(OwnGenerator, OwnLogProbs, frames_of_sampler, evaluate_round, _write_reference)
+    add_reward_commands(commands, models)
 
 
 def _write_reference(recipe: str, overrides: Sequence[str]) -> str:
@@ -318,53 +321,20 @@ def _write_reference(recipe: str, overrides: Sequence[str]) -> str:
     return write_reference(recipe, overrides)
 
 
-class _OwnGenerator:
-    """Our model in this process as :class:`hound_plugin.reward.candidates.Generator`."""
+def add_eval(commands: Commands) -> None:
+    """``hound eval``, with our model as the local source of predictions."""
+    from hound_plugin.evaluation.commands import Models, add_eval_commands
+    from hound_plugin.own_model import OwnPredictor, frames_of_sampler
 
-    def __init__(self, settings: SampleSettings) -> None:
-        from hound_plugin.model.inference import load
-        from hound_plugin.reward.candidates import checkpoint_fingerprint
-
-        self._settings = settings
-        self._hound = load(settings.model, settings.device, settings.dtype)
-        if settings.num_frames is not None:
-            self._hound.processor.num_frames = settings.num_frames
-        names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames")
-        self.identity: dict[str, Any] = {name: getattr(settings, name) for name in names}
-        self.identity["checkpoint"] = checkpoint_fingerprint(settings.model)
-
-    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
-        from hound_plugin.model.answer_sampling import sample_answers
-        from hound_plugin.reward.candidates import SampledAnswer
-
-        settings = self._settings
-        answers = sample_answers(
-            self._hound,
-            question,
-            media,
-            seeds,
-            temperature=settings.temperature,
-            top_p=settings.top_p,
-            max_new_tokens=settings.max_new_tokens,
-            batch_size=settings.batch_size,
-        )
-        return [SampledAnswer(answer.text, answer.finish, answer.tokens) for answer in answers]
+    add_eval_commands(commands, Models(OwnPredictor, frames_of_sampler))
 
 
-class _OwnLogProbs:
-    """Our model in this process as :class:`hound_plugin.reward.rank.LogProbs`."""
+def add_caption(commands: Commands) -> None:
+    """``hound caption``, with our model."""
+    from hound_plugin.evaluation.caption_command import add_caption_command
+    from hound_plugin.own_model import OwnPredictor
 
-    def __init__(self, model: str, device: str | None, dtype: str) -> None:
-        from hound_plugin.model.inference import load
-        from hound_plugin.reward.candidates import checkpoint_fingerprint
-
-        self._hound = load(model, device, dtype)
-        self.identity = {"model": model, "checkpoint": checkpoint_fingerprint(model)}
-
-    def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> list[tuple[float, int]]:
-        from hound_plugin.model.answer_sampling import answer_log_probs
-
-        return answer_log_probs(self._hound, items)
+    add_caption_command(commands, OwnPredictor)
 
 
 if __name__ == "__main__":

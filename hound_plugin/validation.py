@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Any, Literal, Self, TypeVar
 
+import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails, PydanticUndefined
@@ -100,6 +102,41 @@ def build(model: type[Model], values: Any, where: str = "") -> Model:
     except SettingsError as error:
         key = None if error.key is None else where + error.key
         raise SettingsError("\n".join(where + line for line in str(error).splitlines()), key) from None
+
+
+def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """The values of a YAML file, not checked yet.
+
+    Args:
+        path: the file.
+        overrides: ``key=value`` or ``block.key=value``, values in YAML.
+
+    Raises:
+        SettingsError: no such file, not valid YAML, or an override that is not ``key=value``.
+    """
+    try:
+        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SettingsError(f"{path}: expected a YAML file: {error.strerror}.") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"{path} is not valid YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path}: expected `key: value` lines; got {type(values).__name__}.")
+    for override in overrides:
+        name, equals, text = override.partition("=")
+        if not equals:
+            raise SettingsError(f"{override!r}: expected key=value, such as judge.k=3.")
+        block = values
+        *above, last = name.split(".")
+        for part in above:
+            block = block.setdefault(part, {})
+            if not isinstance(block, dict):
+                raise SettingsError(f"{name}: {part} is not a block.")
+        try:
+            block[last] = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise SettingsError(f"{override!r}: expected a value in YAML: {error}") from error
+    return values
 
 
 def keys_of(model: type[Settings]) -> dict[str, FieldInfo]:

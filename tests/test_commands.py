@@ -18,6 +18,7 @@ import yaml
 
 from hound_plugin import cli
 from hound_plugin.errors import SettingsError
+from hound_plugin.evaluation import settings as evaluation
 from hound_plugin.reward.settings import read_settings
 from hound_plugin.settings import HoundSettings
 
@@ -185,9 +186,10 @@ def _problem_of_ours(words: list[str]) -> str:
         return f"no such arguments: {overrides}"
     if words[:2] == ["reward", "ref-logps"]:  # with a recipe of the host's
         return _problem_of_keys([*arguments.overrides, *overrides])
-    if words[0] == "reward" and arguments.recipe.startswith("examples/"):
+    read = {"reward": read_settings, "eval": evaluation.read_settings}.get(words[0])
+    if read is not None and getattr(arguments, "recipe", "").startswith("examples/"):
         try:
-            read_settings(ROOT / arguments.recipe, [*arguments.overrides, *overrides])
+            read(ROOT / arguments.recipe, [*arguments.overrides, *overrides])
         except SettingsError as error:
             return str(error)
     return ""
@@ -229,6 +231,7 @@ def test_commands_are_found_everywhere() -> None:
         "make demos",
         "hound convert SRC",
         "hound reward run examples/yaml/hound_reward.yaml judge.kk=3",
+        "hound eval run examples/yaml/hound_eval.yaml sute=official",
         "hound reward run examples/yaml/hound_reward.yaml --limti 3",
         "hound reward ref-logps examples/yaml/hound_dpo.yaml hound.reference_log_prob=r.jsonl",
         "llamafactory-cli train examples/yaml/hound_dpo.yaml lora_rnak=3",

@@ -12,6 +12,7 @@ import yaml
 from llamafactory.hparams import get_infer_args, get_train_args
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.evaluation import settings as evaluation
 from hound_plugin.host.settings_state import settings
 from hound_plugin.reward.settings import build_settings, read_settings
 from tests.goldens import SFT
@@ -19,7 +20,8 @@ from tests.goldens import SFT
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLES = sorted((ROOT / "examples" / "yaml").glob("*.yaml"))
 OURS = [path for path in EXAMPLES if path.name == "hound_reward.yaml"]  # read by `hound reward`, not by the host
-RECIPES = [path for path in EXAMPLES if path not in OURS]
+EVALUATION = ROOT / "examples" / "yaml" / "hound_eval.yaml"
+RECIPES = [path for path in EXAMPLES if path not in (*OURS, EVALUATION)]
 TRAINING = [path for path in RECIPES if "stage" in yaml.safe_load(path.read_text())]
 # what only a machine with GPUs and torchrun accepts
 CPU: dict[str, Any] = {"bf16": False, "fp16": False, "deepspeed": None}
@@ -62,6 +64,17 @@ def test_the_recipe_of_the_reward_module() -> None:
     for block, key in (("", "folder"), ("judge.", "backend"), ("pairs.", "policy"), ("sample.", "n")):
         with pytest.raises(SettingsError, match=f"{block}{key}x: unknown key. Did you mean '{key}'"):
             read_settings(path, [f"{block}{key}x=1"])
+
+
+def test_the_recipe_of_the_evaluation() -> None:
+    settings = evaluation.read_settings(EVALUATION)
+    assert (settings.suite, settings.predict.model, settings.judge.backend) == ("demo", "demo/runs/dpo", "lexical")
+    assert settings.run_folder == Path("saves/hound_eval/dpo/demo")
+    official = evaluation.read_settings(EVALUATION, ["suite=official", "model=ShareGPTVideo/LLaVA-Hound-DPO"])
+    assert official.for_suite("official", "exact_match").judge.protocol == "official"
+    for block, key in (("", "folder"), ("judge.", "backend"), ("predict.", "batch_size"), ("report.", "examples")):
+        with pytest.raises(SettingsError, match=f"{block}{key}x: unknown key. Did you mean '{key}'"):
+            evaluation.read_settings(EVALUATION, [f"{block}{key}x=1"])
 
 
 def test_the_commented_recipe_of_a_real_judge() -> None:

@@ -29,14 +29,17 @@ LAYERS = (
     "model",
     "corpus",
     "llm",
+    "pages",
     "judge",
     "reward",
     "evaluation",
     "engines",
     "host",
     "vllm",
+    "harness",
     "demo",
     "doctor",
+    "own_model",
     "cli",
 )
 # What a layer does without although it stands above: data and judges need no model, the host no judge.
@@ -44,15 +47,18 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "model.configuration": ("media", "processing", "model"),
     "corpus": ("processing", "model"),
     "llm": ("processing", "model", "corpus"),
+    "pages": ("processing", "model", "corpus"),
     "judge": ("processing", "model", "corpus"),
     "reward": ("processing", "model"),
     "evaluation": ("processing", "model", "reward"),
     "host": ("corpus", "llm", "judge", "reward", "evaluation", "engines"),
+    "harness": ("host", "reward", "engines", "vllm"),
     "demo": ("host", "corpus", "llm", "judge", "reward"),
     "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "demo"),
 }
-WITHOUT_TORCH = ("records", "corpus", "llm", "judge", "reward", "evaluation")
-ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines"}  # package of others -> its one layer
+WITHOUT_TORCH = ("records", "corpus", "llm", "pages", "judge", "reward", "evaluation")
+# package of others -> its one layer
+ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines", "lmms_eval": "harness"}
 
 
 def _imports(tree: ast.AST, package: str) -> Iterator[tuple[int, str]]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
+
+from hound_plugin.records.media_paths import is_image_path
+from hound_plugin.records.placeholders import VIDEO_TOKEN
 
 JUDGED, UNREADABLE, FAILED, UNANSWERED = "judged", "unreadable", "failed", "unanswered"
 STATUSES = (JUDGED, UNREADABLE, FAILED, UNANSWERED)
@@ -25,6 +29,7 @@ class Question:
         question: the text for the judge, without placeholders.
         reference: the right answer; empty where there is none.
         evidence: the clip's detailed caption, for judges that read it; empty where there is none.
+        accepted: further answers that count as right, for the measures without a judge.
     """
 
     id: str
@@ -35,10 +40,19 @@ class Question:
     question: str
     reference: str = ""
     evidence: str = ""
+    accepted: tuple[str, ...] = ()
+
+    @property
+    def shown(self) -> str | list[str] | None:
+        """The clip or image as models take it: a path, a list of frames, or None for a question on text alone."""
+        if not self.media:
+            return None
+        is_path = len(self.media) == 1 and not (is_image_path(self.media[0]) and VIDEO_TOKEN in self.prompt)
+        return self.media[0] if is_path else list(self.media)
 
     def to_row(self) -> dict[str, Any]:
         """As a JSON object."""
-        return {**asdict(self), "media": list(self.media)}
+        return {**asdict(self), "media": list(self.media), "accepted": list(self.accepted)}
 
 
 @dataclass(frozen=True)
@@ -78,3 +92,9 @@ class Judgement:
     def to_row(self) -> dict[str, Any]:
         """As a JSON object."""
         return {**asdict(self), "scores": dict(self.scores)}
+
+
+def count_statuses(judgements: Iterable[Judgement]) -> dict[str, int]:
+    """Number of judgements of every status, those that do not occur too."""
+    found = Counter(judgement.status for judgement in judgements)
+    return {status: found[status] for status in STATUSES}

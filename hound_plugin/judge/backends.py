@@ -10,7 +10,7 @@ from typing import Any
 from hound_plugin.judge.lexical import LexicalJudge
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.probe import known_format, probe
-from hound_plugin.judge.prompts import JudgePrompt, read_template
+from hound_plugin.judge.prompts import JudgePrompt, PromptTemplate, read_template
 from hound_plugin.judge.settings import JudgeSettings
 from hound_plugin.llm.batch import BatchLimits, run_batches
 from hound_plugin.llm.ledger import Ledger
@@ -34,12 +34,14 @@ class JudgeBackend:
         template_id: name, version and digest of the prompt template.
         key_parts: the back end, its model and parameters; part of every request's key.
         scale: the scores that the judge may give.
+        verdict: whether it also says yes or no.
     """
 
     client: Client
     template_id: str
     key_parts: Mapping[str, Any]
     scale: Scale = Scale()  # noqa: RUF009 - frozen
+    verdict: bool = False
 
     @property
     def record(self) -> dict[str, Any]:
@@ -79,6 +81,11 @@ def scale_of(settings: JudgeSettings) -> Scale:
     return Scale() if settings.backend == "lexical" else read_template(settings.template).scale
 
 
+def gives_verdict(settings: JudgeSettings) -> bool:
+    """Whether this judge says yes or no besides the score."""
+    return settings.backend != "lexical" and read_template(settings.template).verdict
+
+
 def required_fields(settings: JudgeSettings) -> tuple[str, ...]:
     """Fields that this judge needs of every question."""
     if settings.backend == "lexical":
@@ -87,7 +94,11 @@ def required_fields(settings: JudgeSettings) -> tuple[str, ...]:
 
 
 def make_judge(
-    settings: JudgeSettings, ledger: Ledger, say: Callable[[str], None], probe_server: bool = True
+    settings: JudgeSettings,
+    ledger: Ledger,
+    say: Callable[[str], None],
+    probe_server: bool = True,
+    make_prompt: Callable[[PromptTemplate, str], JudgePrompt] = JudgePrompt,
 ) -> JudgeBackend:
     """The judge of a run.
 
@@ -96,6 +107,7 @@ def make_judge(
         ledger: keeps what was found out about the server, and the secret behind the markers.
         say: receives warnings.
         probe_server: whether the server may be asked for the format of its replies (not in a dry run).
+        make_prompt: makes the prompt from a template and the ledger's secret.
 
     Raises:
         SettingsError: no API key, or a bad template or address.
@@ -105,7 +117,7 @@ def make_judge(
         lexical = LexicalJudge()
         say(str(lexical.identity["smoke_test"]))
         return JudgeBackend(lexical, LEXICAL_ID, lexical.identity)
-    prompt = JudgePrompt(read_template(settings.template), ledger.salt)
+    prompt = make_prompt(read_template(settings.template), ledger.salt)
     if settings.backend == "local":
         return _local(settings, prompt)
     endpoint = make_endpoint(settings, settings.parameters)
@@ -139,7 +151,7 @@ def _client(settings: JudgeSettings, endpoint: Endpoint, prompt: JudgePrompt) ->
 
 def _backend(client: Client, prompt: JudgePrompt, identity: Mapping[str, Any], settings: JudgeSettings) -> JudgeBackend:
     parts = {**identity, "answer_format": client.prompt.answer_format, "parameters": dict(settings.parameters)}
-    return JudgeBackend(client, prompt.template.id, parts, prompt.template.scale)
+    return JudgeBackend(client, prompt.template.id, parts, prompt.template.scale, prompt.template.verdict)
 
 
 def judge_price(settings: JudgeSettings, prices: Mapping[str, Price]) -> Price | None:

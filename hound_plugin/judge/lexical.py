@@ -14,9 +14,14 @@ SMOKE_TEST = "lexical judge: word overlap with the reference; for smoke tests on
 _WORD = re.compile(r"\w+")
 
 
+def words_of(text: str) -> list[str]:
+    """The words of a text: runs of letters and digits, case folded."""
+    return _WORD.findall(text.casefold())
+
+
 def overlap(answer: str, reference: str) -> float:
     """F1 of the words of two texts, 0 to 1; case and punctuation do not count."""
-    one, two = (Counter(_WORD.findall(text.casefold())) for text in (answer, reference))
+    one, two = (Counter(words_of(text)) for text in (answer, reference))
     common = sum((one & two).values())
     total = sum(one.values()) + sum(two.values())
     return 2 * common / total if total else 0.0

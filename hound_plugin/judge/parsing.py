@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,7 +43,7 @@ _TAG = re.compile(
 _WRAPPED = re.compile(r"\s*<(answer|response|output|result)>(.*)</\1>\s*", re.DOTALL | re.IGNORECASE)
 _OPENED = re.compile(r"\s*<\|start_response\|>", re.IGNORECASE)
 _LEAKED = re.compile(r"(?:</s>|<\|[A-Za-z_]{1,30}\|>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\s+)\Z")
-_EMPHASIS = str.maketrans(dict.fromkeys("*_`", " "))
+EMPHASIS = str.maketrans(dict.fromkeys("*_`", " "))
 _RULE = " \t\r*_`~-="
 _AFTER_OBJECT = " \t\r\n*_`~.。"
 _MARKER = re.compile(r"<<<(END )?[A-Z]{1,20} [0-9a-f]{12}>>>")
@@ -88,8 +88,18 @@ class Reading:
     why: str = ""
 
 
-class _MissingError(Exception):
-    """There is no score; the message says why."""
+@dataclass(frozen=True)
+class Statement:
+    """Where a reply states its score: from ``start`` to ``end``, as a JSON object with ``values`` or as a line."""
+
+    score: int
+    start: int
+    end: int
+    values: Mapping[str, Any] | None
+
+
+class MissingError(Exception):
+    """A reply does not state what it was asked for; the message says why."""
 
 
 def read_score(text: str, scale: Scale = Scale()) -> Reading:
@@ -100,8 +110,8 @@ def read_score(text: str, scale: Scale = Scale()) -> Reading:
         scale: the valid scores; its highest is the only valid denominator.
     """
     try:
-        return Reading(_read(visible(text), scale))
-    except _MissingError as problem:
+        return Reading(find_statement(visible(text), scale).score)
+    except MissingError as problem:
         return Reading(None, str(problem))
 
 
@@ -141,31 +151,39 @@ def visible(text: str) -> str:
     return wrapped[2] if wrapped else answer
 
 
-def _read(text: str, scale: Scale) -> int:
+def find_statement(text: str, scale: Scale) -> Statement:
+    """The statement that ends a reply.
+
+    Args:
+        text: what :func:`visible` leaves of a reply.
+        scale: the valid scores.
+
+    Raises:
+        MissingError: there is none, or the reply also says otherwise.
+    """
     if not text.strip():
-        raise _MissingError("it has no answer outside its reasoning, or the reasoning never ends")
+        raise MissingError("it has no answer outside its reasoning, or the reasoning never ends")
     if next((not marker[1] for marker in reversed(list(_MARKER.finditer(text)))), False):
-        raise _MissingError("it repeats a text of the request without the marker that ends it")
+        raise MissingError("it repeats a text of the request without the marker that ends it")
     located = _last_object(text)
     if located is not None and not text[located[2] :].strip(_AFTER_OBJECT):
         value, start, end = located
         if not _may_begin(text[text.rfind("\n", 0, start) + 1 : start]):
-            raise _MissingError("its JSON object is quoted, or part of a sentence or of another object")
-        score = _of_object(value, scale)
+            raise MissingError("its JSON object is quoted, or part of a sentence or of another object")
+        statement = Statement(_of_object(value, scale), start, end, value)
     else:
-        line, start = _last_line(text)
-        end = len(text)
-        score = _of_line(line, scale)
+        line, start = last_line(text)
+        statement = Statement(_of_line(line, scale), start, len(text), None)
     for position, number in _mentions(text, scale):
-        if not start <= position < end and number != score:
-            raise _MissingError(f"it ends with {score} but also says {text[position : position + 40]!r}")
-    return score
+        if not statement.start <= position < statement.end and number != statement.score:
+            raise MissingError(f"it ends with {statement.score} but also says {text[position : position + 40]!r}")
+    return statement
 
 
 # --- a line
 
 
-def _last_line(text: str) -> tuple[str, int]:
+def last_line(text: str) -> tuple[str, int]:
     """The last line that is not just a rule or a fence, and where it starts."""
     end = len(text)
     for line in reversed(text.splitlines(keepends=True)):
@@ -176,9 +194,9 @@ def _last_line(text: str) -> tuple[str, int]:
 
 
 def _of_line(line: str, scale: Scale) -> int:
-    match = _LINE.fullmatch(line.translate(_EMPHASIS).strip())
+    match = _LINE.fullmatch(line.translate(EMPHASIS).strip())
     if match is None:
-        raise _MissingError("it ends neither with a line `SCORE: N` nor with a JSON object that has a score")
+        raise MissingError("it ends neither with a line `SCORE: N` nor with a JSON object that has a score")
     return _rating(match["value"], scale)
 
 
@@ -194,15 +212,15 @@ def _rating(text: str, scale: Scale) -> int:
             rest = rest[1:-1].strip()
     match = _RATING.fullmatch(rest)
     if match is None:
-        raise _MissingError(f"{text.strip()[:40]!r} is not a whole number from {scale}")
+        raise MissingError(f"{text.strip()[:40]!r} is not a whole number from {scale}")
     if match[2] and int(match[2]) != scale.highest:
-        raise _MissingError(f"{rest!r} is on another scale than {scale}")
+        raise MissingError(f"{rest!r} is on another scale than {scale}")
     return _on_scale(int(match[1]), scale)
 
 
 def _on_scale(number: int, scale: Scale) -> int:
     if number not in scale:
-        raise _MissingError(f"{number} is outside {scale}")
+        raise MissingError(f"{number} is outside {scale}")
     return number
 
 
@@ -211,12 +229,12 @@ def _on_scale(number: int, scale: Scale) -> int:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len({name for name, _ in pairs}) != len(pairs):
-        raise _MissingError("a JSON object has the same key twice")
+        raise MissingError("a JSON object has the same key twice")
     return dict(pairs)
 
 
 def _no_number(text: str) -> None:
-    raise _MissingError(f"{text} is not JSON")
+    raise MissingError(f"{text} is not JSON")
 
 
 _DECODER = json.JSONDecoder(
@@ -239,15 +257,15 @@ def _last_object(text: str) -> tuple[dict[str, Any], int, int] | None:
             position = max(opening.start() + 1, error.pos)  # objects before are part of this one
             tries -= 1
         except RecursionError:
-            raise _MissingError("its JSON is nested too deeply") from None
+            raise MissingError("its JSON is nested too deeply") from None
         if tries < 0 or budget < 0:
-            raise _MissingError("it has too many braces that are not JSON")
+            raise MissingError("it has too many braces that are not JSON")
     return located
 
 
 def _may_begin(before: str) -> bool:
     """Whether an object after this beginning of its line is a statement: nothing, a fence, a colon, or an object."""
-    before = before.translate(_EMPHASIS).strip(" \t\r~-+•\ufeff")
+    before = before.translate(EMPHASIS).strip(" \t\r~-+•\ufeff")
     before = before[:-4].rstrip() if before[-4:].lower() in ("json", "text") else before
     if not before or before[-1] == "}":
         return True
@@ -257,20 +275,20 @@ def _may_begin(before: str) -> bool:
 def _of_object(value: dict[str, Any], scale: Scale) -> int:
     names = [name for name in value if name.strip().lower() == "score"]
     if len(names) != 1:
-        raise _MissingError(f"its JSON object has {len(names) or 'no'} key `score`; it has {_listed(value)}")
+        raise MissingError(f"its JSON object has {len(names) or 'no'} key `score`; it has {_listed(value)}")
     others = [name for name, other in value.items() if name != names[0] and not _is_text(other)]
     if others:
-        raise _MissingError(f"its JSON object has values besides the score that are not strings: {_listed(others)}")
+        raise MissingError(f"its JSON object has values besides the score that are not strings: {_listed(others)}")
     score = value[names[0]]
     if isinstance(score, str):
         return _rating(score, scale)
     if isinstance(score, bool) or not isinstance(score, int | float) or score != score // 1:
-        raise _MissingError(f"the score {score!r:.40} is not a whole number from {scale}")
+        raise MissingError(f"the score {score!r:.40} is not a whole number from {scale}")
     return _on_scale(int(score), scale)
 
 
 def _is_text(value: Any) -> bool:
-    return value is None or (isinstance(value, str) and not _NUMERIC.fullmatch(value[:200].translate(_EMPHASIS)))
+    return value is None or (isinstance(value, str) and not _NUMERIC.fullmatch(value[:200].translate(EMPHASIS)))
 
 
 def _listed(names: Any) -> str:
@@ -285,7 +303,7 @@ def _mentions(text: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
 
     ``SCORE: N`` and ``SCORE: <1-5>`` are placeholders, not numbers.
     """
-    plain = text.translate(_EMPHASIS)
+    plain = text.translate(EMPHASIS)
     for mention in _MENTION.finditer(plain):
         rest = plain[mention.end() : mention.end() + 80]
         bracketed = _BRACKETED.match(rest)
@@ -297,5 +315,5 @@ def _mentions(text: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
         if stated:
             try:
                 yield mention.start(), _rating(stated[0].rstrip(".,"), scale)
-            except _MissingError:
+            except MissingError:
                 yield mention.start(), None

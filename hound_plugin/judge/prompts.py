@@ -21,10 +21,11 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.judge.parsing import Scale, read_score
+from hound_plugin.judge.verdicts import read_verdict
 from hound_plugin.llm.requests import Message, Request
 from hound_plugin.validation import Settings, build
 
-BUILT_IN = ("caption", "vision")
+BUILT_IN = ("caption", "vision", "official")
 FIELDS = ("caption", "question", "reference", "answer")
 _FIELD = re.compile(r"\{\{(\w+)\}\}")
 
@@ -69,6 +70,17 @@ class PromptTemplate(Settings):
         json_schema_extra={"accepts": "a list of two whole numbers, such as [1, 10]"},
     )
 
+    verdict: bool = Field(
+        default=False,
+        description="the judge also says yes or no, as `verdict` in JSON or a line `VERDICT: yes` before the score; "
+        "for `hound eval`",
+    )
+    markers: bool = Field(
+        default=True,
+        description="fence each field with markers; false puts bare texts into `user`, as published prompts do, and "
+        "an answer can then pose as an instruction",
+    )
+
     @property
     def scale(self) -> Scale:
         """The scores that the judge may give."""
@@ -77,7 +89,7 @@ class PromptTemplate(Settings):
     @property
     def id(self) -> str:
         """Name, version and digest: ``caption/1/2f6c...``; any change of a word or of the scale changes it."""
-        usual = {"bounds": type(self).model_fields["bounds"].default}
+        usual = {name: key.default for name, key in type(self).model_fields.items() if not key.is_required()}
         words = "\x00".join(str(value) for name, value in self if value != usual.get(name))
         return f"{self.name}/{self.version}/{hashlib.sha256(words.encode()).hexdigest()[:12]}"
 
@@ -93,7 +105,7 @@ class PromptTemplate(Settings):
             raise ValueError(f"only `reference` can be optional; got {', '.join(self.optional)}.")
         if not 0 <= self.scale.lowest < self.scale.highest <= 100:
             raise ValueError(f"`scale` must be two numbers from 0 to 100, the lower first; got {list(self.bounds)}.")
-        if "{{nonce}}" not in self.system or "{{nonce}}" not in self.reminder:
+        if self.markers and ("{{nonce}}" not in self.system or "{{nonce}}" not in self.reminder):
             raise ValueError("`system` and `reminder` must contain the markers' {{nonce}}.")
         return self
 
@@ -139,7 +151,7 @@ class JudgePrompt:
     @property
     def response_format(self) -> dict[str, Any] | None:
         """The JSON schema of replies, for servers that support it."""
-        return make_schema(self.template.scale) if self.answer_format == "json" else None
+        return make_schema(self.template.scale, self.template.verdict) if self.answer_format == "json" else None
 
     @property
     def required_fields(self) -> tuple[str, ...]:
@@ -150,39 +162,53 @@ class JudgePrompt:
         """System and user message; from the second attempt on with a reminder of the reply format."""
         nonce = make_nonce(self.salt, request.key, request.fields)
         rules = self.template.json_ if self.answer_format == "json" else self.template.text
-        values = {name: fence(name, request.fields.get(name, ""), nonce) for name in self.template.untrusted}
+        given = {name: request.fields.get(name, "") for name in self.template.untrusted}
+        values = {name: fence(name, text, nonce) for name, text in given.items()} if self.template.markers else given
         if "reference" in values:
             has_reference = bool(request.fields.get("reference"))
             values["reference"] = _fill(self.template.reference, values | {"nonce": nonce}) if has_reference else ""
         ending = [self.template.reminder, rules, *([self.template.retry] if attempt else [])]
         user = [_fill(self.template.user, values), *(_fill(text, {"nonce": nonce}) for text in ending)]
-        return [
+        messages = [
             {"role": "system", "content": _fill(self.template.system, {"nonce": nonce}).strip()},
-            {"role": "user", "content": "\n".join(text.rstrip("\n") + "\n" for text in user).strip()},
+            {"role": "user", "content": "\n".join(text.rstrip("\n") + "\n" for text in user if text).strip()},
         ]
+        return messages if messages[0]["content"] else messages[1:]
 
-    def parse(self, text: str) -> int | None:
-        """The score, or None; both reply formats are parsed, whichever was requested."""
-        return read_score(text, self.template.scale).score
+    def parse(self, text: str) -> int | str | None:
+        """The score, or None; both reply formats are parsed, whichever was requested. With a verdict: ``yes 4``."""
+        if not self.template.verdict:
+            return read_score(text, self.template.scale).score
+        reading = read_verdict(text, self.template.scale)
+        return None if reading.score is None else f"{'yes' if reading.correct else 'no'} {reading.score}"
 
     def why_missing(self, text: str) -> str:
         """Why a reply has no score."""
-        return read_score(text, self.template.scale).why
+        read = read_verdict if self.template.verdict else read_score
+        return read(text, self.template.scale).why
 
     @property
     def expects(self) -> str:
         """The form of a reply that can be parsed."""
-        form = '{"reason": "...", "score": N}' if self.answer_format == "json" else "a last line `SCORE: N`"
+        if self.template.verdict:
+            lines = "a line `VERDICT: yes` or `VERDICT: no`, then a last line `SCORE: N`"
+            form = '{"reason": "...", "verdict": "yes" or "no", "score": N}' if self.answer_format == "json" else lines
+        else:
+            form = '{"reason": "...", "score": N}' if self.answer_format == "json" else "a last line `SCORE: N`"
         return f"{form} with N from {self.template.scale}"
 
 
-def make_schema(scale: Scale) -> dict[str, Any]:
-    """The ``response_format`` of a reply on that scale."""
+def make_schema(scale: Scale, verdict: bool = False) -> dict[str, Any]:
+    """The ``response_format`` of a reply on that scale, with a verdict or without."""
     numbers = list(range(scale.lowest, scale.highest + 1))
+    properties: dict[str, Any] = {"reason": {"type": "string"}}
+    if verdict:
+        properties["verdict"] = {"type": "string", "enum": ["yes", "no"]}
+    properties["score"] = {"type": "integer", "enum": numbers}
     grade = {
         "type": "object",
-        "properties": {"reason": {"type": "string"}, "score": {"type": "integer", "enum": numbers}},
-        "required": ["reason", "score"],
+        "properties": properties,
+        "required": list(properties),
         "additionalProperties": False,
     }
     return {"type": "json_schema", "json_schema": {"name": "grade", "strict": True, "schema": grade}}

@@ -32,7 +32,8 @@ class JudgeSettings(Settings):
     model: str = Field(default="", description="the judge; its id is recorded with every score")
     protocol: str | None = Field(
         default=None,
-        description="`caption`, `vision`, or a YAML file with your own prompt; by default what fits the back end",
+        description="`caption`, `vision`, `official` (for `hound eval`), or a YAML file with your own prompt; by "
+        "default what fits the back end",
     )
     answer_format: Literal["auto", "json", "text"] = Field(
         default="auto", description="`auto` finds out with one request whether the server supports JSON schemas"

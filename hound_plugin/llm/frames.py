@@ -3,13 +3,7 @@
 from __future__ import annotations
 
 import base64
-import io
-import os
 from typing import Any
-
-from hound_plugin.records.media_paths import is_image_path
-
-JPEG_QUALITY = 85
 
 
 def frame_parts(media: Any, num_frames: int, size: int) -> list[dict[str, Any]]:
@@ -23,23 +17,10 @@ def frame_parts(media: Any, num_frames: int, size: int) -> list[dict[str, Any]]:
     Raises:
         MediaError: the clip cannot be read.
     """
-    import numpy as np
-    from PIL import Image
-
-    from hound_plugin.media.decode import read_clip
-
-    if isinstance(media, str) and is_image_path(media) and os.path.isfile(media):
-        media, num_frames = [media], 1
-
-    def shrink(frame: Any) -> Any:
-        image = Image.fromarray(frame)
-        image.thumbnail((size, size))
-        return np.asarray(image)
+    from hound_plugin.media.jpeg_frames import jpeg_frames
 
     parts = []
-    for frame in read_clip(media, num_frames=num_frames, transform=shrink).frames:
-        buffer = io.BytesIO()
-        Image.fromarray(frame).save(buffer, "JPEG", quality=JPEG_QUALITY)
-        data = base64.b64encode(buffer.getvalue()).decode()
+    for picture in jpeg_frames(media, num_frames, size).pictures:
+        data = base64.b64encode(picture).decode()
         parts.append({"type": "image_url", "image_url": {"url": f"data:image/jpeg;base64,{data}"}})
     return parts

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
+from PIL.Image import Image
 from transformers import AutoConfig, StoppingCriteriaList
 
 from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError, damage_named
@@ -175,7 +176,7 @@ class HoundModel:
         Args:
             questions: texts, as for :meth:`chat`.
             videos: for each question its clip, or None; the same path twice is read and encoded once. A path that
-                ends like an image is shown as an image.
+                ends like an image, and a PIL image, is shown as an image.
                 Without it no question has one.
             generation: as for :meth:`chat`.
 
@@ -226,7 +227,7 @@ class HoundModel:
         media: dict[str, list[torch.Tensor]] = {"image": [], "video": []}
         index: dict[str, list[int]] = {"image": [], "video": []}
         for question, answer, clip in items:
-            kind = "image" if clip is not None and is_image_path(clip) else "video"
+            kind = "image" if is_image_path(clip) or isinstance(clip, Image) else "video"
             text = PLACEHOLDER.sub("", question).strip() if PLACEHOLDER.search(question) else question
             if clip is not None:
                 tokens = self.processor.tokens_per_image if kind == "image" else self.processor.tokens_per_video

@@ -24,6 +24,7 @@ LABELS = ("label", "kto_tag")
 CAPTIONS = ("caption", "description")
 TEXT = "text"
 REFERENCES = ("reference",)
+ACCEPTED = ("accepted", "references")
 OPTIONS = ("options", "choices", "candidates")
 STARTS = ("start", "video_start", "start_time", "start_sec")
 ENDS = ("end", "video_end", "end_time", "end_sec")
@@ -33,7 +34,7 @@ READ = frozenset(
     (
         *IDS, *VIDEOS, *IMAGES, *LAST_VIDEOS, *SYSTEMS, *CONVERSATIONS, *QUESTIONS, *ANSWERS,
         MORE_OF_QUESTION, HISTORY, *CHOSEN, *REJECTED, REJECTED_MESSAGES, *LABELS, *CAPTIONS, TEXT,
-        *REFERENCES, *OPTIONS, *STARTS, *ENDS, *SOURCES,
+        *REFERENCES, *ACCEPTED, *OPTIONS, *STARTS, *ENDS, *SOURCES,
     )
 )  # fmt: skip
 

@@ -83,6 +83,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         unread_label=unread_label,
         caption=caption,
         reference=_reference(row, pair.is_pair, findings),
+        accepted=_accepted(row, findings),
         options=tuple(options.values()),
         source=_source(row, findings),
     )
@@ -185,6 +186,16 @@ def _reference(row: Mapping[str, Any], is_pair: bool, findings: Findings) -> str
     if text is None:
         findings.problem("reference", fields.first_name(row, names), "a text", value)
     return text or ""
+
+
+def _accepted(row: Mapping[str, Any], findings: Findings) -> tuple[str, ...]:
+    value = fields.first(row, fields.ACCEPTED)
+    if value is None:
+        return ()
+    texts = [text_of(item) for item in value] if isinstance(value, list | tuple) else [None]
+    if None in texts:
+        findings.problem("accepted answers", fields.first_name(row, fields.ACCEPTED), "a list of texts", value)
+    return tuple(dict.fromkeys(text.strip() for text in texts if text is not None and text.strip()))
 
 
 def _source(row: Mapping[str, Any], findings: Findings) -> str:

@@ -62,6 +62,7 @@ class Record:
         unread_label: the row's label as text if it is not true, false, 1 or 0.
         caption: a description that stands in for the clip.
         reference: an answer known to be good.
+        accepted: further answers known to be right.
         options: the choices of a question, which its text also shows.
         source: where the row comes from, for tables.
     """
@@ -76,6 +77,7 @@ class Record:
     unread_label: str = ""
     caption: str = ""
     reference: str = ""
+    accepted: tuple[str, ...] = ()
     options: tuple[str, ...] = ()
     source: str = ""
 

@@ -1,50 +1,60 @@
-"""A page that shows pairs beside their clips, where bad ones can be dropped. The data is never edited: exclusions are
-appended to a list.
+"""A page that shows pairs next to the frames of their clips, where bad ones can be dropped. The data is never edited:
+drops are appended to a list.
 """
 
 from __future__ import annotations
 
 import os
 import time
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.errors import DataError, MediaError
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
+from starlette.routing import Route
+
+from hound_plugin.errors import DataError
+from hound_plugin.pages.frames import FrameReader
+from hound_plugin.pages.local_site import serve
+from hound_plugin.pages.rendering import render_item, render_page
 from hound_plugin.records.files import append_rows
-from hound_plugin.records.frame_order import list_frames
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import cut_part, is_image_path
-from hound_plugin.reward.questions import media_files
-from hound_plugin.reward.run_folder import EXCLUDED, Row, excluded_ids, locked
+from hound_plugin.records.questions import media_files
+from hound_plugin.records.run_folders import locked
+from hound_plugin.reward.candidates import read_candidates
+from hound_plugin.reward.facts import recorded_judges, run_facts
+from hound_plugin.reward.page import DROPPED, clip_of, filters_of, pair_item, pair_values
+from hound_plugin.reward.run_folder import EXCLUDED, SCORES, Row, excluded_ids
 from hound_plugin.reward.run_setup import read_run_questions
+from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings
 
-
-@dataclass(frozen=True)
-class Filter:
-    """What is shown: the chosen answer's score from ``low`` to ``high`` (a reference has none and is always shown),
-    a gap of at least ``gap``, and answers of at most ``words`` words."""
-
-    low: float = 1.0
-    high: float = 5.0
-    gap: float = 0.0
-    words: int = 10_000
-    dropped: bool = False
-
-    def keeps(self, pair: Row) -> bool:
-        """Whether the pair is shown."""
-        score, other = pair.get("chosen_score"), pair.get("rejected_score") or 0.0
-        if score is not None and (not self.low <= score <= self.high or score - other < self.gap):
-            return False
-        return max(len(pair["chosen"].split()), len(pair["rejected"].split())) <= self.words
+VIDEO_TYPES = {
+    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm",
+    ".mkv": "video/x-matroska",
+}  # fmt: skip
+"""Files that a browser may be able to play; frames are shown of any."""
 
 
 class Browser:
-    """The pairs of a run folder with their clips, and which were dropped by hand."""
+    """The pairs of a run folder with their clips, and which were dropped by hand.
 
-    def __init__(self, settings: RewardSettings) -> None:
+    Attributes:
+        folder: the run folder.
+        pairs: rows of pairs, in the order of their file.
+    """
+
+    def __init__(self, settings: RewardSettings, read: FrameReader) -> None:
         """Read the pairs.
+
+        Args:
+            settings: of the run.
+            read: reads the frames of a clip.
 
         Raises:
             DataError: there are none.
@@ -54,99 +64,122 @@ class Browser:
         self.pairs = list(read_objects(pair_file))
         if not self.pairs:
             raise DataError(f"{pair_file}: there are no pairs to show. Run `hound reward pairs` first.")
-        questions = read_run_questions(settings.changed(limit=None))
-        self.clips = {question.id: media_files(question.paths) for question in questions}
+        self.questions = {question.id: question for question in read_run_questions(settings.changed(limit=None))}
+        self.scores = latest(self.folder / SCORES)
+        self._settings, self._read = settings, read
 
-    def shown(self, chosen: Filter) -> list[Row]:
-        """Pairs that a filter keeps; dropped ones only if it asks for them."""
-        excluded = excluded_ids(self.folder)
-        return [pair for pair in self.pairs if (pair["id"] in excluded) == chosen.dropped and chosen.keeps(pair)]
+    def index(self) -> list[Row]:
+        """For each pair its number, its id and what the filters look at."""
+        dropped = excluded_ids(self.folder)
+        return [
+            {"number": number, "id": str(pair["id"]), "values": pair_values(pair, dropped)}
+            for number, pair in enumerate(self.pairs)
+        ]
 
-    def mark(self, pair: str, excluded: bool) -> None:
+    def mark(self, number: int, dropped: bool) -> None:
         """Drop a pair, or take it back; appends a row."""
         with locked(self.folder, "excluded"):
-            append_rows(self.folder / EXCLUDED, [{"id": pair, "excluded": excluded, "time": round(time.time())}])
+            row = {"id": self.pairs[number]["id"], "excluded": dropped, "time": round(time.time())}
+            append_rows(self.folder / EXCLUDED, [row])
 
-    def clip(self, pair: Row) -> tuple[str | None, list[str]]:
-        """A video file to play (all of it, even if the question is about a part), or images to show.
+    def clip(self, number: int) -> str | None:
+        """The video file of a pair that a browser may play (all of it, even if the question is about a part)."""
+        question = self.questions.get(self.pairs[number]["question_id"])
+        files = [] if question is None else media_files(question.paths)
+        if len(files) != 1 or is_image_path(files[0]):
+            return None
+        path = cut_part(files[0])[0]
+        return path if os.path.isfile(path) and Path(path).suffix.lower() in VIDEO_TYPES else None
 
-        Raises:
-            MediaError: a folder has no frames, or their names do not define an order.
-        """
-        files = self.clips.get(pair["question_id"], [])
-        if len(files) == 1 and os.path.isdir(files[0]):
-            files = list_frames(files[0])
-        images = [file for file in files if is_image_path(file)]
-        return (None, images) if images else (next((cut_part(file)[0] for file in files), None), [])
+    def pair_html(self, number: int) -> str:
+        """One pair as a part of the page."""
+        pair = self.pairs[number]
+        question = self.questions.get(pair["question_id"])
+        strips = {clip_of(question): self._read(None if question is None else question.paths)}
+        item = pair_item(pair, self.questions, self.scores, excluded_ids(self.folder), strips)
+        video = f"/clip/{number}" if self.clip(number) else ""
+        return render_item(item, number + 1, video=video)
 
-    def folders(self) -> list[str]:
-        """Folders that the page may serve clips from."""
-        return sorted({str(Path(file).resolve().parent) for files in self.clips.values() for file in files})
+    def page(self) -> str:
+        """The page itself, without pairs."""
+        rows = [row for answers in read_candidates(self.folder).values() for row in answers.values()]
+        facts = run_facts(self._settings, recorded_judges(self.scores), rows)
+        return render_page(
+            "browse.html",
+            ("page.js", "browse.js"),
+            served=True,
+            title="Preference pairs",
+            smoke_test=next((pair["smoke_test"] for pair in self.pairs if "smoke_test" in pair), ""),
+            run=facts,
+            legend=self._read.legend,
+            total=len(self.pairs),
+            filters=filters_of([row["values"] for row in self.index()]),
+        )
+
+    def dropped(self) -> int:
+        """How many of these pairs are dropped."""
+        return sum(row["values"]["verdict"] == DROPPED for row in self.index())
 
 
-def make_page(browser: Browser) -> Any:
-    """The Gradio page."""
-    import gradio as gr
+def make_site(browser: Browser) -> Starlette:
+    """The page's site. A clip is named by the number of its pair, so that no other file can be asked for."""
 
-    def show(position: float, *values: Any) -> list[Any]:
-        pairs = browser.shown(Filter(*values))
-        if not pairs:
-            return [0, "nothing to show", None, [], "", "", "", ""]
-        position = int(position) % len(pairs)
-        pair = pairs[position]
-        note = ""
+    def number_of(request: Request) -> int:
+        number = int(request.path_params["number"])
+        if number >= len(browser.pairs):
+            raise HTTPException(404, f"there are {len(browser.pairs)} pairs")
+        return number
+
+    def page(_: Request) -> Response:
+        return HTMLResponse(browser.page())
+
+    def pairs(_: Request) -> Response:
+        return JSONResponse(browser.index())
+
+    def pair(request: Request) -> Response:
+        return HTMLResponse(browser.pair_html(number_of(request)))
+
+    def clip(request: Request) -> Response:
+        path = browser.clip(number_of(request))
+        if path is None:
+            raise HTTPException(404, "this pair has no video file that a browser plays")
+        return FileResponse(path, media_type=VIDEO_TYPES[Path(path).suffix.lower()])
+
+    async def mark(request: Request) -> Response:
         try:
-            video, images = browser.clip(pair)
-        except MediaError as error:
-            video, images, note = None, [], f" {error}"
-        scores = [f"score {pair[f'{side}_score']}" for side in ("chosen", "rejected")]
-        head = f"{position + 1} of {len(pairs)}: {pair['id']} ({', '.join(scores)}){note}"
-        return [position, head, video, images, pair["prompt"], pair["chosen"], pair["rejected"], pair["id"]]
+            values: Any = await request.json()
+            number, dropped = values["number"], values["dropped"]
+        except (ValueError, TypeError, KeyError, RecursionError):
+            number, dropped = None, None
+        if type(number) is not int or not 0 <= number < len(browser.pairs) or type(dropped) is not bool:
+            raise HTTPException(400, "expected the number of a pair, and true or false")
+        try:
+            await run_in_threadpool(browser.mark, number, dropped)
+        except OSError as error:  # the disk is full, for example
+            raise HTTPException(500, f"it could not be written: {error}") from error
+        return JSONResponse({"dropped": browser.dropped()})
 
-    def turn(step: int) -> Any:
-        return lambda position, *values: show(position + step, *values)
-
-    def mark(excluded: bool) -> Any:
-        def work(position: float, name: str, *values: Any) -> list[Any]:
-            if name:
-                browser.mark(name, excluded)
-            return show(position, *values)
-
-        return work
-
-    with gr.Blocks(title="hound: pairs", analytics_enabled=False) as page:
-        position, name = gr.Number(0, visible=False), gr.Textbox(visible=False)
-        with gr.Row():
-            low = gr.Slider(1, 5, 1, step=0.5, label="chosen score from")
-            high = gr.Slider(1, 5, 5, step=0.5, label="chosen score to")
-            gap = gr.Slider(0, 4, 0, step=0.5, label="gap at least")
-            words = gr.Number(10_000, precision=0, label="words at most")
-            dropped = gr.Checkbox(False, label="show dropped pairs")
-        head = gr.Markdown()
-        with gr.Row():
-            video, images = gr.Video(label="clip", height=320), gr.Gallery(label="frames", height=320)
-        question = gr.Textbox(label="question", interactive=False)
-        with gr.Row():
-            good = gr.Textbox(label="chosen", lines=6, interactive=False)
-            bad = gr.Textbox(label="rejected", lines=6, interactive=False)
-        filters: list[Any] = [low, high, gap, words, dropped]
-        outputs = [position, head, video, images, question, good, bad, name]
-        with gr.Row():
-            for label, work, inputs in (
-                ("back", turn(-1), [position, *filters]),
-                ("next", turn(1), [position, *filters]),
-                ("drop", mark(True), [position, name, *filters]),
-                ("take back", mark(False), [position, name, *filters]),
-            ):
-                gr.Button(label).click(work, inputs, outputs, api_name=label.replace(" ", "_"))
-        for control in filters:
-            control.change(show, [position, *filters], outputs)
-        page.load(show, [position, *filters], outputs, api_name="show")
-    return page
+    return Starlette(
+        routes=[
+            Route("/", page),
+            Route("/api/pairs", pairs),
+            Route("/api/pair/{number:int}", pair),
+            Route("/clip/{number:int}", clip),
+            Route("/api/mark", mark, methods=["POST"]),
+        ]
+    )
 
 
-def open_page(settings: RewardSettings, port: int) -> None:
-    """Serve the page on this machine until Ctrl-C."""
-    browser = Browser(settings)
-    page = make_page(browser)
-    page.launch(server_name="127.0.0.1", server_port=port, allowed_paths=browser.folders())
+def open_page(settings: RewardSettings, port: int, read: FrameReader, say: Callable[[str], None]) -> None:
+    """Serve the page on this machine until Ctrl-C.
+
+    Raises:
+        DataError: there are no pairs.
+        SettingsError: the port is unavailable.
+    """
+    browser = Browser(settings, read)
+    serve(make_site(browser), port, lambda address: say(f"{len(browser.pairs)} pairs at {address}"))
+    say(
+        f"{browser.dropped()} of {len(browser.pairs)} pairs are dropped ({browser.folder / EXCLUDED}); "
+        "`hound reward pairs` leaves them out"
+    )

@@ -17,8 +17,10 @@ from hound_plugin.errors import DataError, LedgerError
 from hound_plugin.llm.requests import request_key
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
-from hound_plugin.reward.questions import Question, make_seed
-from hound_plugin.reward.run_folder import CANDIDATES, Row, locked
+from hound_plugin.records.questions import Question
+from hound_plugin.records.run_folders import locked
+from hound_plugin.records.seeds import make_seed
+from hound_plugin.reward.run_folder import CANDIDATES, Row
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from hound_plugin.pages.frames import FrameReader
     from hound_plugin.reward.candidates import Generator
     from hound_plugin.reward.rank import LogProbs
+    from hound_plugin.reward.rounds import Evaluate
     from hound_plugin.reward.settings import RewardSettings, SampleSettings
 
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
@@ -28,16 +30,20 @@ STAGE_HELP = {
 
 @dataclass(frozen=True)
 class Models:
-    """What ``cli.py`` passes in: the model that answers, and the one that computes log-probabilities.
+    """What ``cli.py`` passes in.
 
     Attributes:
         generator: of answers.
         log_probs: of given answers, by a checkpoint.
-        write_reference: those of a training's pairs under its reference, by recipe and overrides; returns the file.
+        frames: reads the frames that the model saw.
+        evaluate: the evaluation after a round.
+        write_reference: stores a training's reference log-probabilities; takes recipe and overrides, returns the file.
     """
 
     generator: Callable[[SampleSettings], Generator]
     log_probs: Callable[[str, str | None, str], LogProbs]
+    frames: Callable[[SampleSettings, int], FrameReader]
+    evaluate: Evaluate
     write_reference: Callable[[str, Sequence[str]], str]
 
 
@@ -65,7 +71,7 @@ def add_reward_commands(commands: Commands, models: Models) -> None:
         _add_stage(stages, name, text, models)
     _add_rank(stages, models)
     _add_ref_logps(stages, models)
-    _add_browse(stages)
+    _add_browse(stages, models)
     _add_iterate(stages, models)
 
 
@@ -112,7 +118,7 @@ def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
     settings = _settings(arguments)
     if getattr(arguments, "second", None):
         settings = settings.changed(report={"second": arguments.second})
-    run = open_run(settings, _say, models.generator)
+    run = open_run(settings, _say, models.generator, models.frames)
     if getattr(arguments, "dry_run", False):
         dry_run(run)
         return 0
@@ -157,9 +163,10 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     import json
 
     from hound_plugin.records.bad_rows import RowReport
+    from hound_plugin.records.run_folders import open_folder
     from hound_plugin.reward.candidates import read_candidates
     from hound_plugin.reward.rank import agreement_with_scores, best_of_n, rank_file
-    from hound_plugin.reward.run_folder import RANKED, SCORES, open_folder
+    from hound_plugin.reward.run_folder import RANKED, SCORES
     from hound_plugin.reward.run_setup import read_run_questions, report_bad_rows
     from hound_plugin.reward.scoring import latest
 
@@ -223,26 +230,30 @@ def _ref_logps(arguments: argparse.Namespace, models: Models) -> int:
     return 0
 
 
-def _add_browse(stages: Commands) -> None:
+def _add_browse(stages: Commands, models: Models) -> None:
     parser = stages.add_parser(
         "browse",
-        help="a page that shows pairs beside their clips, to drop bad ones",
+        help="a page that shows pairs next to the frames that the model saw, to drop bad ones",
         description=(
-            "Opens a Gradio page on this machine. Dropped pairs are listed in excluded.jsonl in the run folder; the "
-            "data is never edited. Run `hound reward pairs` again to leave them out."
+            "Serves a page to this machine's own browser until Ctrl-C. Keys: j next, k back, d drop or take back, u "
+            "undo. Dropped pairs are listed in excluded.jsonl in the run folder; the data is never edited. Run `hound "
+            "reward pairs` again to leave them out; no other pair takes their place, unless pairs.replace_dropped is "
+            "set."
         ),
         epilog=f"examples:\n  hound reward browse {RECIPE}\n  hound reward browse {RECIPE} --port 7861",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_recipe(parser)
-    parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860)")
-    parser.set_defaults(run=_browse)
+    parser.add_argument("--port", type=int, default=7860, help="port on 127.0.0.1 (default: 7860; 0: any)")
+    parser.set_defaults(run=lambda arguments: _browse(arguments, models))
 
 
-def _browse(arguments: argparse.Namespace) -> int:
+def _browse(arguments: argparse.Namespace, models: Models) -> int:
+    from hound_plugin.pages.frames import LARGE
     from hound_plugin.reward.browse import open_page
 
-    open_page(_settings(arguments), arguments.port)
+    settings = _settings(arguments)
+    open_page(settings, arguments.port, models.frames(settings.sample, LARGE), _say)
     return 0
 
 
@@ -265,5 +276,5 @@ def _add_iterate(stages: Commands, models: Models) -> None:
 def _iterate(arguments: argparse.Namespace, models: Models) -> int:
     from hound_plugin.reward.rounds import run_rounds
 
-    run_rounds(_settings(arguments), _say, models.generator)
+    run_rounds(_settings(arguments), _say, models.generator, models.frames, models.evaluate)
     return 0

@@ -11,11 +11,13 @@ from typing import Any
 
 from hound_plugin.judge.lexical import overlap
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.reward.questions import Question, make_seed
+from hound_plugin.records.questions import Question
+from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run_folder import Row
 from hound_plugin.reward.settings import PairSettings
 
 REFERENCE = "reference"
+BY_HAND = "dropped by hand"
 ONE_TO_FIVE = Scale()
 _WORD = re.compile(r"\w+")
 
@@ -67,6 +69,9 @@ def make_pairs(
 ) -> PairResult:
     """Pairs by a policy, then filters, then at most ``max_pairs`` per question, the largest gap first, ties by seed.
 
+    A pair that was dropped by hand leaves its place empty, since the next one of its question has been seen by nobody,
+    unless ``replace_dropped`` is set.
+
     Policies:
         threshold: chosen at or above ``threshold``; rejected below it, and below the chosen.
         best-worst: one of the best against one of the worst.
@@ -91,7 +96,8 @@ def make_pairs(
             continue
         kept = []
         for pair in possible:
-            problem = "excluded by hand" if pair.id in excluded else _problem(pair, settings)
+            is_out = settings.replace_dropped and pair.id in excluded
+            problem = BY_HAND if is_out else _problem(pair, settings)
             if problem:
                 result.pairs_dropped[problem] += 1
             else:
@@ -99,9 +105,11 @@ def make_pairs(
         kept.sort(key=lambda pair: (-pair.gap, make_seed("pair", seed, pair.id)))
         limit = 1 if settings.policy == "best-worst" else settings.max_pairs
         result.pairs_dropped["beyond max_pairs"] += len(kept[limit:])
-        result.pairs += kept[:limit]
-        if not kept:
-            result.questions_dropped["every pair filtered out"] += 1
+        selected = [pair for pair in kept[:limit] if pair.id not in excluded]
+        result.pairs_dropped[BY_HAND] += len(kept[:limit]) - len(selected)
+        result.pairs += selected
+        if not selected:
+            result.questions_dropped["every pair dropped by hand" if kept else "every pair filtered out"] += 1
     result.pairs_dropped += Counter()  # without zeros
     return result
 

@@ -13,8 +13,9 @@ from typing import Any, Protocol
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.files import write_rows
-from hound_plugin.reward.questions import Question
-from hound_plugin.reward.run_folder import RANKED, Row, locked
+from hound_plugin.records.questions import Question
+from hound_plugin.records.run_folders import locked
+from hound_plugin.reward.run_folder import RANKED, Row
 
 
 class LogProbs(Protocol):

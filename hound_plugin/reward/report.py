@@ -2,134 +2,122 @@
 
 from __future__ import annotations
 
-import base64
-import html
 import io
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.pages.content import Table
+from hound_plugin.pages.frames import FrameReader
 from hound_plugin.records.files import write_json, write_whole
 from hound_plugin.records.jsonl import read_objects
-from hound_plugin.reward.run_folder import Row
+from hound_plugin.records.questions import Question
+from hound_plugin.records.tables import escape_markdown, markdown_table, shown_value
+from hound_plugin.reward.candidates import read_candidates
+from hound_plugin.reward.facts import recorded_judges, run_facts
+from hound_plugin.reward.page import missing_replies, report_page
+from hound_plugin.reward.run_folder import SCORES, Row, excluded_ids
+from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings
 
-PAIRS_ON_PAGE = 300
-STYLE = (
-    "body{font:15px/1.5 system-ui,sans-serif;max-width:70em;margin:2em auto;padding:0 1em;color:#222}"
-    "table{border-collapse:collapse;margin:1em 0}td,th{border:1px solid #ccc;padding:.3em .7em;text-align:left;"
-    "vertical-align:top}img{max-width:100%}.smoke{background:#fff3cd;border:1px solid #e0c060;padding:.7em}"
-    ".text{white-space:pre-wrap}"
-)
+Facts = Sequence[tuple[str, Any]]
 
 
-def write_report(folder: Path, summary: Mapping[str, Any], stages: Mapping[str, Any], pair_file: Path) -> Path:
+def write_report(
+    folder: Path,
+    settings: RewardSettings,
+    questions: Sequence[Question],
+    summary: Mapping[str, Any],
+    stages: Mapping[str, Any],
+    read: FrameReader,
+) -> Path:
     """Write ``report/``; returns the path of the HTML page.
 
     Args:
         folder: the run folder.
+        settings: of the run, to say what was run.
+        questions: of the run.
         summary: of :func:`hound_plugin.reward.summary.summarise`.
         stages: counts, tokens and cost by stage, as in ``run.json``.
-        pair_file: the pairs; the page shows the first of them.
+        read: reads the frames that are shown with the pairs.
     """
     target = folder / "report"
     plots = draw_plots(summary)
     for name, data in plots.items():
         write_whole(target / name, data)
+    pairs = list(read_objects(folder / "pairs" / f"{settings.pairs.name}.jsonl"))
+    scores = latest(folder / SCORES)
+    answers = {(name, number): row for name, rows in read_candidates(folder).items() for number, row in rows.items()}
+    facts = run_facts(settings, recorded_judges(scores), list(answers.values()))
     sections = tables(summary, stages)
-    write_whole(target / "report.md", to_markdown(summary, sections, list(plots)))
-    write_whole(target / "report.html", to_html(summary, sections, plots, list(read_objects(pair_file))))
+    missing = missing_replies(scores, answers)
+    write_whole(target / "report.md", to_markdown(summary, facts, sections, list(plots), missing))
+    known = {question.id: question for question in questions}
+    dropped = excluded_ids(folder)
+    page = report_page(summary, facts, sections, pairs, known, scores, answers, dropped, read)
+    write_whole(target / "report.html", page)
     points = {**summary, "length_score": {k: v for k, v in summary["length_score"].items() if k != "points"}}
     write_json(target / "report.json", {**points, "stages": stages})
     return target / "report.html"
 
 
-Table = tuple[str, Sequence[str], Sequence[Sequence[Any]]]
-
-
 def tables(summary: Mapping[str, Any], stages: Mapping[str, Any]) -> list[Table]:
-    """Every table of the report: heading, columns, rows."""
-    sections: list[Table] = [("Counts", ("what", "number"), list(summary["counts"].items()))]
+    """Every table of the report."""
+    sections = [Table("Counts", ("what", "number"), tuple(summary["counts"].items()))]
     if summary["missing_by_reason"]:
-        sections.append(("Judgements without a score", ("why", "number"), list(summary["missing_by_reason"].items())))
-    dropped = stages.get("pairs", {})
+        rows = tuple(summary["missing_by_reason"].items())
+        sections.append(Table("Judgements without a score", ("why", "number"), rows))
+    left_out = stages.get("pairs", {})
     for key, title in (("questions_dropped", "Questions without a pair"), ("pairs_dropped", "Pairs left out")):
-        if dropped.get(key):
-            sections.append((title, ("why", "number"), list(dropped[key].items())))
+        if left_out.get(key):
+            sections.append(Table(title, ("why", "number"), tuple(left_out[key].items())))
     columns = ("source", "questions", "answers", "scored", "mean_score", "pairs")
-    sections.append(("By source", columns, [[row[name] for name in columns] for row in summary["sources"]]))
+    by_source = tuple(tuple(row[name] for name in columns) for row in summary["sources"])
+    sections.append(Table("By source", tuple(name.replace("_", " ") for name in columns), by_source))
     numbers, pairs = summary["length_score"], summary["pairs"]
-    sections.append(
-        (
-            "Length and score",
-            ("what", "value"),
-            [
-                ("Spearman of words and score, all answers", numbers["spearman"]),
-                ("the same within questions, mean", numbers["spearman_within_questions"]),
-                ("words of chosen answers, mean", pairs["mean_words"][0]),
-                ("words of rejected answers, mean", pairs["mean_words"][1]),
-                ("pairs whose chosen answer is longer", pairs["chosen_longer"]),
-            ],
-        )
+    lengths = (
+        ("Spearman of words and score, all answers", numbers["spearman"]),
+        ("the same within questions, mean", numbers["spearman_within_questions"]),
+        ("words of chosen answers, mean", pairs["mean_words"][0]),
+        ("words of rejected answers, mean", pairs["mean_words"][1]),
+        ("pairs whose chosen answer is longer", pairs["chosen_longer"]),
     )
+    sections.append(Table("Length and score", ("what", "value"), lengths))
     for key, title in (("agreement", "Agreement of two judgements"), ("second", "Agreement with the second judge")):
         if summary[key]:
-            sections.append((title, ("what", "value"), list(summary[key].items())))
+            rows = tuple((name.replace("_", " "), value) for name, value in summary[key].items())
+            sections.append(Table(title, ("what", "value"), rows))
     for stage in ("sample", "judge"):
         usage = stages.get(f"{stage}_usage")
         if usage:
             names = ("requests", "answers", "prompt_tokens", "completion_tokens", "uncounted", "cost")
-            sections.append((f"Use of the {stage} server", ("what", "value"), [(n, usage.get(n)) for n in names]))
+            rows = tuple((name.replace("_", " "), usage.get(name)) for name in names)
+            sections.append(Table(f"Use of the {stage} server", ("what", "value"), rows))
     return sections
 
 
-def to_markdown(summary: Mapping[str, Any], sections: Sequence[Table], plots: Sequence[str]) -> str:
-    """The report as Markdown."""
+def to_markdown(
+    summary: Mapping[str, Any],
+    facts: Facts,
+    sections: Sequence[Table],
+    plots: Sequence[str],
+    missing: Mapping[str, Any],
+) -> str:
+    """The report as Markdown; texts of others are escaped."""
     lines = ["# Preference data: report", ""]
     if summary["smoke_test"]:
-        lines += [f"> **{summary['smoke_test']}**", ""]
-    for title, columns, rows in sections:
-        lines += [f"## {title}", "", "| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-        lines += ["| " + " | ".join(_cell(value).replace("|", "\\|") for value in row) + " |" for row in rows]
-        lines.append("")
+        lines += [f"> **{escape_markdown(summary['smoke_test'])}**", ""]
+    lines += ["## What was run", "", markdown_table(("what", "value"), facts), ""]
+    for section in sections:
+        lines += [f"## {escape_markdown(section.title)}", "", markdown_table(section.columns, section.rows), ""]
     lines += [f"![{name}]({name})" for name in plots]
-    judges = "\n".join(f"- `{judge}`" for judge in summary["judges"])
-    return "\n".join([*lines, "", "## Judges", "", judges, ""])
-
-
-def to_html(
-    summary: Mapping[str, Any], sections: Sequence[Table], plots: Mapping[str, bytes], pairs: Sequence[Row]
-) -> str:
-    """The report as one HTML page; all text in it is escaped."""
-    parts = ["<!doctype html><html lang=en><meta charset=utf-8><title>Preference data: report</title>"]
-    parts.append(f"<style>{STYLE}</style><h1>Preference data: report</h1>")
-    if summary["smoke_test"]:
-        parts.append(f"<p class=smoke><b>{html.escape(summary['smoke_test'])}</b></p>")
-    for title, columns, rows in sections:
-        parts += [f"<h2>{html.escape(title)}</h2>", _html_table(columns, rows)]
-    for name, data in plots.items():
-        parts.append(f'<img alt="{name}" src="data:image/png;base64,{base64.b64encode(data).decode()}">')
-    parts.append("<h2>Judges</h2><ul>" + "".join(f"<li>{html.escape(j)}" for j in summary["judges"]) + "</ul>")
-    shown = pairs[:PAIRS_ON_PAGE]
-    parts.append(f"<h2>Pairs ({len(shown)} of {len(pairs)})</h2>")
-    names = ("id", "video", "prompt", "chosen", "chosen_score", "rejected", "rejected_score")
-    parts.append(_html_table(names, [[pair.get(name, pair.get("image", "")) for name in names] for pair in shown]))
-    return "\n".join(parts) + "</html>\n"
-
-
-def _html_table(columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}" for name in columns)
-    body = "".join(
-        "<tr>" + "".join(f"<td class=text>{html.escape(_cell(value))}</td>" for value in row) + "</tr>" for row in rows
-    )
-    return f"<table><tr>{head}</tr>{body}</table>"
-
-
-def _cell(value: Any) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value)
+    if missing["rows"]:
+        columns = ("answer", "why", "text", "reply")
+        rows = [(row["id"], row["why"], row["answer"], row["raw"][:500]) for row in missing["rows"]]
+        lines += ["", f"## {missing['title']}: replies", "", missing["note"], "", markdown_table(columns, rows)]
+    judges = [f"- {escape_markdown(judge)}" for judge in summary["judges"]]
+    return "\n".join([*lines, "", "## Judges, as recorded", "", *judges, ""])
 
 
 def draw_plots(summary: Mapping[str, Any]) -> dict[str, bytes]:
@@ -174,7 +162,7 @@ def _draw_length(figure: Any, summary: Mapping[str, Any]) -> None:
     points = summary["length_score"]["points"]
     axes.plot([p[0] for p in points], [p[1] for p in points], ".", alpha=0.3, color="#4477aa")
     value = summary["length_score"]["spearman"]
-    axes.set(title=f"length and score, Spearman {_cell(value)}", xlabel="words", ylabel="score")
+    axes.set(title=f"length and score, Spearman {shown_value(value)}", xlabel="words", ylabel="score")
 
 
 # --- the dataset card
@@ -184,6 +172,10 @@ def dataset_card(
     settings: RewardSettings, rows: Sequence[Row], judge: Mapping[str, Any], provenance: Mapping[str, Any]
 ) -> str:
     """Markdown with the hub's header: what the data set contains, how it was made, how to train on it."""
+
+    def text(value: Any) -> str:
+        return escape_markdown(str(value))
+
     pairs, name = settings.pairs, settings.pairs.name
     smoke = (
         f"\n> **{provenance['smoke_test']}.** Do not publish or train on it.\n" if "smoke_test" in provenance else ""
@@ -197,15 +189,16 @@ def dataset_card(
 tags: [preference, video, dpo, llava-hound]
 size_categories: [{_size(len(rows))}]
 ---
-# {name}
+# {text(name)}
 {smoke}
 {len(rows)} preference pairs on {len({row["question_id"] for row in rows})} questions about videos.
 
 | how it was made | |
 |---|---|
-| answers | {settings.sample.n} per question from `{provenance.get("sampler", "")}`, T {settings.sample.temperature}, \
-top_p {settings.sample.top_p} |
-| judge | `{judge.get("model", "")}` ({judge.get("backend", "")}), protocol `{judge.get("protocol", "")}` |
+| answers | {settings.sample.n} per question from {text(provenance.get("sampler", ""))}, \
+T {settings.sample.temperature}, top_p {settings.sample.top_p} |
+| judge | {text(judge.get("model", ""))} ({text(judge.get("backend", ""))}), \
+protocol {text(judge.get("protocol", ""))} |
 | judgements per answer | {settings.judge.k} |
 | pairs | {policy} |
 | seed | {settings.seed} |

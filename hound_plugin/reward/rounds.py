@@ -21,18 +21,24 @@ from hound_plugin.records.bad_rows import RowReport
 from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.jsonl import read_rows
 from hound_plugin.records.parse import row_id
-from hound_plugin.reward.questions import make_seed
+from hound_plugin.records.run_folders import open_folder
+from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run import run_stages
-from hound_plugin.reward.run_folder import open_folder
-from hound_plugin.reward.run_setup import MakeGenerator, open_run, read_run_questions, report_bad_rows
+from hound_plugin.reward.run_setup import MakeFrames, MakeGenerator, open_run, read_run_questions, report_bad_rows
 from hound_plugin.reward.settings import RewardSettings
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
 """Keys of the host's recipe that a round sets itself."""
+Evaluate = Callable[[str, Path, int, str, Callable[[str], None]], None]
+"""Evaluates by a recipe, in a folder, the model of that round, a checkpoint; says the result."""
 
 
 def run_rounds(
-    settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None
+    settings: RewardSettings,
+    say: Callable[[str], None],
+    make_generator: MakeGenerator | None = None,
+    make_frames: MakeFrames | None = None,
+    evaluate: Evaluate | None = None,
 ) -> list[Path]:
     """Run all rounds that are not finished; returns the checkpoint of each.
 
@@ -44,16 +50,35 @@ def run_rounds(
     recipe = read_recipe(settings)
     folder = open_folder(settings.folder)
     checkpoint, checkpoints = settings.sample.model, []
+    _evaluate(settings, folder, 0, checkpoint, say, evaluate)
     for number in range(1, settings.iterate.rounds + 1):
         round_folder = open_folder(folder / f"round_{number}")
         trained = round_folder / "dpo"
         if not (trained / "finished.json").is_file():
             say(f"round {number} of {settings.iterate.rounds}: from {checkpoint}")
-            _one_round(settings, round_folder, number, checkpoint, recipe, say, make_generator)
+            _one_round(settings, round_folder, number, checkpoint, recipe, say, make_generator, make_frames)
         checkpoint = str(trained)
         checkpoints.append(trained)
+        _evaluate(settings, folder, number, checkpoint, say, evaluate)
     say(f"rounds finished; the last checkpoint is {checkpoint}")
     return checkpoints
+
+
+def _evaluate(
+    settings: RewardSettings,
+    folder: Path,
+    number: int,
+    checkpoint: str,
+    say: Callable[[str], None],
+    evaluate: Evaluate | None,
+) -> None:
+    """The held-out evaluation of a round's model; 0 is the model that the first round starts from."""
+    if settings.iterate.evaluation is None:
+        return
+    if evaluate is None:
+        raise SettingsError("iterate.evaluation: this program cannot evaluate; leave it out.", "iterate.evaluation")
+    say(f"evaluation of {checkpoint}, {'before the first round' if number == 0 else f'after round {number}'}")
+    evaluate(settings.iterate.evaluation, folder / "evaluation", number, checkpoint, say)
 
 
 def read_recipe(settings: RewardSettings) -> dict[str, Any]:
@@ -83,6 +108,7 @@ def _one_round(
     recipe: dict[str, Any],
     say: Callable[[str], None],
     make_generator: MakeGenerator | None,
+    make_frames: MakeFrames | None,
 ) -> None:
     questions = _share(settings, folder, number, say)
     round_settings = settings.changed(
@@ -91,7 +117,7 @@ def _one_round(
         seed=make_seed("round", settings.seed, number),
         sample=settings.sample.changed(model=checkpoint),
     )
-    run = open_run(round_settings, say, make_generator)
+    run = open_run(round_settings, say, make_generator, make_frames)
     counts = run_stages(run)
     for stage in ("sample", "judge"):
         usage = counts.get(f"{stage}_usage")

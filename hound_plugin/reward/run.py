@@ -2,32 +2,28 @@
 
 from __future__ import annotations
 
-import json
-import platform
-import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from hound_plugin.judge.backends import make_judge, template_id
+from hound_plugin.judge.estimate import estimate_judging, unknown_answer
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.prices import estimate_tokens
-from hound_plugin.llm.requests import message_text
-from hound_plugin.records.files import write_json
+from hound_plugin.pages.frames import SIZE, FrameReader
+from hound_plugin.records.questions import Question
+from hound_plugin.records.run_folders import read_run, write_run
 from hound_plugin.reward import stages
 from hound_plugin.reward.candidates import read_candidates
-from hound_plugin.reward.questions import Question
 from hound_plugin.reward.report import write_report
-from hound_plugin.reward.run_folder import LEDGER, Row, locked
+from hound_plugin.reward.run_folder import LEDGER, Row
 from hound_plugin.reward.run_setup import Run
 from hound_plugin.reward.scoring import make_requests
 from hound_plugin.reward.summary import summarise
 from hound_plugin.reward.usage import stage_limits
-from hound_plugin.version import __version__
 
 STAGES = ("sample", "judge", "pairs", "report")
-SHOWN_PROMPTS = 2
 
 
 def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
@@ -43,7 +39,18 @@ def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
         error = f"{type(problem).__name__}: {problem}"
         raise
     finally:
-        write_run(run, names, started, error)
+        write_run(
+            run.folder,
+            names,
+            started,
+            error,
+            lambda: {
+                "settings": run.settings.as_dict(),
+                "seed": run.settings.seed,
+                "protocol": template_id(run.settings.judge),
+                "counts": stage_counts(run),
+            },
+        )
     return run.counts
 
 
@@ -51,7 +58,8 @@ def report(run: Run) -> Path:
     """Write the report; returns the path of the HTML page."""
     pair_file = run.folder / "pairs" / f"{run.settings.pairs.name}.jsonl"
     summary = summarise(run.folder, run.questions, pair_file, run.settings.judge.k, run.settings.report.second)
-    page = write_report(run.folder, summary, stage_counts(run), pair_file)
+    read = run.make_frames(run.settings.sample, SIZE) if run.make_frames else FrameReader()
+    page = write_report(run.folder, run.settings, run.questions, summary, stage_counts(run), read)
     run.say(f"report: {page}")
     return page
 
@@ -66,36 +74,7 @@ _STAGES: dict[str, Callable[[Run], Any]] = {
 
 def stage_counts(run: Run) -> dict[str, Any]:
     """Counts of this process, and of earlier ones for stages that did not run in it."""
-    return {**_before(run).get("counts", {}), **run.counts}
-
-
-def _before(run: Run) -> Row:
-    try:
-        return dict(json.loads((run.folder / "run.json").read_text(encoding="utf-8")))
-    except (FileNotFoundError, ValueError):
-        return {}
-
-
-def write_run(run: Run, names: Sequence[str], started: float, error: str) -> None:
-    """Write ``run.json``: versions, settings, seed, counts, tokens and cost; never an API key."""
-    with locked(run.folder, "run"):
-        before = _before(run)
-        entry = {"stages": list(names), "started": round(started, 3), "seconds": round(time.time() - started, 3)}
-        write_json(
-            run.folder / "run.json",
-            {
-                "hound_plugin": __version__,
-                "python": platform.python_version(),
-                "platform": platform.platform(),
-                "command": sys.argv[1:],
-                "settings": run.settings.as_dict(),
-                "seed": run.settings.seed,
-                "protocol": template_id(run.settings.judge),
-                "counts": stage_counts(run),
-                "error": error or None,
-                "history": [*before.get("history", [])[-49:], {**entry, "error": error or None}],
-            },
-        )
+    return {**read_run(run.folder).get("counts", {}), **run.counts}
 
 
 def dry_run(run: Run) -> dict[str, Any]:
@@ -107,38 +86,18 @@ def dry_run(run: Run) -> dict[str, Any]:
     sampled = read_candidates(run.folder)
     _dry_sampling(run, sampled)
     candidates = {question.id: _with_placeholders(run, question, sampled) for question in run.questions}
-    number = prompt_tokens = known = 0
-    seen: set[str] = set()
     with Ledger(run.folder / LEDGER, template_id(settings.judge)) as ledger:
         judge = make_judge(settings.judge, ledger, lambda _: None, probe_server=False)
-        limits = stage_limits(settings, "judge")
-        for request in make_requests(run.questions, candidates, judge, settings.judge, run.media_digests()):
-            is_sampled = request.candidate in sampled.get(request.id, {})
-            if is_sampled and (request.key in seen or ledger.entry(request.key) is not None):
-                known += 1
-                continue
-            seen.add(request.key)
-            text = message_text(judge.client.prompt.messages(request, 0))
-            if number < SHOWN_PROMPTS:
-                run.say(f"--- request {number + 1}: {request.name}\n{text}\n")
-            number += 1
-            prompt_tokens += estimate_tokens(text) + limits.image_tokens
-    output = number * limits.output_tokens
-    cost = limits.price.cost(prompt_tokens, output) if limits.price else None
-    run.say(f"{number} requests to the judge; {known} others are answered already or the same as one of these")
-    if settings.judge.backend not in ("lexical", "local"):
-        run.say(f"about {prompt_tokens} input tokens and at most {output} output tokens (at 4 characters a token)")
-        priced = f"at most about {cost:.4f}" if cost is not None else f"unknown: no price for {settings.judge.model}"
-        run.say(f"cost: {priced} (in the currency of your price table)")
-    return {"requests": number, "known": known, "prompt_tokens": prompt_tokens, "output_tokens": output, "cost": cost}
+        requests = make_requests(run.questions, candidates, judge, settings.judge, run.media_digests())
+        known = ((request, request.candidate in sampled.get(request.id, {})) for request in requests)
+        return estimate_judging(known, judge, ledger, settings.judge, settings.prices, run.say)
 
 
 def _with_placeholders(run: Run, question: Question, sampled: dict[str, dict[int, Row]]) -> dict[int, Row]:
     """The answers to a question, with a text of a likely length for each that is not sampled yet."""
     rows = dict(sampled.get(question.id, {}))
     for number in range(run.settings.sample.n):
-        text = question.reference or f"[answer {number} is not sampled yet] " + "x" * 160
-        rows.setdefault(number, {"answer": text})
+        rows.setdefault(number, {"answer": unknown_answer(question.reference, number)})
     return rows
 
 

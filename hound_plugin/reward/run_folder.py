@@ -1,43 +1,16 @@
-"""The folder of a run: names of its files, its locks; files are written by :mod:`hound_plugin.records.files`."""
+"""The folder of a run: names of its files; :mod:`hound_plugin.records.run_folders` opens and locks it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
-from hound_plugin.errors import SettingsError
-from hound_plugin.records import files
-from hound_plugin.records.files import write_whole
 from hound_plugin.records.jsonl import read_objects
 
 CANDIDATES, SCORES, RANKED, EXCLUDED = "candidates.jsonl", "scores.jsonl", "ranked.jsonl", "excluded.jsonl"
 LEDGER, SAMPLER_LEDGER = "ledger.sqlite", "sampler.sqlite"
 
 Row = dict[str, Any]
-
-
-def locked(folder: Path, name: str, say: Callable[[str], None] = lambda _: None) -> AbstractContextManager[None]:
-    """Lock one job of the folder; waits for another run that has it. The end of a process frees its locks."""
-    message = f"another run is at `{name}` in {folder}; waiting for it"
-    return files.locked(folder / f".{name}.lock", lambda: say(message))
-
-
-def open_folder(path: str | Path) -> Path:
-    """The run folder, created if necessary.
-
-    Raises:
-        SettingsError: it is not writable.
-    """
-    folder = Path(path)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        write_whole(folder / ".writable", "")
-        (folder / ".writable").unlink()
-    except OSError as error:
-        raise SettingsError(f"folder: expected a writable folder, got {folder}: {error.strerror}.") from error
-    return folder
 
 
 def excluded_ids(folder: Path) -> frozenset[str]:

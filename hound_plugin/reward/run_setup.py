@@ -8,18 +8,22 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError, LedgerError, SettingsError
-from hound_plugin.judge.backends import make_judge, required_fields, scale_of, template_id
+from hound_plugin.judge.backends import gives_verdict, make_judge, required_fields, scale_of, template_id
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.llm.ledger import Ledger
+from hound_plugin.pages.frames import FrameReader
 from hound_plugin.records.bad_rows import LIST, RowReport, to_lines
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.media_identity import media_digest
+from hound_plugin.records.questions import Question, check_fields, read_questions
+from hound_plugin.records.run_folders import open_folder
 from hound_plugin.reward.candidates import Generator
-from hound_plugin.reward.questions import Question, check_fields, read_questions
-from hound_plugin.reward.run_folder import CANDIDATES, LEDGER, open_folder
+from hound_plugin.reward.captions import with_captions
+from hound_plugin.reward.run_folder import CANDIDATES, LEDGER
 from hound_plugin.reward.settings import RewardSettings, SampleSettings
 
 MakeGenerator = Callable[[SampleSettings], Generator]
+MakeFrames = Callable[[SampleSettings, int], FrameReader]
 
 
 @dataclass
@@ -32,6 +36,7 @@ class Run:
         questions: checked.
         say: receives lines for the user.
         make_generator: loads the model for sampling in this process.
+        make_frames: gives the reader of the frames that the sampler saw; without it, pages show eight of each clip.
         counts: by stage, for ``run.json``.
     """
 
@@ -40,6 +45,7 @@ class Run:
     questions: list[Question]
     say: Callable[[str], None]
     make_generator: MakeGenerator | None = None
+    make_frames: MakeFrames | None = None
     counts: dict[str, Any] = field(default_factory=dict)
     _digests: dict[str, str] | None = None
 
@@ -52,7 +58,12 @@ class Run:
         return self._digests
 
 
-def open_run(settings: RewardSettings, say: Callable[[str], None], make_generator: MakeGenerator | None = None) -> Run:
+def open_run(
+    settings: RewardSettings,
+    say: Callable[[str], None],
+    make_generator: MakeGenerator | None = None,
+    make_frames: MakeFrames | None = None,
+) -> Run:
     """Make every check that needs no request, then open the folder.
 
     Raises:
@@ -79,15 +90,21 @@ def open_run(settings: RewardSettings, say: Callable[[str], None], make_generato
             f"sample.answers={folder / CANDIDATES}."
         ) from error
     report_bad_rows(report, settings, folder, say)
-    return Run(settings, folder, questions, say, make_generator)
+    return Run(settings, folder, questions, say, make_generator, make_frames)
 
 
 def check_scale(settings: RewardSettings) -> None:
     """Compare the settings of pairs with the judge's scale.
 
     Raises:
-        SettingsError: a threshold or a difference that no scores can have, or a default threshold on another scale.
+        SettingsError: a judge of verdicts, a threshold or a difference that no scores can have, or a default threshold
+            on another scale.
     """
+    if gives_verdict(settings.judge):
+        raise SettingsError(
+            f"judge.protocol: {settings.judge.template} asks for a yes or no besides the score, which is for `hound "
+            "eval`. Preference data is made of scores alone: use `caption`, `vision`, or a file without `verdict`."
+        )
     scale, pairs = scale_of(settings.judge), settings.pairs
     if not scale.lowest <= pairs.threshold <= scale.highest:
         raise SettingsError(
@@ -102,8 +119,14 @@ def check_scale(settings: RewardSettings) -> None:
 
 
 def read_run_questions(settings: RewardSettings, report: RowReport | None = None) -> list[Question]:
-    """The questions of a run; raises as :func:`hound_plugin.reward.questions.read_questions`."""
-    return read_questions(
+    """The questions of a run, with captions of their clips if there is a file of them.
+
+    Raises:
+        DataError, MediaNotFoundError: as :func:`hound_plugin.records.questions.read_questions` and
+            :func:`hound_plugin.reward.captions.with_captions`.
+    """
+    report = report if report is not None else RowReport(settings.questions)
+    questions = read_questions(
         settings.questions,
         settings.media_dir,
         settings.limit,
@@ -111,6 +134,9 @@ def read_run_questions(settings: RewardSettings, report: RowReport | None = None
         max_bad_rows=settings.max_bad_rows,
         report=report,
     )
+    if settings.captions is None:
+        return questions
+    return with_captions(questions, settings.captions, settings.media_dir, report)
 
 
 def report_bad_rows(report: RowReport, settings: RewardSettings, folder: Path, say: Callable[[str], None]) -> None:

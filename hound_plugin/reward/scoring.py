@@ -14,16 +14,19 @@ from hound_plugin.errors import DataError
 from hound_plugin.judge.backends import JudgeBackend
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.settings import JudgeSettings
+from hound_plugin.judge.verdicts import stated_reason
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.replies import why_missing
 from hound_plugin.llm.requests import OK, Request
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
-from hound_plugin.reward.questions import Question
-from hound_plugin.reward.run_folder import SCORES, Row, locked
+from hound_plugin.records.questions import Question
+from hound_plugin.records.run_folders import locked
+from hound_plugin.reward.run_folder import SCORES, Row
 
 NO_ANSWER = "unanswered"
+LONGEST_REASON = 2000  # characters; the ledger has whole replies
 
 
 def make_requests(
@@ -97,8 +100,11 @@ def score_row(
     ledger: Ledger,
     judge: JudgeBackend,
 ) -> Row:
-    """A row of ``scores.jsonl``: mean, single scores, spread (highest minus lowest), and what is missing and why."""
-    scores = [entry.value for entry in entries if entry and entry.status == OK and isinstance(entry.value, int)]
+    """A row of ``scores.jsonl``: mean, single scores with their reasons, spread (highest minus lowest), and what is
+    missing and why.
+    """
+    read = [entry for entry in entries if entry and entry.status == OK and isinstance(entry.value, int)]
+    scores = [int(entry.value or 0) for entry in read]
     missing = []
     for request, entry in zip(requests, entries, strict=True):
         if entry is None:
@@ -113,6 +119,7 @@ def score_row(
         "candidate": candidate,
         "score": round(statistics.fmean(scores), 6) if scores else None,
         "scores": scores,
+        "reasons": [stated_reason(entry.raw, judge.scale)[:LONGEST_REASON] for entry in read],
         "spread": max(scores) - min(scores) if scores else None,
         "k": len(requests),
         "missing": missing,

@@ -9,59 +9,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import Field, model_validator
 
-from hound_plugin.errors import SettingsError
 from hound_plugin.judge.settings import JudgeSettings
-from hound_plugin.llm.address import Address, Parameters
-from hound_plugin.llm.limits import PILOT
 from hound_plugin.llm.prices import Prices
-from hound_plugin.llm.server_settings import (
-    API_VERSION,
-    AZURE,
-    BASE_URL,
-    DEVICE,
-    DTYPE,
-    KEY_ENV,
-    PARAMETERS,
-    SECONDS,
-    TIMEOUT,
-    TRIES,
-)
-from hound_plugin.validation import Settings, build
+from hound_plugin.llm.sampler_settings import SamplerSettings
+from hound_plugin.validation import Settings, build, read_recipe
 
 
-class SampleSettings(Settings):
-    """Where answers come from: our model in this process, a server, or a file of existing answers."""
+class SampleSettings(SamplerSettings):
+    """Where the answers to be judged come from, and how many there are."""
 
-    backend: Literal["model", "openai", "given"] = Field(
-        default="model", description="our model in this process, a server, or a file of answers"
-    )
-    model: str = Field(default="", description="checkpoint (folder or hub id), or the server's name of its model")
     n: int = Field(default=6, ge=1, description="answers per question")
-    temperature: float = Field(default=1.0, ge=0, description="0 is greedy: all answers are identical")
-    top_p: float = Field(default=0.95, ge=1e-6, le=1, description="nucleus sampling: share of probability")
-    max_new_tokens: int = Field(default=512, ge=1, description="longest answer, in tokens")
-    device: str | None = Field(default=None, description=DEVICE)
-    dtype: str = Field(default="auto", description=DTYPE)
-    batch_size: int = Field(default=8, ge=1, description="answers at a time, for a model in this process")
-    num_frames: int | None = Field(
-        default=None, ge=1, description="frames per clip; the model's own number if not given"
-    )
-    answers: str | None = Field(default=None, description="backend `given`: a JSONL of `id`, `candidate`, `answer`")
-    show: Literal["video_url", "frames", "none"] = Field(
-        default="video_url", description="how the clip is sent to a server: its path, frames as images, or not at all"
-    )
-    base_url: Address | None = Field(default=None, description=BASE_URL)
-    azure_endpoint: Address | None = Field(default=None, description=AZURE)
-    api_version: str | None = Field(default=None, description=API_VERSION)
-    api_key_env: str = Field(default="OPENAI_API_KEY", description=KEY_ENV)
-    timeout: float = Field(default=300.0, ge=0.1, description=TIMEOUT, json_schema_extra=SECONDS)
-    concurrency: int = Field(default=16, ge=1, description="requests at a time, at most")
-    tries: int = Field(default=6, ge=1, description=TRIES)
-    pilot: int = Field(default=PILOT, ge=0, description="stop if this many first requests gave no answer; 0: never")
-    parameters: Parameters = Field(default_factory=dict, description=PARAMETERS)
 
 
 class PairSettings(Settings):
@@ -85,6 +44,10 @@ class PairSettings(Settings):
     near_duplicate: float | None = Field(default=0.9, ge=0, le=1, description="answers this similar make no pair")
     max_pairs: int = Field(default=1, ge=1, description="pairs per question, at most")
     chosen_from_reference: bool = Field(default=False, description="use the reference answer as the chosen one")
+    replace_dropped: bool = Field(
+        default=False,
+        description="another pair of the same question takes the place of one that was dropped by hand",
+    )
     name: str = Field(default="hound_pairs", description="name of the data set and of its file")
 
 
@@ -100,6 +63,10 @@ class IterateSettings(Settings):
     rounds: int = Field(default=2, ge=1, description="number of rounds")
     recipe: str = Field(default="", description="LLaMA-Factory's YAML for DPO")
     shards: bool = Field(default=True, description="each round has its own share of the questions")
+    evaluation: str | None = Field(
+        default=None,
+        description="a YAML of `hound eval`, by which the first model and that of every round are evaluated",
+    )
 
 
 class RewardSettings(Settings):
@@ -113,6 +80,10 @@ class RewardSettings(Settings):
     folder: str = Field(description="where the run is written")
     questions: str = Field(description="a JSONL of questions")
     media_dir: str | None = Field(default=None, description="folder of the clips and images")
+    captions: str | None = Field(
+        default=None,
+        description="a JSONL of clips with captions, as `hound caption` writes it, for questions without one",
+    )
     seed: int = Field(default=0, description="for sampling and shuffling")
     limit: int | None = Field(default=None, ge=1, description="use only this many questions, from the first on")
     on_bad_rows: Literal["error", "skip"] = Field(
@@ -161,29 +132,7 @@ def read_settings(path: str | Path, overrides: Sequence[str] = ()) -> RewardSett
     Raises:
         SettingsError: no such file, not valid YAML, an unknown key or a bad value; the message names it.
     """
-    try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise SettingsError(f"{path}: expected a YAML file: {error.strerror}.") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"{path} is not valid YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise SettingsError(f"{path}: expected `key: value` lines; got {type(values).__name__}.")
-    for override in overrides:
-        name, equals, text = override.partition("=")
-        if not equals:
-            raise SettingsError(f"{override!r}: expected key=value, such as judge.k=3.")
-        block = values
-        *above, last = name.split(".")
-        for part in above:
-            block = block.setdefault(part, {})
-            if not isinstance(block, dict):
-                raise SettingsError(f"{name}: {part} is not a block.")
-        try:
-            block[last] = yaml.safe_load(text)
-        except yaml.YAMLError as error:
-            raise SettingsError(f"{override!r}: expected a value in YAML: {error}") from error
-    return build_settings(values)
+    return build_settings(read_recipe(path, overrides))
 
 
 def build_settings(values: Mapping[str, Any]) -> RewardSettings:

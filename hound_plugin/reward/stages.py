@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,13 @@ from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.requests import OK, Request
 from hound_plugin.llm.runner import run_requests
+from hound_plugin.llm.sampling_server import PROMPT_ID, make_sampler, sampler_identity, sampling_request
 from hound_plugin.records.files import write_json, write_rows, write_whole
+from hound_plugin.records.questions import Question
 from hound_plugin.reward.candidates import (
     SampledAnswer,
     add_candidates,
+    answer_seed,
     check_sampler,
     count_alike,
     given_answers,
@@ -24,11 +27,9 @@ from hound_plugin.reward.candidates import (
     sample_candidates,
 )
 from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
-from hound_plugin.reward.questions import Question
 from hound_plugin.reward.report import dataset_card
 from hound_plugin.reward.run_folder import LEDGER, SAMPLER_LEDGER, SCORES, excluded_ids
 from hound_plugin.reward.run_setup import MakeGenerator, Run
-from hound_plugin.reward.sampling_server import PROMPT_ID, make_sampler, sampler_identity, sampling_requests
 from hound_plugin.reward.scoring import judge_of, latest, make_requests, scale_of, write_scores
 from hound_plugin.reward.settings import SampleSettings
 from hound_plugin.reward.usage import record_usage, remaining_limits, usage_on_error
@@ -127,6 +128,16 @@ def _sample_server(run: Run) -> tuple[int, int]:
 
         added = add_candidates(run.folder, identity, answers(), run.settings.seed)
     return added, missing
+
+
+def sampling_requests(questions: Sequence[Question], settings: SampleSettings, run_seed: int) -> Iterator[Request]:
+    """One request for each question and answer, in the order of the questions."""
+    identity = sampler_identity(settings)
+    for question in questions:
+        for candidate in range(settings.n):
+            seed = answer_seed(run_seed, question.id, candidate)
+            where = (question.medium, question.media, question.paths)
+            yield sampling_request(identity, question.id, candidate, question.text, *where, seed)
 
 
 # --- judge

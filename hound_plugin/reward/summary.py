@@ -12,14 +12,15 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError
+from hound_plugin.judge.agreement import kappa, spearman
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.judge.parsing import Scale
+from hound_plugin.pages.charts import histogram
 from hound_plugin.records.jsonl import read_objects
+from hound_plugin.records.questions import Question
 from hound_plugin.reward.candidates import read_candidates
-from hound_plugin.reward.questions import Question
 from hound_plugin.reward.run_folder import SCORES, Row
 from hound_plugin.reward.scoring import latest, scale_of
-from hound_plugin.reward.statistics import histogram, kappa, spearman
 
 Key = tuple[str, int]
 
@@ -56,7 +57,11 @@ def summarise(
             "pairs": len(pairs),
         },
         "missing_by_reason": dict(Counter(m["status"] for row in scores.values() for m in row.get("missing", []))),
-        "scores": {"middles": middles, "counts": histogram([row["score"] for row in scored.values()], edges)},
+        "scores": {
+            "middles": middles,
+            "edges": edges,
+            "counts": histogram([row["score"] for row in scored.values()], edges),
+        },
         "length_score": _length_score(answers, scored),
         "pairs": _pair_numbers(pairs, scale),
         "sources": _sources(known, answers, scored, pairs),

@@ -11,10 +11,11 @@ from hound_plugin.judge.backends import judge_limits, judge_price, template_id
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.limits import Limits, Outcome
 from hound_plugin.llm.prices import Price
+from hound_plugin.llm.sampling_server import PROMPT_ID, sampling_parameters
 from hound_plugin.llm.server_settings import make_limits, output_token_limit
+from hound_plugin.llm.usage import finished_usage, ledger_usage
 from hound_plugin.reward.run_folder import LEDGER, SAMPLER_LEDGER
 from hound_plugin.reward.run_setup import Run
-from hound_plugin.reward.sampling_server import PROMPT_ID, sampling_parameters
 from hound_plugin.reward.settings import RewardSettings
 
 Stage = Literal["sample", "judge"]
@@ -56,21 +57,8 @@ def remaining_limits(run: Run, stage: Stage) -> Limits:
 
 
 def stage_usage(settings: RewardSettings, stage: Stage, ledger: Ledger) -> dict[str, Any]:
-    """Requests, replies, tokens and cost of a stage.
-
-    Tokens and cost are those that are known; ``uncounted`` replies came without token counts. The cost is None without
-    a price.
-    """
-    totals = ledger.totals()
-    price = stage_price(settings, stage)
-    return {
-        "requests": totals.sent,
-        "answers": totals.answers,
-        "prompt_tokens": totals.prompt_tokens,
-        "completion_tokens": totals.completion_tokens,
-        "uncounted": ledger.uncounted(),
-        "cost": price.cost(totals.prompt_tokens, totals.completion_tokens) if price else None,
-    }
+    """Requests, replies, tokens and cost of a stage (:func:`hound_plugin.llm.usage.ledger_usage`)."""
+    return ledger_usage(ledger, stage_price(settings, stage))
 
 
 @contextlib.contextmanager
@@ -86,19 +74,4 @@ def usage_on_error(run: Run, stage: Stage, ledger: Ledger) -> Iterator[None]:
 
 def record_usage(run: Run, stage: Stage, outcome: Outcome, ledger: Ledger) -> None:
     """Count what a finished stage used, and print its warnings."""
-    usage = stage_usage(run.settings, stage, ledger)
-    run.counts[f"{stage}_usage"] = {
-        **usage,
-        "this_run": {name: getattr(outcome, name) for name in ("sent", "answered", "missing", "failed", "done_before")},
-        "stopped": outcome.stopped,
-        "warnings": outcome.warnings,
-    }
-    if outcome.stopped:
-        run.say(f"warning: stopped early: {outcome.stopped}")
-    if usage["uncounted"]:
-        run.say(
-            f"warning: {usage['uncounted']} of {usage['answers']} replies came without token counts: actual tokens and "
-            "cost are higher"
-        )
-    for warning in outcome.warnings:
-        run.say(f"warning: {warning}")
+    run.counts[f"{stage}_usage"] = finished_usage(ledger, stage_price(run.settings, stage), outcome, run.say)

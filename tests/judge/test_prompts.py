@@ -74,7 +74,7 @@ def test_a_file_replaces_the_words(tmp_path: Path) -> None:
         file.write_text(yaml.safe_dump(OWN_WORDS | change))
         with pytest.raises(SettingsError, match=match):
             read_template(str(file))
-    with pytest.raises(SettingsError, match="caption, vision or a YAML file"):
+    with pytest.raises(SettingsError, match="caption, vision, official or a YAML file"):
         read_template("no-such")
 
 
@@ -96,3 +96,50 @@ def test_a_scale_of_ones_own(tmp_path: Path) -> None:
     ]  # fmt: skip
     assert JudgePrompt(found[0, 3], "salt").parse("SCORE: 0") == 0
     assert "from 0 to 3" in JudgePrompt(found[0, 3], "salt", "text").expects
+
+
+PUBLISHED_STYLE = OWN_WORDS | {
+    "untrusted": ["question", "reference", "answer"], "scale": [0, 5], "verdict": True, "markers": False,
+    "system": "Compare.", "reminder": "", "retry": "", "reference": "{{reference}}",
+    "user": "Question: {{question}}\nCorrect Answer: {{reference}}\nPredicted Answer: {{answer}}",
+    "text": "Answer like this: {'pred': 'yes', 'score': 4}.", "json": "JSON.",
+}  # fmt: skip
+
+
+def test_a_published_prompt_can_be_put_in_word_by_word(tmp_path: Path) -> None:
+    file = tmp_path / "published.yaml"
+    file.write_text(yaml.safe_dump(PUBLISHED_STYLE))
+    template = read_template(str(file))
+    messages = JudgePrompt(template, "salt", "text").messages(REQUEST, 0)
+    assert messages[1]["content"] == (
+        "Question: What moves?\nCorrect Answer: A ring.\nPredicted Answer: A square.\n\n"
+        "Answer like this: {'pred': 'yes', 'score': 4}."
+    )
+    assert JudgePrompt(template, "salt", "text").parse("{'pred': 'no', 'score': 2}") == "no 2"
+    file.write_text(yaml.safe_dump(PUBLISHED_STYLE | {"system": ""}))
+    assert [message["role"] for message in JudgePrompt(read_template(str(file)), "salt").messages(REQUEST, 0)] == [
+        "user"
+    ]
+    file.write_text(yaml.safe_dump(PUBLISHED_STYLE | {"markers": True}))
+    with pytest.raises(SettingsError, match="nonce"):
+        read_template(str(file))
+
+
+def test_verdict_and_markers_are_part_of_the_id(tmp_path: Path) -> None:
+    file = tmp_path / "mine.yaml"
+    ids = set()
+    for change in ({}, {"verdict": True}, {"markers": False}, {"verdict": True, "markers": False}):
+        file.write_text(yaml.safe_dump(OWN_WORDS | change))
+        ids.add(read_template(str(file)).id)
+    assert len(ids) == 4
+
+
+def test_the_schema_of_a_verdict() -> None:
+    prompt = JudgePrompt(read_template("official"), "salt")
+    schema = prompt.response_format["json_schema"]["schema"]  # type: ignore[index]
+    assert list(schema["properties"]) == schema["required"] == ["reason", "verdict", "score"]
+    assert schema["properties"]["verdict"]["enum"] == ["yes", "no"]
+    assert schema["properties"]["score"]["enum"] == [0, 1, 2, 3, 4, 5]
+    assert prompt.parse('{"reason": "Same.", "verdict": "yes", "score": 5}') == "yes 5"
+    assert prompt.parse('{"reason": "Same.", "score": 5}') is None
+    assert "verdict" in prompt.why_missing('{"reason": "Same.", "score": 5}')

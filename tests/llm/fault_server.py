@@ -2,9 +2,9 @@
 
 ``python -m tests.llm.fault_server`` prints its port. It finds ``[item-N]`` in the last message, grades item N by
 ``grade(N)``, and counts. ``POST /control`` sets: ``script`` (kinds of the next answers), ``share`` and ``kinds``
-(a share of faults, at random), ``rate`` and ``burst`` (requests a second, else 429), ``latency``, ``retry_after`` (of
-kind ``429-after``), ``location`` (of kind ``redirect``), ``text`` (the content of kind ``say``), ``replaced`` (JSON in
-place of the ``usage`` of kind ``odd-usage``, in batches).
+(a share of faults, at random), ``items`` (item -> kind of all its answers), ``rate`` and ``burst`` (requests a second,
+else 429), ``latency``, ``retry_after`` (of kind ``429-after``), ``location`` (of kind ``redirect``), ``text``
+(the content of kind ``say``), ``replaced`` (JSON in place of the ``usage`` of kind ``odd-usage``, in batches).
 """
 
 from __future__ import annotations
@@ -62,7 +62,8 @@ class Server:
         self.scored: Counter[int] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.times: list[float] = []
-        self.settings: dict[str, Any] = {"script": [], "share": 0.0, "kinds": [], "rate": 0, "burst": 0, "latency": 0.0}
+        self.settings: dict[str, Any] = {"script": [], "share": 0.0, "kinds": [], "items": {}}
+        self.settings |= {"rate": 0, "burst": 0, "latency": 0.0}
         self.tokens, self.filled = 0.0, time.monotonic()
         self.models: dict[str, Any] = {}
         self.files: dict[str, str] = {}
@@ -137,6 +138,8 @@ class Server:
                 return web.json_response({"error": STATUS["429"][1]}, status=429, headers=headers)
             script, kinds = self.settings["script"], self.settings["kinds"]
             kind = script.pop(0) if script else "ok"
+            item = ITEM.search(message_text(body))
+            kind = self.settings["items"].get(item[1], kind) if item else kind
             if kinds and self.random.random() < self.settings["share"]:
                 kind = self.random.choice(kinds)
             self.counts[kind] += 1
@@ -258,9 +261,13 @@ def completion(kind: str, body: dict[str, Any], text: str = "") -> dict[str, Any
     """A chat completion of that kind; ``text`` is what ``say`` says."""
     found = ITEM.search(message_text(body))
     score = grade(int(found[1])) if found else 3
-    message: dict[str, Any] = {"role": "assistant", "content": json.dumps({"reason": "seen", "score": score})}
+    verdict = "yes" if score >= 3 else "no"
+    asked = body.get("response_format", {}).get("json_schema", {}).get("schema", {}).get("properties", {})
+    stated = {"reason": "seen", **({"verdict": verdict} if "verdict" in asked else {}), "score": score}
+    message: dict[str, Any] = {"role": "assistant", "content": json.dumps(stated)}
     if "response_format" not in body:
-        message["content"] = f"It was seen.\nSCORE: {score}"
+        line = f"VERDICT: {verdict}\n" if "VERDICT:" in message_text(body) else ""
+        message["content"] = f"It was seen.\n{line}SCORE: {score}"
     if kind in BAD_BODIES:
         message["content"] = BAD_BODIES[kind]
     if kind == "say":

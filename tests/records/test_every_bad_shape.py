@@ -17,7 +17,7 @@ from hound_plugin.errors import DataError
 from hound_plugin.records.bad_rows import RowReport
 from hound_plugin.records.consumers import check
 from hound_plugin.records.parse import parse
-from hound_plugin.reward.questions import read_questions
+from hound_plugin.records.questions import read_questions
 from tests.host.hosting import media_folder, write_dataset
 from tests.records.bad_shapes import BAD, bad_for
 from tests.records.bad_shapes import row_of as bad_row

@@ -18,7 +18,7 @@ from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.judge.prompts import JudgePrompt, read_template
 from hound_plugin.llm.requests import Request, message_text
 from hound_plugin.processing.prompt import SYSTEM
-from hound_plugin.reward.questions import read_questions
+from hound_plugin.records.questions import read_questions
 from tests.host.hosting import media_folder, write_dataset
 from tests.records.loading import KINDS, STAGES, Loaded, name, plain
 from tests.records.shapes import CELLS, MEDIA, SHAPES, Cell, Medium, Row, Shape, good, row_of, verdict

@@ -11,8 +11,8 @@ import pytest
 from hound_plugin import cli
 from hound_plugin.errors import DataError
 from hound_plugin.records.files import write_json
+from hound_plugin.records.questions import read_questions
 from hound_plugin.reward import rounds, stages
-from hound_plugin.reward.questions import read_questions
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.run_setup import Run, open_run
 from hound_plugin.reward.settings import RewardSettings, build_settings
@@ -212,7 +212,7 @@ def test_ranking_says_what_is_left_out(
 
 def test_an_answer_beside_a_reference_is_said(questions_file: Path) -> None:
     from hound_plugin.records.bad_rows import RowReport
-    from hound_plugin.reward.questions import TWO_REFERENCES
+    from hound_plugin.records.questions import TWO_REFERENCES
 
     values = rows(questions_file)
     values[2]["answer"] = "Another one."

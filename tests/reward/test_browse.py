@@ -1,92 +1,163 @@
-"""The page's logic, and the page itself over HTTP."""
+"""The pair browser: its data, its site, and who may ask for what. The page in a browser is in tests/browser."""
 
 from __future__ import annotations
 
-import urllib.request
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
-from hound_plugin.errors import DataError, MediaDecodeError
+from hound_plugin.errors import DataError
+from hound_plugin.pages.frames import FrameReader
+from hound_plugin.pages.local_site import OwnPageOnly
 from hound_plugin.reward import stages
-from hound_plugin.reward.browse import Browser, Filter, make_page
+from hound_plugin.reward.browse import Browser, make_site
 from hound_plugin.reward.run import run_stages
-from hound_plugin.reward.settings import RewardSettings
+from hound_plugin.reward.run_folder import EXCLUDED
+from hound_plugin.reward.settings import RewardSettings, build_settings
+from tests.media.clips import encode
+from tests.reward.conftest import rows
 from tests.reward.test_stages import start
+
+HERE = "http://127.0.0.1:7860"
 
 
 @pytest.fixture
 def browser(settings: RewardSettings) -> Browser:
     run_stages(start(settings), ("sample", "judge", "pairs"))
-    return Browser(settings)
+    return Browser(settings, FrameReader(2, size=64))
+
+
+@pytest.fixture
+def client(browser: Browser) -> TestClient:
+    return TestClient(OwnPageOnly(make_site(browser)), base_url=HERE, headers={"origin": HERE})
 
 
 def test_dropping_writes_a_list_and_nothing_else(browser: Browser, settings: RewardSettings) -> None:
     file = browser.folder / "pairs" / "hound_pairs.jsonl"
     before = file.read_bytes()
-    name = browser.shown(Filter())[0]["id"]
-    total = len(browser.shown(Filter()))
-    browser.mark(name, True)
+    name = browser.pairs[0]["id"]
+    browser.mark(0, True)
     assert file.read_bytes() == before
-    assert len(browser.shown(Filter())) == total - 1
-    assert [pair["id"] for pair in browser.shown(Filter(dropped=True))] == [name]
+    assert [row["id"] for row in browser.index() if row["values"]["verdict"] == "dropped"] == [name]
+    assert browser.dropped() == 1
     assert name not in {pair.id for pair in stages.pairs(start(settings)).pairs}
-    browser.mark(name, False)
+    browser.mark(0, False)
     assert name in {pair.id for pair in stages.pairs(start(settings)).pairs}
 
 
-def test_filters(browser: Browser) -> None:
-    pair = browser.pairs[0]
-    assert Filter().keeps(pair)
-    assert not Filter(low=pair["chosen_score"] + 0.5).keeps(pair)
-    assert not Filter(gap=pair["chosen_score"] - pair["rejected_score"] + 0.5).keeps(pair)
-    assert not Filter(words=1).keeps(pair)
-    assert Filter(low=5, gap=4).keeps({**pair, "chosen_score": None}), "a reference has no score"
+def test_a_dropped_pair_is_not_replaced_unless_asked_for(values: dict[str, Any]) -> None:
+    settings = build_settings({**values, "pairs": {"policy": "all", "near_duplicate": None}})
+    run_stages(start(settings), ("sample", "judge", "pairs"))
+    browser = Browser(settings, FrameReader(2))
+    first = browser.pairs[0]
+    browser.mark(0, True)
+    result = stages.pairs(start(settings))
+    assert first["question_id"] not in {pair.question.id for pair in result.pairs}
+    assert len(result.pairs) == len(browser.pairs) - 1
+    assert result.pairs_dropped["dropped by hand"] == 1
+    assert result.questions_dropped["every pair dropped by hand"] == 1
+    asked = settings.changed(pairs={"policy": "all", "near_duplicate": None, "replace_dropped": True})
+    replaced = stages.pairs(start(asked))
+    assert len(replaced.pairs) == len(browser.pairs)
+    assert first["id"] not in {pair.id for pair in replaced.pairs}
+    assert {pair.question.id for pair in replaced.pairs} >= {first["question_id"]}
 
 
-def test_clips(browser: Browser, tmp_path: Path) -> None:
-    pair = browser.pairs[0]
-    assert browser.clip(pair) == (browser.clips[pair["question_id"]][0], [])
+def test_the_site(client: TestClient, browser: Browser) -> None:
+    page = client.get("/")
+    assert page.headers["content-type"].startswith("text/html")
+    assert "connect-src 'self'" in page.text.replace("&#39;", "'")
+    index = client.get("/api/pairs").json()
+    assert [row["id"] for row in index] == [pair["id"] for pair in browser.pairs]
+    pair = browser.pairs[1]
+    part = client.get("/api/pair/1").text
+    assert pair["id"] in part
+    assert pair["rejected"] in part.replace('<mark title="only in this answer">', "").replace("</mark>", "")
+    assert "A ring moves left." in part, "the caption"
+    assert client.post("/api/mark", json={"number": 1, "dropped": True}).json() == {"dropped": 1}
+    assert client.get("/api/pairs").json()[1]["values"]["verdict"] == "dropped"
+    assert rows(browser.folder / EXCLUDED)[0]["id"] == pair["id"]
+
+
+def test_only_clips_of_the_run_are_readable(client: TestClient, browser: Browser, settings: RewardSettings) -> None:
+    folder = Path(str(settings.media_dir))
+    (folder / "secret.mp4").write_bytes(b"secret")
+    (folder / "notes.txt").write_bytes(b"secret")
+    assert client.get("/clip/0").content == b"clip"
+    assert client.get("/clip/0").headers["content-type"] == "video/mp4"
+    last = len(browser.pairs)
+    for path in (
+        f"/clip/{last}", "/clip/-1", "/clip/secret.mp4", "/clip/0/../secret.mp4", "/clip/..%2fsecret.mp4",
+        "/clip/%2e%2e/x", f"/file={folder}/secret.mp4",
+        f"/gradio_api/file={folder}/secret.mp4", f"/clip/0?path={folder}/secret.mp4",
+        "/static/page.js", f"/api/pair/{last}", "/api/pair/9999999999999999999999",
+    ):  # fmt: skip
+        answer = client.get(path)
+        assert b"secret" not in answer.content
+        assert answer.status_code in (404, 422) or path.startswith("/clip/0?")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"", b"[]", b"{}", b'{"number": 0}', b'{"number": -1, "dropped": true}', b'{"number": 99999, "dropped": true}',
+        b'{"number": true, "dropped": true}', b'{"number": 0, "dropped": "yes"}', b"\xff", b"[" * 5000,
+        b'{"number": "0", "dropped": true}', b'{"number": 1e999, "dropped": true}',
+    ],
+)  # fmt: skip
+def test_bad_marks_change_nothing(client: TestClient, browser: Browser, body: bytes) -> None:
+    assert client.post("/api/mark", content=body).status_code == 400
+    assert not (browser.folder / EXCLUDED).exists()
+
+
+def test_other_hosts_and_pages_are_refused(client: TestClient, browser: Browser) -> None:
+    for path in ("/", "/api/pairs", "/api/pair/0", "/clip/0"):
+        assert client.get(path, headers={"host": "evil.example:7860"}).status_code == 403
+    body = json.dumps({"number": 0, "dropped": True})
+    assert client.post("/api/mark", content=body, headers={"origin": "http://evil.example"}).status_code == 403
+    assert not (browser.folder / EXCLUDED).exists()
+
+
+def test_what_is_shown_of_a_clip(browser: Browser, tmp_path: Path) -> None:
+    name = browser.pairs[0]["question_id"]
+    question = browser.questions[name]
+
+    def with_paths(paths: Any) -> tuple[str | None, str]:
+        browser.questions[name] = type(question)(**{**question.__dict__, "paths": paths})
+        return browser.clip(0), browser.pair_html(0)
+
+    encode(str(tmp_path / "good.mp4"), 4, 64, 48)
+    clip, part = with_paths(str(tmp_path / "good.mp4"))
+    assert clip == str(tmp_path / "good.mp4")
+    assert part.count("<img ") == 2
+    assert with_paths(f"{tmp_path}/good.mp4#t=0,0.1")[0] == str(tmp_path / "good.mp4")
     frames = tmp_path / "frames"
     frames.mkdir()
-    for number in range(2):
-        (frames / f"{number}.png").write_bytes(b"png")
-    browser.clips[pair["question_id"]] = [str(frames)]
-    assert browser.clip(pair) == (None, [str(frames / "0.png"), str(frames / "1.png")])
-    (frames / "10.png").write_bytes(b"png")
-    (frames / "2.png").write_bytes(b"png")
-    assert [Path(file).stem for file in browser.clip(pair)[1]] == ["0", "1", "2", "10"]
-    (frames / "cover.png").write_bytes(b"png")
-    with pytest.raises(MediaDecodeError, match="Cannot tell the order"):
-        browser.clip(pair)
-    browser.clips[pair["question_id"]] = [f"{frames}.mp4#t=1,2"]
-    assert browser.clip(pair) == (f"{frames}.mp4", [])
+    clip, part = with_paths(str(frames))
+    assert clip is None
+    assert "cannot be shown" in part
+    assert with_paths([f"{frames}/0.png", f"{frames}/1.png"])[0] is None
+    assert with_paths(str(tmp_path / "page.html"))[0] is None
+    del browser.questions[name]
+    assert "no longer in the file of questions" in browser.pair_html(0)
+    assert browser.clip(0) is None
 
 
-def test_the_page(browser: Browser) -> None:
-    from gradio_client import Client
-
-    page = make_page(browser)
-    _, url, _ = page.launch(
-        server_name="127.0.0.1", prevent_thread_lock=True, quiet=True, allowed_paths=browser.folders()
-    )
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer:
-            assert "hound: pairs" in answer.read().decode()
-        client = Client(url, verbose=False)
-        values = (1, 5, 0, 10_000, False)
-        first = client.predict(0, *values, api_name="/show")
-        pair = browser.pairs[0]
-        assert first[1].startswith(f"1 of {len(browser.pairs)}: {pair['id']}")
-        assert list(first[4:]) == [pair["prompt"], pair["chosen"], pair["rejected"], pair["id"]]
-        assert Path(first[2]["video"]).read_bytes() == b"clip"
-        after = client.predict(0, pair["id"], *values, api_name="/drop")
-        assert after[7] != pair["id"]
-        assert client.predict(0, *values[:4], True, api_name="/show")[7] == pair["id"]
-    finally:
-        page.close()
+def test_filters_keep_everything_at_first(browser: Browser) -> None:
+    values = [row["values"] for row in browser.index()]
+    assert {value["source"] for value in values} == {"even"}
+    for pair, value in zip(browser.pairs, values, strict=True):
+        assert value["gap"] == pair["chosen_score"] - pair["rejected_score"]
+        assert value["words"] == max(len(pair["chosen"].split()), len(pair["rejected"].split()))
+    page = browser.page()
+    lowest, highest = min(v["score"] for v in values), max(v["score"] for v in values)
+    assert f'data-filter="score" data-side="from" value="{lowest:g}"' in page
+    assert f'data-filter="score" data-side="to" value="{highest:g}"' in page
 
 
 def test_no_pairs_to_read(settings: RewardSettings) -> None:
     with pytest.raises(DataError, match="there are no pairs to show"):
-        Browser(settings)
+        Browser(settings, FrameReader())

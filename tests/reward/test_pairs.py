@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from hound_plugin.judge.parsing import Scale
+from hound_plugin.records.questions import Question
 from hound_plugin.reward.pairs import Pair, make_pairs, pair_row, similarity
-from hound_plugin.reward.questions import Question
 from hound_plugin.reward.settings import PairSettings
 
 QUESTION = Question("q", "video", "a.mp4", "/m/a.mp4", "What?", "A caption.", "the good one", "s")
@@ -92,7 +92,7 @@ def test_word_order_tells_answers_apart() -> None:
 def test_excluded_by_hand() -> None:
     found = pairs_of([5, 1], PLAIN, excluded=frozenset({"q-0-1"}))
     assert not found.pairs
-    assert found.pairs_dropped["excluded by hand"] == 1
+    assert found.pairs_dropped["dropped by hand"] == 1
 
 
 def test_chosen_from_the_reference() -> None:

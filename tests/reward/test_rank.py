@@ -12,7 +12,7 @@ import pytest
 
 from hound_plugin import cli
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.reward.questions import Question
+from hound_plugin.records.questions import Question
 from hound_plugin.reward.rank import (
     agreement_with_scores,
     best_of_n,

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hound_plugin.llm.frames import frame_parts
 from hound_plugin.llm.openai_client import OpenAIClient
 from hound_plugin.llm.requests import Message, Request, request_key
+from hound_plugin.llm.sampler_settings import SamplerSettings
 from hound_plugin.llm.server_settings import make_endpoint
-from hound_plugin.reward.candidates import answer_seed
-from hound_plugin.reward.questions import Question
-from hound_plugin.reward.settings import SampleSettings
 
 FRAME_SIZE = 512
 PROMPT_ID = "sample/1"
@@ -53,13 +51,13 @@ class SamplingPrompt:
         return "it is empty"
 
 
-def sampler_identity(settings: SampleSettings) -> dict[str, Any]:
+def sampler_identity(settings: SamplerSettings) -> dict[str, Any]:
     """Everything about a sampling server that determines its answers."""
     names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "show", "num_frames", "parameters")
     return {"endpoint": make_endpoint(settings, {}).url, **{name: getattr(settings, name) for name in names}}
 
 
-def sampling_parameters(settings: SampleSettings) -> dict[str, Any]:
+def sampling_parameters(settings: SamplerSettings) -> dict[str, Any]:
     """Parameters of each request; ``parameters`` of the settings override the others."""
     return {
         "temperature": settings.temperature,
@@ -69,7 +67,7 @@ def sampling_parameters(settings: SampleSettings) -> dict[str, Any]:
     }
 
 
-def make_sampler(settings: SampleSettings) -> OpenAIClient:
+def make_sampler(settings: SamplerSettings) -> OpenAIClient:
     """A client for sampling from a server."""
     endpoint = make_endpoint(settings, sampling_parameters(settings))
     client = OpenAIClient(endpoint, SamplingPrompt(settings.show, settings.num_frames or 8))
@@ -77,12 +75,27 @@ def make_sampler(settings: SampleSettings) -> OpenAIClient:
     return client
 
 
-def sampling_requests(questions: Sequence[Question], settings: SampleSettings, run_seed: int) -> Iterator[Request]:
-    """One request for each question and answer, in the order of the questions."""
-    identity = sampler_identity(settings)
-    for question in questions:
-        for candidate in range(settings.n):
-            seed = answer_seed(run_seed, question.id, candidate)
-            fields = {"question": question.text, "medium": question.medium}
-            parts = {**identity, "fields": fields, "media": question.media, "seed": seed}
-            yield Request(request_key(parts), question.id, candidate, 0, fields, question.paths, seed)
+def sampling_request(
+    identity: Mapping[str, Any],
+    id: str,
+    candidate: int,
+    text: str,
+    medium: str,
+    media: Any,
+    paths: Any,
+    seed: int | None,
+) -> Request:
+    """One answer to one question as a request.
+
+    Args:
+        identity: of :func:`sampler_identity`.
+        id, candidate: the question's id and the answer's number; neither is part of the request's key.
+        text: the question without placeholder.
+        medium: ``video``, ``image`` or empty.
+        media: the clip as the question's row names it; part of the key.
+        paths: where it is; what is sent.
+        seed: of this answer; part of the key.
+    """
+    fields = {"question": text, "medium": medium}
+    parts = {**identity, "fields": fields, "media": media, "seed": seed}
+    return Request(request_key(parts), id, candidate, 0, fields, paths, seed)

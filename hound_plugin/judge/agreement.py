@@ -1,4 +1,4 @@
-"""Numbers of the report: rank correlation, agreement, histograms. Small, and without scipy."""
+"""How far two sets of judgements agree: correlation, rank correlation, kappa. Tested against scipy and statsmodels."""
 
 from __future__ import annotations
 
@@ -48,8 +48,3 @@ def kappa(
     weights = distance**2 if weighted else (distance != 0).astype(float)
     expected = float((weights * chance).sum())
     return 1 - float((weights * table).sum()) / expected if expected else math.nan
-
-
-def histogram(values: Sequence[float], edges: Sequence[float]) -> list[int]:
-    """Counts between edges, the last one included."""
-    return [int(count) for count in np.histogram(np.asarray(values, dtype=float), bins=list(edges))[0]]

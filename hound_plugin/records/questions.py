@@ -1,8 +1,7 @@
-"""Questions with everything a judge needs, and every check that can be made before the first request."""
+"""Questions with all that a model and a judge need, and every check that can be made before the first request."""
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -37,6 +36,7 @@ class Question:
         caption: the detailed description that a judge reads instead of the clip, or empty.
         reference: an answer known to be good, or empty.
         source: where the record comes from, for tables.
+        accepted: further answers known to be right.
     """
 
     id: str
@@ -47,6 +47,7 @@ class Question:
     caption: str
     reference: str
     source: str
+    accepted: tuple[str, ...] = ()
 
     @property
     def prompt(self) -> str:
@@ -67,6 +68,7 @@ def read_questions(
     on_bad_rows: OnBadRows = "error",
     max_bad_rows: float = MAX_SHARE,
     report: RowReport | None = None,
+    keep_missing: bool = False,
 ) -> list[Question]:
     """Read and check a file of questions.
 
@@ -79,6 +81,7 @@ def read_questions(
         limit: use only this many questions.
         on_bad_rows, max_bad_rows: see :mod:`hound_plugin.records.bad_rows`.
         report: collects what was found, if the caller wants to list it.
+        keep_missing: a question whose clip is absent is kept, with the path where it was expected.
 
     Raises:
         DataError: no file, nothing in it, or rows that cannot be used.
@@ -93,7 +96,7 @@ def read_questions(
         if limit is not None and len(questions) >= limit:
             break
         report.rows += 1
-        question, problems = _read(row, media_dir, seen, report)
+        question, problems = _read(row, media_dir, seen, report, keep_missing)
         if not report.add(Place(str(path), row.number, row_id(row.value)), problems) and question is not None:
             questions.append(question)
     if report.bad:
@@ -106,7 +109,7 @@ def read_questions(
 
 
 def _read(
-    row: Row, media_dir: str | None, seen: dict[str, int], report: RowReport
+    row: Row, media_dir: str | None, seen: dict[str, int], report: RowReport, keep_missing: bool
 ) -> tuple[Question | None, list[Problem]]:
     if row.value is None:
         return None, [Problem(row.problem, "", row.reason)]
@@ -122,7 +125,7 @@ def _read(
     if record.id in seen:
         return None, [Problem("id twice", "id", f"expected a unique id; row {seen[record.id]} has it too")]
     seen[record.id] = row.number
-    media, paths = _media(record, media_dir, problems)
+    media, paths = _media(record, media_dir, problems, keep_missing)
     text = record.questions[-1]
     for token in {token_of(item.kind) for item in record.media}:
         text = text.replace(token, "")  # as in training
@@ -135,11 +138,12 @@ def _read(
         caption=record.caption.strip(),
         reference=(record.reference or (answers[-1] if answers else "")).strip(),
         source=record.source,
+        accepted=record.accepted,
     )
     return question, problems
 
 
-def _media(record: Record, media_dir: str | None, problems: list[Problem]) -> tuple[Any, Any]:
+def _media(record: Record, media_dir: str | None, problems: list[Problem], keep_missing: bool) -> tuple[Any, Any]:
     """A question's clip or image as its row has it, and where it is: a path or a list of frames."""
     if not record.media:
         return None, None
@@ -151,6 +155,8 @@ def _media(record: Record, media_dir: str | None, problems: list[Problem]) -> tu
         problems.append(Problem("part of a clip", "start", str(error)))
         return None, None
     files = [find_media(name, media_dir) for name in names]
+    if None in files and keep_missing:
+        files = [file or os.path.join(media_dir or "", name) for file, name in zip(files, names, strict=True)]
     if None in files:
         missing = names[files.index(None)]
         detail = (
@@ -190,9 +196,3 @@ def check_fields(questions: Sequence[Question], needed: Iterable[str], who: str)
 def _some(names: Sequence[str]) -> str:
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
     return ", ".join(names[:SHOWN]) + more
-
-
-def make_seed(*parts: Any) -> int:
-    """A seed from 0 to 2^31 - 1 that depends only on these parts."""
-    text = "\x1f".join(map(str, parts))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1

@@ -7,7 +7,8 @@ import math
 import numpy as np
 import pytest
 
-from hound_plugin.reward.statistics import histogram, kappa, pearson, ranks, spearman
+from hound_plugin.judge.agreement import kappa, pearson, ranks, spearman
+from hound_plugin.pages.charts import histogram
 
 
 def test_ranks_share_ties() -> None:
@@ -40,6 +41,18 @@ def test_weighted_kappa_by_another_formula() -> None:
     by_chance = np.mean((one[:, None] - two[None, :]) ** 2)
     expected = 1 - np.mean((one - two) ** 2) / by_chance
     assert kappa(one.tolist(), two.tolist(), weighted=True) == pytest.approx(expected, abs=1e-12)
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_kappa_against_statsmodels(weighted: bool) -> None:
+    raters = pytest.importorskip("statsmodels.stats.inter_rater")
+    rng = np.random.default_rng(2)
+    one = rng.integers(0, 6, 400)
+    two = np.where(rng.random(400) < 0.5, one, rng.integers(0, 6, 400))
+    table = np.zeros((6, 6))
+    np.add.at(table, (one, two), 1)
+    expected = raters.cohens_kappa(table, wt="quadratic" if weighted else None, return_results=False)
+    assert kappa(one.tolist(), two.tolist(), range(6), weighted) == pytest.approx(expected, abs=1e-12)
 
 
 def test_no_value_is_no_number() -> None:

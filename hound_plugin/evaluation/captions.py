@@ -1,0 +1,201 @@
+"""``hound caption``: a detailed caption for each clip, as rows of a corpus; resumable like every prediction.
+
+The work is predicting: each clip is a question with a request drawn from a pool. Its folder, ``FILE.run/``, is that of
+an evaluation; from it FILE is written at the end, in the order of the clips.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+from hound_plugin.errors import LedgerError
+from hound_plugin.evaluation.caption_clips import ClipToDescribe
+from hound_plugin.evaluation.caption_requests import Instructions
+from hound_plugin.evaluation.items import Prediction, Question
+from hound_plugin.evaluation.prediction import Predictor, Say, predict_with_model, wait_for_others
+from hound_plugin.evaluation.run_folder import QUESTIONS, freeze_questions, load_run
+from hound_plugin.evaluation.settings import EvaluationSettings
+from hound_plugin.evaluation.shards import Shard
+from hound_plugin.records.files import clear_leftovers, write_rows
+from hound_plugin.records.placeholders import token_of
+from hound_plugin.records.record import Record, Turn
+from hound_plugin.records.run_folders import locked, open_folder, write_run
+from hound_plugin.records.write import to_row
+
+SET = "captions"
+EMPTY = "the model answered nothing"
+
+
+@dataclass(frozen=True)
+class CaptionResult:
+    """What became of the clips.
+
+    Attributes:
+        captions: how many have one.
+        broken: id -> why there is none.
+        added: captions of this process.
+    """
+
+    captions: int
+    broken: dict[str, str] = field(default_factory=dict)
+    added: int = 0
+
+
+def bad_list(out: Path) -> Path:
+    """The file that lists clips without a caption, next to ``out``."""
+    return out.with_name(f"{out.stem}.bad.jsonl")
+
+
+def run_folder(out: Path) -> Path:
+    """The folder of the work on ``out``."""
+    return out.with_name(f"{out.name}.run")
+
+
+def caption_clips(
+    clips: Sequence[ClipToDescribe],
+    out: Path,
+    settings: EvaluationSettings,
+    pool: Instructions,
+    make_predictor: Callable[[EvaluationSettings, Shard], Predictor],
+    shard: Shard,
+    say: Say,
+) -> CaptionResult:
+    """Describe every clip that has no caption yet, then write ``out`` and the list of clips without one.
+
+    Clips may be added in a later run; those that are there keep their captions.
+
+    Args:
+        clips: what to describe.
+        out: the file to write.
+        settings: the model and how it answers.
+        pool: the requests.
+        make_predictor: makes the model.
+        shard: this process's part; only the first one writes ``out``.
+        say: receives lines for the user.
+
+    Raises:
+        LedgerError: an earlier run on ``out`` had another model, other settings, another pool or other clips.
+    """
+    started, error = time.time(), ""
+    folder = open_folder(run_folder(out))
+    questions = [to_question(clip, pool, settings.seed) for clip in clips]
+    result = CaptionResult(0)
+    try:
+        clear_leftovers(folder)
+        _note_questions(folder, questions)
+        counts = _predict(folder, make_predictor(settings, shard), settings, pool, shard, say)
+        if shard.is_first:
+            wait_for_others(folder, shard, say)
+            result = replace(write_captions(folder, clips, out, settings, pool), added=counts["added"])
+    except BaseException as problem:
+        error = f"{type(problem).__name__}: {problem}"
+        raise
+    finally:
+        if shard.is_first:
+            write_run(folder, ("caption",), started, error, lambda: _values(settings, pool, clips, out, result))
+    return result
+
+
+def to_question(clip: ClipToDescribe, pool: Instructions, seed: int) -> Question:
+    """A clip as a question of an evaluation."""
+    text = pool.draw(clip.kind, seed, clip.id)
+    return Question(clip.id, SET, clip.id, clip.paths, f"{token_of(clip.kind)}\n{text}", text)
+
+
+def _note_questions(folder: Path, questions: Sequence[Question]) -> None:
+    """Write the questions, or add to those of an earlier run.
+
+    Raises:
+        LedgerError: the earlier ones are not among these.
+    """
+    if not (folder / QUESTIONS).is_file():
+        freeze_questions(folder, questions)
+        return
+    now = {question.id: question for question in questions}
+    with locked(folder, "questions"):
+        before = load_run(folder).questions
+        changed = [question.id for question in before if now.get(question.id) != question]
+        if changed:
+            raise LedgerError(
+                f"{folder.name.removesuffix('.run')} was begun with other clips, paths or requests: "
+                f"{len(changed)} of {len(before)} differ or are gone, such as {changed[0]!r}. Choose another --out, or "
+                "name the same clips, --media-dir, --seed and --instructions again (further clips may be added)."
+            )
+        if [question.id for question in before] != list(now):
+            write_rows(folder / QUESTIONS, [question.to_row() for question in questions])
+
+
+def _predict(
+    folder: Path, predictor: Predictor, settings: EvaluationSettings, pool: Instructions, shard: Shard, say: Say
+) -> dict[str, Any]:
+    """The loop of every prediction, with a bar on a terminal and lines elsewhere."""
+    from tqdm import tqdm
+
+    run = load_run(folder)
+    missing = frozenset(question.id for question in run.questions) - run.predictions.keys()
+    with tqdm(total=len(missing), unit="clip", desc="caption", disable=None if shard.size == 1 else True) as bar:
+        shown = _Shown(predictor, pool, missing, bar.update)
+        quiet = say if bar.disable else lambda _: None
+        return predict_with_model(folder, shown, settings.predict.batch_size, shard, quiet)
+
+
+class _Shown:
+    """A predictor that counts what is done. The pool is part of its identity: another one asks for other answers."""
+
+    def __init__(
+        self, predictor: Predictor, pool: Instructions, missing: frozenset[str], count: Callable[[int], object]
+    ) -> None:
+        self.identity = {**predictor.identity, "instructions": pool.id}
+        self._predictor, self._missing, self._count = predictor, missing, count
+
+    def predict(self, questions: Sequence[Question]) -> list[Prediction]:
+        predictions = self._predictor.predict(questions)
+        self._count(sum(question.id in self._missing for question in questions))
+        return predictions
+
+
+def write_captions(
+    folder: Path, clips: Sequence[ClipToDescribe], out: Path, settings: EvaluationSettings, pool: Instructions
+) -> CaptionResult:
+    """Write the captions and the list of clips without one, each whole; an empty list is removed."""
+    run = load_run(folder)
+    asked = {question.id: question for question in run.questions}
+    rows: list[dict[str, Any]] = []
+    broken: dict[str, str] = {}
+    for clip in clips:
+        prediction = run.predictions[clip.id]
+        if prediction.text is None or not prediction.text.strip():
+            broken[clip.id] = prediction.error or EMPTY
+            continue
+        turns = (Turn("user", asked[clip.id].prompt), Turn("assistant", prediction.text))
+        record = Record(id=clip.id, media=(clip.media,), turns=turns, caption=prediction.text, source=clip.source)
+        made_by = {"model": settings.predict.model, "protocol": pool.id, "seed": settings.seed}
+        rows.append({**to_row(record), **made_by})
+    write_rows(out, rows)
+    if broken:
+        write_rows(bad_list(out), [{"id": name, "problem": why} for name, why in broken.items()])
+    else:
+        bad_list(out).unlink(missing_ok=True)  # of an earlier run
+    return CaptionResult(len(rows), broken)
+
+
+def _values(
+    settings: EvaluationSettings,
+    pool: Instructions,
+    clips: Sequence[ClipToDescribe],
+    out: Path,
+    result: CaptionResult,
+) -> dict[str, Any]:
+    counts = {"clips": len(clips), "captions": result.captions, "broken": len(result.broken), "added": result.added}
+    return {
+        "out": str(out),
+        "model": settings.predict.model,
+        "settings": settings.predict.model_dump(),
+        "seed": settings.seed,
+        "instructions": pool.id,
+        "counts": {"caption": counts},
+    }

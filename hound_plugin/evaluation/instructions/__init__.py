@@ -1,0 +1,1 @@
+"""Wordings of the request for a caption, as versioned files."""

@@ -1,0 +1,248 @@
+"""The stages predict, judge and report, each from files to files; the model is behind a small interface."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hound_plugin.errors import LedgerError
+from hound_plugin.evaluation import judging
+from hound_plugin.evaluation.formats import read_given
+from hound_plugin.evaluation.items import Question
+from hound_plugin.evaluation.page import write_page
+from hound_plugin.evaluation.prediction import (
+    Predictor,
+    Say,
+    bind_predictor,
+    count_predictions,
+    predict_with_model,
+    unanswered,
+    wait_for_others,
+)
+from hound_plugin.evaluation.questions import read_suite_questions
+from hound_plugin.evaluation.report import page_tables, sets_table, write_report
+from hound_plugin.evaluation.run_folder import (
+    PREDICTIONS,
+    append_predictions,
+    finish_predictions,
+    freeze_questions,
+    load_run,
+)
+from hound_plugin.evaluation.server import estimate_predicting, predict_with_server
+from hound_plugin.evaluation.settings import EvaluationSettings
+from hound_plugin.evaluation.shards import Shard
+from hound_plugin.evaluation.suites import Suite, read_suite
+from hound_plugin.evaluation.summary import summarise
+from hound_plugin.llm.sampler_settings import SamplerSettings
+from hound_plugin.pages.frames import FrameReader
+from hound_plugin.records.media_identity import sampled_digest
+from hound_plugin.records.run_folders import open_folder, read_run, write_run
+from hound_plugin.records.tables import markdown_table
+
+STAGES = ("predict", "judge", "report")
+SHOWN = 3
+
+MakePredictor = Callable[[EvaluationSettings, Shard], Predictor]
+MakeFrames = Callable[[SamplerSettings, int], FrameReader]
+FRAME_SIZE = 160
+
+
+@dataclass
+class Evaluation:
+    """One evaluation while it runs.
+
+    Attributes:
+        settings: all of them, with the suite's protocol.
+        suite: what is asked.
+        questions: checked.
+        say: receives lines for the user.
+        shard: this process's part; only the first process judges and reports.
+        make_predictor: makes the model that answers in this process.
+        make_frames: makes what reads the frames that a model saw, in a size.
+        counts: by stage, for ``run.json``.
+        record: what else ``run.json`` gets.
+    """
+
+    settings: EvaluationSettings
+    suite: Suite
+    questions: list[Question]
+    say: Say
+    shard: Shard = Shard()  # noqa: RUF009 - frozen
+    make_predictor: MakePredictor | None = None
+    make_frames: MakeFrames | None = None
+    counts: dict[str, Any] = field(default_factory=dict)
+    record: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def folder(self) -> Path:
+        """``<folder>/<name>/<suite>``."""
+        return self.settings.run_folder
+
+
+def open_evaluation(
+    settings: EvaluationSettings,
+    say: Say,
+    make_predictor: MakePredictor | None = None,
+    shard: Shard = Shard(),  # noqa: B008 - frozen
+    stages: Sequence[str] = STAGES,
+    make_frames: MakeFrames | None = None,
+) -> Evaluation:
+    """Make every check that needs no request and no model, then open the folder.
+
+    Raises:
+        DataError, MediaNotFoundError: questions that cannot be used, or that lack what the judge reads.
+        SettingsError: no such suite, a folder that is not writable, settings of the judge that do not go together.
+        LedgerError: the folder has other questions.
+    """
+    suite = read_suite(settings.suite)
+    settings = settings.for_suite(suite.protocol, suite.measure)
+    quiet = say if shard.is_first else lambda _: None
+    questions = read_suite_questions(suite, settings, quiet)
+    if "judge" in stages:
+        judging.check_judging(questions, settings)
+    open_folder(settings.run_folder)
+    freeze_questions(settings.run_folder, questions)
+    if "judge" in stages and shard.is_first:
+        judging.open_judge(settings.run_folder, settings)
+    return Evaluation(settings, suite, questions, say, shard, make_predictor, make_frames)
+
+
+def run_stages(evaluation: Evaluation, names: Sequence[str] = STAGES) -> dict[str, Any]:
+    """Run stages in order, each with an entry in ``run.json``, also of its error; finished work is not repeated.
+
+    Returns the counts by stage.
+    """
+    for name in names if evaluation.shard.is_first else [name for name in names if name == "predict"]:
+        started, error = time.time(), ""
+        try:
+            _STAGES[name](evaluation)
+        except BaseException as problem:
+            error = f"{type(problem).__name__}: {problem}"
+            raise
+        finally:
+            if evaluation.shard.is_first:
+                write_run(evaluation.folder, [name], started, error, lambda: _values(evaluation))
+    return evaluation.counts
+
+
+def _values(evaluation: Evaluation) -> dict[str, Any]:
+    before, settings, suite = read_run(evaluation.folder), evaluation.settings, evaluation.suite
+    return {
+        "name": settings.name,
+        "suite": settings.suite_name,
+        "suite_info": {name: getattr(suite, name) for name in ("title", "paper", "metric", "protocol", "measure")},
+        "model": settings.model or settings.predict.answers or "",
+        "settings": settings.as_dict(),
+        "seed": settings.seed,
+        **{name: before[name] for name in ("judge",) if name in before},
+        **evaluation.record,
+        "counts": {**before.get("counts", {}), **evaluation.counts},
+    }
+
+
+def predict(evaluation: Evaluation) -> None:
+    """Fill ``predictions.jsonl``; the first process returns when every process has done its share."""
+    backend, folder, say = evaluation.settings.predict.backend, evaluation.folder, evaluation.say
+    counts: dict[str, Any] = {}
+    if backend == "model":
+        if evaluation.make_predictor is None:
+            raise LedgerError("This program has no model to predict with; use backend openai or given.")
+        predictor = evaluation.make_predictor(evaluation.settings, evaluation.shard)
+        size = evaluation.settings.predict.batch_size
+        counts = predict_with_model(folder, predictor, size, evaluation.shard, say)
+        if evaluation.shard.is_first:
+            wait_for_others(folder, evaluation.shard, say)
+    elif evaluation.shard.is_first:
+        counts = predict_with_server(folder, evaluation.settings, say) if backend == "openai" else _given(evaluation)
+        finish_predictions(folder)
+    if evaluation.shard.is_first:
+        _report_predictions(evaluation, counts)
+
+
+def _given(evaluation: Evaluation) -> dict[str, Any]:
+    path = str(evaluation.settings.predict.answers)
+    found = read_given(path, evaluation.questions)
+    for line in found.remarks(path):
+        evaluation.say(line)
+    bind_predictor(evaluation.folder, {"backend": "given", "answers": path, "content": _digest(path, evaluation)})
+    run = load_run(evaluation.folder)
+    rows = [found.predictions[q.id] for q in evaluation.questions if q.id not in run.predictions]
+    append_predictions(evaluation.folder, rows)
+    return {"added": len(rows), "surplus_rows": len(found.surplus), "without_row": len(found.missing)}
+
+
+def _digest(path: str, evaluation: Evaluation) -> list[str]:
+    return [sampled_digest(path.replace("{set}", name)) for name in dict.fromkeys(q.set for q in evaluation.questions)]
+
+
+def _report_predictions(evaluation: Evaluation, counts: dict[str, Any]) -> None:
+    sets = count_predictions(evaluation.folder)
+    totals = {
+        name: sum(row[name] for row in sets.values()) for name in ("questions", "answered", "unanswered", "missing")
+    }
+    evaluation.counts["predict"] = {**totals, **counts, "sets": sets}
+    say, rate = evaluation.say, counts.get("rows_per_second")
+    speed = f", {rate:.3g} rows/s" if rate else ""
+    cost = counts.get("usage", {}).get("cost")
+    price = f", cost {cost:.4f}" if cost is not None else ""
+    done = f"{totals['answered']} of {totals['questions']} answered, {counts['added']} in this run{speed}{price}"
+    say(f"predict: {done}; see {evaluation.folder / PREDICTIONS}")
+    silent = list(unanswered(evaluation.folder))
+    if silent:
+        first = "; ".join(f"{row.id}: {row.error[:160]}" for row in silent[:SHOWN])
+        say(f"warning: {len(silent)} questions have no answer and count as unanswered ({first})")
+
+
+def judge(evaluation: Evaluation) -> None:
+    """Judge every prediction that has no judgement yet."""
+    settings = evaluation.settings
+    run = load_run(evaluation.folder)
+    spent = (read_run(evaluation.folder).get("counts", {}).get("predict", {}).get("usage") or {}).get("cost") or 0.0
+    spent = ((evaluation.counts.get("predict") or {}).get("usage") or {}).get("cost") or spent
+    try:
+        result = judging.judge_run(run, settings, evaluation.say, spent)
+    except BaseException as error:
+        usage = judging.judge_usage(run, settings)
+        evaluation.counts["judge"] = {"usage": usage, "stopped": str(error) or type(error).__name__}
+        raise
+    evaluation.record["judge"] = result.record
+    evaluation.counts["judge"] = {**result.counts, "usage": result.usage, "complete": result.complete}
+
+
+def report(evaluation: Evaluation) -> None:
+    """Write ``report/``: tables, pictures and the page with frames."""
+    run, settings = load_run(evaluation.folder), evaluation.settings
+    path = write_report(run, settings.seed)
+    frames = (evaluation.make_frames or _unknown_frames)(settings.predict, FRAME_SIZE)
+    page = write_page(run, path.parent, frames, most=settings.report.examples, tables=page_tables(run))
+    evaluation.say(markdown_table(*sets_table(summarise(run))))
+    evaluation.say(f"report: {path} and {page}")
+
+
+def _unknown_frames(settings: SamplerSettings, size: int) -> FrameReader:
+    return FrameReader(settings.num_frames or 8, size=size, caution="Which ones the model saw is unknown.")
+
+
+_STAGES: dict[str, Callable[[Evaluation], None]] = {"predict": predict, "judge": judge, "report": report}
+
+
+def is_complete(counts: dict[str, Any]) -> bool:
+    """Whether nothing was left for another run: no prediction is missing, no judgement failed, no budget ended."""
+    predicted, judged = counts.get("predict", {}), counts.get("judge", {})
+    stopped = (predicted.get("usage") or {}).get("stopped")
+    return not predicted.get("missing") and not stopped and bool(judged.get("complete", True))
+
+
+def dry_run(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
+    """What the stages would send and roughly cost; nothing is sent, and no model is loaded."""
+    run, estimates = load_run(evaluation.folder), {}
+    evaluation.say(f"{len(run.questions)} questions, {len(run.predictions)} of them predicted")
+    if "predict" in names and evaluation.settings.predict.backend == "openai":
+        missing = [question for question in run.questions if question.id not in run.predictions]
+        estimates["predict"] = estimate_predicting(missing, evaluation.settings, evaluation.say)
+    if "judge" in names:
+        estimates["judge"] = judging.dry_run(run, evaluation.settings, evaluation.say)
+    return estimates

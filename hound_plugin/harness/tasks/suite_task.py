@@ -1,0 +1,121 @@
+"""A suite as a task: its questions, our judge with its ledger, and the accuracy over answered questions.
+
+``LMMS_EVAL_HOUND_RECIPE`` names the YAML of ``hound eval`` with the judge; without it there is none. The run is
+written to the folder of that recipe under the name ``lmms_eval``, where ``hound eval report`` and ``compare`` find it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from datasets import Dataset
+from lmms_eval.api.task import ConfigurableTask
+
+from hound_plugin.evaluation import judging
+from hound_plugin.evaluation.items import JUDGED, Prediction, Question
+from hound_plugin.evaluation.questions import read_suite_questions
+from hound_plugin.evaluation.run_folder import (
+    append_predictions,
+    finish_predictions,
+    freeze_questions,
+    load_run,
+)
+from hound_plugin.evaluation.settings import EvaluationSettings, read_settings
+from hound_plugin.evaluation.suites import read_suite
+from hound_plugin.records.files import clear_leftovers
+from hound_plugin.records.run_folders import open_folder
+
+RECIPE = "LMMS_EVAL_HOUND_RECIPE"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr)
+
+
+class SuiteTask(ConfigurableTask):
+    """One suite; a subclass names it."""
+
+    suite = "demo"
+
+    def __init__(self, config: dict[str, Any] | None = None) -> None:
+        overrides = [f"suite={self.suite}", "name=lmms_eval"]
+        recipe = os.environ.get(RECIPE)
+        default = EvaluationSettings(suite=self.suite, name="lmms_eval")
+        settings = read_settings(recipe, overrides) if recipe else default
+        suite = read_suite(self.suite)
+        self.settings = settings.for_suite(suite.protocol, suite.measure)
+        self.questions = {question.id: question for question in read_suite_questions(suite, self.settings, _say)}
+        super().__init__(
+            config={
+                "task": (config or {}).get("task"),
+                "dataset_path": "json",
+                "test_split": "test",
+                "output_type": "generate_until",
+                "doc_to_visual": self._shown,
+                "doc_to_text": "{{question}}",
+                "doc_to_target": "{{reference}}",
+                "process_results": lambda doc, results: {"accuracy": {"id": doc["id"], "text": results[0]}},
+                "metric_list": [{"metric": "accuracy", "aggregation": self.judged, "higher_is_better": True}],
+                "generation_kwargs": {"max_new_tokens": settings.predict.max_new_tokens, "temperature": 0},
+            }
+        )
+
+    def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
+        """The questions of the suite, which are on this machine already."""
+        rows = [{"id": q.id, "question": q.question, "reference": q.reference} for q in self.questions.values()]
+        self.dataset = {"test": Dataset.from_list(rows)}
+        self.dataset_no_image = self.dataset
+
+    def _shown(self, doc: dict[str, Any]) -> list[Any]:
+        shown = self.questions[doc["id"]].shown
+        return [] if shown is None else [shown]
+
+    def judged(self, answers: Sequence[dict[str, str]]) -> float:
+        """Judge all answers of the run and return the share of right ones among those with a verdict; NaN of none."""
+        asked: list[Question] = [self.questions[row["id"]] for row in answers]
+        folder = open_folder(self.settings.run_folder)
+        for file in ("questions.jsonl", "predictions.jsonl"):  # of an earlier run: this one has asked again
+            (folder / file).unlink(missing_ok=True)
+        clear_leftovers(folder)
+        freeze_questions(folder, asked)
+        append_predictions(folder, [_prediction(row) for row in answers])
+        finish_predictions(folder)
+        result = judging.judge_run(replace(load_run(folder), judgements={}), self.settings, _say)
+        verdicts = [row.correct for row in result.judgements if row.status == JUDGED and row.correct is not None]
+        return sum(verdicts) / len(verdicts) if verdicts else float("nan")
+
+
+def _prediction(row: dict[str, str]) -> Prediction:
+    return Prediction(row["id"], row["text"] or None, "" if row["text"] else "the model gave no answer")
+
+
+class Demo(SuiteTask):
+    """``hound_demo``."""
+
+
+class Official(SuiteTask):
+    """``hound_official``."""
+
+    suite = "official"
+
+
+class InDomain(SuiteTask):
+    """``hound_in_domain``."""
+
+    suite = "in-domain"
+
+
+class OutOfDomain(SuiteTask):
+    """``hound_out_of_domain``."""
+
+    suite = "out-of-domain"
+
+
+class Captions(SuiteTask):
+    """``hound_captions``."""
+
+    suite = "captions"

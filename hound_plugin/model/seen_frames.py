@@ -1,0 +1,31 @@
+"""Which frames of a clip a checkpoint sees, without loading the network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hound_plugin.media.frame_sampling import FrameSampling
+from hound_plugin.model.adapters import chain_of, is_adapter
+from hound_plugin.processing.processor import LlavaHoundProcessor
+
+
+@dataclass(frozen=True)
+class SeenFrames:
+    """How many frames of a clip, and which."""
+
+    num_frames: int
+    sampling: FrameSampling
+
+
+def seen_frames(model: str) -> SeenFrames:
+    """What :func:`hound_plugin.model.inference.load` would show of a clip.
+
+    Args:
+        model: a folder or a hub id; or a folder of a LoRA adapter.
+
+    Raises:
+        CheckpointError, OSError: its files cannot be read.
+    """
+    base = chain_of(model)[0] if is_adapter(model) else model
+    processor = LlavaHoundProcessor.from_pretrained(base)
+    return SeenFrames(processor.num_frames, processor.video_processor.frame_sampling)

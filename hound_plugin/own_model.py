@@ -1,0 +1,155 @@
+"""Our model behind the interfaces that ``reward``, ``evaluation`` and captions define, for ``cli.py`` to pass in.
+
+Heavy imports are inside functions, so that a command that needs no model starts without torch.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hound_plugin.errors import HoundError
+
+if TYPE_CHECKING:
+    from hound_plugin.evaluation.items import Prediction, Question
+    from hound_plugin.evaluation.settings import EvaluationSettings
+    from hound_plugin.evaluation.shards import Shard
+    from hound_plugin.llm.sampler_settings import SamplerSettings
+    from hound_plugin.model.inference import HoundModel
+    from hound_plugin.pages.frames import FrameReader
+    from hound_plugin.reward.candidates import SampledAnswer
+    from hound_plugin.reward.settings import SampleSettings
+
+
+def frames_of_sampler(settings: SamplerSettings, size: int) -> FrameReader:
+    """The frames that a sampler saw, at most ``size`` pixels wide and high."""
+    from hound_plugin.pages.frames import FrameReader
+
+    if settings.backend != "model":
+        is_known = settings.backend == "openai" and settings.show == "frames"
+        caution = "" if is_known else "Which ones the model saw is unknown."
+        return FrameReader(settings.num_frames or 8, size=size, caution=caution)
+    return _frames_of_model(settings.model, settings.num_frames, size)
+
+
+def _frames_of_model(model: str, num_frames: int | None, size: int) -> FrameReader:
+    """The frames that a model in this process saw; by default as many as its checkpoint says."""
+    from hound_plugin.model.seen_frames import seen_frames
+    from hound_plugin.pages.frames import FrameReader
+
+    try:
+        seen = seen_frames(model)
+    except (HoundError, OSError):  # it was moved or removed since
+        return FrameReader(num_frames or 8, size=size, caution=f"{model} is gone, which says what it saw.")
+    return FrameReader(num_frames or seen.num_frames, seen.sampling, size, crops=True)
+
+
+class OwnGenerator:
+    """Our model in this process as :class:`hound_plugin.reward.candidates.Generator`."""
+
+    def __init__(self, settings: SampleSettings) -> None:
+        from hound_plugin.model.inference import load
+        from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+        self._settings = settings
+        self._hound = load(settings.model, settings.device, settings.dtype)
+        if settings.num_frames is not None:
+            self._hound.processor.num_frames = settings.num_frames
+        names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames")
+        self.identity: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        self.identity["checkpoint"] = checkpoint_fingerprint(settings.model)
+
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
+        from hound_plugin.model.answer_sampling import sample_answers
+        from hound_plugin.reward.candidates import SampledAnswer
+
+        settings = self._settings
+        answers = sample_answers(
+            self._hound,
+            question,
+            media,
+            seeds,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+            batch_size=settings.batch_size,
+        )
+        return [SampledAnswer(answer.text, answer.finish, answer.tokens) for answer in answers]
+
+
+class OwnLogProbs:
+    """Our model in this process as :class:`hound_plugin.reward.rank.LogProbs`."""
+
+    def __init__(self, model: str, device: str | None, dtype: str) -> None:
+        from hound_plugin.model.inference import load
+        from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+        self._hound = load(model, device, dtype)
+        self.identity = {"model": model, "checkpoint": checkpoint_fingerprint(model)}
+
+    def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> list[tuple[float, int]]:
+        from hound_plugin.model.answer_sampling import answer_log_probs
+
+        return answer_log_probs(self._hound, items)
+
+
+class OwnPredictor:
+    """Our model in this process as :class:`hound_plugin.evaluation.prediction.Predictor`; loaded when it is needed."""
+
+    def __init__(self, settings: EvaluationSettings, shard: Shard) -> None:
+        from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+        predict = settings.predict
+        names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames", "dtype")
+        self.identity: dict[str, Any] = {name: getattr(predict, name) for name in names}
+        self.identity["checkpoint"] = checkpoint_fingerprint(predict.model)
+        self.identity["seed"] = settings.seed if predict.temperature else None
+        self._settings, self._shard = settings, shard
+
+    @cached_property
+    def _hound(self) -> HoundModel:
+        from hound_plugin.model.inference import load
+
+        predict = self._settings.predict
+        hound = load(predict.model, predict.device or _device_of(self._shard), predict.dtype)
+        if predict.num_frames is not None:
+            hound.processor.num_frames = predict.num_frames
+        return hound
+
+    def predict(self, questions: Sequence[Question]) -> list[Prediction]:
+        from hound_plugin.evaluation.items import Prediction
+        from hound_plugin.model.batch_answers import answer_batch
+        from hound_plugin.records.seeds import make_seed
+
+        predict, seed = self._settings.predict, self._settings.seed
+        answers = answer_batch(
+            self._hound,
+            [(question.question, question.shown) for question in questions],
+            seeds=[make_seed("prediction", seed, question.id) for question in questions],
+            temperature=predict.temperature,
+            top_p=predict.top_p,
+            max_new_tokens=predict.max_new_tokens,
+        )
+        return [
+            Prediction(row.id, None, str(answer)) if isinstance(answer, HoundError) else Prediction(row.id, answer)
+            for row, answer in zip(questions, answers, strict=True)
+        ]
+
+
+def _device_of(shard: Shard) -> str | None:
+    """One GPU for each process on a machine; None, which leaves the choice to the model, for one process."""
+    import torch
+
+    if shard.size == 1 or not torch.cuda.is_available():
+        return None
+    return f"cuda:{int(os.environ.get('LOCAL_RANK', shard.rank)) % torch.cuda.device_count()}"
+
+
+def evaluate_round(recipe: str, folder: Path, number: int, checkpoint: str, say: Callable[[str], None]) -> None:
+    """The held-out evaluation after a round of ``hound reward iterate``."""
+    from hound_plugin.evaluation import rounds
+
+    rounds.evaluate_round(recipe, folder, number, checkpoint, say, OwnPredictor, frames_of_sampler)

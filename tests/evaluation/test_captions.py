@@ -1,0 +1,304 @@
+"""Captions: which clips, which requests, resumed after a kill, and rows that the other commands read."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hound_plugin import cli
+from hound_plugin.errors import DataError, LedgerError, MediaNotFoundError, SettingsError
+from hound_plugin.evaluation.caption_clips import list_clips
+from hound_plugin.evaluation.caption_requests import read_instructions
+from hound_plugin.evaluation.captions import EMPTY, CaptionResult, bad_list, caption_clips, run_folder
+from hound_plugin.evaluation.items import Prediction, Question
+from hound_plugin.evaluation.settings import EvaluationSettings
+from hound_plugin.evaluation.shards import Shard
+from hound_plugin.records.consumers import check
+from hound_plugin.records.parse import parse
+from hound_plugin.records.run_folders import read_run
+from tests.evaluation.stand_ins import rows, write_rows
+from tests.goldens import SFT
+from tests.media.clips import encode
+
+POOL = read_instructions("detailed")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """``a.mp4``, ``b.mp4``, ``sub/c.mp4``, ``sub/frames/`` with three pictures, ``picture.png`` elsewhere."""
+    folder = tmp_path_factory.mktemp("clips")
+    encode(str(folder / "a.mp4"), 8, 64, 48)
+    (folder / "sub" / "frames").mkdir(parents=True)
+    for target in ("b.mp4", "sub/c.mp4"):
+        (folder / target).write_bytes((folder / "a.mp4").read_bytes())
+    from PIL import Image
+
+    for number in range(3):
+        Image.new("RGB", (64, 48), (number * 80, 0, 0)).save(folder / "sub" / "frames" / f"{number}.png")
+    (folder / "notes.txt").write_text("x")
+    (folder / ".hidden.mp4").write_bytes(b"")
+    return folder
+
+
+class Echo:
+    """Answers with what it is asked, without a model; one id has no answer, one an empty one."""
+
+    identity: dict[str, Any] = {"model": "echo"}  # noqa: RUF012
+
+    def __init__(self, stop_after: int | None = None) -> None:
+        self.asked: list[str] = []
+        self.stop_after = stop_after
+
+    def __call__(self, settings: EvaluationSettings, shard: Shard) -> Echo:
+        return self
+
+    def predict(self, questions: Sequence[Question]) -> list[Prediction]:
+        if self.stop_after is not None and len(self.asked) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.asked += [question.id for question in questions]
+        return [self._one(question) for question in questions]
+
+    def _one(self, question: Question) -> Prediction:
+        if question.id.endswith("broken.mp4"):
+            return Prediction(question.id, None, "broken.mp4: it ends early")
+        return Prediction(question.id, "" if question.id.endswith("silent.mp4") else f"It says: {question.question}")
+
+
+def describe(
+    out: Path, names: Sequence[str], media_dir: Path | None = None, model: Echo | None = None, **settings: Any
+) -> CaptionResult:
+    listed, _ = list_clips(names, str(media_dir) if media_dir else None)
+    chosen = EvaluationSettings(model="echo", predict={"batch_size": 2}, **settings)
+    return caption_clips(listed, out, chosen, POOL, model or Echo(), Shard(), lambda _: None)
+
+
+# --- which clips
+
+
+def test_files_folders_and_parts(clips: Path) -> None:
+    found, _ = list_clips([".", "a.mp4#t=0,0.2"], str(clips))
+    assert [clip.id for clip in found] == ["a.mp4", "b.mp4", "sub/c.mp4", "sub/frames", "a.mp4#t=0,0.2"]
+    assert [clip.kind for clip in found] == ["video"] * 5
+    assert found[3].paths == (str(clips / "sub" / "frames"),)
+    assert (found[4].media.path, found[4].media.end) == ("a.mp4", 0.2)
+    (image,), _ = list_clips([str(clips / "sub" / "frames" / "1.png")], None)
+    assert image.kind == "image"
+
+
+def test_each_clip_once(clips: Path, tmp_path: Path) -> None:
+    link = tmp_path / "link.mp4"
+    link.symlink_to(clips / "a.mp4")
+    found, remarks = list_clips([str(clips / "a.mp4"), str(clips / "a.mp4"), str(link), str(clips / "b.mp4")], None)
+    assert [Path(clip.id).name for clip in found] == ["a.mp4", "b.mp4"]
+    assert remarks == ["4 names or rows are about 2 clips; each is described once"]
+
+
+def test_rows(clips: Path, tmp_path: Path) -> None:
+    values = [
+        {"id": "q1", "video": "a.mp4", "prompt": "<video>\nWhat?", "source": "web"},
+        {"id": "q2", "video": "a.mp4", "prompt": "<video>\nWhere?"},
+        {"id": "q3", "video": ["sub/frames/0.png", "sub/frames/1.png"]},
+        {"id": "q4", "video": "b.mp4", "start": 0, "end": 0.2},
+        {"image": "sub/frames/2.png"},
+    ]
+    found, remarks = list_clips([str(write_rows(tmp_path / "rows.jsonl", values))], str(clips))
+    assert [clip.id for clip in found] == ["q1", "q3", "q4", "sub/frames/2.png"]
+    assert [len(clip.paths) for clip in found] == [1, 2, 1, 1]
+    assert found[0].source == "web"
+    assert found[2].paths[0].endswith("b.mp4#t=0,0.2")
+    assert any("each is described once" in remark for remark in remarks)
+
+
+def test_what_is_not_there_is_named_before_anything_starts(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(MediaNotFoundError, match=r"x\.mp4, y\.mp4"):
+        list_clips([str(clips / "a.mp4"), "x.mp4", "y.mp4"], None)
+    absent = write_rows(tmp_path / "rows.jsonl", [{"id": "1", "video": "gone.mp4"}])
+    with pytest.raises(MediaNotFoundError, match=r"gone\.mp4"):
+        list_clips([str(absent)], str(clips))
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ({"id": "1", "prompt": "What?"}, "one clip or image to describe"),
+        ({"id": "1", "video": [["a.mp4"], ["b.mp4"]]}, "cannot be used"),
+        ({"id": "1", "video": "a.mp4", "start": 3, "end": 1}, "cannot be used"),
+    ],
+)
+def test_bad_rows_are_refused(value: dict[str, Any], reason: str, clips: Path, tmp_path: Path) -> None:
+    with pytest.raises((DataError, MediaNotFoundError), match=reason):
+        list_clips([str(write_rows(tmp_path / "rows.jsonl", [value]))], str(clips))
+
+
+def test_ambiguous_folders_are_refused(clips: Path, tmp_path: Path) -> None:
+    (tmp_path / "mixed").mkdir()
+    for name in ("a.mp4", "cover.png"):
+        (tmp_path / "mixed" / name).write_bytes(b"x")
+    with pytest.raises(DataError, match="pictures next to videos"):
+        list_clips([str(tmp_path / "mixed")], None)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="neither videos"):
+        list_clips([str(tmp_path / "empty")], None)
+    two = [{"id": "1", "video": "a.mp4"}, {"id": "1", "video": "b.mp4"}]
+    with pytest.raises(DataError, match="a different id"):
+        list_clips([str(write_rows(tmp_path / "two.jsonl", two))], str(clips))
+
+
+# --- which request
+
+
+def test_requests_are_drawn_by_seed_and_id() -> None:
+    draws = [POOL.draw("video", 0, f"clip{n}") for n in range(600)]
+    assert draws == [POOL.draw("video", 0, f"clip{n}") for n in range(600)]
+    counts = Counter(draws)
+    assert set(counts) == set(POOL.requests["video"])
+    assert min(counts.values()) > 600 / len(counts) / 2
+    assert draws != [POOL.draw("video", 1, f"clip{n}") for n in range(600)]
+    assert POOL.draw("image", 0, "clip1") in POOL.requests["image"]
+
+
+def test_the_pool_is_versioned() -> None:
+    """Another word, another version: then write the new digest here."""
+    assert POOL.id == "detailed/1/436dfabe84bc"
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({"video": []}, "video"), ({"video": ["<video> Describe."]}, "without a placeholder"),
+        ({"image": [" "]}, "words"), ({"more": 1}, "more"), ({"version": ""}, "version"),
+    ],
+)  # fmt: skip
+def test_a_pool_of_ones_own(change: dict[str, Any], reason: str, tmp_path: Path) -> None:
+    values = {"name": "mine", "version": "2", "video": ["Describe it."], "image": ["Describe that."]}
+    path = tmp_path / "pool.yaml"
+    path.write_text(yaml.safe_dump(values))
+    assert read_instructions(str(path)).id.startswith("mine/2/")
+    path.write_text(yaml.safe_dump({**values, **change}))
+    with pytest.raises(SettingsError, match=reason):
+        read_instructions(str(path))
+    with pytest.raises(SettingsError, match="expected detailed or a YAML file"):
+        read_instructions("no/such.yaml")
+
+
+# --- what is written
+
+
+def test_rows_are_read_by_the_others(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "captions.jsonl"
+    result = describe(out, ["a.mp4", "b.mp4#t=0,0.2", "sub/frames/1.png", "sub/frames"], clips)
+    assert (result.captions, result.broken, result.added) == (4, {}, 4)
+    written = rows(out)
+    assert [row["id"] for row in written] == ["a.mp4", "b.mp4#t=0,0.2", "sub/frames/1.png", "sub/frames"]
+    assert written[1]["video"] == "b.mp4"
+    assert written[1]["end"] == 0.2
+    assert written[2]["image"] == "sub/frames/1.png"
+    for row in written:
+        parsed = parse(row)
+        assert parsed.unknown == ()
+        assert parsed.record is not None
+        for consumer in ("captions", "questions", "sft"):
+            assert check(parsed.record, consumer) == ()  # type: ignore[arg-type]
+        assert parsed.record.caption == parsed.record.turns[-1].text == f"It says: {parsed.record.questions[0][8:]}"
+        assert row["protocol"] == POOL.id
+    assert not bad_list(out).exists()
+    record = read_run(run_folder(out))
+    assert record["counts"]["caption"] == {"clips": 4, "captions": 4, "broken": 0, "added": 4}
+    assert record["instructions"] == POOL.id
+
+
+def test_clips_without_a_caption_are_listed(clips: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "more"
+    folder.mkdir()
+    for name in ("broken.mp4", "good.mp4", "silent.mp4"):
+        (folder / name).write_bytes((clips / "a.mp4").read_bytes() + name.encode())
+    out = tmp_path / "out.jsonl"
+    result = describe(out, [str(folder)])
+    assert result.captions == 1
+    listed = {Path(row["id"]).name: row["problem"] for row in rows(bad_list(out))}
+    assert listed == {"broken.mp4": "broken.mp4: it ends early", "silent.mp4": EMPTY}
+
+
+def test_clips_may_be_added_and_others_are_not_asked_again(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out.jsonl"
+    describe(out, ["b.mp4"], clips)
+    model = Echo()
+    result = describe(out, ["a.mp4", "b.mp4", "sub/c.mp4"], clips, model)
+    assert sorted(model.asked) == ["a.mp4", "sub/c.mp4"]
+    assert [row["id"] for row in rows(out)] == ["a.mp4", "b.mp4", "sub/c.mp4"]
+    assert result.added == 2
+    for change in ({"names": ["a.mp4"]}, {"names": ["a.mp4", "b.mp4", "sub/c.mp4"], "seed": 5}):
+        with pytest.raises(LedgerError, match="Choose another --out"):
+            describe(out, media_dir=clips, **change)  # type: ignore[arg-type]
+    other = Echo()
+    other.identity = {"model": "another"}
+    with pytest.raises(LedgerError, match="another model"):
+        describe(out, ["a.mp4", "b.mp4", "sub/c.mp4"], clips, other)
+    assert [row["id"] for row in rows(out)] == ["a.mp4", "b.mp4", "sub/c.mp4"]
+
+
+def test_a_stopped_run_writes_nothing_and_goes_on(clips: Path, tmp_path: Path) -> None:
+    out, names = tmp_path / "out.jsonl", ["a.mp4", "b.mp4", "sub/c.mp4", "sub/frames"]
+    first = Echo(stop_after=2)
+    with pytest.raises(KeyboardInterrupt):
+        describe(out, names, clips, first)
+    assert not out.exists()
+    second = Echo()
+    describe(out, names, clips, second)
+    assert sorted(first.asked + second.asked) == sorted(names)
+    whole = tmp_path / "whole.jsonl"
+    describe(whole, names, clips)
+    assert out.read_bytes() == whole.read_bytes()
+
+
+def test_the_command_with_a_model_and_a_kill(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The recorded model; killed after its first batch, then continued: the same file as without a kill."""
+    (tmp_path / "bad.mp4").write_bytes((clips / "a.mp4").read_bytes()[:700])
+    names = [str(clips / "a.mp4"), str(tmp_path / "bad.mp4"), str(clips / "b.mp4"), str(clips / "sub")]
+    base = [*names, "--model", str(SFT), "--device", "cpu", "--max-new-tokens", "4", "--batch-size", "1"]
+    out = tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "hound_plugin.cli", "caption", *base, "--out", str(out)]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+        predictions = run_folder(out) / "predictions.jsonl"
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and process.poll() is None and not predictions.exists():
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+    assert predictions.exists()
+    before = len(rows(predictions))
+    assert cli.main(["caption", *base, "--out", str(out)]) == 1
+    said = capsys.readouterr()
+    assert f"{5 - before} in this run" in said.out or before == 5
+    assert "1 of 5 clips have no caption" in said.err
+    assert cli.main(["caption", *base, "--out", str(tmp_path / "whole.jsonl")]) == 1
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert len(rows(out)) == 4
+    assert [Path(row["id"]).name for row in rows(bad_list(out))] == ["bad.mp4"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (["gone.mp4", "--model", "m", "--out", "o.jsonl"], "gone.mp4"),
+        (["a.mp4", "--model", "m", "--out", "."], "--out"),
+        (["a.mp4", "--model", "m", "--out", "o.jsonl", "--temperature", "-1"], "temperature"),
+        (["a.mp4", "--out", "o.jsonl"], "--model"),
+        (["--model", "m", "--out", "o.jsonl"], "CLIPS"),
+    ],
+)
+def test_bad_usage(
+    arguments: list[str], reason: str, clips: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(clips)
+    assert cli.main(["caption", *arguments]) == 2
+    assert reason in capsys.readouterr().err
+    assert not (clips / "o.jsonl.run").exists()

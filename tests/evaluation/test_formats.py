@@ -1,0 +1,122 @@
+"""Predictions as other programs write them: each known form, and everything that may be wrong with a file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from hound_plugin.errors import DataError
+from hound_plugin.evaluation.formats import plain, read_given
+from hound_plugin.evaluation.items import Prediction, Question
+from tests.evaluation.stand_ins import write_rows
+
+TEXTS = {"a_0": "What moves?", "a_1": "Who is there?", "b_0": "What moves?"}
+
+
+def question(id: str, text: str, clip: str, set: str = "msvd", prefix: str = "") -> Question:
+    return Question(prefix + id, set, f"test/{set}/{clip}", (f"frames/{clip}",), f"<video>\n{text}", text, "right")
+
+
+QUESTIONS = [question(id, text, f"v_{id[0]}") for id, text in TEXTS.items()]
+TWO_SETS = [
+    question(id, text, f"v_{id[0]}", name, f"{name}/") for name in ("msvd", "tgif") for id, text in TEXTS.items()
+]
+
+
+def of_the_original(id: str, said: str, path_key: str) -> dict[str, Any]:
+    row = {"id": id, path_key: f"/mnt/frames/test/msvd/v_{id[0]}", "query": TEXTS[id], "answer": "right"}
+    if path_key == "modal_path":
+        row |= {"modal_type": "VIDEO", "video_decode_backend": "frames", "temperature": 0.0, "top_p": 0.9,
+                "max_new_tokens": 1024}  # fmt: skip
+    return {**row, "model_prediction": {"status": "success", "message": said}}
+
+
+def of_its_own(id: str, said: str) -> dict[str, Any]:
+    return {"id": id, "question": TEXTS[id], "answer": "right", "pred": said}
+
+
+def of_chat_univi(id: str, said: str) -> dict[str, Any]:
+    return {"video_name": f"v_{id[0]}", "prompt": TEXTS[id], "text": said, "answer_id": "x9", "model_id": "m",
+            "answer": "right", "metadata": {}}  # fmt: skip
+
+
+FORMS = {
+    "LLaVA-Hound": lambda id, said: of_the_original(id, said, "modal_path"),
+    "other models in its scripts": lambda id, said: of_the_original(id, said, "video_path"),
+    "Video-ChatGPT, LLaMA-VID": of_its_own,
+    "Chat-UniVi": of_chat_univi,
+    "ours": lambda id, said: Prediction(id, said).to_row(),
+    "plain": lambda id, said: {"id": id, "prediction": said},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("as_array", [False, True])
+def test_every_form_is_read(form: str, as_array: bool, tmp_path: Path) -> None:
+    values = [FORMS[form](id, f" It is {id}.\n") for id in ("b_0", "a_1", "a_0")]
+    file = write_rows(tmp_path / "theirs.jsonl", values)
+    if as_array:
+        file.write_text(json.dumps(values, indent=1))
+    found = read_given(str(file), QUESTIONS)
+    assert {name: row.text for name, row in found.predictions.items()} == {id: f" It is {id}.\n" for id in TEXTS}
+    assert found.remarks("f") == []
+
+
+def test_a_failure_of_their_program_is_unanswered(tmp_path: Path) -> None:
+    values = [of_the_original(id, "left", "video_path") for id in TEXTS]
+    values[1]["model_prediction"] = {"status": "error", "message": "CUDA out of memory"}
+    found = read_given(str(write_rows(tmp_path / "f.jsonl", values)), QUESTIONS)
+    assert found.predictions["a_1"] == Prediction("a_1", None, "its program says: CUDA out of memory")
+
+
+def test_missing_surplus_and_repeated_rows_are_counted(tmp_path: Path) -> None:
+    values = [of_its_own("a_0", "one"), of_its_own("a_0", "one"), {"id": "z_9", "pred": "what", "question": "Who?"}]
+    found = read_given(str(write_rows(tmp_path / "f.jsonl", values)), QUESTIONS)
+    assert [row.text for row in found.predictions.values()] == ["one", None, None]
+    assert "no row" in found.predictions["b_0"].error
+    first, second, third = found.remarks("f.jsonl")
+    assert "1 of 3 rows are about no question of the suite" in first
+    assert "'z_9'" in first
+    assert "1 rows repeat" in second
+    assert third.startswith("warning: f.jsonl: 2 of 3 questions have no row and count as unanswered")
+
+
+def test_one_file_for_each_set(tmp_path: Path) -> None:
+    for name in ("msvd", "tgif"):
+        values = [of_its_own(id, f"{name} {id}") for id in TEXTS]
+        write_rows(tmp_path / name / "inference_test_official" / "vid.jsonl", values)
+    found = read_given(str(tmp_path / "{set}" / "inference_test_official" / "vid.jsonl"), TWO_SETS)
+    assert found.predictions["tgif/a_1"].text == "tgif a_1"
+    assert found.predictions["msvd/a_1"].text == "msvd a_1"
+
+
+@pytest.mark.parametrize(
+    ("values", "questions", "message"),
+    [
+        ([of_its_own("a_0", "one"), of_its_own("a_0", "two")], QUESTIONS, "row 2: expected one prediction.*'two'"),
+        ([{**of_its_own("a_0", "one"), "question": "Why?"}], QUESTIONS, "asks 'Why.', and in the suite 'What moves.'"),
+        ([{"id": "a_0", "answer": "one"}], QUESTIONS, "row 1: expected `id` with `text`"),
+        ([{"id": "a_0", "pred": 3}], QUESTIONS, "expected a text in `pred`; got 3"),
+        ([{"id": "a_0", "text": None}], QUESTIONS, "expected a text in `text`; got None"),
+        ([{"pred": "x"}], QUESTIONS, "expected `id`"),
+        ([{"id": "a_0", "model_prediction": {"status": "?", "message": ""}}], QUESTIONS, "`success` or `error`"),
+        ([of_its_own("a_0", "one")], TWO_SETS, "may be msvd/a_0, tgif/a_0.*`{set}` in its path"),
+        ([{"id": "q", "pred": "x"}], QUESTIONS, "none of the 1 rows .* the first is 'q', while the suite has 'a_0'"),
+        ([], QUESTIONS, "none of the 0 rows"),
+    ],
+)
+def test_what_is_refused(values: list[dict[str, Any]], questions: list[Question], message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        read_given(str(write_rows(tmp_path / "f.jsonl", values)), questions)
+
+
+def test_no_file(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="does not exist"):
+        read_given(str(tmp_path / "none.jsonl"), QUESTIONS)
+
+
+def test_a_placeholder_or_spacing_does_not_make_another_question() -> None:
+    assert plain("<video>\nWhat  moves?") == plain("What moves? ")
