@@ -112,6 +112,8 @@ def test_the_recipe_fits_the_number_of_records() -> None:
     recipe = yaml.safe_load(RECIPES["sft"].read_text())
     steps = -(-sum(STAGES) // recipe["per_device_train_batch_size"])
     assert recipe["num_train_epochs"] == 1
-    assert recipe["lr_scheduler_kwargs"]["num_decay_steps"] == pytest.approx(0.4 * steps, rel=0.01)
+    schedule = recipe["lr_scheduler_kwargs"]
+    assert schedule["num_decay_steps"] == pytest.approx(0.4 * steps, rel=0.01)
+    assert recipe["warmup_steps"] + schedule["num_stable_steps"] + schedule["num_decay_steps"] == steps
     assert recipe["warmup_steps"] < sum(STAGES[:2]) / recipe["per_device_train_batch_size"]
     assert recipe["disable_shuffling"] is True
