@@ -105,4 +105,5 @@ def how_to_get(name: str, suite: Suite, data: str | None) -> str:
         return "Run `hound demo --run`." if name == "demo" else ""
     into = "" if data in (None, DATA) else f" --folder {data}"
     ids = " ".join(dict.fromkeys(suite.sets.values()))
-    return f"Run `hound corpus download --only {ids} --with-media{into}` and `hound corpus extract{into}`."
+    commands = (f"hound corpus download --only {ids} --with-media", "hound corpus extract")
+    return "Run " + " and ".join(f"`{command}{into}`" for command in commands) + "."
