@@ -72,13 +72,20 @@ def write_scores(
                 counts[status] = counts.get(status, 0) + 1
             row = score_row(question, candidate, draws, entries, ledger, judge)
             counts["scored" if row["score"] is not None else "missing"] += 1
-            if existing.get((question, candidate)) != row:
+            if not _is_known(row, existing.get((question, candidate))):
                 rows.append(row)
             if len(rows) >= 1000:
                 append_rows(folder / name, rows)
                 rows.clear()
         append_rows(folder / name, rows)
     return counts
+
+
+def _is_known(row: Row, existing: Row | None) -> bool:
+    """Whether a row is there already; one of an earlier version has no ``reasons``."""
+    if existing is None or "reasons" in existing:
+        return row == existing
+    return {name: value for name, value in row.items() if name != "reasons"} == existing
 
 
 def _grouped(requests: Iterator[Request]) -> Iterator[tuple[tuple[str, int], list[Request]]]:

@@ -377,4 +377,4 @@ def test_a_judge_refuses_before_a_model_is_loaded(tmp_path: Path, capsys: pytest
     recipe = write_recipe(tmp_path / "eval.yaml", data=str(data), suite="official", model="no/such-model")
     command = ["eval", "run", str(recipe), "judge.backend=openai", "judge.model=j", "judge.protocol=caption"]
     assert cli.main(command) == 2
-    assert "expected a `evidence` in every question" in capsys.readouterr().err
+    assert "expected a `caption` in every question; 18 of 18" in capsys.readouterr().err

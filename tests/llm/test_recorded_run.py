@@ -96,7 +96,28 @@ def start(values: dict[str, Any]) -> Run:
 
 
 def texts(folder: Path) -> dict[str, str]:
-    return {name: (folder / name).read_text() for name in WRITTEN}
+    return {name: _without_later(name, (folder / name).read_text()) for name in WRITTEN}
+
+
+def _without_later(name: str, text: str) -> str:
+    """What the recorded version wrote: without the judge's reasons, which rows of scores have since then."""
+    if name != "scores.jsonl":
+        return text
+    rows = [json.loads(line) for line in text.splitlines()]
+    return "".join(
+        json.dumps({key: value for key, value in row.items() if key != "reasons"}, ensure_ascii=False) + "\n"
+        for row in rows
+    )
+
+
+def _known_settings(values: dict[str, Any]) -> dict[str, Any]:
+    """Settings that the recorded version had: those that came since are named here, and change nothing unless given."""
+    later = ("captions", "replace_dropped", "evaluation")
+    return {
+        name: _known_settings(value) if name in ("pairs", "iterate") else value
+        for name, value in values.items()
+        if name not in later
+    }
 
 
 def shape(value: Any) -> Any:
@@ -125,7 +146,8 @@ def test_the_rest_is_done_as_before(server: FaultServer, values: dict[str, Any])
     assert texts(folder) == texts(after)
     written, recorded = (json.loads((path / "run.json").read_text()) for path in (folder, after))
     assert list(written) == list(recorded)
-    assert shape(written["settings"]) == shape(recorded["settings"])
-    assert list(written["settings"]) == list(recorded["settings"])
+    settings = _known_settings(written["settings"])
+    assert shape(settings) == shape(recorded["settings"])
+    assert list(settings) == list(recorded["settings"])
     assert written["counts"] == recorded["counts"]
     assert written["protocol"] == recorded["protocol"]

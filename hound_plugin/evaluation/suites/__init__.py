@@ -103,7 +103,8 @@ def how_to_get(name: str, suite: Suite, data: str | None) -> str:
     """The commands that bring a suite's questions and clips onto this machine."""
     if not suite.sets:
         return "Run `hound demo --run`." if name == "demo" else ""
-    into = "" if data in (None, DATA) else f" --folder {data}"
-    ids = " ".join(dict.fromkeys(suite.sets.values()))
-    download, extract = f"hound corpus download --only {ids} --with-media", "hound corpus extract"
-    return f"Run `{download}{into}` and `{extract}{into}`."
+    into = [] if data in (None, DATA) else ["--folder", str(data)]
+    ids = dict.fromkeys(suite.sets.values())
+    download = ["hound", "corpus", "download", "--only", *ids, "--with-media", *into]
+    extract = ["hound", "corpus", "extract", *into]
+    return f"Run `{' '.join(download)}` and `{' '.join(extract)}`."
