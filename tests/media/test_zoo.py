@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from pathlib import Path
 
 import av
@@ -51,3 +52,9 @@ def test_every_decoder_gives_the_frames_of_ffmpeg_or_refuses(animal: tuple[Path,
         else:
             assert refusal.startswith(f"`decoder: decord` does not return the exact frames of {path}: ")
             assert "Set `decoder: auto`" in refusal
+
+
+def test_making_a_clip_leaves_the_scheduling_of_the_process_alone(tmp_path: Path) -> None:
+    before = os.sched_getscheduler(0), os.sched_getparam(0).sched_priority
+    make("av1.mp4", tmp_path)
+    assert (os.sched_getscheduler(0), os.sched_getparam(0).sched_priority) == before

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,7 @@ def write(
     **options: str,
 ) -> None:
     """Encode a clip, with sound beside it if asked for."""
-    with av.open(str(path), "w", format=muxer, options=mux or {}) as output:
+    with _own_priority(), av.open(str(path), "w", format=muxer, options=mux or {}) as output:
         stream = output.add_stream(codec, rate=rate)
         stream.width, stream.height, stream.pix_fmt = *size, pixels
         stream.codec_context.gop_size = gop
@@ -68,6 +70,19 @@ def write(
         output.mux(stream.encode())
         if noise:
             noise(None)
+
+
+@contextlib.contextmanager
+def _own_priority() -> Iterator[None]:
+    """Give the process its scheduling back: SVT-AV1 puts a process of root's at the highest real-time priority for good.
+
+    Every process that a test starts after that would inherit it, and starve all others.
+    """
+    before = os.sched_getscheduler(0), os.sched_getparam(0)
+    try:
+        yield
+    finally:
+        os.sched_setscheduler(0, *before)
 
 
 def add_sound(output: Any, sound: Sound) -> Callable[[float | None], None]:
