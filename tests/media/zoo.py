@@ -74,7 +74,7 @@ def write(
 
 @contextlib.contextmanager
 def _own_priority() -> Iterator[None]:
-    """Give the process its scheduling back: SVT-AV1 puts a process of root's at the highest real-time priority for good.
+    """Give the process its scheduling back: SVT-AV1 puts a process of root at the highest real-time priority for good.
 
     Every process that a test starts after that would inherit it, and starve all others.
     """
