@@ -2,7 +2,7 @@
 
 python benchmarks/demo_seeds.py [--seeds 0 1 2] [--threads 1 2] [--folder saves/demo_seeds]
 
-Runs the whole job (build, SFT, DPO, evaluation) once for each pair in a folder of its own, one after the other, and
+Runs the whole job (build, SFT, DPO, evaluation) once for each pair of seed and threads, each in its own folder, and
 prints a row of the table as each one ends. A run that is there already is read, not repeated; its CPU seconds are those
 that were written down when it ran.
 """
