@@ -93,9 +93,10 @@ def _dtype(tensor: Any) -> str:
 def is_finite(tensor: torch.Tensor) -> bool:
     """Whether a tensor has no NaN and no infinity; one pass without a copy, about 0.1 s a GB on a CPU core.
 
-    True for tensors without values to look at: of integers, empty (as ZeRO-3 leaves them), or on the meta device.
+    True for tensors without values to look at: of integers, empty (as ZeRO-3 leaves them), on the meta device, or of
+    quantised weights, whose packed bits may have any type.
     """
-    if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel():
+    if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel() or hasattr(tensor, "quant_state"):
         return True
     if tensor.element_size() == 1:
         tensor = tensor.float()  # torch does not compare 8-bit numbers

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from hound_plugin.errors import DataError
+from hound_plugin.records import fields
 from hound_plugin.records.media_paths import is_image_path
 from hound_plugin.records.record import Media, Record
 
@@ -30,6 +31,7 @@ def to_row(record: Record) -> dict[str, Any]:
         "label": record.label if record.label is not None else record.unread_label or None,
         "caption": record.caption or None,
         "reference": record.reference or None,
+        fields.ACCEPTED[0]: list(record.accepted) or None,
         "options": list(record.options) or None,
         "source": record.source or None,
     }

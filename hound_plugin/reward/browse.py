@@ -34,10 +34,7 @@ from hound_plugin.reward.run_setup import read_run_questions
 from hound_plugin.reward.scoring import latest
 from hound_plugin.reward.settings import RewardSettings
 
-VIDEO_TYPES = {
-    ".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm",
-    ".mkv": "video/x-matroska",
-}  # fmt: skip
+VIDEO_TYPES = {".mp4": "video/mp4", ".m4v": "video/mp4", ".mov": "video/quicktime", ".webm": "video/webm"}
 """Files that a browser may be able to play; frames are shown of any."""
 
 

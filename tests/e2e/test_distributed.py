@@ -30,8 +30,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo-stored": ("dpo", {"pref_beta": 0.1}),
     "mixed-full": ("sft", MIXED),
     "mixed-lora": ("sft", {**MIXED, **LORA}),
-    # in the second step one rank has rows about one clip, the other a row alone
-    "grouped-full": ("sft", {"per_device_train_batch_size": 1, "hound": {"group_questions": 3}}),
+    # an even number of groups, which two ranks share out without repeating one; some of one row, some of two
+    "grouped-full": ("sft", {"per_device_train_batch_size": 1, "hound": {"group_questions": 2}}),
 }
 ENGINES: dict[str, dict[str, Any]] = {
     "ddp": {"ddp_find_unused_parameters": False},

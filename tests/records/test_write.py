@@ -51,6 +51,7 @@ BODIES: dict[str, dict[str, Any]] = {
 REST: dict[str, dict[str, Any]] = {
     "nothing": {"id": ""},
     "an id": {"id": "007"},
+    "more right answers": {"id": "1", "reference": "yes", "accepted": ("Yes, it does.", "it does")},
     "all": {"id": "x", "system": "Be kind.", "caption": "{A ring.}", "reference": "yes", "source": "demo"},
 }
 
