@@ -117,6 +117,7 @@ _PURPOSES = {
     "processing": "frames to pixels, conversations to exact tokens",
     "records": "rows of every shape to one typed record or named problems; paths, files, locks",
     "reward": "preference data: answers, scores, pairs, report, rounds",
+    "evaluation": "suites of questions, predictions, judgements, tables with intervals, comparison of runs, captions",
     "settings": "the `hound:` block",
     "version": "the version of the package",
     "validation": "settings as pydantic models, with every problem in one message",
