@@ -120,18 +120,27 @@ def test_a_damaged_entry_is_made_again(work: Path, tmp_path: Path, monkeypatch: 
     assert [entry.read_bytes() for entry in entries] == kept
 
 
+ON_TWO = ("mixed-full", "dpo-full")
+
+
+@pytest.fixture(scope="module")
+def single(work: Path) -> dict[str, Outcome]:
+    """The trainings of ``ON_TWO`` in one process, without a cache."""
+    write_dataset(work / "data", "mixed", distributed.mixed_rows())
+    return train_together(work, distributed.trainings(work, "one", ON_TWO, {"gradient_accumulation_steps": 2}))
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("engine", ["ddp", "zero3", "fsdp2"])
-def test_two_processes_share_the_cache_and_give_the_losses_of_one(engine: str, work: Path, tmp_path: Path) -> None:
+def test_two_processes_share_the_cache_and_give_the_losses_of_one(
+    engine: str, work: Path, single: dict[str, Outcome], tmp_path: Path
+) -> None:
     """At some step one rank has an image, the other a clip or text alone; one has features, the other pixels."""
-    names = ("mixed-full", "dpo-full")
-    write_dataset(work / "data", "mixed", distributed.mixed_rows())
-    single = train_together(work, distributed.trainings(work, "one", names, {"gradient_accumulation_steps": 2}))
     changes = {**distributed.ENGINES[engine], "hound": {"feature_cache": str(tmp_path)}}
     for turn in ("cold", "warm"):
         double = train_together(
             work,
-            distributed.trainings(work, f"{engine}-{turn}", names, changes),
+            distributed.trainings(work, f"{engine}-{turn}", ON_TWO, changes),
             command=distributed.launcher(work, engine),
             threads="1",
         )
