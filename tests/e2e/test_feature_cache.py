@@ -17,7 +17,7 @@ from hound_plugin.model.vision import LlavaHoundTower
 from hound_plugin.processing import image_processor, video_processor
 from tests.e2e import test_distributed as distributed
 from tests.e2e.conftest import recipe_for
-from tests.e2e.together import train_together
+from tests.e2e.together import Outcome, train_together
 from tests.goldens import DPO
 from tests.host.hosting import history, write_dataset
 
