@@ -35,5 +35,6 @@ def test_steps_on_a_gpu() -> None:
 def test_steps_side_by_side(script: str) -> None:
     small = ("--hidden", "128", "--layers", "1", "--repeat", "1", "--answer", "8")
     rows = table(f"benchmarks/{script}.py", *small)
-    assert len(rows) == 3
-    assert len({row[-1][:8] for row in rows}) == 1, "losses"
+    assert len(rows) >= 3
+    losses = [float(row[-1].split()[0]) for row in rows]
+    assert losses == pytest.approx([losses[0]] * len(rows), rel=2e-6), "losses"

@@ -64,8 +64,12 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
         if load_config.hf_quantizer is None or not load_config.hf_quantizer.pre_quantized:
             check_floating(tensors, name)
         if load_config.hf_quantizer is not None or is_deepspeed_zero3_enabled():  # bits or parts have no NaN to look at
-            whole = ((key, value if torch.is_tensor(value) else value[...]) for key, value in tensors.items())
-            check_finite(whole, f"the checkpoint {name}")
+            packed = {key.removesuffix(".absmax") for key in tensors if key.endswith(".absmax")}  # 4 bits, as any type
+            plain = ((key, tensors[key]) for key in tensors if key not in packed)
+            check_finite(
+                ((key, value if torch.is_tensor(value) else value[...]) for key, value in plain),
+                f"the checkpoint {name}",
+            )
         if not is_original(list(tensors)):
             _check_ours(model, tensors, load_config)
             stack.close()
