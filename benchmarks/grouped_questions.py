@@ -70,7 +70,7 @@ def measure(folder: str, way: str, chosen: argparse.Namespace) -> dict[str, Any]
 
 
 def by_clip(batch: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
-    """The rows of a clip one after the other, as the data set's groups come."""
+    """The rows of a clip next to each other, in the order of the data set's groups."""
     order = torch.arange(chosen.questions * chosen.clips).view(chosen.questions, chosen.clips).T.flatten()
     rows = ("input_ids", "attention_mask", "labels", "video_index")
     return {name: value[order] if name in rows else value for name, value in batch.items()}

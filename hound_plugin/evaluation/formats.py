@@ -1,4 +1,4 @@
-"""Predictions that other programs wrote, read as they lie.
+"""Predictions that other programs wrote, read in their own formats.
 
 Known forms of a row, in JSON lines or an array:
 

@@ -131,7 +131,7 @@ def _contradictions(finetuning: Any, training: Any, data: Any) -> list[tuple[Any
         ),
         (
             data.streaming,
-            "needs a data set whose rows can be looked up, and `streaming: true` reads them one after the other. "
+            "needs a data set whose rows can be looked up, and `streaming: true` only reads them in sequence. "
             "Remove one of the two.",
         ),
         (

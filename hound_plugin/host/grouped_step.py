@@ -41,7 +41,7 @@ class GroupedStep:
 
         Args:
             model: as the trainer has it, wrapped.
-            batch: of the collator: rows of a clip one after the other.
+            batch: from the collator; rows of a clip are next to each other.
 
         Raises:
             TrainingError: rows that share a clip give other numbers than separate ones.

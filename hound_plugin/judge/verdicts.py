@@ -85,7 +85,7 @@ def _as_json(text: str) -> str:
     """A reply that is a Python dict and nothing else, as JSON; any other text as it is.
 
     Raises:
-        MissingError: a key is there twice.
+        MissingError: a key occurs twice.
     """
     match = _PYTHON.fullmatch(text)
     if match is None:

@@ -50,7 +50,7 @@ class FrameReader:
         return f"{self.num_frames} frames of each clip, {_WHICH[self.sampling]}{seen}.{cut}{more}"
 
     def __call__(self, media: Any) -> Strip:
-        """The frames of a path, a folder of frames or a list of frames; None is no clip."""
+        """The frames of a path, a folder of frames or a list of frames; None stands for no clip."""
         if media is None:
             return Strip(note=NO_CLIP)
         try:

@@ -143,7 +143,7 @@ def test_killed_in_the_middle(tmp_path: Path) -> None:
     assert 10 <= len(before) < 200
     rest = Echo()
     predict_with_model(folder, rest, 2, Shard())
-    assert not set(rest.asked) & set(before), "an answer that is there is not asked for again"
+    assert not set(rest.asked) & set(before), "a question that has an answer is asked again"
     assert finish_predictions(folder)
     assert len(rows(folder / PREDICTIONS)) == 200
 

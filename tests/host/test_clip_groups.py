@@ -75,7 +75,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "rm": ({"stage": "rm"}, "got `stage: rm`"),
     "neat_packing": ({"neat_packing": True, "cutoff_len": 2048}, "packing both join rows"),
     "packing": ({"packing": True, "cutoff_len": 2048}, "packing both join rows"),
-    "streaming": ({"streaming": True, "max_steps": 3}, "`streaming: true` reads them one after the other"),
+    "streaming": ({"streaming": True, "max_steps": 3}, "`streaming: true` only reads them in sequence"),
     "by length": ({"train_sampling_strategy": "group_by_length"}, "both decide which rows stand together"),
     "dft": ({"use_dft_loss": True}, "`use_dft_loss` needs all logits"),
     "eaft": ({"use_eaft_loss": True}, "`use_eaft_loss` needs all logits"),
