@@ -24,7 +24,7 @@ from hound_plugin.demo.records import Item, Record, sft_record
 
 FIRST = tuple(topic for topic in ORDER_TOPICS if topic.startswith("first"))
 LAST = tuple(topic for topic in ORDER_TOPICS if topic.startswith("last"))
-STAGES = (1600, 1600, 1200, 4000, 4800, 9000)
+STAGES = (1600, 1600, 1200, 4000, 7200, 9000)
 """Records of each stage, see :func:`sft_records`."""
 _INSIDE = 9  # pixels between the centre of a shape and the border, in the easiest lessons
 _FIRST_SHARE, _LAST_SHARE = 0.32, 0.15  # of the stage that brings in what comes last
