@@ -16,10 +16,6 @@ TESTS ?=
 PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 DEMO_COMMAND = $(BIN)/hound demo --run --folder demo
 
-# Threads that wait for each other sleep after 0.1 ms: where cores are shared, those that do not make the demo many times
-# slower; see hound_plugin/demo/train.py.
-export GOMP_SPINCOUNT ?= 20000
-
 VENV := .venv
 BIN := $(VENV)/bin
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input
