@@ -19,7 +19,7 @@ RECIPES = {"sft": Path("examples/yaml/demo_sft.yaml"), "dpo": Path("examples/yam
 SPIN = "1000"
 """Rounds that a thread of GNU OpenMP waits for another before it sleeps, where the user sets nothing.
 
-The default, 300000, is meant for cores of one's own. Measured with two threads on two cores, 60 steps of SFT: 9.7 s with
+The default, 300000, is meant for cores of one's own. Two threads on two cores, 60 steps of SFT: 9.7 s with
 the default, 10 s with this and 11.7 s without any waiting; beside one busy process about 380 s, 18 s and 15 s.
 """
 _TAIL = 30  # lines of the log that an error quotes
