@@ -34,6 +34,7 @@ os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # before torch looks for GPU
 
 import torch
 import transformers
+from arithmetic import flops
 from peft import LoraConfig, get_peft_model
 from side_by_side import TOKENIZER, arguments, configuration, rows_about_clips, write_processor
 
@@ -173,26 +174,13 @@ def measure(stage: str, trainer: Any, model: Any, batch: dict[str, Any], repeat:
 # --- arithmetic
 
 
-def flops(config: Any, stage: str, method: str, shared: bool, prompt: int, answer: int) -> float:
-    """Floating-point operations of one step, without the towers and without what is computed again.
-
-    Args:
-        config: of the language model.
-        stage, method: of the recipe.
-        shared: the answers share a row, and the head runs where labels are.
-        prompt, answer: tokens.
-    """
-    number = ANSWERS[stage]
-    tokens = prompt + number * answer if shared else number * (prompt + answer)
-    labels = number * answer if shared else tokens
-    row = prompt + answer
-    own = answer * prompt + answer * (answer + 1) / 2
-    keys = prompt * (prompt + 1) / 2 + number * own if shared else number * row * (row + 1) / 2
-    layer = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
-    forward = config.num_hidden_layers * (2 * layer * tokens + 4 * config.hidden_size * keys)
-    forward += 2 * config.hidden_size * config.vocab_size * labels
+def operations_of(size: Size, stage: str, method: str, shared: bool) -> float:
+    """Floating-point operations of one step, without the towers and without what is computed again."""
     passes = (3 if method == "full" else 2) + (1 if stage == "dpo" else 0)  # adapters need no gradients of weights
-    return forward * passes
+    return flops(
+        size.config.text_config, passes, ANSWERS[stage], size.prompt, size.answer, shares_prompt=shared,
+        answers_only=shared,
+    )  # fmt: skip
 
 
 def with_adam(peak: float, trainable: int, method: str) -> float:
@@ -239,7 +227,7 @@ def lines_of(recipe: str, size: Size, attention: str, folder: str, chosen: argpa
             yield f"| {recipe} | {way} | out of memory | | | | | | | |"
             continue
         first = result if first is None and way == next(iter(WAYS[stage])) else first
-        operations = flops(size.config.text_config, stage, method, way == "ours", size.prompt, size.answer)
+        operations = operations_of(size, stage, method, way == "ours")
         tokens = ANSWERS[stage] * (size.prompt + size.answer)
         yield line(recipe, way, result, first, tokens, operations / (peak_flops(chosen) or float("inf")), trainable)
 
