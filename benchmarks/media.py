@@ -5,13 +5,14 @@ Video-LLaVA processor makes them a tensor (the host's call itself fails on trans
 ``images=None``: Video-LLaVA in the host, repaired by one line, which leaves that argument out). The ways take turns.
 decord and torchcodec are measured where they are installed. The defaults take about three minutes on two idle cores.
 
-    python benchmarks/media.py [--repeat 7] [--height 360] [--clips 4] [--only decoding frames workers caches]
-        [--seconds 10 60] [--out FILE]
+    python benchmarks/media.py [--repeat 7] [--height 360] [--clips 4] [--seconds 10 60]
+        [--only decoding mappings frames workers caches] [--out FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import statistics
 import sys
@@ -23,12 +24,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import torch
-from clips import write_clip
+from clips import RATE, write_clip
 from report import Goal, Report, Table, parser, spread
 
-PARTS = ("decoding", "frames", "workers", "caches")
+PARTS = ("decoding", "mappings", "frames", "workers", "caches")
 FRAMES = 8
 HOST = "host"
 LEAST = {10: 1.3, 60: 5.0}
@@ -107,6 +109,51 @@ def decoding(folder: Path, chosen: argparse.Namespace, report: Report) -> None:
         if seconds in LEAST:
             report.goals.append(Goal(f"decoder: auto, clips of {seconds} s", faster, least=LEAST[seconds]))
         report.raw[f"decoding, {seconds} s"] = times
+
+
+def mappings(folder: Path, chosen: argparse.Namespace, report: Report) -> None:
+    """Decoding alone: ours, and torchcodec without and with the frames' times and keyframes in a stored list.
+
+    torchcodec reads the whole file to know its frames, unless it is given such a list.
+    """
+    from hound_plugin.media.decode import read_clip
+
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, OSError, RuntimeError) as error:
+        print(f"torchcodec cannot be loaded, and is left out: {str(error)[:100]}")
+        return
+    torch.set_num_threads(1)
+    for seconds in chosen.seconds:
+        path = str(write_clip(folder / f"m{seconds}s.mp4", seconds, chosen.height))
+        numbers = np.linspace(0, seconds * RATE - 1, FRAMES, dtype=int).tolist()
+
+        def with_torchcodec(path: str = path, numbers: list[int] = numbers, **options: Any) -> np.ndarray:
+            decoder = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC", **options)
+            pictures: np.ndarray = decoder.get_frames_at(numbers).data.numpy()
+            return pictures
+
+        ways: dict[str, Callable[[], Any]] = {
+            "decoder: auto": partial(read_clip, path, num_frames=FRAMES, sampling="uniform", decoder="auto"),
+            "torchcodec, exact": with_torchcodec,
+            "torchcodec, stored mapping": partial(with_torchcodec, custom_frame_mappings=frame_mapping(path)),
+        }
+        expected = ways["decoder: auto"]().frames
+        equal = all(np.array_equal(way(), expected) for name, way in ways.items() if name.startswith("torchcodec"))
+        times = measure(ways, chosen.repeat)
+        what = "equal pixels" if equal else "pixels differ"
+        report.tables.append(table_of(f"Decoding {FRAMES} frames of {seconds} s alone, {what}", times))
+        report.raw[f"mappings, {seconds} s"] = times
+
+
+def frame_mapping(path: str) -> str:
+    """Time, duration and keyframes of a clip's frames, as torchcodec takes them (``ffprobe -show_frames``)."""
+    with av.open(path) as clip:
+        packets = [packet for packet in clip.demux(video=0) if packet.pts is not None]
+    packets.sort(key=lambda packet: packet.pts)
+    return json.dumps(
+        {"frames": [{"pts": p.pts, "duration": p.duration, "key_frame": int(p.is_keyframe)} for p in packets]}
+    )
 
 
 def frames(folder: Path, chosen: argparse.Namespace, report: Report) -> None:

@@ -75,7 +75,8 @@ def main() -> None:
     """Print the tables."""
     options = parser(__doc__, hidden=1024, layers=4, prompt=2100, answer=64, pairs=1)
     for name, default in (
-        ("prompts", (2100, 3000, 4000)), ("answers", (16, 64, 256, 512)), ("frames", (4, 8, 16)), ("batches", (1, 2, 3)),
+        ("prompts", (2100, 3000, 4000)), ("answers", (16, 64, 256, 512)), ("frames", (4, 8, 16)),
+        ("batches", (1, 2, 3)),
     ):  # fmt: skip
         options.add_argument(f"--{name}", type=int, nargs="+", default=default)
     add_model_options(options)
