@@ -19,6 +19,11 @@ RESULTS = DOCS.parent / "benchmarks" / "results"
 PAGE, COST, PROFILE = DOCS / "performance.md", DOCS / "performance_cost.svg", DOCS / "performance_profile.svg"
 END = "<!-- end -->\n"
 HOST, OURS = "host's own step", "answers only, shared prompts"
+SHOWN = {
+    "sweep": (COST, "Seconds and memory of a DPO step by prompt, answer, frames and pairs, the host's own and ours"),
+    "profile_step": (PROFILE, "Seconds of a DPO step by kind of operator, the host's own and ours"),
+}
+"""Pictures by benchmark, with what they show."""
 GOALS = ("preference_step", "grouped_questions", "feature_cache", "media", "sampling")
 """Benchmarks with goals, in the order of the page."""
 
@@ -64,6 +69,9 @@ def section(name: str, found: dict[str, Any]) -> str:
         f"transformers {where['transformers']}"
     )
     parts = [f"\n`{values['command']}`: {values['size']}. {machine}.\n"]
+    if name in SHOWN:
+        picture, text = SHOWN[name]
+        parts.append(f"\n![{text}]({picture.name})\n")
     parts += [f"\n{one['title']}:\n{table(one['columns'], one['rows'])}" for one in values["tables"]]
     return "".join(parts)
 
@@ -167,8 +175,8 @@ def svg(width: float, height: float, parts: Sequence[str]) -> str:
 
 def pictures(found: dict[str, Any]) -> dict[Path, str]:
     """The pictures of what has been measured."""
-    drawn = {COST: ("sweep", cost_svg), PROFILE: ("profile_step", profile_svg)}
-    return {path: draw(found[name]) for path, (name, draw) in drawn.items() if name in found}
+    drawn = {"sweep": cost_svg, "profile_step": profile_svg}
+    return {SHOWN[name][0]: draw(found[name]) for name, draw in drawn.items() if name in found}
 
 
 if __name__ == "__main__":
