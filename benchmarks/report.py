@@ -76,6 +76,11 @@ class Report:
 
     def finish(self, out: Path | None = None) -> None:
         """Print everything, and write the file (by default ``results/NAME.json``)."""
+        self.print_all()
+        self.write(out)
+
+    def print_all(self) -> None:
+        """Print the machine, the tables and the goals."""
         where = machine()
         print(f"{where['processor']}, {where['cores']} cores, {where['system']}, float32")
         print(f"torch {where['torch']}, transformers {where['transformers']}, Python {where['python']}")
@@ -84,11 +89,14 @@ class Report:
             print(f"\n{table.title}\n\n{table.markdown()}")
         if self.goals:
             print(goals_table(self.goals).markdown())
+
+    def write(self, out: Path | None = None) -> None:
+        """Write the file."""
         path = RESULTS / f"{self.name}.json" if out is None else out
         path.parent.mkdir(parents=True, exist_ok=True)
         goals = [{**asdict(goal), "limit": goal.limit, "is_met": goal.is_met} for goal in self.goals]
         command = f"python benchmarks/{self.name}.py {' '.join(sys.argv[1:])}".strip()
-        values = {"benchmark": self.name, "command": command, "machine": where, **asdict(self), "goals": goals}
+        values = {"benchmark": self.name, "command": command, "machine": machine(), **asdict(self), "goals": goals}
         del values["name"]
         path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
         print(f"written to {path}")
