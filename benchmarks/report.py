@@ -32,8 +32,8 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown, without its title."""
-        lines = [self.columns, ["---"] * len(self.columns), *self.rows]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines).replace("| --- |", "|---|") + "\n"
+        head, *rows = (f"| {' | '.join(cells)} |" for cells in [self.columns, *self.rows])
+        return "\n".join([head, "|" + "---|" * len(self.columns), *rows]) + "\n"
 
 
 @dataclass(frozen=True)

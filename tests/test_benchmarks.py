@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -65,6 +66,7 @@ def test_steps_side_by_side(script: str, goals: int, tmp_path: Path) -> None:
     values = written(tmp_path, script, *SMALL, "--repeat", "1")
     losses = {way: result["loss"] for way, result in values["raw"].items() if way != "Video-LLaVA in the host"}
     assert len(losses) >= 3
+    assert abs(losses["host's own step"] - math.log(2)) > 1e-4, "policy and reference are one model: any loss is equal"
     assert list(losses.values()) == pytest.approx([losses["host's own step"]] * len(losses), rel=2e-6), losses
     assert all(result["mebibytes"] > 0 for result in values["raw"].values())
     assert len(values["goals"]) == goals
