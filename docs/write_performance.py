@@ -96,7 +96,7 @@ def cost_svg(sweep: dict[str, Any]) -> str:
     """Seconds above, memory below, for each size that changes."""
     parts = []
     for column, (series, shown) in enumerate(zip(sweep["raw"], sweep["tables"], strict=True)):
-        for row, (key, unit, scale) in enumerate((("seconds", "s", 1.0), ("mebibytes", "GiB", 1024.0))):
+        for row, (key, unit, scale) in enumerate((("seconds", "seconds", 1.0), ("mebibytes", "GiB", 1024.0))):
             lines = {
                 way: [(float(value), point[key] / scale) for value, point in sorted_points(points)]
                 for way, points in sweep["raw"][series].items()
@@ -161,7 +161,7 @@ def profile_svg(profile: dict[str, Any]) -> str:
             x += width
     y = 24 + 62 * len(ways)
     for number, (shade, kind) in enumerate(zip(_SHADES, next(iter(ways.values()))["kinds"], strict=True)):
-        x = 10 + 172 * number
+        x = 10 + 164 * number
         parts.append(f'<rect x="{x}" y="{y - 10}" width="12" height="12" fill="{shade}"/>')
         parts.append(f'<text class="small" x="{x + 17}" y="{y}">{escape(kind)}</text>')
     return svg(880, y + 14, parts)

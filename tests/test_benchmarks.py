@@ -120,11 +120,11 @@ def test_where_the_time_goes(tmp_path: Path) -> None:
 
 @pytest.fixture
 def scripts(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The scripts can be imported, under their short names, for the length of a test."""
     monkeypatch.syspath_prepend(str(REPO / "benchmarks"))
-    known = set(sys.modules)
     yield
-    for name in set(sys.modules) - known:
-        del sys.modules[name]
+    for path in (REPO / "benchmarks").glob("*.py"):
+        sys.modules.pop(path.stem, None)
 
 
 @pytest.fixture
