@@ -239,7 +239,9 @@ def _read(path: Path) -> np.ndarray:
         return content[: len(content) - len(free)]
 
 
-def _unpack(content: np.ndarray, key: str, shape: Sequence[int] | None, types: Sequence[type[np.generic]]) -> np.ndarray:
+def _unpack(
+    content: np.ndarray, key: str, shape: Sequence[int] | None, types: Sequence[type[np.generic]]
+) -> np.ndarray:
     """The array of an entry; it is writable.
 
     Raises:
