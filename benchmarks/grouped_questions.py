@@ -7,7 +7,8 @@ language model has the width, depth and vocabulary given; the towers are small, 
 released model's size. The defaults take about four minutes on two idle cores.
 
     python benchmarks/grouped_questions.py [--hidden 1024] [--layers 4] [--prompt 2100] [--answer 64] [--questions 3]
-        [--clips 1] [--repeat 3] [--towers] [--lora] [--out FILE]
+        [--clips 1] [--repeat 3] [--towers] [--lora]
+        [--no-checkpointing] [--out FILE]
 """
 
 from __future__ import annotations
@@ -42,7 +43,10 @@ def prepare(folder: str, way: str, chosen: argparse.Namespace) -> tuple[Any, Ste
     from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 
     settings = {**WAYS[way], **({"group_questions": chosen.questions} if way == GROUPED else {})}
-    values = arguments(folder, "sft", settings, finetuning_type="lora" if chosen.lora else "full")
+    values = arguments(
+        folder, "sft", settings, finetuning_type="lora" if chosen.lora else "full",
+        disable_gradient_checkpointing=chosen.no_checkpointing,
+    )  # fmt: skip
     model_args, _, training_args, finetuning_args, _ = get_train_args(values)
     tokens = load_tokenizer(model_args)
     model = load_model(tokens["tokenizer"], model_args, finetuning_args, True)

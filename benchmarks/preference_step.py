@@ -6,10 +6,12 @@ stored; last, transformers' Video-LLaVA with the same language model and small t
 host's call of its processor fails on transformers 5.5, as it passes ``images=None``: a repair of one line, which is not
 on the way measured here. Its loss is of another model.) Each way has a process of its own, one after the other, and
 their losses are compared. The language model has the width, depth and vocabulary given; the towers are small, unless
-``--towers`` asks for the released model's size. The defaults take about six minutes on two idle cores.
+``--towers`` asks for the released size. Gradients are checkpointed, as by default in the host, so that each step
+computes the policy's forward pass twice, unless ``--no-checkpointing`` is given. The defaults take about six minutes on
+two idle cores.
 
     python benchmarks/preference_step.py [--hidden 1024] [--layers 4] [--prompt 2100] [--answer 64] [--pairs 1]
-        [--repeat 3] [--towers] [--lora] [--out FILE]
+        [--repeat 3] [--towers] [--lora] [--no-checkpointing] [--out FILE]
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from side_by_side import (
     size_of,
     speedup,
     steps_table,
+    with_or_without,
 )
 
 STOCK, ANSWERS, SHARED, STORED = (
@@ -70,7 +73,10 @@ def load(folder: str, way: str, chosen: argparse.Namespace) -> tuple[Any, Any]:
     from llamafactory.train.dpo.trainer import CustomDPOTrainer
     from llamafactory.train.trainer_utils import create_ref_model
 
-    values = arguments(folder, "dpo", WAYS[way], finetuning_type="lora" if chosen.lora else "full")
+    values = arguments(
+        folder, "dpo", WAYS[way], finetuning_type="lora" if chosen.lora else "full",
+        disable_gradient_checkpointing=chosen.no_checkpointing,
+    )  # fmt: skip
     if way == VIDEO_LLAVA:
         values |= {"model_name_or_path": write_video_llava(folder, chosen), "template": "video_llava"}
         del values["hound"]
@@ -167,14 +173,15 @@ def main() -> None:
         print_result(measure(*prepare(*chosen.child, chosen), chosen.repeat))
         return
     results = run_children(__file__, chosen, list(WAYS))
-    stock = results[STOCK]
+    stock, how = results[STOCK], f"{with_or_without(chosen)} gradient checkpointing"
     goals = [
-        Goal("DPO step, prompts, answers and towers once", speedup(stock, results[SHARED]), least=3),
-        Goal("DPO step, with the reference stored", speedup(stock, results[STORED]), least=4),
-        Goal("DPO step, memory above the weights", memory_share(stock, results[SHARED]), most=0.4),
+        Goal(f"DPO step {how}: prompts, answers and towers once", speedup(stock, results[SHARED]), least=3),
+        Goal(f"DPO step {how}: with the reference stored", speedup(stock, results[STORED]), least=4),
+        Goal(f"DPO step {how}: memory above the weights", memory_share(stock, results[SHARED]), most=0.4),
     ]
     size = f"{size_of(chosen)}, {chosen.pairs} pair(s)"
-    Report("preference_step", size, [steps_table("A DPO step", results)], goals, results).finish(chosen.out)
+    name = "preference_step_no_checkpointing" if chosen.no_checkpointing else "preference_step"
+    Report(name, size, [steps_table(f"A DPO step {how}", results)], goals, results, __file__).finish(chosen.out)
 
 
 if __name__ == "__main__":

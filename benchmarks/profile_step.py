@@ -6,7 +6,7 @@ model divided by what a plain product of two large matrices reaches on this mach
 minutes on two idle cores.
 
     python benchmarks/profile_step.py [--hidden 1024] [--layers 4] [--prompt 2100] [--answer 64] [--pairs 1]
-        [--towers] [--lora] [--out FILE]
+        [--towers] [--lora] [--no-checkpointing] [--out FILE]
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ def product_speed(side: int = 2048) -> float:
 
 def operations(way: str, chosen: argparse.Namespace) -> float:
     """Floating-point operations of the language model in a step."""
-    passes = 3 if way == STORED else 4
+    passes = (3 if way == STORED else 4) + (0 if chosen.no_checkpointing else 1)
     config = configuration(chosen.hidden, chosen.layers, chosen.towers).text_config
     ours = way != STOCK
     return chosen.pairs * flops(config, passes, 2, chosen.prompt, chosen.answer, shares_prompt=ours, answers_only=ours)

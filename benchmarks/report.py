@@ -61,11 +61,12 @@ class Report:
     """What one benchmark found.
 
     Attributes:
-        name: of the script, and of the file.
+        name: of the file, and of the script unless that is given.
         size: what was measured, in a line.
         tables: for people.
         goals: figures with their limits.
         raw: numbers for pictures and for later comparison.
+        script: its path, if its name is not that of the file.
     """
 
     name: str
@@ -73,6 +74,7 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     goals: list[Goal] = field(default_factory=list)
     raw: dict[str, Any] = field(default_factory=dict)
+    script: str = ""
 
     def finish(self, out: Path | None = None) -> None:
         """Print everything, and write the file (by default ``results/NAME.json``)."""
@@ -95,9 +97,9 @@ class Report:
         path = RESULTS / f"{self.name}.json" if out is None else out
         path.parent.mkdir(parents=True, exist_ok=True)
         goals = [{**asdict(goal), "limit": goal.limit, "is_met": goal.is_met} for goal in self.goals]
-        command = f"python benchmarks/{self.name}.py {' '.join(sys.argv[1:])}".strip()
+        command = f"python benchmarks/{Path(self.script or self.name).stem}.py {' '.join(sys.argv[1:])}".strip()
         values = {"benchmark": self.name, "command": command, "machine": machine(), **asdict(self), "goals": goals}
-        del values["name"]
+        del values["name"], values["script"]
         path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
         print(f"written to {path}")
 

@@ -164,6 +164,9 @@ def add_model_options(parser: argparse.ArgumentParser) -> None:
     """Options about what is trained; and how a process of one way is started."""
     parser.add_argument("--towers", action="store_true", help="towers of the released model's size")
     parser.add_argument("--lora", action="store_true", help="LoRA instead of full fine-tuning")
+    parser.add_argument(
+        "--no-checkpointing", action="store_true", help="`disable_gradient_checkpointing: true`, in all ways"
+    )
     parser.add_argument("--child", nargs=2, metavar=("FOLDER", "WAY"), help=argparse.SUPPRESS)
 
 
@@ -171,8 +174,14 @@ def size_of(chosen: argparse.Namespace) -> str:
     """The size of the model and of its rows in words."""
     return (
         f"hidden {chosen.hidden}, {chosen.layers} layers, vocabulary {VOCABULARY}, prompt {chosen.prompt}, answers "
-        f"{chosen.answer}, {'LoRA' if chosen.lora else 'full'}, {'large' if chosen.towers else 'small'} towers"
+        f"{chosen.answer}, {'LoRA' if chosen.lora else 'full'}, {'large' if chosen.towers else 'small'} towers, "
+        f"{with_or_without(chosen)} gradient checkpointing"
     )
+
+
+def with_or_without(chosen: argparse.Namespace) -> str:
+    """Whether gradients are checkpointed."""
+    return "without" if chosen.no_checkpointing else "with"
 
 
 def run_children(script: str, chosen: argparse.Namespace, ways: Sequence[str]) -> dict[str, dict[str, Any]]:

@@ -24,7 +24,14 @@ SHOWN = {
     "profile_step": (PROFILE, "Seconds of a DPO step by kind of operator, the host's own and ours"),
 }
 """Pictures by benchmark, with what they show."""
-GOALS = ("preference_step", "grouped_questions", "feature_cache", "media", "sampling")
+GOALS = (
+    "preference_step",
+    "preference_step_no_checkpointing",
+    "grouped_questions",
+    "feature_cache",
+    "media",
+    "sampling",
+)
 """Benchmarks with goals, in the order of the page."""
 
 
@@ -61,7 +68,8 @@ def goals(found: dict[str, Any]) -> str:
 def section(name: str, found: dict[str, Any]) -> str:
     """A benchmark's command, machine, size and tables."""
     if name not in found:
-        return f"\n`python benchmarks/{name}.py` has not been run.\n\n"
+        script, _, option = name.partition("_no_")
+        return f"\n`python benchmarks/{script}.py{f' --no-{option}' if option else ''}` has not been run.\n\n"
     values = found[name]
     where = values["machine"]
     machine = (

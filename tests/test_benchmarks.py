@@ -67,7 +67,8 @@ def test_steps_side_by_side(script: str, goals: int, tmp_path: Path) -> None:
     losses = {way: result["loss"] for way, result in values["raw"].items() if way != "Video-LLaVA in the host"}
     assert len(losses) >= 3
     assert abs(losses["host's own step"] - math.log(2)) > 1e-4, "policy and reference are one model: any loss is equal"
-    assert list(losses.values()) == pytest.approx([losses["host's own step"]] * len(losses), rel=2e-6), losses
+    limits = {"rel": 2e-6} if script == "grouped_questions" else {"abs": 2e-5}  # fidelity's, of sums over an answer
+    assert list(losses.values()) == pytest.approx([losses["host's own step"]] * len(losses), **limits), losses
     assert all(result["mebibytes"] > 0 for result in values["raw"].values())
     assert len(values["goals"]) == goals
 
