@@ -11,7 +11,7 @@ and without what gradient checkpointing computes again. The whole takes less tha
 
 This script has run with ``--tiny`` on a CPU alone, in which case its figures mean nothing. It has not run on a GPU.
 
-    python benchmarks/gpu.py [--limit 480] [--repeat 3] [--peak TFLOPS] [--tiny]
+    python benchmarks/gpu.py [--limit 480] [--repeat 3] [--peak TFLOPS] [--tiny] [--out FILE]
 """
 
 from __future__ import annotations
@@ -28,13 +28,16 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # before torch looks for GPUs
 
 import torch
 import transformers
+from arithmetic import flops
 from peft import LoraConfig, get_peft_model
+from report import Report, Table, spread
 from side_by_side import TOKENIZER, arguments, configuration, rows_about_clips, write_processor
 
 import hound_plugin
@@ -173,26 +176,13 @@ def measure(stage: str, trainer: Any, model: Any, batch: dict[str, Any], repeat:
 # --- arithmetic
 
 
-def flops(config: Any, stage: str, method: str, shared: bool, prompt: int, answer: int) -> float:
-    """Floating-point operations of one step, without the towers and without what is computed again.
-
-    Args:
-        config: of the language model.
-        stage, method: of the recipe.
-        shared: the answers share a row, and the head runs where labels are.
-        prompt, answer: tokens.
-    """
-    number = ANSWERS[stage]
-    tokens = prompt + number * answer if shared else number * (prompt + answer)
-    labels = number * answer if shared else tokens
-    row = prompt + answer
-    own = answer * prompt + answer * (answer + 1) / 2
-    keys = prompt * (prompt + 1) / 2 + number * own if shared else number * row * (row + 1) / 2
-    layer = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
-    forward = config.num_hidden_layers * (2 * layer * tokens + 4 * config.hidden_size * keys)
-    forward += 2 * config.hidden_size * config.vocab_size * labels
+def operations_of(size: Size, stage: str, method: str, shared: bool) -> float:
+    """Floating-point operations of one step, without the towers and without what is computed again."""
     passes = (3 if method == "full" else 2) + (1 if stage == "dpo" else 0)  # adapters need no gradients of weights
-    return forward * passes
+    return flops(
+        size.config.text_config, passes, ANSWERS[stage], size.prompt, size.answer, shares_prompt=shared,
+        answers_only=shared,
+    )  # fmt: skip
 
 
 def with_adam(peak: float, trainable: int, method: str) -> float:
@@ -217,7 +207,13 @@ def peak_flops(chosen: argparse.Namespace) -> float | None:
 # --- the table
 
 
-def lines_of(recipe: str, size: Size, attention: str, folder: str, chosen: argparse.Namespace) -> Iterator[str]:
+COLUMNS = [
+    "recipe", "way", "s a step (median, least to most)", "tokens/s", "ratio", "MFU", "peak GB", "ratio of memory",
+    "GB with Adam", "loss",
+]  # fmt: skip
+
+
+def lines_of(recipe: str, size: Size, attention: str, folder: str, chosen: argparse.Namespace) -> Iterator[list[str]]:
     """A line of the table for each way of a recipe."""
     stage, method = RECIPES[recipe]
     model = trained(size, attention, method)
@@ -236,10 +232,10 @@ def lines_of(recipe: str, size: Size, attention: str, folder: str, chosen: argpa
         except torch.cuda.OutOfMemoryError:
             model.zero_grad(set_to_none=True)
             torch.cuda.empty_cache()
-            yield f"| {recipe} | {way} | out of memory | | | | | | | |"
+            yield [recipe, way, "out of memory", *[""] * 7]
             continue
         first = result if first is None and way == next(iter(WAYS[stage])) else first
-        operations = flops(size.config.text_config, stage, method, way == "ours", size.prompt, size.answer)
+        operations = operations_of(size, stage, method, way == "ours")
         tokens = ANSWERS[stage] * (size.prompt + size.answer)
         yield line(recipe, way, result, first, tokens, operations / (peak_flops(chosen) or float("inf")), trainable)
 
@@ -252,7 +248,7 @@ def line(
     tokens: int,
     least: float,
     trainable: int,
-) -> str:
+) -> list[str]:
     """A line of the table.
 
     Args:
@@ -264,15 +260,14 @@ def line(
         trainable: trained parameters.
     """
     middle, peak = statistics.median(result["seconds"]), result["peak"]
-    spread = f"{middle:.3f} ({min(result['seconds']):.3f} to {max(result['seconds']):.3f})"
     faster = f"{statistics.median(first['seconds']) / middle:.2f}" if first else "-"
     utilised = f"{least / middle:.0%}" if least else "-"
     smaller = f"{peak / first['peak']:.2f}" if first and first["peak"] else "-"
     total = f"{with_adam(peak, trainable, RECIPES[recipe][1]) / GIGA:.1f}" if peak else "-"
-    return (
-        f"| {recipe} | {way} | {spread} | {tokens / middle:.0f} | {faster} | {utilised} | {peak / GIGA:.1f} | "
-        f"{smaller} | {total} | {result['loss']:.5f} |"
-    )
+    return [
+        recipe, way, spread(result["seconds"], 3), f"{tokens / middle:.0f}", faster, utilised, f"{peak / GIGA:.1f}",
+        smaller, total, f"{result['loss']:.5f}",
+    ]  # fmt: skip
 
 
 def attentions() -> list[str]:
@@ -281,14 +276,13 @@ def attentions() -> list[str]:
     return ["sdpa", *(["flash_attention_2"] if flash else [])]
 
 
-def report(size: Size, folder: str, chosen: argparse.Namespace) -> None:
-    """Print a table for each attention, and what was left out."""
+def measure_all(size: Size, folder: str, chosen: argparse.Namespace) -> list[Table]:
+    """Print a table for each attention while it is made, and what was left out."""
     began, left_out = time.perf_counter(), []
+    tables = []
     for attention in attentions():
-        print(f"\n{attention}\n")
-        print("| recipe | way | s a step (median, least to most) | tokens/s | ratio | MFU | ", end="")
-        print("peak GB | ratio | GB with Adam | loss |")
-        print("|---" * 10 + "|")
+        tables.append(Table(attention, COLUMNS, []))
+        print(f"\n{attention}\n\n{tables[-1].markdown()}", end="")
         for recipe, (_, method) in RECIPES.items():
             if time.perf_counter() - began > chosen.limit:
                 left_out.append(f"{recipe} with {attention}")
@@ -296,14 +290,16 @@ def report(size: Size, folder: str, chosen: argparse.Namespace) -> None:
             if method == "QLoRA" and importlib.util.find_spec("bitsandbytes") is None:
                 left_out.append(f"{recipe}: bitsandbytes is not installed")
                 continue
-            for text in lines_of(recipe, size, attention, folder, chosen):
-                print(text, flush=True)
+            for cells in lines_of(recipe, size, attention, folder, chosen):
+                tables[-1].rows.append(cells)
+                print(f"| {' | '.join(cells)} |", flush=True)
             gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
     if "flash_attention_2" not in attentions():
         left_out.append("flash_attention_2: flash-attn or a GPU is missing")
     print(f"\n{time.perf_counter() - began:.0f} s. Left out: {'; '.join(left_out) or 'nothing'}.")
+    return tables
 
 
 def main() -> None:
@@ -313,6 +309,7 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=3, help="steps that are measured")
     parser.add_argument("--peak", type=float, help="TFLOPS of the card in bfloat16, for the MFU")
     parser.add_argument("--tiny", action="store_true", help="a toy model on a CPU, to see that the script runs")
+    parser.add_argument("--out", type=Path, help="JSON file (default: results/gpu.json; with --tiny: none)")
     chosen = parser.parse_args()
     if not chosen.tiny and not torch.cuda.is_available():
         sys.exit("Expected a GPU, and torch finds none. `--tiny` runs a toy model on a CPU.")
@@ -321,16 +318,19 @@ def main() -> None:
     print(f"{card}, {str(size.dtype).removeprefix('torch.')}")
     print(f"torch {torch.__version__}, transformers {transformers.__version__}")
     text = size.config.text_config
-    print(
+    shown = (
         f"hidden {text.hidden_size}, {text.num_hidden_layers} layers, prompt {size.prompt}, answers {size.answer}; "
         f"adapters of rank {size.rank}. With Adam, by arithmetic: full on {CARDS} cards (ZeRO-2), adapters on one"
     )
+    print(shown)
     if chosen.tiny:
         print("A toy model on a CPU: no figure below means anything.")
     with tempfile.TemporaryDirectory() as folder:
         size.config.save_pretrained(folder)
         write_processor(folder, size.config)
-        report(size, folder, chosen)
+        tables = measure_all(size, folder, chosen)
+    if chosen.out or not chosen.tiny:
+        Report("gpu", f"{card}, {str(size.dtype).removeprefix('torch.')}; {shown}", tables).write(chosen.out)
 
 
 if __name__ == "__main__":

@@ -2,51 +2,51 @@
 
 Loss and backward pass of the host's ``CustomSeq2SeqTrainer`` for one batch of ``--questions`` rows about each of
 ``--clips`` clips: with our switches off (the host's own step), with the head where labels are, and with
-``hound.group_questions``. The ways take turns, each in a process of its own (for its memory), and their losses are
-compared. The language model has the width, depth and vocabulary given; the towers are small, unless ``--towers`` asks
-for the released model's size. The defaults take about three minutes on two idle cores.
+``hound.group_questions``. Each way has a process of its own, one after the other, and their losses are compared. The
+language model has the width, depth and vocabulary given; the towers are small, unless ``--towers`` asks for the
+released model's size. The defaults take about four minutes on two idle cores.
 
     python benchmarks/grouped_questions.py [--hidden 1024] [--layers 4] [--prompt 2100] [--answer 64] [--questions 3]
-        [--clips 1] [--repeat 2] [--towers] [--lora]
+        [--clips 1] [--repeat 3] [--towers] [--lora]
+        [--no-checkpointing] [--out FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import resource
-import tempfile
-import time
 from typing import Any
 
 import torch
+from report import Goal, Report, parser
 from side_by_side import (
-    VOCABULARY,
+    Step,
+    add_model_options,
     arguments,
-    configuration,
-    print_machine,
+    measure,
+    memory_share,
     print_result,
-    print_table,
     rows_about_clips,
-    run_child,
-    write_model,
+    run_children,
+    size_of,
+    speedup,
+    steps_table,
 )
 
-GROUPED = "answers only, one row a clip"
-WAYS: dict[str, dict[str, Any]] = {
-    "host's own step": {"answers_only": "off"},
-    "answers only": {},
-    GROUPED: {},
-}
+STOCK, ANSWERS, GROUPED = "host's own step", "answers only", "answers only, one row a clip"
+WAYS: dict[str, dict[str, Any]] = {STOCK: {"answers_only": "off"}, ANSWERS: {}, GROUPED: {}}
 
 
-def measure(folder: str, way: str, chosen: argparse.Namespace) -> dict[str, Any]:
-    """Steps of one way in this process: their seconds, the loss, and the memory above the weights."""
+def prepare(folder: str, way: str, chosen: argparse.Namespace) -> tuple[Any, Step]:
+    """The model, and the loss of a step of one way."""
     from llamafactory.hparams import get_train_args
     from llamafactory.model import load_model, load_tokenizer
     from llamafactory.train.sft.trainer import CustomSeq2SeqTrainer
 
     settings = {**WAYS[way], **({"group_questions": chosen.questions} if way == GROUPED else {})}
-    values = arguments(folder, "sft", settings, finetuning_type="lora" if chosen.lora else "full")
+    values = arguments(
+        folder, "sft", settings, finetuning_type="lora" if chosen.lora else "full",
+        disable_gradient_checkpointing=chosen.no_checkpointing,
+    )  # fmt: skip
     model_args, _, training_args, finetuning_args, _ = get_train_args(values)
     tokens = load_tokenizer(model_args)
     model = load_model(tokens["tokenizer"], model_args, finetuning_args, True)
@@ -56,17 +56,7 @@ def measure(folder: str, way: str, chosen: argparse.Namespace) -> dict[str, Any]
     config = next(part.config for part in model.modules() if hasattr(getattr(part, "config", None), "video_token_id"))
     batch = by_clip(rows_about_clips(config, chosen.clips, chosen.questions, chosen.prompt, chosen.answer), chosen)
     model.train()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seconds, losses = [], []
-    for _ in range(chosen.repeat + 1):  # the first one warms up, and checks the first group
-        start = time.perf_counter()
-        loss = trainer.compute_loss(model, dict(batch))
-        loss.backward()
-        seconds.append(time.perf_counter() - start)
-        losses.append(loss.item())
-        model.zero_grad()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
-    return {"seconds": seconds[1:], "loss": losses[0], "mebibytes": peak / 1024}
+    return model, lambda: trainer.compute_loss(model, dict(batch))
 
 
 def by_clip(batch: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]:
@@ -78,34 +68,22 @@ def by_clip(batch: dict[str, Any], chosen: argparse.Namespace) -> dict[str, Any]
 
 def main() -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    for name, default in (
-        ("hidden", 1024),
-        ("layers", 4),
-        ("prompt", 2100),
-        ("answer", 64),
-        ("questions", 3),
-        ("clips", 1),
-        ("repeat", 2),
-    ):
-        parser.add_argument(f"--{name}", type=int, default=default)
-    parser.add_argument("--towers", action="store_true", help="towers of the released model's size")
-    parser.add_argument("--lora", action="store_true", help="LoRA instead of full fine-tuning")
-    parser.add_argument("--child", nargs=2, metavar=("FOLDER", "WAY"), help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    options = parser(__doc__, hidden=1024, layers=4, prompt=2100, answer=64, questions=3, clips=1, repeat=3)
+    add_model_options(options)
+    chosen = options.parse_args()
     if chosen.child:
-        print_result(measure(*chosen.child, chosen))
+        print_result(measure(*prepare(*chosen.child, chosen), chosen.repeat))
         return
-    print_machine()
-    print(
-        f"hidden {chosen.hidden}, {chosen.layers} layers, vocabulary {VOCABULARY}, prompt {chosen.prompt}, answers "
-        f"{chosen.answer}, {chosen.questions} questions about each of {chosen.clips} clip(s), "
-        f"{'LoRA' if chosen.lora else 'full'}\n"
-    )
-    with tempfile.TemporaryDirectory() as folder:
-        write_model(folder, configuration(chosen.hidden, chosen.layers, chosen.towers))
-        results = {way: run_child(__file__, folder, way) for way in WAYS}
-    print_table(results, rows=chosen.questions * chosen.clips)
+    results = run_children(__file__, chosen, list(WAYS))
+    stock, many = results[STOCK], f"{chosen.questions} questions a clip"
+    goals = [
+        Goal(f"SFT, rows/s with {many}", speedup(stock, results[GROUPED]), least=2),
+        Goal("SFT step, memory above the weights, answers only", memory_share(stock, results[ANSWERS]), most=0.6),
+        Goal(f"SFT step, memory above the weights, {many}", memory_share(stock, results[GROUPED]), most=0.6),
+    ]
+    table = steps_table("An SFT step", results, rows=chosen.questions * chosen.clips)
+    size = f"{size_of(chosen)}, {chosen.questions} questions about each of {chosen.clips} clip(s)"
+    Report("grouped_questions", size, [table], goals, results).finish(chosen.out)
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
-"""Clips to tensors: our decoder against the host's, loader workers, and what the two caches leave of a second epoch.
+"""Clips to tensors: our decoder against the host's, loader workers, and what the frame cache leaves of a second epoch.
 
 The host's way is its own code: ``_regularize_videos`` decodes the whole clip and keeps 8 frames, and transformers'
 Video-LLaVA processor makes them a tensor (the host's call itself fails on transformers 5.5, because it passes
-``images=None``; that argument is left out here). The ways take turns. torchcodec is measured where
-it is installed; its stored frame mappings were not tried, as it needs FFmpeg's libraries on the system.
+``images=None``: Video-LLaVA in the host, repaired by one line, which leaves that argument out). The ways take turns.
+decord and torchcodec are measured where they are installed. The defaults take about three minutes on two idle cores.
 
-    python benchmarks/media.py [--repeat 7] [--height 360] [--layers 2] [--only decoding frames workers caches]
+    python benchmarks/media.py [--repeat 7] [--height 360] [--clips 4] [--seconds 10 60]
+        [--only decoding mappings frames workers caches] [--out FILE]
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
-import platform
 import statistics
 import sys
 import tempfile
@@ -26,27 +27,14 @@ from typing import Any
 import av
 import numpy as np
 import torch
-import transformers
+from clips import RATE, write_clip
+from report import Goal, Report, Table, parser, spread
 
-PARTS = ("decoding", "frames", "workers", "caches")
-RATE, GOP, FRAMES = 30, 250, 8
-
-
-def write_clip(path: Path, seconds: int, height: int, seed: int = 0) -> Path:
-    """A moving picture, H.264 in MP4, with a keyframe every 250 frames as x264 sets them by default."""
-    width = height * 16 // 9
-    y, x = np.mgrid[:height, :width]
-    base = np.stack([x % 256, y % 256, (x // 16 + y // 16 + seed) % 2 * 200], -1).astype(np.uint8)
-    base[: height // 3, : width // 3] = np.random.default_rng(seed).integers(0, 256, (height // 3, width // 3, 3))
-    with av.open(str(path), "w") as output:
-        stream = output.add_stream("libx264", rate=RATE)
-        stream.width, stream.height, stream.pix_fmt, stream.gop_size = width, height, "yuv420p", GOP
-        stream.options = {"preset": "veryfast"}
-        for number in range(seconds * RATE):
-            picture = np.ascontiguousarray(np.roll(base, 2 * number, axis=1))
-            output.mux(stream.encode(av.VideoFrame.from_ndarray(picture, format="rgb24")))
-        output.mux(stream.encode())
-    return path
+PARTS = ("decoding", "mappings", "frames", "workers", "caches")
+FRAMES = 8
+HOST = "host"
+LEAST = {10: 1.3, 60: 5.0}
+"""Seconds of a clip -> how many times less of a core than the host."""
 
 
 Times = dict[str, list[tuple[float, float]]]
@@ -64,17 +52,22 @@ def measure(ways: dict[str, Callable[[], Any]], repeat: int) -> Times:
     return times
 
 
-def print_times(title: str, times: Times) -> None:
-    """A table of medians; ratios are to the first way."""
-    middle = {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
+def medians(times: Times) -> dict[str, list[float]]:
+    """Way -> milliseconds by the clock and of a core."""
+    return {name: [statistics.median(column) for column in zip(*rows, strict=True)] for name, rows in times.items()}
+
+
+def table_of(title: str, times: Times) -> Table:
+    """A line a way; ratios are to the first one."""
+    middle = medians(times)
     first = next(iter(middle.values()))
-    print(
-        f"\n| {title} | ms (median, least to most) | times faster | ms of a core | times less |\n|---|---|---|---|---|"
-    )
-    for name, rows in times.items():
+    rows = []
+    for name, pairs in times.items():
         wall, cpu = middle[name]
-        spread = f"{wall:.1f} ({min(rows)[0]:.1f} to {max(rows)[0]:.1f})"
-        print(f"| {name} | {spread} | {first[0] / wall:.2f} | {cpu:.1f} | {first[1] / cpu:.2f} |")
+        clock = spread([milliseconds for milliseconds, _ in pairs], 1)
+        rows.append([name, clock, f"{first[0] / wall:.2f}", f"{cpu:.1f}", f"{first[1] / cpu:.2f}"])
+    columns = ["way", "ms (median, least to most)", "times faster", "ms of a core", "times less"]
+    return Table(title, columns, rows)
 
 
 def hosts_way() -> Callable[[str], Any]:
@@ -91,28 +84,80 @@ def hosts_way() -> Callable[[str], Any]:
     return read
 
 
-def decoding(folder: Path, chosen: argparse.Namespace) -> None:
+def decoding(folder: Path, chosen: argparse.Namespace, report: Report) -> None:
     """One clip to its tensor, by length; decoders that are installed."""
     from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 
     torch.set_num_threads(1)  # as in a loader worker
     host = hosts_way()
-    for seconds in (10, 60):
+    for seconds in chosen.seconds:
         path = str(write_clip(folder / f"{seconds}s.mp4", seconds, chosen.height))
-        ways: dict[str, Callable[[], Any]] = {"host": partial(host, path)}
+        ways: dict[str, Callable[[], Any]] = {HOST: partial(host, path)}
         for decoder in ("auto", "decord", "torchcodec"):
             processor = LlavaHoundVideoProcessor()
             processor.decoder = decoder
             try:
                 processor.read(path)
             except Exception as error:
-                print(f"\n{decoder}: {type(error).__name__}: {str(error)[:100]}")
+                print(f"{decoder}: {type(error).__name__}: {str(error)[:100]}")
                 continue
             ways[f"decoder: {decoder}"] = partial(processor.read, path)
-        print_times(f"{seconds} s, {chosen.height}p, {FRAMES} frames", measure(ways, chosen.repeat))
+        times = measure(ways, chosen.repeat)
+        report.tables.append(table_of(f"A clip of {seconds} s, {chosen.height}p, to {FRAMES} frames", times))
+        middle = medians(times)
+        cheaper = middle[HOST][1] / middle["decoder: auto"][1]  # the host's FFmpeg takes as many cores as there are
+        if seconds in LEAST:
+            goal = f"decoder: auto, time of a core for clips of {seconds} s, times less"
+            report.goals.append(Goal(goal, cheaper, least=LEAST[seconds]))
+        report.raw[f"decoding, {seconds} s"] = times
 
 
-def frames(folder: Path, chosen: argparse.Namespace) -> None:
+def mappings(folder: Path, chosen: argparse.Namespace, report: Report) -> None:
+    """Decoding alone: ours, and torchcodec without and with the frames' times and keyframes in a stored list.
+
+    torchcodec reads the whole file to know its frames, unless it is given such a list.
+    """
+    from hound_plugin.media.decode import read_clip
+
+    try:
+        from torchcodec.decoders import VideoDecoder
+    except (ImportError, OSError, RuntimeError) as error:
+        print(f"torchcodec cannot be loaded, and is left out: {str(error)[:100]}")
+        return
+    torch.set_num_threads(1)
+    for seconds in chosen.seconds:
+        path = str(write_clip(folder / f"m{seconds}s.mp4", seconds, chosen.height))
+        numbers = np.linspace(0, seconds * RATE - 1, FRAMES, dtype=int).tolist()
+
+        def with_torchcodec(path: str = path, numbers: list[int] = numbers, **options: Any) -> np.ndarray:
+            decoder = VideoDecoder(path, num_ffmpeg_threads=1, dimension_order="NHWC", **options)
+            pictures: np.ndarray = decoder.get_frames_at(numbers).data.numpy()
+            return pictures
+
+        ways: dict[str, Callable[[], Any]] = {
+            "decoder: auto": partial(read_clip, path, num_frames=FRAMES, sampling="uniform", decoder="auto"),
+            "torchcodec, exact": with_torchcodec,
+            "torchcodec, stored mapping": partial(with_torchcodec, custom_frame_mappings=frame_mapping(path)),
+        }
+        expected = ways["decoder: auto"]().frames
+        equal = all(np.array_equal(way(), expected) for name, way in ways.items() if name.startswith("torchcodec"))
+        times = measure(ways, chosen.repeat)
+        what = "equal pixels" if equal else "pixels differ"
+        report.tables.append(table_of(f"Decoding {FRAMES} frames of {seconds} s alone, {what}", times))
+        report.raw[f"mappings, {seconds} s"] = times
+
+
+def frame_mapping(path: str) -> str:
+    """Time, duration and keyframes of a clip's frames, as torchcodec takes them (``ffprobe -show_frames``)."""
+    with av.open(path) as clip:
+        packets = [packet for packet in clip.demux(video=0) if packet.pts is not None]
+    packets.sort(key=lambda packet: packet.pts)
+    return json.dumps(
+        {"frames": [{"pts": p.pts, "duration": p.duration, "key_frame": int(p.is_keyframe)} for p in packets]}
+    )
+
+
+def frames(folder: Path, chosen: argparse.Namespace, report: Report) -> None:
     """Decoded frames to a tensor of 224 px."""
     from hound_plugin.processing.video_processor import video_frames_to_tensor
 
@@ -120,101 +165,81 @@ def frames(folder: Path, chosen: argparse.Namespace) -> None:
     draw = np.random.default_rng(0)
     sizes = {f"{height}p": draw.integers(0, 256, (FRAMES, height, height * 16 // 9, 3), np.uint8)
              for height in (360, 720)}  # fmt: skip
-    ways = {name: partial(video_frames_to_tensor, array) for name, array in sizes.items()}
-    print_times(f"{FRAMES} frames to 224 px", measure(ways, 3 * chosen.repeat))
+    times = measure({name: partial(video_frames_to_tensor, array) for name, array in sizes.items()}, 3 * chosen.repeat)
+    report.tables.append(table_of(f"{FRAMES} frames to 224 px", times))
+    report.goals.append(Goal("frames of 360p to tensors, ms a clip", medians(times)["360p"][0], most=15))
+    report.raw["frames"] = times
 
 
-def workers(folder: Path, chosen: argparse.Namespace) -> None:
+def workers(folder: Path, chosen: argparse.Namespace, report: Report) -> None:
     """Clips a second by number of loader workers, and how much of the cores they take."""
     from torch.utils.data import DataLoader
 
     from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 
-    paths = [str(write_clip(folder / f"w{number}.mp4", 4, chosen.height, number)) for number in range(4)] * 8
+    clips = [str(write_clip(folder / f"w{number}.mp4", 4, chosen.height, number)) for number in range(chosen.clips)]
+    paths = clips * 48  # processes that start are a small part
     processor = LlavaHoundVideoProcessor()
-    print("\n| loader workers | clips/s (median, least to most) | CPU s a clip |\n|---|---|---|")
-    for count in (0, 1, 2, 4):
-        rates, costs = [], []
-        for turn in range(4):
+    rates: dict[int, list[float]] = {}
+    costs: dict[int, list[float]] = {}
+    for turn in range(4):
+        for count in (0, 1, 2, 4):
             start, cpu = time.perf_counter(), sum(os.times()[:4])
             for _ in DataLoader(paths, batch_size=None, num_workers=count, collate_fn=processor.read):
                 pass
             seconds = time.perf_counter() - start
             if turn:
-                rates.append(len(paths) / seconds)
-                costs.append((sum(os.times()[:4]) - cpu) / len(paths))
-        spread = f"{statistics.median(rates):.1f} ({min(rates):.1f} to {max(rates):.1f})"
-        print(f"| {count} | {spread} | {statistics.median(costs):.4f} |")
+                rates.setdefault(count, []).append(len(paths) / seconds)
+                costs.setdefault(count, []).append((sum(os.times()[:4]) - cpu) / len(paths))
+    cost = {count: statistics.median(values) for count, values in costs.items()}
+    rows = [[str(count), spread(rates[count], 1), f"{cost[count]:.4f}"] for count in rates]
+    columns = ["loader workers", "clips/s (median, least to most)", "CPU s a clip"]
+    report.tables.append(Table("Clips of 4 s by loader workers", columns, rows))
+    most = max(cost[2], cost[4]) / cost[1]
+    rate = statistics.median(rates[4]) / statistics.median(rates[2])
+    report.goals.append(Goal("CPU time of a clip with 2 or 4 workers, share of that with 1", most, most=1.3))
+    report.goals.append(Goal("clips/s of 4 workers, share of that of 2", rate, least=0.9))
+    report.raw["workers"] = {"clips/s": rates, "CPU s": costs}
 
 
-def caches(folder: Path, chosen: argparse.Namespace) -> None:
-    """Media and towers in the first and the second epoch: without a cache, with frames, with features."""
-    from hound_plugin.model.configuration import LlavaHoundTowerConfig
-    from hound_plugin.model.feature_folder import FeatureFolder, tower_digest
-    from hound_plugin.model.vision import LlavaHoundTower
+def caches(folder: Path, chosen: argparse.Namespace, report: Report) -> None:
+    """Reading clips in the first and in later epochs, with and without ``frame_cache``."""
     from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(1)
     paths = [str(write_clip(folder / f"c{number}.mp4", 10, chosen.height, number)) for number in range(chosen.clips)]
-    config = LlavaHoundTowerConfig(num_hidden_layers=chosen.layers + 1, add_time_attn=True, num_frames=FRAMES)
-    tower = LlavaHoundTower(config).eval()
-    processor, cached = LlavaHoundVideoProcessor(), LlavaHoundVideoProcessor()
+    cached = LlavaHoundVideoProcessor()
     cached.frame_cache = str(folder / "frames")
-    features = FeatureFolder(folder / "features", None, tower_digest(tower, -2, ""))
-
-    def with_features(path: str) -> torch.Tensor:
-        content = processor.content_key(path)
-        assert content is not None
-        key = features.key_for(content)
-        known = features.load(key)
-        if known is None:
-            known = encode(processor.read(path))
-            features.store(key, known)
-        return known
-
-    @torch.no_grad()
-    def encode(pixels: torch.Tensor) -> torch.Tensor:
-        return tower.features(pixels[None], -2)[0]
-
-    ways: dict[str, Callable[[str], Any]] = {
-        "decoding, no cache": processor.read,
-        "decoding, frame_cache": cached.read,
-        f"decoding + tower of {chosen.layers} blocks, no cache": lambda path: encode(processor.read(path)),
-        f"decoding + tower of {chosen.layers} blocks, feature_cache": with_features,
-    }
-    print("\n| a clip of 10 s | first epoch, ms | second, ms (median, least to most) | second / first |")
-    print("|---|---|---|---|")
-    for name, read in ways.items():
+    rows = []
+    for name, processor in (("no cache", LlavaHoundVideoProcessor()), ("frame_cache", cached)):
         epochs = []
-        for _ in range(2 if "no cache" in name else 4):
-            times = []
+        for _ in range(4):
+            start = time.perf_counter()
             for path in paths:
-                start = time.perf_counter()
-                read(path)
-                times.append((time.perf_counter() - start) * 1000)
-            epochs.append(statistics.median(times))
-        later = epochs[1:]
-        spread = f"{statistics.median(later):.2f} ({min(later):.2f} to {max(later):.2f})"
-        print(f"| {name} | {epochs[0]:.1f} | {spread} | {statistics.median(later) / epochs[0]:.4f} |")
+                processor.read(path)
+            epochs.append((time.perf_counter() - start) * 1000 / len(paths))
+        share = statistics.median(epochs[1:]) / epochs[0]
+        rows.append([name, f"{epochs[0]:.1f}", spread(epochs[1:]), f"{share:.4f}"])
+        report.raw[name] = epochs
+    columns = ["way", "first epoch, ms a clip", "later ones, ms a clip (median, least to most)", "later / first"]
+    report.tables.append(Table("Clips of 10 s, epoch by epoch", columns, rows))
+    report.goals.append(Goal("second epoch with frame_cache, share of the first", share, most=0.05))
 
 
 def main() -> None:
     """Print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--repeat", type=int, default=7)
-    parser.add_argument("--height", type=int, default=360)
-    parser.add_argument("--clips", type=int, default=4, help="of the epochs (default: 4)")
-    parser.add_argument("--layers", type=int, default=2, help="blocks of the tower that run; 23 in the released one")
-    parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
-    chosen = parser.parse_args()
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}")
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}, PyAV {av.__version__}")
+    options = parser(__doc__, repeat=7, height=360, clips=4)
+    options.add_argument("--seconds", type=int, nargs="+", default=(10, 60), help="of the clips that are decoded")
+    options.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    chosen = options.parse_args()
     import hound_plugin  # noqa: F401  (activates)
 
     warnings.filterwarnings("ignore", message="This DataLoader will create")  # four workers on two cores, on purpose
+    report = Report("media", f"H.264, {chosen.height}p, keyframes every 250 frames")
     with tempfile.TemporaryDirectory() as folder:
         for name in chosen.only:
-            getattr(sys.modules[__name__], name)(Path(folder), chosen)
+            getattr(sys.modules[__name__], name)(Path(folder), chosen, report)
+    report.finish(chosen.out)
 
 
 if __name__ == "__main__":

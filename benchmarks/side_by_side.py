@@ -1,18 +1,24 @@
-"""What the scripts beside it share: a model with random weights, one process a way, and the table of all ways."""
+"""What benchmarks of training steps share: a model with random weights, a process for each way, and their table."""
 
 from __future__ import annotations
 
+import argparse
+import ctypes
+import gc
 import json
-import os
-import platform
+import resource
 import statistics
 import subprocess
 import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 import transformers
+from report import Table, spread
 
 import hound_plugin
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
@@ -21,7 +27,9 @@ VOCABULARY = 32000
 TOKENIZER = Path(__file__).resolve().parents[1] / "tests" / "golden" / "tokenizer"
 
 
-def configuration(hidden: int, layers: int, released_towers: bool, image_size: int = 224) -> LlavaHoundConfig:
+def configuration(
+    hidden: int, layers: int, released_towers: bool, image_size: int = 224, frames: int = 8
+) -> LlavaHoundConfig:
     """A LLaVA-Hound model with a language model of this size.
 
     Args:
@@ -29,10 +37,11 @@ def configuration(hidden: int, layers: int, released_towers: bool, image_size: i
         layers: of the language model.
         released_towers: towers of the released model's size (ViT-L/14), else small ones.
         image_size: pixels of a side; a frame of 224 takes 256 tokens.
+        frames: of a clip.
     """
     text = transformers.LlamaConfig(
         vocab_size=VOCABULARY, hidden_size=hidden, intermediate_size=hidden * 43 // 16, num_hidden_layers=layers,
-        num_attention_heads=max(hidden // 128, 1), max_position_embeddings=4096, pad_token_id=0, bos_token_id=1,
+        num_attention_heads=max(hidden // 128, 1), max_position_embeddings=8192, pad_token_id=0, bos_token_id=1,
         eos_token_id=2,
     )  # fmt: skip
     tower: dict[str, Any] = {"image_size": image_size, "patch_size": 14, "num_attention_heads": 16}
@@ -41,7 +50,7 @@ def configuration(hidden: int, layers: int, released_towers: bool, image_size: i
     return LlavaHoundConfig(
         text_config=text,
         image_tower_config=LlavaHoundTowerConfig(**{**tower, "num_hidden_layers": 2}),
-        video_tower_config=LlavaHoundTowerConfig(**tower, add_time_attn=True, num_frames=8),
+        video_tower_config=LlavaHoundTowerConfig(**tower, add_time_attn=True, num_frames=frames),
         mm_image_tower=None,
         mm_video_tower=None,
     )
@@ -74,7 +83,8 @@ def rows_about_clips(config: LlavaHoundConfig, clips: int, answers: int, prompt:
         and pixels of a clip each.
     """
     draw = torch.Generator().manual_seed(1)
-    visual = torch.full((config.tokens_per_video(8),), config.video_token_id)
+    frames = config.video_tower_config.num_frames
+    visual = torch.full((config.tokens_per_video(frames),), config.video_token_id)
     rows, labels = [], []
     prompts = torch.randint(3, VOCABULARY, (clips, prompt - len(visual)), generator=draw)
     for _ in range(answers):
@@ -87,7 +97,7 @@ def rows_about_clips(config: LlavaHoundConfig, clips: int, answers: int, prompt:
         "input_ids": torch.stack(rows),
         "attention_mask": torch.ones(len(rows), prompt + answer, dtype=torch.long),
         "labels": torch.stack(labels),
-        "pixel_values_videos": torch.randn(clips, 8, 3, size, size, generator=draw),
+        "pixel_values_videos": torch.randn(clips, frames, 3, size, size, generator=draw),
         "video_index": torch.arange(clips).repeat(answers),
     }
 
@@ -96,10 +106,89 @@ def arguments(folder: str, stage: str, settings: dict[str, Any], **changes: Any)
     """The host's arguments for a training of the model in a folder, with our settings."""
     return {
         "model_name_or_path": folder, "template": "llava_hound", "stage": stage, "do_train": True, "dataset": "none",
-        "dataset_dir": folder, "output_dir": f"{folder}/run", "report_to": "none", "cutoff_len": 4096,
+        "dataset_dir": folder, "output_dir": f"{folder}/run", "report_to": "none", "cutoff_len": 8192,
         "freeze_vision_tower": True, "freeze_multi_modal_projector": True, "remove_unused_columns": False,
         "hound": settings, **changes,
     }  # fmt: skip
+
+
+Step = Callable[[], torch.Tensor]
+"""The loss of a step, with its graph."""
+
+
+def measure(model: Any, step: Step, repeat: int) -> dict[str, Any]:
+    """Forward and backward passes in this process.
+
+    Returns:
+        ``seconds`` of each step after the first, which warms up and compares shared rows with separate ones; the first
+        ``loss``; ``mebibytes``: the most memory above the weights, gradients and all.
+    """
+    seconds, losses = [], []
+    memory = None
+    for turn in range(repeat + 1):
+        memory = PeakMemory() if turn == 1 else memory
+        start = time.perf_counter()
+        loss = step()
+        loss.backward()
+        seconds.append(time.perf_counter() - start)
+        losses.append(loss.item())
+        del loss
+        model.zero_grad()
+    assert memory is not None
+    return {"seconds": seconds[1:], "loss": losses[0], "mebibytes": memory.mebibytes()}
+
+
+class PeakMemory:
+    """The most memory that this process takes from now on, above what it has now."""
+
+    def __init__(self) -> None:
+        gc.collect()
+        if sys.platform == "linux":
+            ctypes.CDLL(None).malloc_trim(0)
+            Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # forget the peak until now
+        self._before = self._peak()
+
+    def mebibytes(self) -> float:
+        """Above what there was."""
+        return (self._peak() - self._before) / 1024
+
+    @staticmethod
+    def _peak() -> int:
+        if sys.platform != "linux":
+            return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
+def add_model_options(parser: argparse.ArgumentParser) -> None:
+    """Options about what is trained; and how a process of one way is started."""
+    parser.add_argument("--towers", action="store_true", help="towers of the released model's size")
+    parser.add_argument("--lora", action="store_true", help="LoRA instead of full fine-tuning")
+    parser.add_argument(
+        "--no-checkpointing", action="store_true", help="`disable_gradient_checkpointing: true`, in all ways"
+    )
+    parser.add_argument("--child", nargs=2, metavar=("FOLDER", "WAY"), help=argparse.SUPPRESS)
+
+
+def size_of(chosen: argparse.Namespace) -> str:
+    """The size of the model and of its rows in words."""
+    return (
+        f"hidden {chosen.hidden}, {chosen.layers} layers, vocabulary {VOCABULARY}, prompt {chosen.prompt}, answers "
+        f"{chosen.answer}, {'LoRA' if chosen.lora else 'full'}, {'large' if chosen.towers else 'small'} towers, "
+        f"{with_or_without(chosen)} gradient checkpointing"
+    )
+
+
+def with_or_without(chosen: argparse.Namespace) -> str:
+    """Whether gradients are checkpointed."""
+    return "without" if chosen.no_checkpointing else "with"
+
+
+def run_children(script: str, chosen: argparse.Namespace, ways: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Measure each way in a process of its own, one after the other."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_model(folder, configuration(chosen.hidden, chosen.layers, chosen.towers))
+        return {way: run_child(script, folder, way) for way in ways}
 
 
 def run_child(script: str, folder: str, way: str) -> dict[str, Any]:
@@ -118,28 +207,35 @@ def print_result(result: dict[str, Any]) -> None:
     print("RESULT " + json.dumps(result))
 
 
-def print_machine() -> None:
-    """The machine and the versions."""
-    print(f"{platform.processor() or platform.machine()}, {os.cpu_count()} cores, float32")
-    print(f"torch {torch.__version__}, transformers {transformers.__version__}")
-
-
-def print_table(results: dict[str, dict[str, Any]], rows: int | None = None) -> None:
+def steps_table(title: str, results: dict[str, dict[str, Any]], rows: int | None = None) -> Table:
     """A line a way, compared with the first one.
 
     Args:
+        title: of the table.
         results: ``seconds`` of each step, ``mebibytes`` above the weights, and ``loss``.
         rows: of a step, for rows a second; None: they are not shown.
     """
     first = next(iter(results.values()))
-    counted = "" if rows is None else " rows/s |"
-    print(f"| way | s a step (median, least to most) |{counted} ratio | MiB above the weights | ratio | loss |")
-    print("|---" * (6 if rows is None else 7) + "|")
+    lines = []
     for way, result in results.items():
-        times = result["seconds"]
-        middle, memory = statistics.median(times), result["mebibytes"]
-        ratios = statistics.median(first["seconds"]) / middle, memory / first["mebibytes"]
-        spread = f"{middle:.2f} ({min(times):.2f} to {max(times):.2f})"
-        counted = "" if rows is None else f" {rows / middle:.2f} |"
-        loss = f"{result['loss']:.7f}"
-        print(f"| {way} | {spread} |{counted} {ratios[0]:.2f} | {memory:.0f} | {ratios[1]:.2f} | {loss} |")
+        middle = statistics.median(result["seconds"])
+        counted = [] if rows is None else [f"{rows / middle:.2f}"]
+        faster, less = speedup(first, result), memory_share(first, result)
+        memory = f"{result['mebibytes']:.0f}"
+        lines.append(
+            [way, spread(result["seconds"]), *counted, f"{faster:.2f}", memory, f"{less:.2f}", f"{result['loss']:.7f}"]
+        )
+    counted = [] if rows is None else ["rows/s"]
+    columns = ["way", "s a step (median, least to most)", *counted, "times faster", "MiB above the weights"]
+    return Table(title, [*columns, "share", "loss"], lines)
+
+
+def speedup(first: dict[str, Any], result: dict[str, Any]) -> float:
+    """How many times faster than the first way."""
+    return statistics.median(first["seconds"]) / statistics.median(result["seconds"])
+
+
+def memory_share(first: dict[str, Any], result: dict[str, Any]) -> float:
+    """Memory above the weights as a share of the first way's."""
+    share: float = result["mebibytes"] / first["mebibytes"]
+    return share

@@ -8,10 +8,12 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 import torch
@@ -261,12 +263,15 @@ def test_messages_are_found() -> None:
 
 @pytest.fixture(scope="module")
 def pictures() -> ModuleType:
+    return _writer("write_pictures")
+
+
+def _writer(name: str) -> ModuleType:
     sys.path.insert(0, str(ROOT / "docs"))
     try:
-        import write_pictures
+        return import_module(name)
     finally:
         sys.path.remove(str(ROOT / "docs"))
-    return write_pictures
 
 
 def test_the_layers_equal_the_imports(pictures: ModuleType) -> None:
@@ -274,6 +279,69 @@ def test_the_layers_equal_the_imports(pictures: ModuleType) -> None:
     assert pictures.LAYERS.read_text(encoding="utf-8") == pictures.layers_svg(graph), pictures.__doc__
     text = pictures.PAGE.read_text(encoding="utf-8")
     assert text == pictures.page(graph, text), pictures.__doc__
+
+
+@pytest.fixture(scope="module")
+def performance() -> ModuleType:
+    return _writer("write_performance")
+
+
+def test_figures_on_performance_are_those_of_the_benchmarks(performance: ModuleType) -> None:
+    found = performance.results()
+    text = performance.PAGE.read_text(encoding="utf-8")
+    assert text == performance.page(text, found), performance.__doc__
+    for path, content in performance.pictures(found).items():
+        assert path.read_text(encoding="utf-8") == content, performance.__doc__
+
+
+def measured() -> dict[str, Any]:
+    """What benchmarks write, of made-up figures."""
+    machine = {"processor": "A", "cores": 2, "memory_gib": 8, "torch": "2", "transformers": "5"}
+    common = {"machine": machine, "size": "a toy", "goals": [], "tables": []}
+    points = {str(size): {"seconds": size / 100, "mebibytes": size} for size in (64, 512, 2100)}
+    ways = {"host's own step": points, "answers only, shared prompts": points}
+    names = [f"tokens {number}" for number in range(4)]
+    kinds = dict.fromkeys(("attention", "products of matrices", "softmax and loss", "copies and gathers", "rest"), 1.5)
+    goal = {"name": "faster", "value": 3.456, "limit": "at least 3", "is_met": True}
+    return {
+        "preference_step": {**common, "command": "python x.py", "goals": [goal]},
+        "sweep": {
+            **common, "command": "python y.py", "raw": dict.fromkeys(names, ways),
+            "tables": [{"title": name, "columns": [name, "s"], "rows": [["64", "0.64"]]} for name in names],
+        },
+        "profile_step": {
+            **common, "command": "python z.py", "raw": {"host's own step": {"seconds": 9.0, "kinds": kinds}},
+        },
+    }  # fmt: skip
+
+
+def test_tables_on_performance_follow_the_benchmarks(performance: ModuleType) -> None:
+    text = "".join(f"# {name}\n<!-- results: {name} -->\nold\n<!-- end -->\n" for name in ("goals", "sweep", "media"))
+    page = performance.page(text, measured())
+    assert "| faster | at least 3 | 3.46 | yes |" in page
+    assert "tokens 3:\n\n| tokens 3 | s |\n|---|---|\n| 64 | 0.64 |\n" in page
+    assert "`python benchmarks/media.py` has not been run." in page
+    assert "old" not in page
+    assert performance.page(page, measured()) == page
+    assert "Nothing has been measured yet." in performance.page(text, {})
+
+
+def test_pictures_on_performance_are_whole_and_within_their_frame(performance: ModuleType) -> None:
+    pictures = performance.pictures(measured())
+    assert [path.name for path in pictures] == ["performance_cost.svg", "performance_profile.svg"]
+    for content in pictures.values():
+        root = ElementTree.fromstring(content)
+        width, height = map(float, root.attrib["viewBox"].split()[2:])
+        for part in root.iter():
+            for name, most in (("x", width), ("cx", width), ("y", height), ("cy", height)):
+                assert 0 <= float(part.attrib.get(name, 0)) <= most, part.attrib
+    circles = pictures[performance.COST].count("<circle")
+    assert circles == 4 * 2 * 2 * 3, "series, quantities, ways, points"
+
+
+@pytest.mark.parametrize(("most", "end"), [(0.5, 0.8), (3.2, 4.0), (35.0, 40.0), (41.0, 80.0), (4100.0, 8000.0)])
+def test_axes_end_at_round_numbers(performance: ModuleType, most: float, end: float) -> None:
+    assert performance.nice(most) == pytest.approx(end)
 
 
 def test_the_graph_is_the_one_of_the_layering_test(pictures: ModuleType) -> None:

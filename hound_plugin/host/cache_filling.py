@@ -6,10 +6,8 @@ cache is kept, so a run that was stopped continues.
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +23,8 @@ from tqdm import tqdm
 
 from hound_plugin.errors import MediaError, SettingsError
 from hound_plugin.host import alignment, tower_cache
-from hound_plugin.host.preference_step import composite_of
 from hound_plugin.host.settings_state import is_ours, settings, split_arguments
+from hound_plugin.host.tower_step import WholeTowers
 from hound_plugin.media.frame_cache import FrameCache
 from hound_plugin.records.files import write_rows
 from hound_plugin.settings import HoundSettings
@@ -212,23 +210,14 @@ class _Encoder:
     """The towers of a model, which encode one medium at a time and store it, as the training does."""
 
     def __init__(self, model: Any, compute_dtype: torch.dtype | None, sharded: bool) -> None:
-        self.composite = composite_of(model).model
+        self.towers = WholeTowers(model, compute_dtype, is_cast=sharded)
         self.device = torch.device(get_current_device())
-        self.composite.image_tower.to(self.device)
-        self.composite.video_tower.to(self.device)
-        self.compute_dtype = compute_dtype
-        self.pixel_dtype = compute_dtype if sharded else None  # an engine casts the inputs; others autocast
+        self.towers.composite.image_tower.to(self.device)
+        self.towers.composite.video_tower.to(self.device)
 
     def __call__(self, kind: str, media: tower_cache.ReadMedia) -> None:
         cache = tower_cache.active()
         assert cache is not None
         assert media.key is not None
-        pixels = media.tensor[None].to(self.device, self.pixel_dtype)
-        with self._precision():
-            features = self.composite.encode(**{f"{name}s": pixels if name == kind else None for name in cache.folders})
+        features = self.towers({kind: media.tensor[None].to(self.device)})
         cache.folders[kind].store(media.key, features[kind][0])
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        if self.compute_dtype is None or self.pixel_dtype is not None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, self.compute_dtype)

@@ -40,6 +40,38 @@ def with_features(trainer: Any, inputs: Any) -> Any:
     if not getattr(trainer, "_hound_towers_checked", False):
         _check_reference(trainer)
         trainer._hound_towers_checked = True
+    return encoded_batch(cache, inputs, lambda pixels: _encode(trainer, pixels))
+
+
+Encode = Callable[[dict[str, torch.Tensor]], dict[str, torch.Tensor]]
+"""Pixels of images and clips to what the towers make of them, both by kind."""
+
+
+class WholeTowers:
+    """The towers of a model that is whole in this process; they encode as the training does.
+
+    Args:
+        model: the composite, or what wraps it.
+        compute_dtype: of mixed precision; None: there is none.
+        is_cast: an engine casts a batch to that type (DeepSpeed, FSDP); else operators are cast, as by autocast.
+    """
+
+    def __init__(self, model: Any, compute_dtype: torch.dtype | None, is_cast: bool) -> None:
+        self.composite = composite_of(model).model
+        self.compute_dtype, self.is_cast = compute_dtype, is_cast
+
+    def __call__(self, pixels: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        """Features of pixels, which are where the towers are."""
+        if self.compute_dtype is None or self.is_cast:
+            given = {kind: value.to(self.compute_dtype or value.dtype) for kind, value in pixels.items()}
+            return self.composite.encode(given.get("image"), given.get("video"))
+        device = next(iter(pixels.values())).device if pixels else torch.device("cpu")
+        with torch.autocast(device.type, self.compute_dtype):
+            return self.composite.encode(pixels.get("image"), pixels.get("video"))
+
+
+def encoded_batch(cache: TowerCache, inputs: Any, encode: Encode) -> Any:
+    """A batch whose media are features: from the cache, or encoded now and then stored."""
     pixels = {
         kind: value
         for kind in KINDS
@@ -48,7 +80,7 @@ def with_features(trainer: Any, inputs: Any) -> Any:
     keys = {kind: _keys(inputs.get(f"{kind}_keys"), len(value)) for kind, value in pixels.items()}
     stored = {kind: [_stored(cache, kind, key) for key in keys[kind]] for kind in pixels}
     missing = {kind: [number for number, item in enumerate(items) if item is None] for kind, items in stored.items()}
-    encoded = _encode(trainer, {kind: pixels[kind][numbers] for kind, numbers in missing.items() if numbers})
+    encoded = encode({kind: pixels[kind][numbers] for kind, numbers in missing.items() if numbers})
     inputs = dict(inputs)
     for kind, value in pixels.items():
         for number, features in zip(missing[kind], encoded.get(kind, ()), strict=True):

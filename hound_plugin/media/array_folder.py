@@ -94,7 +94,7 @@ class ArrayFolder:
         """
         path = self._path(key)
         try:
-            content = bytearray(path.read_bytes())
+            content = _read(path)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -229,7 +229,19 @@ def _digest(key: str, content: bytes | memoryview) -> bytes:
     return digest.digest()
 
 
-def _unpack(content: bytearray, key: str, shape: Sequence[int] | None, types: Sequence[type[np.generic]]) -> np.ndarray:
+def _read(path: Path) -> np.ndarray:
+    """The bytes of a file, uint8, read straight to where they stay: ``read_bytes`` and a copy take twice as long."""
+    with open(path, "rb", buffering=0) as file:
+        content = np.empty(os.fstat(file.fileno()).st_size, dtype=np.uint8)
+        free = memoryview(content)
+        while free and (count := file.readinto(free)):
+            free = free[count:]
+        return content[: len(content) - len(free)]
+
+
+def _unpack(
+    content: np.ndarray, key: str, shape: Sequence[int] | None, types: Sequence[type[np.generic]]
+) -> np.ndarray:
     """The array of an entry; it is writable.
 
     Raises:

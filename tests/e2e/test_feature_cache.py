@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from llamafactory.train.tuner import run_exp
-from transformers import TrainerCallback
+from safetensors.torch import load_file
+from transformers import AutoModelForImageTextToText, TrainerCallback
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host import tower_cache
@@ -27,8 +30,9 @@ KINDS: dict[str, tuple[str, dict[str, Any]]] = {
     "dpo, evaluated": ("dpo", {**LORA, "eval_dataset": "dpo", "eval_strategy": "epoch"}),
     "dpo, full": ("dpo", {"pref_beta": 0.1}),
     "kto": ("kto", LORA),
+    "kto, full": ("kto", {}),
 }
-LONG = ("dpo, full", "kto")
+LONG = ("dpo, full", "kto", "kto, full")
 
 
 class Counts(TrainerCallback):
@@ -94,6 +98,87 @@ def test_losses_are_equal_and_nothing_is_encoded_twice(
 @pytest.mark.parametrize("kind", LONG)
 def test_more_losses_are_equal(kind: str, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(kind, work, tmp_path, monkeypatch)
+
+
+def with_file(folder: Path, file: str) -> dict[str, Any]:
+    return {"hound": {"feature_cache": str(folder / "features"), "reference_log_probs": str(folder / file)}}
+
+
+def check_with_reference(kind: str, work: Path, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pass of the reference fills the cache, or reads it; the policy finds everything there."""
+    plain, _ = train(work, kind, "reference-plain", monkeypatch)
+    cold, first = train(work, kind, "reference-cold", monkeypatch, **with_file(folder, "first.jsonl"))
+    again, second = train(work, kind, "reference-again", monkeypatch, **with_file(folder, "second.jsonl"))
+    warm, third = train(work, kind, "reference-warm", monkeypatch, **with_file(folder, "second.jsonl"))
+    assert cold == again == warm, "to the bit"
+    assert (folder / "first.jsonl").read_bytes() == (folder / "second.jsonl").read_bytes()
+    for expected, got in zip(plain, cold, strict=True):
+        np.testing.assert_allclose(list(got.values()), list(expected.values()), rtol=2e-5, atol=2e-6)
+    entries = len(list((folder / "features").rglob("*.npy")))
+    assert first.epochs[0]["features"] == entries > 0, "each clip once, for the reference, and not for the policy"
+    assert [first.epochs[1], *second.epochs, *third.epochs] == [Counter()] * 5, "decoded or encoded again"
+
+
+def test_the_reference_file_is_computed_from_cached_features(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_with_reference("dpo, full", work, tmp_path, monkeypatch)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["dpo, evaluated", "kto", "kto, full"])
+def test_more_reference_files_are_computed_from_cached_features(
+    kind: str, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check_with_reference(kind, work, tmp_path, monkeypatch)
+
+
+@pytest.mark.long
+def test_a_reference_with_other_towers_reads_features_of_its_own(
+    work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The key covers the towers' weights: neither model is given the other's features."""
+    other = tmp_path / "other"
+    model = AutoModelForImageTextToText.from_pretrained(DPO)
+    with torch.no_grad():
+        for tower in (model.model.image_tower, model.model.video_tower):
+            for parameter in tower.parameters():
+                parameter.mul_(1.05)
+    model.save_pretrained(other)
+    for name in ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json"):
+        if (DPO / name).exists():
+            shutil.copy(DPO / name, other)
+    file = {"reference_log_probs": str(tmp_path / "pixels.jsonl")}
+    pixels, _ = train(work, "dpo, full", "other-pixels", monkeypatch, hound=file, ref_model=str(other))
+    cached, counts = train(
+        work, "dpo, full", "other-cached", monkeypatch, **with_file(tmp_path, "cached.jsonl"), ref_model=str(other)
+    )
+    for expected, got in zip(pixels, cached, strict=True):
+        np.testing.assert_allclose(list(got.values()), list(expected.values()), rtol=2e-5, atol=2e-6)
+    assert counts.epochs[0]["features"] == len(list((tmp_path / "features").rglob("*.npy")))
+    assert counts.epochs[1] == Counter()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("stage", ["sft", "dpo", "kto"])
+def test_a_resumed_run_ends_as_an_uninterrupted_one_with_caches_cold_and_warm(
+    stage: str, work: Path, tmp_path: Path
+) -> None:
+    def run(name: str, caches: str) -> dict[str, Any]:
+        block = {"feature_cache": str(tmp_path / caches), "frame_cache": str(tmp_path / f"{caches}-frames")}
+        values = {"hound": block, "max_steps": 4, "save_strategy": "steps", "save_steps": 2}
+        return recipe_for(work)(stage, f"{stage}-caches-{name}", **values)
+
+    whole = train_together(work, {"whole": run("whole", "one")})["whole"]
+    again = {"warm": run("warm", "one"), "cold": run("cold", "two")}
+    for values in again.values():
+        shutil.copytree(whole.folder / "checkpoint-2", Path(values["output_dir"]) / "checkpoint-2")
+    for name, outcome in train_together(work, again).items():
+        assert len(outcome.steps) == len(whole.steps) == 4
+        np.testing.assert_allclose(outcome.losses, whole.losses, atol=1e-6, err_msg=name)
+        left, right = (load_file(ended.folder / "model.safetensors") for ended in (whole, outcome))
+        for key in left:
+            assert (left[key] - right[key]).abs().max() <= 1e-6, (name, key)
 
 
 def test_a_reference_with_other_towers_is_refused_before_the_first_step(

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import copy
+import os
+import random
+import signal
+import time
 from pathlib import Path
 from typing import Any
 
@@ -97,3 +101,49 @@ def test_encoded_media_give_the_logits_of_pixels(model: Any) -> None:
         for video, picture in ((pixels, image), (features["video"], features["image"]))
     )
     assert torch.equal(by_pixels, by_features)
+
+
+def features_of(number: int) -> torch.Tensor:
+    """Features ``[300, 200]`` that need float32: 240 kB."""
+    return torch.randn(300, 200, generator=torch.Generator().manual_seed(number))
+
+
+def store_for_ever(folder: FeatureFolder) -> None:
+    """In a child: the same ten entries, over and over, until it is killed."""
+    for number in range(10**6):
+        folder.store(folder.key_for(str(number % 10)), features_of(number % 10))
+    os._exit(1)
+
+
+def test_writers_that_are_killed_leave_whole_entries_or_none(tmp_path: Path) -> None:
+    folder = FeatureFolder(tmp_path, None, "tower")
+    draw = random.Random(0)
+    for _ in range(10):
+        child = os.fork()
+        if child == 0:
+            torch.set_num_threads(1)
+            store_for_ever(folder)
+        time.sleep(draw.uniform(0.02, 0.15))
+        os.kill(child, signal.SIGKILL)
+        assert os.waitpid(child, 0)[1] == signal.SIGKILL
+        for number in range(10):
+            loaded = folder.load(folder.key_for(str(number)), (300, 200))
+            assert loaded is None or torch.equal(loaded, features_of(number))
+    assert list(folder.entries()), "no writer came as far as an entry: the kills come too early"
+    assert {Path(path).suffix for _, _, path in folder.entries()} == {".npy"}
+
+
+@pytest.mark.parametrize("kept", [0, 1, 500, -1, -32, -33])
+def test_a_torn_entry_is_not_read_and_is_made_again(kept: int, tmp_path: Path) -> None:
+    """As a disk leaves it that lost power: the name is there, the end of the content is not."""
+    folder = FeatureFolder(tmp_path, None, "tower")
+    key = folder.key_for("clip")
+    folder.store(key, features_of(0))
+    (entry,) = tmp_path.rglob("*.npy")
+    entry.write_bytes(entry.read_bytes()[:kept])
+    assert folder.load(key, (300, 200)) is None
+    assert not entry.exists()
+    folder.store(key, features_of(0))
+    loaded = folder.load(key)
+    assert loaded is not None
+    assert torch.equal(loaded, features_of(0))

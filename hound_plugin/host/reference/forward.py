@@ -1,7 +1,9 @@
 """Log-probabilities of all rows under the reference, before the policy is loaded, shared out to the processes.
 
 Each process holds the whole reference, as the host loads it, and no other model. Batches are made from the order of the
-rows alone, so that neither the number of processes nor a stop in between changes them.
+rows alone, so that neither the number of processes nor a stop in between changes them. With ``hound.feature_cache``,
+clips and images whose features are on disk are not decoded, and what the towers make of the others is stored: the
+policy's frozen towers are the reference's, unless it is another model.
 """
 
 from __future__ import annotations
@@ -11,7 +13,7 @@ import copy
 import gc
 import os
 import random
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,11 +25,12 @@ from tqdm import tqdm
 from transformers.integrations import deepspeed
 
 from hound_plugin.errors import DataError
-from hound_plugin.host import ranks
+from hound_plugin.host import ranks, tower_cache
 from hound_plugin.host.labelled_step import joined_rows
-from hound_plugin.host.preference_step import PreferenceStep
+from hound_plugin.host.preference_step import PreferenceStep, composite_of
 from hound_plugin.host.reference.file import PartialFile, Rows, Stored
 from hound_plugin.host.reference.state import Arguments
+from hound_plugin.host.tower_step import WholeTowers, encoded_batch
 
 logger = logging.get_logger(f"llamafactory.{__name__}")
 
@@ -60,13 +63,14 @@ def compute_rows(
     batches = [batch for batch in batches if any(key not in done for key in batch)]
     rank, world = ranks.rank_and_size()
     share = batches[rank::world]
-    with _plain_reference(arguments) as model:
+    is_cast = bool(arguments.training.deepspeed or os.environ.get("ACCELERATE_USE_FSDP"))
+    with _plain_reference(arguments) as model, _feature_cache(model, arguments, is_cast) as with_features:
         sums_of = RowSums(model, arguments.finetuning.stage)
         progress = tqdm(total=len(keys), desc="Reference log-probabilities", unit="row", disable=rank != 0)
         progress.update(len(keys) - sum(map(len, batches)))
         own: Rows = {}
         for number, batch in enumerate(_batches(arguments, template, tokens, places, share)):
-            rows = _checked(share[number], sums_of(batch), places)
+            rows = _checked(share[number], sums_of(with_features(batch)), places)
             part.append(rows)
             own |= rows
             progress.update(sum(map(len, batches[number * world : (number + 1) * world])))
@@ -95,6 +99,25 @@ def _batches(
     )
     for batch in loader:
         yield {name: value.to(arguments.training.device) for name, value in batch.items()}
+
+
+@contextlib.contextmanager
+def _feature_cache(model: Any, arguments: Arguments, is_cast: bool) -> Iterator[Callable[[Any], Any]]:
+    """What gives a batch features instead of pixels, while the feature cache is the reference's.
+
+    Args:
+        model: the reference.
+        arguments: of the training.
+        is_cast: the training's engine casts its batches.
+    """
+    tower_cache.begin(composite_of(model), arguments.finetuning.stage, arguments.model.compute_dtype)
+    cache = tower_cache.active()
+    mixed = arguments.training.bf16 or arguments.training.fp16
+    encode = WholeTowers(model, arguments.model.compute_dtype if mixed else None, is_cast)
+    try:
+        yield (lambda batch: batch) if cache is None else (lambda batch: encoded_batch(cache, batch, encode))
+    finally:
+        tower_cache.reset()  # the policy opens its own
 
 
 class _Rows:
