@@ -24,6 +24,18 @@ if TYPE_CHECKING:
     from hound_plugin.reward.settings import SampleSettings
 
 
+def _weights_of(model: str) -> dict[str, str]:
+    """Short hashes that name the weights: of a checkpoint, and of what an adapter is merged into."""
+    from hound_plugin.model.adapters import chain_of, is_adapter
+    from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+    hashes = {"checkpoint": checkpoint_fingerprint(model)}
+    if is_adapter(model):
+        base, adapters = chain_of(model)
+        hashes["merged_into"] = " ".join(map(checkpoint_fingerprint, (base, *adapters[:-1])))
+    return hashes
+
+
 def frames_of_sampler(settings: SamplerSettings, size: int) -> FrameReader:
     """The frames that a sampler saw, at most ``size`` pixels wide and high."""
     from hound_plugin.pages.frames import FrameReader
@@ -52,7 +64,6 @@ class OwnGenerator:
 
     def __init__(self, settings: SampleSettings) -> None:
         from hound_plugin.model.inference import load
-        from hound_plugin.reward.candidates import checkpoint_fingerprint
 
         self._settings = settings
         self._hound = load(settings.model, settings.device, settings.dtype)
@@ -60,7 +71,7 @@ class OwnGenerator:
             self._hound.processor.num_frames = settings.num_frames
         names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames")
         self.identity: dict[str, Any] = {name: getattr(settings, name) for name in names}
-        self.identity["checkpoint"] = checkpoint_fingerprint(settings.model)
+        self.identity |= _weights_of(settings.model)
 
     def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
         from hound_plugin.model.answer_sampling import sample_answers
@@ -85,10 +96,9 @@ class OwnLogProbs:
 
     def __init__(self, model: str, device: str | None, dtype: str) -> None:
         from hound_plugin.model.inference import load
-        from hound_plugin.reward.candidates import checkpoint_fingerprint
 
         self._hound = load(model, device, dtype)
-        self.identity = {"model": model, "checkpoint": checkpoint_fingerprint(model)}
+        self.identity = {"model": model, **_weights_of(model)}
 
     def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> list[tuple[float, int]]:
         from hound_plugin.model.answer_sampling import answer_log_probs
@@ -100,17 +110,16 @@ class OwnPredictor:
     """Our model in this process as :class:`hound_plugin.evaluation.prediction.Predictor`; loaded when it is needed."""
 
     def __init__(self, settings: EvaluationSettings, shard: Shard) -> None:
-        from hound_plugin.reward.candidates import checkpoint_fingerprint
-
         predict = settings.predict
         names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames", "dtype")
         self.identity: dict[str, Any] = {name: getattr(predict, name) for name in names}
-        self.identity["checkpoint"] = checkpoint_fingerprint(predict.model)
+        self.identity |= _weights_of(predict.model)
         self.identity["seed"] = settings.seed if predict.temperature else None
         self._settings, self._shard = settings, shard
 
     @cached_property
-    def _hound(self) -> HoundModel:
+    def hound(self) -> HoundModel:
+        """The model itself."""
         from hound_plugin.model.inference import load
 
         predict = self._settings.predict
@@ -126,7 +135,7 @@ class OwnPredictor:
 
         predict, seed = self._settings.predict, self._settings.seed
         answers = answer_batch(
-            self._hound,
+            self.hound,
             [(question.question, question.shown) for question in questions],
             seeds=[make_seed("prediction", seed, question.id) for question in questions],
             temperature=predict.temperature,
@@ -134,7 +143,9 @@ class OwnPredictor:
             max_new_tokens=predict.max_new_tokens,
         )
         return [
-            Prediction(row.id, None, str(answer)) if isinstance(answer, HoundError) else Prediction(row.id, answer)
+            Prediction(row.id, None, str(answer))
+            if isinstance(answer, HoundError)
+            else Prediction(row.id, answer.text, finish=answer.finish)
             for row, answer in zip(questions, answers, strict=True)
         ]
 

@@ -37,9 +37,9 @@ LAYERS = (
     "host",
     "vllm",
     "harness",
+    "own_model",
     "demo",
     "doctor",
-    "own_model",
     "cli",
 )
 # What a layer does without although it stands above: data and judges need no model, the host no judge.
@@ -54,7 +54,7 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "host": ("corpus", "llm", "judge", "reward", "evaluation", "engines"),
     "harness": ("host", "reward", "engines", "vllm"),
     "demo": ("host", "corpus", "llm", "judge", "reward"),
-    "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "demo"),
+    "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "own_model", "demo"),
 }
 WITHOUT_TORCH = ("records", "corpus", "llm", "pages", "judge", "reward", "evaluation")
 # package of others -> its one layer

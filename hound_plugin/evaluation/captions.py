@@ -15,9 +15,10 @@ from typing import Any
 from hound_plugin.errors import LedgerError
 from hound_plugin.evaluation.caption_clips import ClipToDescribe
 from hound_plugin.evaluation.caption_requests import Instructions
-from hound_plugin.evaluation.items import Prediction, Question
+from hound_plugin.evaluation.items import CUT, Prediction, Question
 from hound_plugin.evaluation.prediction import Predictor, Say, predict_with_model, wait_for_others
 from hound_plugin.evaluation.run_folder import QUESTIONS, freeze_questions, load_run
+from hound_plugin.evaluation.server import predict_with_server
 from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.records.files import clear_leftovers, write_rows
@@ -38,11 +39,17 @@ class CaptionResult:
         captions: how many have one.
         broken: id -> why there is none.
         added: captions of this process.
+        cut: captions that reached the limit of tokens: their end is missing.
+        missing: clips that a server has not answered about yet; then no file is written.
+        usage: requests, tokens and cost of a server.
     """
 
     captions: int
     broken: dict[str, str] = field(default_factory=dict)
     added: int = 0
+    cut: int = 0
+    missing: int = 0
+    usage: dict[str, Any] | None = None
 
 
 def bad_list(out: Path) -> Path:
@@ -66,19 +73,21 @@ def caption_clips(
 ) -> CaptionResult:
     """Describe every clip that has no caption yet, then write ``out`` and the list of clips without one.
 
-    Clips may be added in a later run; those that are there keep their captions.
+    A server may leave clips without a reply (it failed, or the budget ended); then nothing is written, and the next run
+    asks about the rest. Clips may be added in a later run; those that are there keep their captions.
 
     Args:
         clips: what to describe.
         out: the file to write.
         settings: the model and how it answers.
         pool: the requests.
-        make_predictor: makes the model.
-        shard: this process's part; only the first one writes ``out``.
+        make_predictor: makes the model, unless a server is asked.
+        shard: this process's part; only the first one writes ``out``, and only it asks a server.
         say: receives lines for the user.
 
     Raises:
         LedgerError: an earlier run on ``out`` had another model, other settings, another pool or other clips.
+        JudgeError: the server refuses every request.
     """
     started, error = time.time(), ""
     folder = open_folder(run_folder(out))
@@ -87,10 +96,15 @@ def caption_clips(
     try:
         clear_leftovers(folder)
         _note_questions(folder, questions)
-        counts = _predict(folder, make_predictor(settings, shard), settings, pool, shard, say)
+        if settings.predict.backend == "openai":
+            counts = predict_with_server(folder, settings, say, {"instructions": pool.id}) if shard.is_first else {}
+        else:
+            counts = _predict(folder, make_predictor(settings, shard), settings, pool, shard, say)
+            if shard.is_first:
+                wait_for_others(folder, shard, say)
         if shard.is_first:
-            wait_for_others(folder, shard, say)
-            result = replace(write_captions(folder, clips, out, settings, pool), added=counts["added"])
+            result = write_captions(folder, clips, out, settings, pool)
+            result = replace(result, added=counts["added"], usage=counts.get("usage"))
     except BaseException as problem:
         error = f"{type(problem).__name__}: {problem}"
         raise
@@ -161,8 +175,13 @@ class _Shown:
 def write_captions(
     folder: Path, clips: Sequence[ClipToDescribe], out: Path, settings: EvaluationSettings, pool: Instructions
 ) -> CaptionResult:
-    """Write the captions and the list of clips without one, each whole; an empty list is removed."""
+    """Write the captions and the list of clips without one, each whole; an empty list is removed.
+
+    Nothing is written while a clip is missing.
+    """
     run = load_run(folder)
+    if missing := sum(clip.id not in run.predictions for clip in clips):
+        return CaptionResult(0, missing=missing)
     asked = {question.id: question for question in run.questions}
     rows: list[dict[str, Any]] = []
     broken: dict[str, str] = {}
@@ -174,13 +193,14 @@ def write_captions(
         turns = (Turn("user", asked[clip.id].prompt), Turn("assistant", prediction.text))
         record = Record(id=clip.id, media=(clip.media,), turns=turns, caption=prediction.text, source=clip.source)
         made_by = {"model": settings.predict.model, "protocol": pool.id, "seed": settings.seed}
+        made_by |= {"finish": prediction.finish} if prediction.finish else {}
         rows.append({**to_row(record), **made_by})
     write_rows(out, rows)
     if broken:
         write_rows(bad_list(out), [{"id": name, "problem": why} for name, why in broken.items()])
     else:
         bad_list(out).unlink(missing_ok=True)  # of an earlier run
-    return CaptionResult(len(rows), broken)
+    return CaptionResult(len(rows), broken, cut=sum(row.get("finish") == CUT for row in rows))
 
 
 def _values(
@@ -190,7 +210,10 @@ def _values(
     out: Path,
     result: CaptionResult,
 ) -> dict[str, Any]:
-    counts = {"clips": len(clips), "captions": result.captions, "broken": len(result.broken), "added": result.added}
+    counts: dict[str, Any] = {"clips": len(clips), "captions": result.captions, "cut": result.cut}
+    counts |= {"broken": len(result.broken), "added": result.added}
+    if result.usage is not None:
+        counts |= {"missing": result.missing, "usage": result.usage}
     return {
         "out": str(out),
         "model": settings.predict.model,

@@ -23,6 +23,7 @@ from hound_plugin.records.run_folders import locked, read_run
 
 PREDICTOR = "predictor.json"
 PROGRESS_SECONDS = 10.0
+COUNTS = ("questions", "answered", "cut", "unanswered", "missing")
 POLL = 0.5  # seconds between two looks at what other processes have done
 
 Say = Callable[[str], None]
@@ -164,14 +165,15 @@ def wait_for_others(folder: Path, shard: Shard, say: Say) -> None:
 
 
 def count_predictions(folder: Path) -> dict[str, Any]:
-    """Counts of a folder's predictions by test set: questions, answered, unanswered."""
+    """Counts of a folder's predictions by test set; answers that were cut are among those answered."""
     run = load_run(folder)
     counts: dict[str, dict[str, int]] = {}
     for question in run.questions:
-        row = counts.setdefault(question.set, {"questions": 0, "answered": 0, "unanswered": 0, "missing": 0})
+        row = counts.setdefault(question.set, dict.fromkeys(COUNTS, 0))
         prediction = run.predictions.get(question.id)
         row["questions"] += 1
         row["missing" if prediction is None else "answered" if prediction.text is not None else "unanswered"] += 1
+        row["cut"] += prediction is not None and prediction.is_cut
     return counts
 
 

@@ -14,6 +14,7 @@ from hound_plugin.evaluation.formats import read_given
 from hound_plugin.evaluation.items import Question
 from hound_plugin.evaluation.page import write_page
 from hound_plugin.evaluation.prediction import (
+    COUNTS,
     Predictor,
     Say,
     bind_predictor,
@@ -180,9 +181,7 @@ def _digest(path: str, evaluation: Evaluation) -> list[str]:
 
 def _report_predictions(evaluation: Evaluation, counts: dict[str, Any]) -> None:
     sets = count_predictions(evaluation.folder)
-    totals = {
-        name: sum(row[name] for row in sets.values()) for name in ("questions", "answered", "unanswered", "missing")
-    }
+    totals = {name: sum(row[name] for row in sets.values()) for name in COUNTS}
     evaluation.counts["predict"] = {**totals, **counts, "sets": sets}
     say, rate = evaluation.say, counts.get("rows_per_second")
     speed = f", {rate:.3g} rows/s" if rate else ""
@@ -190,6 +189,9 @@ def _report_predictions(evaluation: Evaluation, counts: dict[str, Any]) -> None:
     price = f", cost {cost:.4f}" if cost is not None else ""
     done = f"{totals['answered']} of {totals['questions']} answered, {counts['added']} in this run{speed}{price}"
     say(f"predict: {done}; see {evaluation.folder / PREDICTIONS}")
+    if totals["cut"]:
+        limit = evaluation.settings.predict.max_new_tokens
+        say(f"warning: {totals['cut']} answers were cut at predict.max_new_tokens={limit}; they have `finish: length`")
     silent = list(unanswered(evaluation.folder))
     if silent:
         first = "; ".join(f"{row.id}: {row.error[:160]}" for row in silent[:SHOWN])

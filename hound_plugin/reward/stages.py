@@ -11,6 +11,7 @@ from hound_plugin.errors import DataError, LedgerError
 from hound_plugin.judge.backends import JudgeBackend, make_judge, run_judge, template_id
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.replies import finish_of
 from hound_plugin.llm.requests import OK, Request
 from hound_plugin.llm.runner import run_requests
 from hound_plugin.llm.sampling_server import PROMPT_ID, make_sampler, sampler_identity, sampling_request
@@ -122,8 +123,7 @@ def _sample_server(run: Run) -> tuple[int, int]:
                 if entry is None or entry.status != OK:
                     missing += 1
                     continue
-                finish = str(json.loads(entry.detail or "{}").get("finish", "stop"))
-                answer = SampledAnswer(str(entry.value), finish, entry.completion_tokens)
+                answer = SampledAnswer(str(entry.value), finish_of(entry), entry.completion_tokens)
                 yield questions[request.id], request.candidate, answer
 
         added = add_candidates(run.folder, identity, answers(), run.settings.seed)
