@@ -54,8 +54,9 @@ $(OVERLAY)/newest.txt: $(VENV)/.installed-dev
 	@cmp -s $(OVERLAY)/newest.part $@ || { rm -rf $(OVERLAY)/site $@; \
 	  $(PIP_INSTALL) --no-deps --target $(OVERLAY)/site -r $(OVERLAY)/newest.part && mv $(OVERLAY)/newest.part $@; }
 
-eval-env: .venv-eval/.installed
-	.venv-eval/bin/python -m pytest -m lmms_eval $(TESTS) tests/harness
+# The API that lmms-eval asks runs in the environment that serves.
+eval-env: .venv-eval/.installed $(VENV)/.installed-demo
+	HOUND_SERVER_BIN=$(abspath $(BIN)) .venv-eval/bin/python -m pytest -m lmms_eval $(TESTS) tests/harness
 
 browser: $(VENV)/.installed-dev
 	HOUND_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
