@@ -17,6 +17,7 @@ from hound_plugin.records.media_paths import cut_part, find_media, with_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
+from hound_plugin.records.row_sources import is_file
 
 SHOWN = 5
 TWO_REFERENCES = "an answer is not used if there is also a `reference`"
@@ -76,7 +77,7 @@ def read_questions(
     question in any of its shapes, and optionally ``caption``, ``reference`` (or an answer) and ``source``.
 
     Args:
-        path: JSONL, or a JSON array.
+        path: JSONL, a JSON array or Parquet; on a disk, or a URL that fsspec knows.
         media_dir: folder that the rows' paths are relative to.
         limit: use only this many questions.
         on_bad_rows, max_bad_rows: see :mod:`hound_plugin.records.bad_rows`.
@@ -87,12 +88,12 @@ def read_questions(
         DataError: no file, nothing in it, or rows that cannot be used.
         MediaNotFoundError: clips are missing, and nothing else is wrong.
     """
-    if not Path(path).is_file():
-        raise DataError(f"questions: expected a JSONL file, but {path} does not exist.")
+    if not is_file(path):
+        raise DataError(f"questions: expected a file of JSON lines or Parquet, but {path} does not exist.")
     report = report if report is not None else RowReport(str(path))
     questions: list[Question] = []
     seen: dict[str, int] = {}
-    for row in read_rows(Path(path)):
+    for row in read_rows(path):
         if limit is not None and len(questions) >= limit:
             break
         report.rows += 1
