@@ -70,6 +70,12 @@ def open_rows(path: PathLike) -> Iterator[BinaryIO]:
         yield remote
 
 
+def is_parquet(path: PathLike) -> bool:
+    """Whether a file that exists begins as Parquet does, whatever its name."""
+    with open_rows(path) as file:
+        return file.read(len(PARQUET)) == PARQUET
+
+
 def _system_of(url: str) -> tuple[Any, str]:
     from fsspec.core import url_to_fs
 
