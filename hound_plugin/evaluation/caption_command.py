@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from hound_plugin.engines.arguments import add_engine_arguments
+
 if TYPE_CHECKING:
     from hound_plugin.evaluation.run import MakePredictor
 
@@ -18,6 +20,7 @@ examples:
   hound caption questions.jsonl --media-dir /data/frames --model ShareGPTVideo/LLaVA-Hound-SFT --out captions.jsonl
   torchrun --nproc-per-node 8 --no-python hound caption clips/ --model MODEL --out captions.jsonl
   hound caption clips/ --base-url http://localhost:8000/v1 --model NAME --out captions.jsonl --set predict.show=frames
+  hound caption clips.jsonl --model MODEL --out captions.jsonl --engine ray --engine-options actors=8 gpus=1
   hound corpus validate captions.jsonl --kind captions
   hound reward run RECIPE captions=captions.jsonl      the judge reads them
 
@@ -44,7 +47,9 @@ def add_caption_command(commands: Commands, make_predictor: MakePredictor) -> No
     parser.add_argument(
         "--model", required=True, help="checkpoint or adapter (a folder or a hub id), or a server's name of its model"
     )
-    parser.add_argument("--out", required=True, metavar="FILE", help="JSONL to write, complete or not at all")
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="JSONL or Parquet (by its name) to write, complete or not at all"
+    )
     parser.add_argument("--media-dir", metavar="DIR", help="folder that the clips' paths are relative to")
     parser.add_argument("--instructions", default="detailed", metavar="YAML", help="a pool of requests of your own")
     parser.add_argument("--seed", type=int, default=0, help="draws the requests, and answers if sampled (default: 0)")
@@ -70,6 +75,7 @@ def add_caption_command(commands: Commands, make_predictor: MakePredictor) -> No
     )
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: the first GPU, or else the CPU)")
     parser.add_argument("--dtype", default="auto", help="such as bfloat16 (default: the checkpoint's own)")
+    add_engine_arguments(parser, options=True)
     parser.set_defaults(run=lambda arguments: _caption(arguments, make_predictor))
 
 
@@ -80,6 +86,8 @@ def _say(text: str) -> None:
 def _caption(arguments: argparse.Namespace, make_predictor: MakePredictor) -> int:
     from pathlib import Path
 
+    from hound_plugin.engines.arguments import engine_of_options
+    from hound_plugin.engines.choice import check_alone, make_engine
     from hound_plugin.errors import SettingsError
     from hound_plugin.evaluation.caption_clips import list_clips
     from hound_plugin.evaluation.caption_requests import read_instructions
@@ -97,13 +105,16 @@ def _caption(arguments: argparse.Namespace, make_predictor: MakePredictor) -> in
         raise SettingsError("predict.backend: expected a model or a server that describes clips; got given.")
     pool = read_instructions(arguments.instructions)
     out, shard = Path(arguments.out), shard_of_process()
+    chosen = engine_of_options(arguments)
+    check_alone(chosen, shard.size)
+    engine = make_engine(chosen)
     if out.is_dir() or str(out) in arguments.clips:
         raise SettingsError(f"--out: expected a file to write, other than CLIPS; got {out}.")
     clips, remarks = list_clips(arguments.clips, arguments.media_dir)
     say = _say if shard.is_first else lambda _: None
     for line in remarks:
         say(line)
-    result = caption_clips(clips, out, settings, pool, make_predictor, shard, say)
+    result = caption_clips(clips, out, settings, pool, make_predictor, shard, say, engine)
     if not shard.is_first:
         return 0
     _say(f"caption: {result.captions} of {len(clips)} clips, {result.added} in this run, in {out}")

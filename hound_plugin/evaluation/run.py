@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.engines.choice import check_alone, make_engine
 from hound_plugin.errors import LedgerError
 from hound_plugin.evaluation import judging
 from hound_plugin.evaluation.formats import read_given
@@ -98,6 +99,9 @@ def open_evaluation(
         SettingsError: no such suite, a folder that is not writable, settings of the judge that do not go together.
         LedgerError: the folder has other questions.
     """
+    check_alone(settings.engine, shard.size)
+    if "predict" in stages:
+        make_engine(settings.engine)
     suite = read_suite(settings.suite)
     settings = settings.for_suite(suite.protocol, suite.measure)
     quiet = say if shard.is_first else lambda _: None
@@ -153,7 +157,8 @@ def predict(evaluation: Evaluation) -> None:
             raise LedgerError("This program has no model to predict with; use backend openai or given.")
         predictor = evaluation.make_predictor(evaluation.settings, evaluation.shard)
         size = evaluation.settings.predict.batch_size
-        counts = predict_with_model(folder, predictor, size, evaluation.shard, say)
+        engine = make_engine(evaluation.settings.engine)
+        counts = predict_with_model(folder, predictor, size, evaluation.shard, say, engine=engine)
         if evaluation.shard.is_first:
             wait_for_others(folder, evaluation.shard, say)
     elif evaluation.shard.is_first:
