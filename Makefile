@@ -92,13 +92,13 @@ $(VENV)/.installed-demo: setup.cfg pyproject.toml | $(BIN)/pip
 	  echo "Installing hound-plugin into $(VENV): about 6 GB, 2 minutes on a fast line."; $(PIP_INSTALL) -e . ; fi
 	@touch $@
 
-# lmms-eval wants an older filelock and moves av and protobuf: never in the environment that trains. Its wandb needs a
-# protobuf before 7, for which sentencepiece 0.2.3 is too new.
+# lmms-eval wants an older filelock (which it does not say) and moves av and protobuf: never in the environment that
+# trains. Its wandb needs a protobuf before 7, for which sentencepiece 0.2.3 is too new.
 .venv-eval/.installed: setup.cfg | $(BIN)/pip
 	@echo "Installing hound-plugin and lmms-eval into .venv-eval: about 7 GB."
 	@$(BIN)/python -m venv .venv-eval
 	@.venv-eval/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e . \
-	  'lmms-eval==0.7.3' 'sentencepiece<0.2.3' pytest pytest-timeout
+	  'lmms-eval==0.7.3' 'filelock<3.20' 'sentencepiece<0.2.3' pytest pytest-timeout
 	@touch $@
 
 .venv-docs/.installed: setup.cfg | $(BIN)/pip
