@@ -332,42 +332,47 @@ def test_a_server_describes_as_the_model_does(
     assert "show was 'video_url' and is 'frames'" in capsys.readouterr().err
 
 
-def server_command(server: FaultServer, folder: Path, number: int = 6) -> list[str]:
-    """Clips for the fault server; each request says which one it is about."""
+def server_command(server: FaultServer, folder: Path, number: int = 9) -> tuple[list[str], dict[str, list[str]]]:
+    """Clips for the fault server, and which of them are asked for with request `[item-0]`, `[item-1]`, `[item-2]`."""
     pool = folder / "pool.yaml"
-    pool.write_text(yaml.safe_dump({"name": "p", "version": "1", "video": ["Describe."], "image": ["Describe."]}))
-    folders = []
+    requests = [f"Describe it. [item-{item}]" for item in range(3)]
+    pool.write_text(yaml.safe_dump({"name": "p", "version": "1", "video": requests, "image": requests}))
+    drawn: dict[str, list[str]] = {str(item): [] for item in range(3)}
     for n in range(number):
-        (folder / f"clip{n}").mkdir(exist_ok=True)
+        (folder / f"clip{n}").mkdir()
         (folder / f"clip{n}" / "0.jpg").write_bytes(b"\xff\xd8\xff")
-        folders.append(str(folder / f"clip{n}"))
-    return [
-        "caption", *folders, "--instructions", str(pool), "--model", "tiny", "--base-url", server.base_url,
-        "--set", "predict.tries=1", "--set", "predict.pilot=0", "--set", "predict.concurrency=1",
-        "--out", str(folder / "out.jsonl"),
+        drawn[read_instructions(str(pool)).draw("video", 0, f"clip{n}")[-2]].append(f"clip{n}")
+    command = [
+        "caption", *(f"clip{n}" for n in range(number)), "--media-dir", str(folder), "--instructions", str(pool),
+        "--model", "tiny",
+        "--base-url", server.base_url, "--set", "predict.tries=1", "--set", "predict.pilot=0",
+        "--set", "predict.concurrency=1", "--out", str(folder / "out.jsonl"),
     ]  # fmt: skip
+    return command, drawn
 
 
 def test_a_server_that_fails_leaves_the_rest_for_the_next_run(
     server: FaultServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command, out = server_command(server, tmp_path), tmp_path / "out.jsonl"
-    server.control(script=["ok", "500", "ok", "blocked"])
+    """Nothing is written before every clip is settled, what was answered is not asked for again, and the rest is."""
+    (command, drawn), out = server_command(server, tmp_path), tmp_path / "out.jsonl"
+    assert all(drawn.values())
+    server.control(items={"1": "500", "2": "bad"})
     assert cli.main(command) == 1
     assert not out.exists()
-    assert "1 of 6 clips have no reply yet" in capsys.readouterr().err
+    assert f"{len(drawn['1'])} of 9 clips have no reply yet" in capsys.readouterr().err
+    server.control(items={})
     asked = server.stats()["counts"]["requests"]
-    assert cli.main(command) == 1  # one was refused for good
-    assert server.stats()["counts"]["requests"] == asked + 1
-    assert [row["id"] for row in rows(out)] == [str(tmp_path / f"clip{n}") for n in (0, 1, 2, 4, 5)]
-    assert [row["id"] for row in rows(bad_list(out))] == [str(tmp_path / "clip3")]
-    assert cli.main(command) == 1
-    assert server.stats()["counts"]["requests"] == asked + 1
+    for _ in range(2):
+        assert cli.main(command) == 1  # some were refused for good
+        assert server.stats()["counts"]["requests"] == asked + len(drawn["1"])
+        assert [row["id"] for row in rows(out)] == sorted(drawn["0"] + drawn["1"])
+        assert [row["id"] for row in rows(bad_list(out))] == sorted(drawn["2"])
 
 
 def test_killed_while_a_server_answers(server: FaultServer, tmp_path: Path) -> None:
     """No answer is asked for twice, but for the one on its way."""
-    command, out = server_command(server, tmp_path, 8), tmp_path / "out.jsonl"
+    (command, _), out = server_command(server, tmp_path, 8), tmp_path / "out.jsonl"
     server.control(latency=0.2)
     with subprocess.Popen([sys.executable, "-m", "hound_plugin.cli", *command], stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 120
