@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
+from tests.goldens import SFT
 from tests.host.hosting import REPO
 
 
@@ -38,3 +41,25 @@ def test_steps_side_by_side(script: str) -> None:
     assert len(rows) >= 3
     losses = [float(row[-1].split()[0]) for row in rows]
     assert losses == pytest.approx([losses[0]] * len(rows), rel=2e-6), "losses"
+
+
+def test_the_plan_adds_up() -> None:
+    rows = table("benchmarks/scale_plan.py", "plan", "--prefill", "2108", "--decode", "1", "--judge-rate", "1000")
+    cells = {(row[0], row[1]): row for row in rows if row[0].startswith("20k")}
+    one, many = cells["20k clips x 6 answers, judged", "1"], cells["20k clips x 6 answers, judged", "64"]
+    assert float(one[8]) == pytest.approx(20_000 / 3600, abs=0.01), "a prompt a second"
+    assert float(one[9]) == pytest.approx(20_000 * 6 * 60 / 3600, abs=0.01)
+    assert float(one[10]) == float(many[10]) == 2.0, "a judge is not faster for more GPUs"
+    assert (one[4], many[4]) == ("decode tokens", "decode tokens")
+    assert float(many[9]) == pytest.approx(float(one[9]) / 64, abs=0.01)
+
+
+@pytest.mark.long
+def test_a_small_job_takes_what_another_one_predicts(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "plan.json"
+    rows = table("benchmarks/scale_plan.py", "check", "--model", str(SFT), "--sizes", "8,20", "--out", str(out))
+    assert [row[0] for row in rows[1:]] == ["reading, CPU s", "answering, CPU s", "clock, s"]
+    written = json.loads(out.read_text())
+    assert written["measured"]["clips"] == written["clips"] == 20
+    assert 0.4 < written["measured"]["answered"] / written["expected"]["answered"] < 2.5

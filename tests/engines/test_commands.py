@@ -46,7 +46,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "broken.mp4").write_bytes((folder / "0.mp4").read_bytes()[:300])
     names = ["0.mp4", "clip_short", "few3", "broken.mp4", "1.mp4"]
     values = [
-        {"id": f"{name}/{part}", "video": name, "prompt": f"<video>\nWhat moves in part {part}?"}
+        {"id": f"{name}/{part}", "video": name, "prompt": f"<video>\nWhat moves in part {part}?", "reference": "A dog."}
         for name in names
         for part in range(2)
     ]
@@ -184,12 +184,12 @@ def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path) -> No
     deadline = time.monotonic() + 300
     while not (folders[1] / PREDICTIONS).exists() or len(rows(folders[1] / PREDICTIONS)) < 10:
         assert driver.poll() is None
-        assert time.monotonic() < deadline
+        assert time.monotonic() < deadline, "too slow to begin"
         time.sleep(0.1)
     below = psutil.Process(driver.pid).children(recursive=True)
     driver.send_signal(signal.SIGKILL)
     driver.wait()
-    _, alive = psutil.wait_procs(below, timeout=60)
+    _, alive = psutil.wait_procs(below, timeout=240)  # agents look for their parent now and then
     assert not alive, "processes of Ray outlive the driver"
     kept = rows(folders[1] / PREDICTIONS)
     assert 10 <= len(kept) < len(questions)
