@@ -150,7 +150,7 @@ def _media_of(task: _Missing) -> list[Any]:
 
 
 def _put_in_order(folder: Path, questions: Sequence[Question]) -> None:
-    """Answers by the order of the questions, as one process writes them; rows of other questions stay behind them."""
+    """Answers by the order of the questions, as one process writes them; rows of other questions come after them."""
     rows = list(read_objects(folder / CANDIDATES))
     order = {question.id: position for position, question in enumerate(questions)}
     ordered = sorted(rows, key=lambda row: (order.get(str(row["id"]), len(order)), int(row["candidate"])))

@@ -18,8 +18,8 @@ from hound_plugin.records.record import Media, Note
 
 Clip = tuple[str, ...]
 CUT_CAPTION = (
-    "that caption was cut at the limit of tokens, so that the judge does not read its end; a higher "
-    "`hound caption --max-new-tokens` gives whole ones"
+    "that caption was cut at the limit of tokens, so that the judge does not read its end; `hound caption` with a "
+    "higher `--max-new-tokens` gives whole ones"
 )
 
 
