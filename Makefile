@@ -54,8 +54,9 @@ $(OVERLAY)/newest.txt: $(VENV)/.installed-dev
 	@cmp -s $(OVERLAY)/newest.part $@ || { rm -rf $(OVERLAY)/site $@; \
 	  $(PIP_INSTALL) --no-deps --target $(OVERLAY)/site -r $(OVERLAY)/newest.part && mv $(OVERLAY)/newest.part $@; }
 
-eval-env: .venv-eval/.installed
-	.venv-eval/bin/python -m pytest -m lmms_eval $(TESTS) tests/harness
+# The API that lmms-eval asks runs in the environment that serves.
+eval-env: .venv-eval/.installed $(VENV)/.installed-demo
+	HOUND_SERVER_BIN=$(abspath $(BIN)) .venv-eval/bin/python -m pytest -m lmms_eval $(TESTS) tests/harness
 
 browser: $(VENV)/.installed-dev
 	HOUND_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
@@ -91,11 +92,13 @@ $(VENV)/.installed-demo: setup.cfg pyproject.toml | $(BIN)/pip
 	  echo "Installing hound-plugin into $(VENV): about 6 GB, 2 minutes on a fast line."; $(PIP_INSTALL) -e . ; fi
 	@touch $@
 
-# lmms-eval wants an older filelock and moves av and protobuf: never in the environment that trains.
+# lmms-eval wants an older filelock (which it does not say) and moves av and protobuf: never in the environment that
+# trains. Its wandb needs a protobuf before 7, for which sentencepiece 0.2.3 is too new.
 .venv-eval/.installed: setup.cfg | $(BIN)/pip
 	@echo "Installing hound-plugin and lmms-eval into .venv-eval: about 7 GB."
 	@$(BIN)/python -m venv .venv-eval
-	@.venv-eval/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e . 'lmms-eval==0.7.3' pytest pytest-timeout
+	@.venv-eval/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e . \
+	  'lmms-eval==0.7.3' 'filelock<3.20' 'sentencepiece<0.2.3' pytest pytest-timeout
 	@touch $@
 
 .venv-docs/.installed: setup.cfg | $(BIN)/pip

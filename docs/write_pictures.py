@@ -116,6 +116,7 @@ _PURPOSES = {
     "moved": "earlier names of modules, which still work",
     "processing": "frames to pixels, conversations to exact tokens",
     "records": "rows of every shape to one typed record or named problems; paths, files, locks",
+    "engines": "where work runs: this process, or Ray Data on one machine or many",
     "reward": "preference data: answers, scores, pairs, report, rounds",
     "evaluation": "suites of questions, predictions, judgements, tables with intervals, comparison of runs, captions",
     "settings": "the `hound:` block",

@@ -293,9 +293,12 @@ def _prepare(arguments: argparse.Namespace) -> int:
     from hound_plugin.host.presence import require_host
 
     require_host("`hound corpus prepare`")
+    from hound_plugin.engines.arguments import engine_of_options
+    from hound_plugin.engines.choice import make_engine
     from hound_plugin.host.cache_filling import fill
 
-    filled = fill(arguments.recipe, arguments.overrides, arguments.processes, arguments.part)
+    engine = make_engine(engine_of_options(arguments))
+    filled = fill(arguments.recipe, arguments.overrides, arguments.processes, arguments.part, engine)
     print(filled.summary())
     return FAILED if filled.bad else DONE
 

@@ -19,9 +19,23 @@ if TYPE_CHECKING:
     from hound_plugin.evaluation.shards import Shard
     from hound_plugin.llm.sampler_settings import SamplerSettings
     from hound_plugin.model.inference import HoundModel
+    from hound_plugin.model.media_ahead import ReadMedia
     from hound_plugin.pages.frames import FrameReader
+    from hound_plugin.processing.processor import LlavaHoundProcessor
     from hound_plugin.reward.candidates import SampledAnswer
     from hound_plugin.reward.settings import SampleSettings
+
+
+def _weights_of(model: str) -> dict[str, str]:
+    """Short hashes that name the weights: of a checkpoint, and of what an adapter is merged into."""
+    from hound_plugin.model.adapters import chain_of, is_adapter
+    from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+    hashes = {"checkpoint": checkpoint_fingerprint(model)}
+    if is_adapter(model):
+        base, adapters = chain_of(model)
+        hashes["merged_into"] = " ".join(map(checkpoint_fingerprint, (base, *adapters[:-1])))
+    return hashes
 
 
 def frames_of_sampler(settings: SamplerSettings, size: int) -> FrameReader:
@@ -47,28 +61,68 @@ def _frames_of_model(model: str, num_frames: int | None, size: int) -> FrameRead
     return FrameReader(num_frames or seen.num_frames, seen.sampling, size, crops=True)
 
 
-class OwnGenerator:
-    """Our model in this process as :class:`hound_plugin.reward.candidates.Generator`."""
+class _OwnModel:
+    """Our model in this process, loaded when it is needed; until then it can be sent to another process.
+
+    Its clips may be read ahead, by a process that has its processor but no weights.
+    """
+
+    def __init__(self, settings: SamplerSettings, device: str | None = None) -> None:
+        self._sampler, self._device = settings, device
+
+    @cached_property
+    def hound(self) -> HoundModel:
+        """The model itself, loaded when it is first asked for."""
+        from hound_plugin.model.inference import load
+
+        hound = load(self._sampler.model, self._sampler.device or self._device, self._sampler.dtype)
+        if self._sampler.num_frames is not None:
+            hound.processor.num_frames = self._sampler.num_frames
+        return hound
+
+    @cached_property
+    def _processor(self) -> LlavaHoundProcessor:
+        from hound_plugin.model.seen_frames import processor_of
+
+        processor = processor_of(self._sampler.model)
+        if self._sampler.num_frames is not None:
+            processor.num_frames = self._sampler.num_frames
+        return processor
+
+    def read_media(self, media: Sequence[Any]) -> ReadMedia:
+        """The pixels of clips and images, but of those that cannot be read."""
+        from hound_plugin.model.media_ahead import read_media
+
+        return read_media(self._processor, media)
+
+    def keep_media(self, read: ReadMedia) -> None:
+        """Have pixels at hand for the next answers."""
+        from hound_plugin.model.media_ahead import keep_media
+
+        keep_media(self.hound.processor, read)
+
+    def __getstate__(self) -> dict[str, Any]:
+        loaded = ("hound", "_processor")
+        return {name: value for name, value in self.__dict__.items() if name not in loaded}
+
+
+class OwnGenerator(_OwnModel):
+    """Our model as :class:`hound_plugin.reward.candidates.Generator`."""
 
     def __init__(self, settings: SampleSettings) -> None:
-        from hound_plugin.model.inference import load
-        from hound_plugin.reward.candidates import checkpoint_fingerprint
 
-        self._settings = settings
-        self._hound = load(settings.model, settings.device, settings.dtype)
-        if settings.num_frames is not None:
-            self._hound.processor.num_frames = settings.num_frames
+        super().__init__(settings)
         names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames")
         self.identity: dict[str, Any] = {name: getattr(settings, name) for name in names}
-        self.identity["checkpoint"] = checkpoint_fingerprint(settings.model)
+        self.identity |= _weights_of(settings.model)
 
     def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
         from hound_plugin.model.answer_sampling import sample_answers
         from hound_plugin.reward.candidates import SampledAnswer
 
-        settings = self._settings
+        settings = self._sampler
         answers = sample_answers(
-            self._hound,
+            self.hound,
             question,
             media,
             seeds,
@@ -85,10 +139,9 @@ class OwnLogProbs:
 
     def __init__(self, model: str, device: str | None, dtype: str) -> None:
         from hound_plugin.model.inference import load
-        from hound_plugin.reward.candidates import checkpoint_fingerprint
 
         self._hound = load(model, device, dtype)
-        self.identity = {"model": model, "checkpoint": checkpoint_fingerprint(model)}
+        self.identity = {"model": model, **_weights_of(model)}
 
     def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> list[tuple[float, int]]:
         from hound_plugin.model.answer_sampling import answer_log_probs
@@ -96,37 +149,26 @@ class OwnLogProbs:
         return answer_log_probs(self._hound, items)
 
 
-class OwnPredictor:
-    """Our model in this process as :class:`hound_plugin.evaluation.prediction.Predictor`; loaded when it is needed."""
+class OwnPredictor(_OwnModel):
+    """Our model as :class:`hound_plugin.evaluation.prediction.Predictor`."""
 
     def __init__(self, settings: EvaluationSettings, shard: Shard) -> None:
-        from hound_plugin.reward.candidates import checkpoint_fingerprint
-
         predict = settings.predict
+        super().__init__(predict, _device_of(shard))
         names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames", "dtype")
         self.identity: dict[str, Any] = {name: getattr(predict, name) for name in names}
-        self.identity["checkpoint"] = checkpoint_fingerprint(predict.model)
+        self.identity |= _weights_of(predict.model)
         self.identity["seed"] = settings.seed if predict.temperature else None
-        self._settings, self._shard = settings, shard
-
-    @cached_property
-    def _hound(self) -> HoundModel:
-        from hound_plugin.model.inference import load
-
-        predict = self._settings.predict
-        hound = load(predict.model, predict.device or _device_of(self._shard), predict.dtype)
-        if predict.num_frames is not None:
-            hound.processor.num_frames = predict.num_frames
-        return hound
+        self._seed = settings.seed
 
     def predict(self, questions: Sequence[Question]) -> list[Prediction]:
         from hound_plugin.evaluation.items import Prediction
         from hound_plugin.model.batch_answers import answer_batch
         from hound_plugin.records.seeds import make_seed
 
-        predict, seed = self._settings.predict, self._settings.seed
+        predict, seed = self._sampler, self._seed
         answers = answer_batch(
-            self._hound,
+            self.hound,
             [(question.question, question.shown) for question in questions],
             seeds=[make_seed("prediction", seed, question.id) for question in questions],
             temperature=predict.temperature,
@@ -134,16 +176,20 @@ class OwnPredictor:
             max_new_tokens=predict.max_new_tokens,
         )
         return [
-            Prediction(row.id, None, str(answer)) if isinstance(answer, HoundError) else Prediction(row.id, answer)
+            Prediction(row.id, None, str(answer))
+            if isinstance(answer, HoundError)
+            else Prediction(row.id, answer.text, finish=answer.finish)
             for row, answer in zip(questions, answers, strict=True)
         ]
 
 
 def _device_of(shard: Shard) -> str | None:
     """One GPU for each process on a machine; None, which leaves the choice to the model, for one process."""
+    if shard.size == 1:
+        return None
     import torch
 
-    if shard.size == 1 or not torch.cuda.is_available():
+    if not torch.cuda.is_available():
         return None
     return f"cuda:{int(os.environ.get('LOCAL_RANK', shard.rank)) % torch.cuda.device_count()}"
 

@@ -122,6 +122,15 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         raise SettingsError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected `key: value` lines; got {type(values).__name__}.")
+    return apply_overrides(values, overrides)
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """``values``, changed by ``key=value`` or ``block.key=value`` with values in YAML.
+
+    Raises:
+        SettingsError: an override that is not ``key=value``, or goes into what is not a block.
+    """
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.goldens import SFT
 from tests.host.hosting import REPO
 
 SMALL = ("--hidden", "128", "--layers", "1", "--answer", "8")
@@ -190,3 +191,25 @@ def test_operations_of_shared_rows_are_those_of_their_parts(scripts: None) -> No
     assert alone == operations(26, 2 * (13 * 14 / 2), 26)
     shared = flops(config, 4, 2, 10, 3, shares_prompt=True, answers_only=True)
     assert shared == 4 * operations(16, 55 + 2 * (30 + 6), 6)
+
+
+def test_the_plan_adds_up() -> None:
+    rows = table("benchmarks/scale_plan.py", "plan", "--prefill", "2108", "--decode", "1", "--judge-rate", "1000")
+    cells = {(row[0], row[1]): row for row in rows if row[0].startswith("20k")}
+    one, many = cells["20k clips x 6 answers, judged", "1"], cells["20k clips x 6 answers, judged", "64"]
+    assert float(one[8]) == pytest.approx(20_000 / 3600, abs=0.01), "a prompt a second"
+    assert float(one[9]) == pytest.approx(20_000 * 6 * 60 / 3600, abs=0.01)
+    assert float(one[10]) == float(many[10]) == 2.0, "a judge is not faster for more GPUs"
+    assert (one[4], many[4]) == ("decode tokens", "decode tokens")
+    assert float(many[9]) == pytest.approx(float(one[9]) / 64, abs=0.01)
+
+
+@pytest.mark.long
+def test_a_small_job_takes_what_another_one_predicts(tmp_path: Path) -> None:
+    pytest.importorskip("ray")
+    out = tmp_path / "plan.json"
+    rows = table("benchmarks/scale_plan.py", "check", "--model", str(SFT), "--sizes", "8,20", "--out", str(out))
+    assert [row[0] for row in rows[1:]] == ["reading, CPU s", "answering, CPU s", "clock, s"]
+    written = json.loads(out.read_text())
+    assert written["measured"]["clips"] == written["clips"] == 20
+    assert 0.4 < written["measured"]["answered"] / written["expected"]["answered"] < 2.5

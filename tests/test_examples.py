@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -104,3 +105,37 @@ def test_the_registry_has_the_fields_of_the_host() -> None:
     entries = json.loads((ROOT / "data" / "dataset_info.json").read_text())
     for attr in get_dataset_list(list(entries), str(ROOT / "data")):
         assert attr.formatting == "hound"
+
+
+def test_the_ray_cluster_is_one_that_ray_reads() -> None:
+    values = load(ROOT / "examples" / "ray" / "cluster.yaml")
+    schema = pytest.importorskip("ray.autoscaler._private.util")
+    prepared = schema.prepare_config(values)
+    schema.validate_config(prepared)
+    assert prepared["provider"]["worker_ips"]
+
+
+def test_the_script_for_slurm_starts_ray_on_each_machine_and_the_command_on_the_first(tmp_path: Path) -> None:
+    """Slurm's programs are stand-ins that note how they are called; there is no Slurm here."""
+    script, tools, log = ROOT / "examples" / "slurm" / "ray.sbatch", tmp_path / "bin", tmp_path / "calls"
+    tools.mkdir()
+    stand_ins = {
+        "scontrol": "printf 'node1\\nnode2\\n'",
+        "srun": f'echo "$@" >> {log}; case "$*" in *hostname*) echo 10.0.0.1;; esac',
+    }
+    for name, body in stand_ins.items():
+        (tools / name).write_text(f"#!/bin/bash\n{body}\n")
+        (tools / name).chmod(0o755)
+    environment = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "4"}
+    command = ["hound", "reward", "sample", "x.yaml", "--engine", "ray", "engine.gpus=1"]
+    subprocess.run([str(script), *command], env=environment, check=True, timeout=60)
+    calls = log.read_text().splitlines()
+    started = sorted(line for line in calls if " ray start " in line)
+    assert [line.split("-w ")[1].split()[0] for line in started] == ["node1", "node2"]
+    assert "--head --port=6379" in started[0]
+    assert "--address=10.0.0.1:6379" in started[1]
+    assert all("--num-gpus=4" in line for line in started)
+    assert calls[-1].endswith(f"-w node1 {' '.join(command)} engine.address=10.0.0.1:6379 engine.actors=8")
+    refused = subprocess.run([str(script)], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert refused.returncode == 2
+    assert "usage: sbatch" in refused.stderr

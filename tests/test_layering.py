@@ -14,8 +14,8 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 PACKAGE = "hound_plugin"
 
-# Each layer imports only those above it, at any place, also inside functions. `vllm` and `engines` come with their
-# packages. Outside of the list stands `hound_plugin/__init__`, which gives the public names and is imported by none.
+# Each layer imports only those above it, at any place, also inside functions. `vllm` comes with its package. Outside of
+# the list stands `hound_plugin/__init__`, which gives the public names and is imported by none.
 LAYERS = (
     "errors",
     "version",
@@ -27,36 +27,37 @@ LAYERS = (
     "media",
     "processing",
     "model",
+    "engines",
     "corpus",
     "llm",
     "pages",
     "judge",
     "reward",
     "evaluation",
-    "engines",
     "host",
     "vllm",
     "harness",
+    "own_model",
     "demo",
     "doctor",
-    "own_model",
     "cli",
 )
 # What a layer does without although it stands above: data and judges need no model, the host no judge.
 WITHOUT: dict[str, tuple[str, ...]] = {
     "model.configuration": ("media", "processing", "model"),
+    "engines": ("records", "media", "processing", "model"),
     "corpus": ("processing", "model"),
-    "llm": ("processing", "model", "corpus"),
-    "pages": ("processing", "model", "corpus"),
-    "judge": ("processing", "model", "corpus"),
+    "llm": ("processing", "model", "engines", "corpus"),
+    "pages": ("processing", "model", "engines", "corpus"),
+    "judge": ("processing", "model", "engines", "corpus"),
     "reward": ("processing", "model"),
     "evaluation": ("processing", "model", "reward"),
-    "host": ("corpus", "llm", "judge", "reward", "evaluation", "engines"),
+    "host": ("corpus", "llm", "judge", "reward", "evaluation"),
     "harness": ("host", "reward", "engines", "vllm"),
     "demo": ("host", "corpus", "llm", "judge", "reward"),
-    "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "demo"),
+    "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "own_model", "demo"),
 }
-WITHOUT_TORCH = ("records", "corpus", "llm", "pages", "judge", "reward", "evaluation")
+WITHOUT_TORCH = ("records", "engines", "corpus", "llm", "pages", "judge", "reward", "evaluation")
 # package of others -> its one layer
 ONLY_IN = {"llamafactory": "host", "vllm": "vllm", "ray": "engines", "lmms_eval": "harness"}
 

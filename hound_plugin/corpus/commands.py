@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hound_plugin.engines.arguments import add_engine_arguments
+
 if TYPE_CHECKING:
     Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
@@ -153,7 +155,7 @@ def add_validate(commands: Commands) -> None:
         "  hound corpus validate pairs.jsonl --media none\n"
         "  hound corpus validate theirs.jsonl --media-dir /disk --fix-paths --output ours.jsonl",
     )
-    parser.add_argument("file", type=Path, metavar="FILE", help="JSONL, or a JSON array")
+    parser.add_argument("file", type=_row_file, metavar="FILE", help="JSONL, Parquet or a JSON array; or its URL")
     parser.add_argument("--media-dir", help="folder that the records' paths are relative to (default: the current one)")
     parser.add_argument(
         "--media",
@@ -171,11 +173,20 @@ def add_validate(commands: Commands) -> None:
     parser.add_argument("--output", type=Path, help="corrected file (default: NAME.fixed.jsonl)")
     parser.add_argument("--drop-bad", action="store_true", help="leave bad rows out of the corrected file")
     parser.add_argument("--force", action="store_true", help="overwrite an existing corrected file")
+    add_engine_arguments(parser, options=True)
     parser.set_defaults(run=_validate)
+
+
+def _row_file(text: str) -> Path | str:
+    from hound_plugin.records.row_sources import is_url
+
+    return text if is_url(text) else Path(text)
 
 
 def _validate(arguments: argparse.Namespace) -> int:
     from hound_plugin.corpus.validate import Options, default_fixed, default_report, print_result, validate
+    from hound_plugin.engines.arguments import engine_of_options
+    from hound_plugin.engines.choice import make_engine
     from hound_plugin.errors import SettingsError
 
     if (arguments.output or arguments.drop_bad) and not arguments.fix_paths:
@@ -191,7 +202,7 @@ def _validate(arguments: argparse.Namespace) -> int:
         drop_bad=arguments.drop_bad,
         force=arguments.force,
     )
-    result = validate(arguments.file, options)
+    result = validate(arguments.file, options, make_engine(engine_of_options(arguments)))
     print_result(result, options)
     return FAILED if result.bad else DONE
 
@@ -271,7 +282,8 @@ def add_prepare(commands: Commands, run: Callable[[argparse.Namespace], int]) ->
         "the exit code is 1.",
         "  hound corpus prepare examples/yaml/demo_dpo.yaml\n"
         "  hound corpus prepare dpo.yaml hound.feature_cache=features --processes 8\n"
-        "  CUDA_VISIBLE_DEVICES=1 hound corpus prepare dpo.yaml --part 2/4    one of four GPUs",
+        "  CUDA_VISIBLE_DEVICES=1 hound corpus prepare dpo.yaml --part 2/4    one of four GPUs\n"
+        "  hound corpus prepare dpo.yaml --engine ray --engine-options actors=4 gpus=1",
     )
     parser.add_argument("recipe", metavar="YAML", help="of the training")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override keys of the file")
@@ -279,6 +291,7 @@ def add_prepare(commands: Commands, run: Callable[[argparse.Namespace], int]) ->
     parser.add_argument(
         "--part", type=_part, default=(1, 1), metavar="I/N", help="only each Nth medium, from the Ith on"
     )
+    add_engine_arguments(parser, options=True)
     parser.set_defaults(run=run)
 
 

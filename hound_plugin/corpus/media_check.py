@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import islice
 from multiprocessing import get_context
 from typing import Literal, TypeVar
 
 from hound_plugin.corpus.workers import follow_parent
+from hound_plugin.engines.work import LOCAL, Engine, Work
 from hound_plugin.errors import EmptyMediaError, MediaError, MediaNotFoundError
 from hound_plugin.records.bad_rows import MISSING
 from hound_plugin.records.media_paths import dead_link, find_media, refuse_part, split_part
@@ -19,7 +20,9 @@ from hound_plugin.records.record import Problem
 Depth = Literal["none", "exists", "open"]
 Media = Sequence[str | list[str]]
 Key = TypeVar("Key")
+_Work = list[tuple[Media, bool]]
 _BATCH = 64  # records per task of a process
+_WINDOW = 50_000  # records that are with an engine at a time
 
 
 def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Depth) -> list[Problem]:
@@ -82,20 +85,35 @@ def _field(is_video: bool) -> str:
 
 
 def check_many(
-    records: Iterable[tuple[Key, Media, bool]], media_dir: str | None, depth: Depth, processes: int
+    records: Iterable[tuple[Key, Media, bool]],
+    media_dir: str | None,
+    depth: Depth,
+    processes: int,
+    engine: Engine = LOCAL,
 ) -> Iterator[tuple[Key, list[Problem]]]:
-    """:func:`check_media` for a stream of records, in order, in ``processes`` processes, in constant memory."""
-    if processes <= 1 or depth != "open":
+    """:func:`check_media` for a stream of records, in order, in constant memory.
+
+    Args:
+        records: key, media and whether they are clips.
+        media_dir: the folder that paths are relative to.
+        depth: what is checked.
+        processes: that open media, if the engine is this process.
+        engine: where media are checked.
+    """
+    if engine is LOCAL and (processes <= 1 or depth != "open"):
         for key, media, is_video in records:
             yield key, check_media(media, is_video, media_dir, depth)
+        return
+    check = partial(_check_batch, media_dir=media_dir, depth=depth)
+    if engine is not LOCAL:
+        yield from _with_engine(records, check, engine)
         return
     stream = iter(records)
     waiting: list[tuple[list[Key], Future[list[list[Problem]]]]] = []
     with ProcessPoolExecutor(processes, get_context("spawn"), follow_parent) as pool:
         while True:
             while len(waiting) < 4 * processes and (batch := list(islice(stream, _BATCH))):
-                work = [(media, is_video) for _, media, is_video in batch]
-                future = pool.submit(_check_batch, work, media_dir, depth)
+                future = pool.submit(check, [(media, is_video) for _, media, is_video in batch])
                 waiting.append(([key for key, _, _ in batch], future))
             if not waiting:
                 return
@@ -103,5 +121,18 @@ def check_many(
             yield from zip(keys, future.result(), strict=True)
 
 
-def _check_batch(work: list[tuple[Media, bool]], media_dir: str | None, depth: Depth) -> list[list[Problem]]:
+def _with_engine(
+    records: Iterable[tuple[Key, Media, bool]], check: Callable[[_Work], list[list[Problem]]], engine: Engine
+) -> Iterator[tuple[Key, list[Problem]]]:
+    """A window of records after the other, so that neither records nor results pile up."""
+    stream = iter(records)
+    while window := list(islice(stream, _WINDOW)):
+        starts = range(0, len(window), _BATCH)
+        tasks = [[(media, is_video) for _, media, is_video in window[start : start + _BATCH]] for start in starts]
+        done = dict(engine.run(Work(check), tasks))
+        problems = [found for number in range(len(tasks)) for found in done[number]]
+        yield from zip((key for key, _, _ in window), problems, strict=True)
+
+
+def _check_batch(work: _Work, media_dir: str | None, depth: Depth) -> list[list[Problem]]:
     return [check_media(media, is_video, media_dir, depth) for media, is_video in work]

@@ -16,12 +16,14 @@ from typing import Any
 from hound_plugin.corpus.checking import RowKind, check_record
 from hound_plugin.corpus.media_check import Depth, Media, check_many
 from hound_plugin.corpus.relocate import PathIndex, corrected, index_paths, missing_names
+from hound_plugin.engines.work import LOCAL, Engine
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.bad_rows import Place, RowReport
 from hound_plugin.records.files import whole_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.parse import row_id
 from hound_plugin.records.record import Note, Problem
+from hound_plugin.records.row_sources import is_file, is_url, size_of
 
 
 @dataclass(frozen=True)
@@ -88,8 +90,13 @@ class _Ready:
     unknown: tuple[str, ...] = ()
 
 
-def validate(path: Path, options: Options) -> ValidationResult:
+def validate(path: Path | str, options: Options, engine: Engine = LOCAL) -> ValidationResult:
     """Check every row of a data file.
+
+    Args:
+        path: JSON lines, Parquet or a JSON array; a URL as text.
+        options: what is checked and written.
+        engine: where media are checked.
 
     Raises:
         SettingsError: an output exists or is the input, or ``fixed`` has no ``media_dir``.
@@ -103,7 +110,7 @@ def validate(path: Path, options: Options) -> ValidationResult:
         report.sink = stack.enter_context(whole_file(options.report)) if options.report else nowhere
         fixed = stack.enter_context(whole_file(options.fixed)) if options.fixed else None
         prepared = _prepare(path, options, index)
-        for ready, media_problems in check_many(prepared, options.media_dir, options.media, options.processes):
+        for ready, media_problems in check_many(prepared, options.media_dir, options.media, options.processes, engine):
             report.rows += 1
             result.relocated += ready.relocated
             if ready.problems or media_problems:
@@ -120,9 +127,9 @@ def validate(path: Path, options: Options) -> ValidationResult:
     return result
 
 
-def _check_options(path: Path, options: Options) -> None:
-    if not path.is_file():
-        raise DataError(f"Expected a file of JSON lines; {path} is not a file. Check the path.")
+def _check_options(path: Path | str, options: Options) -> None:
+    if not is_file(path):
+        raise DataError(f"Expected a file of JSON lines or Parquet; {path} is not a file. Check the path.")
     if options.limit is not None and options.limit < 1:
         raise SettingsError(f"Expected --limit of at least 1; got {options.limit}.")
     if options.fixed and options.media_dir is None:
@@ -130,26 +137,26 @@ def _check_options(path: Path, options: Options) -> None:
     if options.media_dir is not None and not os.path.isdir(options.media_dir):
         raise SettingsError(f"Expected a folder as --media-dir; {options.media_dir} is not a folder. Check the path.")
     for output in filter(None, (options.report, options.fixed)):
-        if output.exists() and output.samefile(path):
+        if output.exists() and not is_url(path) and output.samefile(path):
             raise SettingsError(f"Expected an output file other than the input; got {output}. Name another file.")
     if options.fixed and options.fixed.exists() and not options.force:
         raise SettingsError(f"{options.fixed} exists. Name another with --output, or replace it with --force.")
 
 
-def _rows(path: Path, options: Options) -> Iterator[Row]:
+def _rows(path: Path | str, options: Options) -> Iterator[Row]:
     return islice(read_rows(path), options.limit)
 
 
-def _path_index(path: Path, options: Options) -> PathIndex:
+def _path_index(path: Path | str, options: Options) -> PathIndex:
     media_dir = options.media_dir or ""
     names = missing_names((row.value for row in _rows(path, options) if row.value is not None), media_dir)
     return index_paths(Path(media_dir), names)
 
 
-def _prepare(path: Path, options: Options, index: PathIndex | None) -> Iterator[tuple[_Ready, Media, bool]]:
+def _prepare(path: Path | str, options: Options, index: PathIndex | None) -> Iterator[tuple[_Ready, Media, bool]]:
     from tqdm import tqdm
 
-    with tqdm(total=path.stat().st_size, unit="B", unit_scale=True, desc="validate", disable=None) as bar:
+    with tqdm(total=size_of(path), unit="B", unit_scale=True, desc="validate", disable=None) as bar:
         for row in _rows(path, options):
             bar.update(row.size)
             if row.value is None:
@@ -165,14 +172,19 @@ def _prepare(path: Path, options: Options, index: PathIndex | None) -> Iterator[
             yield ready, checked.media, checked.is_video
 
 
-def default_report(path: Path) -> Path:
-    """``name.bad.jsonl`` next to the data file."""
-    return path.with_name(f"{path.stem}.bad.jsonl")
+def default_report(path: Path | str) -> Path:
+    """``name.bad.jsonl`` next to the data file; of a URL, in the current folder."""
+    return _next_to(path, "bad")
 
 
-def default_fixed(path: Path) -> Path:
-    """``name.fixed.jsonl`` next to the data file."""
-    return path.with_name(f"{path.stem}.fixed.jsonl")
+def default_fixed(path: Path | str) -> Path:
+    """``name.fixed.jsonl`` next to the data file; of a URL, in the current folder."""
+    return _next_to(path, "fixed")
+
+
+def _next_to(path: Path | str, word: str) -> Path:
+    name = f"{Path(path).stem}.{word}.jsonl"
+    return Path(name) if is_url(path) else Path(path).with_name(name)
 
 
 def print_result(result: ValidationResult, options: Options) -> None:

@@ -50,9 +50,9 @@ def _plot_training(axis: Any, stage: str, history: list[dict[str, Any]]) -> None
 
 
 def _plot_accuracies(axis: Any, evaluations: Mapping[str, Evaluation]) -> None:
-    kinds = list(next(iter(evaluations.values())).tallies)
+    kinds = list(next(iter(evaluations.values())).accuracies)
     for bar, (name, evaluation) in enumerate(evaluations.items()):
-        percent = [100 * evaluation.tallies[kind].accuracy for kind in kinds] + [100 * evaluation.preference.accuracy]
+        percent = [100 * evaluation.accuracies[kind].mean for kind in kinds] + [100 * evaluation.preference.mean]
         axis.bar([index + 0.27 * (bar - 1) for index in range(len(percent))], percent, width=0.25, label=name)
     labels = [*[kind.replace(" and ", " +\n") for kind in kinds], "preference"]
     axis.set_xticks(range(len(labels)), labels, rotation=45, ha="right")

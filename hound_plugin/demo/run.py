@@ -14,14 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.demo.build import HELD_OUT_CLIPS, TRAIN_CLIPS, DemoPaths, build_demo
-from hound_plugin.demo.evaluate import Evaluation, ask_example, evaluate
+from hound_plugin.demo.evaluate import Evaluation, ask_example, difference, evaluate, results_table, run_folder
 from hound_plugin.demo.plot import plot_report
-from hound_plugin.demo.scoring import table
 from hound_plugin.demo.train import RECIPES, check_recipes, train
+from hound_plugin.errors import DataError
+from hound_plugin.evaluation.report import percent
+from hound_plugin.evaluation.run_folder import load_run
 from hound_plugin.records.files import write_json
 from hound_plugin.version import __version__
 
-NAMES = {"built": "untrained", "sft": "after SFT", "dpo": "after DPO"}
+UNTRAINED = "untrained"
+NAMES = {UNTRAINED: "untrained", "sft": "after SFT", "dpo": "after DPO"}
 """Stage -> the name of its model in the report."""
 _RESULT = "run.json"
 
@@ -63,13 +66,13 @@ def run_demo(
         force=force,
         write_model=write_model,
     )
-    results: dict[str, Any] = {"built": _evaluate_untrained(paths, force)}
+    results: dict[str, Any] = {UNTRAINED: _evaluate_untrained(paths, force)}
     for number, stage in enumerate(RECIPES, 2):
         print(f"{number}/4  {stage.upper()}: llamafactory-cli train {RECIPES[stage]}", flush=True)
         results[stage] = _train_and_evaluate(stage, paths, force, overrides)
     print("4/4  Results on held-out clips", flush=True)
     evaluations = {NAMES[stage]: Evaluation.from_dict(result["evaluation"]) for stage, result in results.items()}
-    _print_results(evaluations)
+    _print_results(evaluations, paths)
     example = ask_example({stage: paths.runs / stage for stage in RECIPES}, paths)
     _print_example(example)
     report = {
@@ -86,49 +89,54 @@ def run_demo(
 
 
 def _evaluate_untrained(paths: DemoPaths, force: bool) -> dict[str, Any]:
-    folder, key = paths.runs / "untrained", _key(paths)
-    earlier = _finished(folder, key)
-    if earlier and not force:
-        return earlier
-    folder.mkdir(parents=True, exist_ok=True)
-    result = {"key": key, "evaluation": evaluate(paths.model, paths, "untrained").to_dict()}
-    write_json(folder / _RESULT, result)
-    return result
+    folder, key = paths.runs / UNTRAINED, _key(paths)
+    earlier = None if force else _finished(folder, key)
+    if earlier is None:
+        shutil.rmtree(run_folder(paths, UNTRAINED), ignore_errors=True)  # of another model
+    return _evaluated(earlier or {"key": key}, paths.model, folder, paths)
 
 
 def _train_and_evaluate(stage: str, paths: DemoPaths, force: bool, overrides: Sequence[str]) -> dict[str, Any]:
     folder = paths.runs / stage
     recipes = list(RECIPES.values())[: list(RECIPES).index(stage) + 1]
     key = _key(paths, *[recipe.read_text(encoding="utf-8") for recipe in recipes], *overrides)
-    earlier = _finished(folder, key)
-    if earlier and not force:
+    result = None if force else _finished(folder, key)
+    if result is not None:
         print(f"     finished earlier: {folder}", flush=True)
-        return earlier
-    shutil.rmtree(folder, ignore_errors=True)
+        return _evaluated(result, folder, folder, paths)
+    for earlier in (folder, run_folder(paths, stage)):
+        shutil.rmtree(earlier, ignore_errors=True)
     started = time.monotonic()
     train(stage, paths, overrides)
-    seconds = time.monotonic() - started
-    result = {
-        "key": key,
-        "version": __version__,
-        "recipe": str(RECIPES[stage]),
-        "seconds": round(seconds, 1),
-        "evaluation": evaluate(folder, paths, stage.upper()).to_dict(),
-    }
-    write_json(folder / _RESULT, result)
+    seconds = round(time.monotonic() - started, 1)
+    result = {"key": key, "version": __version__, "recipe": str(RECIPES[stage]), "seconds": seconds}
+    return _evaluated(result, folder, folder, paths)
+
+
+def _evaluated(result: dict[str, Any], model: Path, folder: Path, paths: DemoPaths) -> dict[str, Any]:
+    """A stage's result with its evaluation; what an earlier run or version left out is made up for."""
+    try:
+        Evaluation.from_dict(result["evaluation"])
+        load_run(run_folder(paths, folder.name))
+    except (KeyError, DataError):
+        folder.mkdir(parents=True, exist_ok=True)
+        write_json(folder / _RESULT, result)  # a stopped evaluation does not cost the training
+        result = {**result, "evaluation": evaluate(model, paths, folder.name).to_dict()}
+        write_json(folder / _RESULT, result)
     return result
 
 
-def _print_results(evaluations: dict[str, Evaluation]) -> None:
-    print("\nExact match, greedy answers (95% interval):")
-    print(table({name: evaluation.tallies for name, evaluation in evaluations.items()}))
+def _print_results(evaluations: dict[str, Evaluation], paths: DemoPaths) -> None:
+    print("\nExact match of greedy answers, % (95% interval, clips as units):\n")
+    print(results_table(evaluations))
+    print(f"\nAfter DPO against after SFT: {difference(paths, 'sft', 'dpo')}.")
+    print(f"Question by question: hound eval compare {run_folder(paths, 'sft')} {run_folder(paths, 'dpo')}")
     print("\nPreferences (held-out pairs whose chosen answer is more probable):")
     for name, evaluation in evaluations.items():
-        low, high = evaluation.preference.interval
+        sentences = "-" if evaluation.sentences is None else f"{100 * evaluation.sentences:.0f}%"
         print(
-            f"  {name:<10} {100 * evaluation.preference.accuracy:5.1f}% ({100 * low:.0f}-{100 * high:.0f}) of "
-            f"{evaluation.preference.total}, mean margin {evaluation.margin:+.2f} nats, "
-            f"whole sentences {100 * evaluation.sentences:.0f}%"
+            f"  {name:<10} {percent(evaluation.preference)} % of {evaluation.preference.n}, "
+            f"mean margin {evaluation.margin:+.2f} nats, whole sentences {sentences}"
         )
 
 

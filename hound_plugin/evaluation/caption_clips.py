@@ -25,8 +25,8 @@ from hound_plugin.records.media_paths import (
 )
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.record import Media, MediaKind, Problem
+from hound_plugin.records.row_sources import names_rows
 
-ROWS = (".jsonl", ".json")
 SHOWN = 5
 
 
@@ -72,7 +72,7 @@ def list_clips(names: Sequence[str], media_dir: str | None) -> tuple[list[ClipTo
     remarks: list[str] = []
     absent: list[str] = []
     for name in names:
-        if name.lower().endswith(ROWS) and not os.path.isdir(name):
+        if names_rows(name) and not os.path.isdir(name):
             clips += _of_rows(name, media_dir, remarks, absent)
         else:
             clips += _of_path(name, media_dir, absent)
@@ -172,7 +172,7 @@ def _of_rows(path: str, media_dir: str | None, remarks: list[str], absent: list[
         if clip is not None and not problems:
             clips.append(clip)
     if report.bad:
-        report.settle("error", 0.0, None, f"`hound corpus validate {path} --kind captions` lists them all")
+        report.settle("error", 0.0, None, lister=f"hound corpus validate {path} --kind captions")
     remarks += report.remarks()
     return clips
 

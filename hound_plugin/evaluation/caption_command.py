@@ -6,6 +6,8 @@ import argparse
 import sys
 from typing import TYPE_CHECKING
 
+from hound_plugin.engines.arguments import add_engine_arguments
+
 if TYPE_CHECKING:
     from hound_plugin.evaluation.run import MakePredictor
 
@@ -17,10 +19,13 @@ examples:
   hound caption a.mp4 'long.mp4#t=10,20' picture.jpg --model demo/runs/sft --out captions.jsonl
   hound caption questions.jsonl --media-dir /data/frames --model ShareGPTVideo/LLaVA-Hound-SFT --out captions.jsonl
   torchrun --nproc-per-node 8 --no-python hound caption clips/ --model MODEL --out captions.jsonl
+  hound caption clips/ --base-url http://localhost:8000/v1 --model NAME --out captions.jsonl --set predict.show=frames
+  hound caption clips.jsonl --model MODEL --out captions.jsonl --engine ray --engine-options actors=8 gpus=1
   hound corpus validate captions.jsonl --kind captions
   hound reward run RECIPE captions=captions.jsonl      the judge reads them
 
-exit codes: 0 every clip has a caption, 1 some have none (listed in OUT's .bad.jsonl), 2 bad usage or bad input
+exit codes: 0 every clip has a caption, 1 some have none (listed in OUT's .bad.jsonl, or a server has not answered yet),
+2 bad usage or bad input
 """
 
 
@@ -33,14 +38,18 @@ def add_caption_command(commands: Commands, make_predictor: MakePredictor) -> No
             "Describes clips and images in detail. Each is asked for with a request drawn from a pool of wordings, by "
             "the seed and its id. A run that was stopped continues where it was; clips may be added later. CLIPS are "
             "videos, images, folders (a folder of pictures is one clip, another one stands for all below it), and "
-            "JSONL files of rows with a clip each."
+            "files (JSONL, Parquet) of rows with a clip each."
         ),
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("clips", metavar="CLIPS", nargs="+", help="videos, images, folders, JSONL files")
-    parser.add_argument("--model", required=True, help="checkpoint or adapter: a folder or a hub id")
-    parser.add_argument("--out", required=True, metavar="FILE", help="JSONL to write, complete or not at all")
+    parser.add_argument("clips", metavar="CLIPS", nargs="+", help="videos, images, folders, files of rows")
+    parser.add_argument(
+        "--model", required=True, help="checkpoint or adapter (a folder or a hub id), or a server's name of its model"
+    )
+    parser.add_argument(
+        "--out", required=True, metavar="FILE", help="JSONL or Parquet (by its name) to write, complete or not at all"
+    )
     parser.add_argument("--media-dir", metavar="DIR", help="folder that the clips' paths are relative to")
     parser.add_argument("--instructions", default="detailed", metavar="YAML", help="a pool of requests of your own")
     parser.add_argument("--seed", type=int, default=0, help="draws the requests, and answers if sampled (default: 0)")
@@ -49,8 +58,24 @@ def add_caption_command(commands: Commands, make_predictor: MakePredictor) -> No
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest caption, in tokens (default: 512)")
     parser.add_argument("--batch-size", type=int, default=16, help="clips at a time (default: 16)")
     parser.add_argument("--num-frames", type=int, help="frames per clip (default: the model's own number)")
+    parser.add_argument(
+        "--backend",
+        choices=("model", "openai"),
+        help="openai: a server with OpenAI's chat completions API (default: model, in this process; openai with "
+        "--base-url)",
+    )
+    parser.add_argument("--base-url", metavar="URL", help="the server's address (default: OpenAI's own)")
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="key=value",
+        help="any other setting of `hound eval`, such as predict.show=frames, predict.api_key_env=MY_KEY, max_cost=5, "
+        "'prices.NAME={input: 1, output: 4}'",
+    )
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: the first GPU, or else the CPU)")
     parser.add_argument("--dtype", default="auto", help="such as bfloat16 (default: the checkpoint's own)")
+    add_engine_arguments(parser, options=True)
     parser.set_defaults(run=lambda arguments: _caption(arguments, make_predictor))
 
 
@@ -61,26 +86,35 @@ def _say(text: str) -> None:
 def _caption(arguments: argparse.Namespace, make_predictor: MakePredictor) -> int:
     from pathlib import Path
 
+    from hound_plugin.engines.arguments import engine_of_options
+    from hound_plugin.engines.choice import check_alone, make_engine
     from hound_plugin.errors import SettingsError
     from hound_plugin.evaluation.caption_clips import list_clips
     from hound_plugin.evaluation.caption_requests import read_instructions
     from hound_plugin.evaluation.captions import bad_list, caption_clips
     from hound_plugin.evaluation.settings import EvaluationSettings
     from hound_plugin.evaluation.shards import shard_of_process
-    from hound_plugin.validation import build
+    from hound_plugin.validation import apply_overrides, build
 
     names = ("temperature", "top_p", "max_new_tokens", "batch_size", "num_frames", "device", "dtype")
-    predict = {name: getattr(arguments, name) for name in names}
-    settings = build(EvaluationSettings, {"model": arguments.model, "seed": arguments.seed, "predict": predict})
+    predict = {name: getattr(arguments, name) for name in (*names, "base_url")}
+    predict["backend"] = arguments.backend or ("openai" if arguments.base_url else "model")
+    values = {"model": arguments.model, "seed": arguments.seed, "predict": predict}
+    settings = build(EvaluationSettings, apply_overrides(values, arguments.set))
+    if settings.predict.backend == "given":
+        raise SettingsError("predict.backend: expected a model or a server that describes clips; got given.")
     pool = read_instructions(arguments.instructions)
     out, shard = Path(arguments.out), shard_of_process()
+    chosen = engine_of_options(arguments)
+    check_alone(chosen, shard.size)
+    engine = make_engine(chosen)
     if out.is_dir() or str(out) in arguments.clips:
         raise SettingsError(f"--out: expected a file to write, other than CLIPS; got {out}.")
     clips, remarks = list_clips(arguments.clips, arguments.media_dir)
     say = _say if shard.is_first else lambda _: None
     for line in remarks:
         say(line)
-    result = caption_clips(clips, out, settings, pool, make_predictor, shard, say)
+    result = caption_clips(clips, out, settings, pool, make_predictor, shard, say, engine)
     if not shard.is_first:
         return 0
     _say(f"caption: {result.captions} of {len(clips)} clips, {result.added} in this run, in {out}")
@@ -88,4 +122,14 @@ def _caption(arguments: argparse.Namespace, make_predictor: MakePredictor) -> in
         _say(f"warning: no caption: {name}: {why}")
     if result.broken:
         _say(f"warning: {len(result.broken)} of {len(clips)} clips have no caption; {bad_list(out)} lists them all")
-    return 1 if result.broken else 0
+    if result.cut:
+        _say(
+            f"warning: {result.cut} of {result.captions} captions were cut at --max-new-tokens "
+            f"{settings.predict.max_new_tokens}; they have `finish: length`, and their end is missing"
+        )
+    if result.missing:
+        _say(
+            f"warning: {result.missing} of {len(clips)} clips have no reply yet, and {out} was not written; run the "
+            "same command again to continue"
+        )
+    return 1 if result.broken or result.missing else 0

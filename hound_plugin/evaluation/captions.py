@@ -12,15 +12,18 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.engines.work import LOCAL, Engine
 from hound_plugin.errors import LedgerError
 from hound_plugin.evaluation.caption_clips import ClipToDescribe
 from hound_plugin.evaluation.caption_requests import Instructions
-from hound_plugin.evaluation.items import Prediction, Question
+from hound_plugin.evaluation.items import CUT, Question
 from hound_plugin.evaluation.prediction import Predictor, Say, predict_with_model, wait_for_others
 from hound_plugin.evaluation.run_folder import QUESTIONS, freeze_questions, load_run
+from hound_plugin.evaluation.server import predict_with_server
 from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.records.files import clear_leftovers, write_rows
+from hound_plugin.records.parquet import SUFFIX, write_parquet
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Record, Turn
 from hound_plugin.records.run_folders import locked, open_folder, write_run
@@ -38,11 +41,17 @@ class CaptionResult:
         captions: how many have one.
         broken: id -> why there is none.
         added: captions of this process.
+        cut: captions that reached the limit of tokens: their end is missing.
+        missing: clips that a server has not answered about yet; then no file is written.
+        usage: requests, tokens and cost of a server.
     """
 
     captions: int
     broken: dict[str, str] = field(default_factory=dict)
     added: int = 0
+    cut: int = 0
+    missing: int = 0
+    usage: dict[str, Any] | None = None
 
 
 def bad_list(out: Path) -> Path:
@@ -63,22 +72,26 @@ def caption_clips(
     make_predictor: Callable[[EvaluationSettings, Shard], Predictor],
     shard: Shard,
     say: Say,
+    engine: Engine = LOCAL,
 ) -> CaptionResult:
     """Describe every clip that has no caption yet, then write ``out`` and the list of clips without one.
 
-    Clips may be added in a later run; those that are there keep their captions.
+    A server may leave clips without a reply (it failed, or the budget ended); then nothing is written, and the next run
+    asks about the rest. Clips may be added in a later run; those that are there keep their captions.
 
     Args:
         clips: what to describe.
         out: the file to write.
         settings: the model and how it answers.
         pool: the requests.
-        make_predictor: makes the model.
-        shard: this process's part; only the first one writes ``out``.
+        make_predictor: makes the model, unless a server is asked.
+        shard: this process's part; only the first one writes ``out``, and only it asks a server.
         say: receives lines for the user.
+        engine: where the model answers.
 
     Raises:
         LedgerError: an earlier run on ``out`` had another model, other settings, another pool or other clips.
+        JudgeError: the server refuses every request.
     """
     started, error = time.time(), ""
     folder = open_folder(run_folder(out))
@@ -87,10 +100,15 @@ def caption_clips(
     try:
         clear_leftovers(folder)
         _note_questions(folder, questions)
-        counts = _predict(folder, make_predictor(settings, shard), settings, pool, shard, say)
+        if settings.predict.backend == "openai":
+            counts = predict_with_server(folder, settings, say, {"instructions": pool.id}) if shard.is_first else {}
+        else:
+            counts = _predict(folder, make_predictor(settings, shard), settings, pool, shard, say, engine)
+            if shard.is_first:
+                wait_for_others(folder, shard, say)
         if shard.is_first:
-            wait_for_others(folder, shard, say)
-            result = replace(write_captions(folder, clips, out, settings, pool), added=counts["added"])
+            result = write_captions(folder, clips, out, settings, pool)
+            result = replace(result, added=counts["added"], usage=counts.get("usage"))
     except BaseException as problem:
         error = f"{type(problem).__name__}: {problem}"
         raise
@@ -130,39 +148,43 @@ def _note_questions(folder: Path, questions: Sequence[Question]) -> None:
 
 
 def _predict(
-    folder: Path, predictor: Predictor, settings: EvaluationSettings, pool: Instructions, shard: Shard, say: Say
+    folder: Path,
+    predictor: Predictor,
+    settings: EvaluationSettings,
+    pool: Instructions,
+    shard: Shard,
+    say: Say,
+    engine: Engine,
 ) -> dict[str, Any]:
     """The loop of every prediction, with a bar on a terminal and lines elsewhere."""
     from tqdm import tqdm
 
     run = load_run(folder)
-    missing = frozenset(question.id for question in run.questions) - run.predictions.keys()
-    with tqdm(total=len(missing), unit="clip", desc="caption", disable=None if shard.size == 1 else True) as bar:
-        shown = _Shown(predictor, pool, missing, bar.update)
+    missing = len(run.questions) - len(run.predictions)
+    with tqdm(total=missing, unit="clip", desc="caption", disable=None if shard.size == 1 else True) as bar:
         quiet = say if bar.disable else lambda _: None
-        return predict_with_model(folder, shown, settings.predict.batch_size, shard, quiet)
-
-
-class _Shown:
-    """A predictor that counts what is done. The pool is part of its identity: another one asks for other answers."""
-
-    def __init__(
-        self, predictor: Predictor, pool: Instructions, missing: frozenset[str], count: Callable[[int], object]
-    ) -> None:
-        self.identity = {**predictor.identity, "instructions": pool.id}
-        self._predictor, self._missing, self._count = predictor, missing, count
-
-    def predict(self, questions: Sequence[Question]) -> list[Prediction]:
-        predictions = self._predictor.predict(questions)
-        self._count(sum(question.id in self._missing for question in questions))
-        return predictions
+        return predict_with_model(
+            folder,
+            predictor,
+            settings.predict.batch_size,
+            shard,
+            quiet,
+            engine=engine,
+            also={"instructions": pool.id},  # another pool asks for other answers
+            count=bar.update,
+        )
 
 
 def write_captions(
     folder: Path, clips: Sequence[ClipToDescribe], out: Path, settings: EvaluationSettings, pool: Instructions
 ) -> CaptionResult:
-    """Write the captions and the list of clips without one, each whole; an empty list is removed."""
+    """Write the captions and the list of clips without one, each whole; an empty list is removed.
+
+    Nothing is written while a clip is missing.
+    """
     run = load_run(folder)
+    if missing := sum(clip.id not in run.predictions for clip in clips):
+        return CaptionResult(0, missing=missing)
     asked = {question.id: question for question in run.questions}
     rows: list[dict[str, Any]] = []
     broken: dict[str, str] = {}
@@ -174,13 +196,14 @@ def write_captions(
         turns = (Turn("user", asked[clip.id].prompt), Turn("assistant", prediction.text))
         record = Record(id=clip.id, media=(clip.media,), turns=turns, caption=prediction.text, source=clip.source)
         made_by = {"model": settings.predict.model, "protocol": pool.id, "seed": settings.seed}
+        made_by |= {"finish": prediction.finish} if prediction.finish else {}
         rows.append({**to_row(record), **made_by})
-    write_rows(out, rows)
+    (write_parquet if out.suffix == SUFFIX else write_rows)(out, rows)
     if broken:
         write_rows(bad_list(out), [{"id": name, "problem": why} for name, why in broken.items()])
     else:
         bad_list(out).unlink(missing_ok=True)  # of an earlier run
-    return CaptionResult(len(rows), broken)
+    return CaptionResult(len(rows), broken, cut=sum(row.get("finish") == CUT for row in rows))
 
 
 def _values(
@@ -190,7 +213,10 @@ def _values(
     out: Path,
     result: CaptionResult,
 ) -> dict[str, Any]:
-    counts = {"clips": len(clips), "captions": result.captions, "broken": len(result.broken), "added": result.added}
+    counts: dict[str, Any] = {"clips": len(clips), "captions": result.captions, "cut": result.cut}
+    counts |= {"broken": len(result.broken), "added": result.added}
+    if result.usage is not None:
+        counts |= {"missing": result.missing, "usage": result.usage}
     return {
         "out": str(out),
         "model": settings.predict.model,

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from hound_plugin.engines.arguments import add_engine_arguments, engine_overrides
+
 if TYPE_CHECKING:
     from hound_plugin.evaluation.run import MakeFrames, MakePredictor
     from hound_plugin.evaluation.settings import EvaluationSettings
@@ -112,6 +114,8 @@ def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
     parser.add_argument("recipe", metavar="YAML", help=f"settings; see {RECIPE}")
     parser.add_argument("overrides", nargs="*", metavar="key=value", help="override the file, such as suite=official")
     parser.add_argument("--limit", type=int, help="use only the first LIMIT questions of each test set")
+    if name in ("run", "predict"):
+        add_engine_arguments(parser, options=False)
     if name != "report":
         parser.add_argument("--max-cost", type=float, help="stop before the total cost exceeds this (needs prices)")
         parser.add_argument("--dry-run", action="store_true", help="print requests and estimated cost; send nothing")
@@ -123,7 +127,7 @@ def _settings(arguments: argparse.Namespace) -> EvaluationSettings:
 
     given = {"limit": arguments.limit, "max_cost": getattr(arguments, "max_cost", None)}
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    return read_settings(arguments.recipe, [*arguments.overrides, *overrides])
+    return read_settings(arguments.recipe, [*arguments.overrides, *overrides, *engine_overrides(arguments)])
 
 
 def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:

@@ -11,6 +11,8 @@ from hound_plugin.records.media_paths import is_image_path
 from hound_plugin.records.placeholders import VIDEO_TOKEN
 
 JUDGED, UNREADABLE, FAILED, UNANSWERED = "judged", "unreadable", "failed", "unanswered"
+CUT = "length"
+"""``finish`` of an answer at the limit of tokens."""
 STATUSES = (JUDGED, UNREADABLE, FAILED, UNANSWERED)
 """Of a judgement: it has a verdict or score; the judge's text could not be parsed; the judge failed for good; there is
 no prediction to judge."""
@@ -57,11 +59,24 @@ class Question:
 
 @dataclass(frozen=True)
 class Prediction:
-    """A model's answer to one question: ``text``, or ``error`` saying why there is none (a broken clip)."""
+    """A model's answer to one question.
+
+    Attributes:
+        id: the question's.
+        text: the answer, or None.
+        error: why there is none (a broken clip).
+        finish: how it ended: ``stop``, ``length`` at the limit of tokens, or empty where that is unknown.
+    """
 
     id: str
     text: str | None
     error: str = ""
+    finish: str = ""
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether the answer reached the limit of tokens: its end is missing."""
+        return self.finish == CUT
 
     def to_row(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -145,6 +145,8 @@ def evaluation_item(run: EvaluationRun, question: Question, strip: Strip) -> Ite
 
 def _answer(prediction: Prediction | None, judgement: Judgement | None, verdict: str) -> Answer:
     text, note = (None, "not answered yet") if prediction is None else (prediction.text, prediction.error)
+    if prediction is not None and prediction.is_cut:
+        note = "cut at the limit of tokens"
     tone = TONES.get(verdict, "plain")
     if judgement is None:
         return Answer("answer", text, verdict, tone=tone, note=note)

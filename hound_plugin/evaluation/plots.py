@@ -13,6 +13,8 @@ from hound_plugin.records.tables import one_line
 
 OWN, COUNTED, REFERENCE, GRID = "#1f5fa8", "#c2571a", "#8a8a8a", "#dddddd"
 MOST_LETTERS = 28  # of a name
+ON_THE_EDGE: dict[str, Any] = {"clip_on": False, "zorder": 3}
+"""Points at 0 or 100% are whole."""
 
 
 def draw_accuracy(summary: Summary, published: Sequence[PublishedRow], title: str) -> bytes:
@@ -55,7 +57,7 @@ def _point(
         return
     if estimate.low is not None and estimate.high is not None:
         axes.plot([factor * estimate.low, factor * estimate.high], [place, place], color=colour, linewidth=2)
-    axes.plot(factor * estimate.mean, place, "o", color=colour, markersize=6, label=label)
+    axes.plot(factor * estimate.mean, place, "o", color=colour, markersize=6, label=label, **ON_THE_EDGE)
 
 
 def draw_sample_size(steps: Sequence[tuple[int, Estimate]], what: str, factor: float, title: str) -> bytes:
@@ -76,7 +78,8 @@ def draw_sample_size(steps: Sequence[tuple[int, Estimate]], what: str, factor: f
             [factor * (e.mean if e.high is None else e.high) for _, e in steps],
             color=OWN, alpha=0.2, linewidth=0, label="95% by clip",
         )  # fmt: skip
-        axes.plot(clips, [factor * estimate.mean for _, estimate in steps], color=OWN, marker=".", label="estimate")
+        means = [factor * estimate.mean for _, estimate in steps]
+        axes.plot(clips, means, color=OWN, marker=".", label="estimate", **ON_THE_EDGE)
         axes.axhline(factor * steps[-1][1].mean, color=REFERENCE, linewidth=0.8, linestyle="--", label="all clips")
         axes.set_xscale("log")
         ticks = [clip for clip in (2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000) if clip <= clips[-1]]

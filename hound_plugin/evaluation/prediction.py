@@ -10,10 +10,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from hound_plugin.engines.work import LOCAL, Engine, Work, media_reader
 from hound_plugin.errors import LedgerError
 from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.run_folder import PREDICTIONS, append_predictions, finish_predictions, load_run
@@ -23,6 +25,7 @@ from hound_plugin.records.run_folders import locked, read_run
 
 PREDICTOR = "predictor.json"
 PROGRESS_SECONDS = 10.0
+COUNTS = ("questions", "answered", "cut", "unanswered", "missing")
 POLL = 0.5  # seconds between two looks at what other processes have done
 
 Say = Callable[[str], None]
@@ -67,7 +70,15 @@ def make_batches(questions: Sequence[Question], size: int) -> list[Batch]:
 
 
 def predict_with_model(
-    folder: Path, predictor: Predictor, batch_size: int, shard: Shard, say: Say = lambda _: None
+    folder: Path,
+    predictor: Predictor,
+    batch_size: int,
+    shard: Shard,
+    say: Say = lambda _: None,
+    *,
+    engine: Engine = LOCAL,
+    also: Mapping[str, Any] | None = None,
+    count: Callable[[int], object] = lambda _: None,
 ) -> dict[str, Any]:
     """This process's share of the predictions that are missing.
 
@@ -77,6 +88,9 @@ def predict_with_model(
         batch_size: questions at a time.
         shard: which batches are this process's.
         say: receives a line of progress every ten seconds.
+        engine: where the model answers; predictions are written by this process.
+        also: what determines an answer besides ``predictor.identity``.
+        count: receives the number of new predictions after each batch.
 
     Returns:
         ``added``, ``seconds`` and ``rows_per_second`` of this process.
@@ -84,18 +98,26 @@ def predict_with_model(
     Raises:
         LedgerError: the folder has predictions of another model or of other settings.
     """
-    bind_predictor(folder, predictor.identity)
+    bind_predictor(folder, {**predictor.identity, **(also or {})})
     run = load_run(folder)
     mine = [batch for batch in make_batches(run.questions, batch_size) if batch.number % shard.size == shard.rank]
-    missing = {batch.number: [q.id for q in batch.questions if q.id not in run.predictions] for batch in mine}
-    progress = Progress(sum(map(len, missing.values())), shard, say)
-    with locked(folder, f"predict-{shard.rank}-of-{shard.size}", say):
-        for batch in mine:
-            if missing[batch.number]:
-                predictions = {row.id: row for row in predictor.predict(batch.questions)}
-                append_predictions(folder, [predictions[id] for id in missing[batch.number]])
-                progress.add(len(missing[batch.number]))
+    missing = [[question.id for question in batch.questions if question.id not in run.predictions] for batch in mine]
+    todo = [(batch.questions, ids) for batch, ids in zip(mine, missing, strict=True) if ids]
+    del run
+    progress = Progress(sum(len(ids) for _, ids in todo), shard, say)
+    work = Work(predictor.predict, _media_of, media_reader(predictor))
+    tasks = [questions for questions, _ in todo]
+    with locked(folder, f"predict-{shard.rank}-of-{shard.size}", say), closing(engine.run(work, tasks)) as results:
+        for number, rows in results:
+            predictions = {row.id: row for row in rows}
+            append_predictions(folder, [predictions[id] for id in todo[number][1]])
+            progress.add(len(todo[number][1]))
+            count(len(todo[number][1]))
     return progress.counts()
+
+
+def _media_of(questions: Sequence[Question]) -> list[Any]:
+    return [question.shown for question in questions]
 
 
 def bind_predictor(folder: Path, identity: Mapping[str, Any]) -> None:
@@ -164,14 +186,15 @@ def wait_for_others(folder: Path, shard: Shard, say: Say) -> None:
 
 
 def count_predictions(folder: Path) -> dict[str, Any]:
-    """Counts of a folder's predictions by test set: questions, answered, unanswered."""
+    """Counts of a folder's predictions by test set; answers that were cut are among those answered."""
     run = load_run(folder)
     counts: dict[str, dict[str, int]] = {}
     for question in run.questions:
-        row = counts.setdefault(question.set, {"questions": 0, "answered": 0, "unanswered": 0, "missing": 0})
+        row = counts.setdefault(question.set, dict.fromkeys(COUNTS, 0))
         prediction = run.predictions.get(question.id)
         row["questions"] += 1
         row["missing" if prediction is None else "answered" if prediction.text is not None else "unanswered"] += 1
+        row["cut"] += prediction is not None and prediction.is_cut
     return counts
 
 

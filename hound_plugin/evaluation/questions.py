@@ -48,10 +48,10 @@ def read_suite_questions(suite: Suite, settings: EvaluationSettings, say: Callab
 
 
 def _read(
-    path: Path, media_dir: str, settings: EvaluationSettings, say: Callable[[str], None]
+    path: Path | str, media_dir: str, settings: EvaluationSettings, say: Callable[[str], None]
 ) -> list[records.Question]:
     report = RowReport(str(path))
-    rows = records.read_questions(path, media_dir, report=report, keep_missing=True)
+    rows = records.read_questions(path, media_dir, report=report, keep_missing=True, can_skip=False)
     for line in report.remarks():
         say(line)
     return rows
@@ -72,7 +72,7 @@ def _question(row: records.Question, prefix: str, name: str) -> Question:
     )
 
 
-def _captions(ask: str, rows: Iterable[Question], prefix: str, path: Path) -> list[Question]:
+def _captions(ask: str, rows: Iterable[Question], prefix: str, path: Path | str) -> list[Question]:
     """One question for each clip, whose caption is the right answer."""
     first: dict[str, Question] = {}
     for row in rows:

@@ -208,6 +208,11 @@ def remarks(summary: Summary) -> list[str]:
         found.append("Replies are read as the original reads them, guesses included.")
     if not summary.judge:
         found.append("run.json does not say who judged.")
+    if summary.total.cut:
+        found.append(
+            f"{summary.total.cut} of {summary.total.questions} predictions were cut at the limit of tokens: their end "
+            "is missing. A higher `predict.max_new_tokens` in a run of its own shows what difference it makes."
+        )
     missing = summary.total.questions - summary.total.statuses[JUDGED]
     if missing:
         found.append(f"{missing} of {summary.total.questions} questions have no verdict and no score.")
@@ -272,7 +277,7 @@ def described(run: EvaluationRun, summary: Summary) -> list[list[Any]]:
 def sets_csv(summary: Summary, references: Sequence[PublishedRow]) -> str:
     """Every number of every set; published rows say so in ``source``."""
     estimates = ("accuracy", "accuracy_if_wrong", "score")
-    columns = ["source", "set", "judge", "model", "parsing", "questions", "clips", *HEADINGS.values()]
+    columns = ["source", "set", "judge", "model", "parsing", "questions", "clips", *HEADINGS.values(), "cut"]
     columns += [f"{name}{part}" for name in estimates for part in ("", "_low", "_high", "_n")]
     columns += list(summary.total.metrics)
     columns += ["original_accuracy", "original_accuracy_n", "original_average_score", "original_average_score_n"]
@@ -292,7 +297,7 @@ def _csv_row(row: SetSummary, summary: Summary, estimates: Sequence[str]) -> dic
     values: dict[str, Any] = {
         "source": "this run", "set": row.name, "judge": summary.judge.get("model"),
         "parsing": summary.judge.get("parsing"), "questions": row.questions, "clips": row.clips,
-        **{HEADINGS[status]: number for status, number in row.statuses.items()},
+        **{HEADINGS[status]: number for status, number in row.statuses.items()}, "cut": row.cut,
         **{name: round(estimate.mean, 6) for name, estimate in row.metrics.items()},
     }  # fmt: skip
     for name in estimates:

@@ -8,12 +8,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.engines.choice import check_alone, make_engine
 from hound_plugin.errors import LedgerError
 from hound_plugin.evaluation import judging
 from hound_plugin.evaluation.formats import read_given
 from hound_plugin.evaluation.items import Question
 from hound_plugin.evaluation.page import write_page
 from hound_plugin.evaluation.prediction import (
+    COUNTS,
     Predictor,
     Say,
     bind_predictor,
@@ -97,6 +99,9 @@ def open_evaluation(
         SettingsError: no such suite, a folder that is not writable, settings of the judge that do not go together.
         LedgerError: the folder has other questions.
     """
+    check_alone(settings.engine, shard.size)
+    if "predict" in stages:
+        make_engine(settings.engine)
     suite = read_suite(settings.suite)
     settings = settings.for_suite(suite.protocol, suite.measure)
     quiet = say if shard.is_first else lambda _: None
@@ -152,7 +157,8 @@ def predict(evaluation: Evaluation) -> None:
             raise LedgerError("This program has no model to predict with; use backend openai or given.")
         predictor = evaluation.make_predictor(evaluation.settings, evaluation.shard)
         size = evaluation.settings.predict.batch_size
-        counts = predict_with_model(folder, predictor, size, evaluation.shard, say)
+        engine = make_engine(evaluation.settings.engine)
+        counts = predict_with_model(folder, predictor, size, evaluation.shard, say, engine=engine)
         if evaluation.shard.is_first:
             wait_for_others(folder, evaluation.shard, say)
     elif evaluation.shard.is_first:
@@ -180,9 +186,7 @@ def _digest(path: str, evaluation: Evaluation) -> list[str]:
 
 def _report_predictions(evaluation: Evaluation, counts: dict[str, Any]) -> None:
     sets = count_predictions(evaluation.folder)
-    totals = {
-        name: sum(row[name] for row in sets.values()) for name in ("questions", "answered", "unanswered", "missing")
-    }
+    totals = {name: sum(row[name] for row in sets.values()) for name in COUNTS}
     evaluation.counts["predict"] = {**totals, **counts, "sets": sets}
     say, rate = evaluation.say, counts.get("rows_per_second")
     speed = f", {rate:.3g} rows/s" if rate else ""
@@ -190,6 +194,9 @@ def _report_predictions(evaluation: Evaluation, counts: dict[str, Any]) -> None:
     price = f", cost {cost:.4f}" if cost is not None else ""
     done = f"{totals['answered']} of {totals['questions']} answered, {counts['added']} in this run{speed}{price}"
     say(f"predict: {done}; see {evaluation.folder / PREDICTIONS}")
+    if totals["cut"]:
+        limit = evaluation.settings.predict.max_new_tokens
+        say(f"warning: {totals['cut']} answers were cut at predict.max_new_tokens={limit}; they have `finish: length`")
     silent = list(unanswered(evaluation.folder))
     if silent:
         first = "; ".join(f"{row.id}: {row.error[:160]}" for row in silent[:SHOWN])

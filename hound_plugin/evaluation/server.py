@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.limits import Limits
 from hound_plugin.llm.prices import estimate_tokens
-from hound_plugin.llm.replies import why_missing
+from hound_plugin.llm.replies import finish_of, why_missing
 from hound_plugin.llm.requests import FINAL, OK, Request
 from hound_plugin.llm.runner import run_requests
 from hound_plugin.llm.sampling_server import (
@@ -54,8 +54,16 @@ def prediction_requests(questions: Sequence[Question], settings: EvaluationSetti
         )
 
 
-def predict_with_server(folder: Path, settings: EvaluationSettings, say: Say) -> dict[str, Any]:
+def predict_with_server(
+    folder: Path, settings: EvaluationSettings, say: Say, also: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Ask for every prediction that is missing.
+
+    Args:
+        folder: an evaluation with its questions.
+        settings: the server and how it is asked.
+        say: receives lines for the user.
+        also: what determines an answer besides the settings of the server.
 
     Returns:
         ``added``, and ``usage``: requests, tokens, cost, and how the run ended.
@@ -64,7 +72,7 @@ def predict_with_server(folder: Path, settings: EvaluationSettings, say: Say) ->
         LedgerError: the folder has predictions of another model or of other settings.
         JudgeError: the server refuses every request.
     """
-    bind_predictor(folder, sampler_identity(settings.predict))
+    bind_predictor(folder, {**sampler_identity(settings.predict), **(also or {})})
     run = load_run(folder)
     missing = [question for question in run.questions if question.id not in run.predictions]
     client = make_sampler(settings.predict)
@@ -86,7 +94,7 @@ def _predictions(questions: Sequence[Question], settings: EvaluationSettings, le
         if entry is None:
             continue
         if entry.status == OK:
-            yield Prediction(request.id, str(entry.value))
+            yield Prediction(request.id, str(entry.value), finish=finish_of(entry))
         elif entry.status in FINAL or entry.attempt + 1 >= ATTEMPTS:
             yield Prediction(request.id, None, _reason(entry))
 

@@ -11,9 +11,11 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from hound_plugin.engines.settings import EngineSettings
 from hound_plugin.judge.settings import JudgeSettings
 from hound_plugin.llm.prices import Prices
 from hound_plugin.llm.sampler_settings import SamplerSettings
+from hound_plugin.records.row_sources import names_rows
 from hound_plugin.validation import Settings, build, read_recipe
 
 NEEDS_A_MODEL = ("openai", "openai-batch", "vision", "local")
@@ -74,7 +76,9 @@ class EvaluationSettings(Settings):
             ``max_cost`` without prices.
     """
 
-    suite: str = Field(default="demo", description="a suite of `hound eval list`, or a JSONL file of questions")
+    suite: str = Field(
+        default="demo", description="a suite of `hound eval list`, or a file of questions: JSONL, Parquet, a URL"
+    )
     model: str = Field(
         default="", description="checkpoint or adapter (folder or hub id), or the server's name of a model"
     )
@@ -91,6 +95,7 @@ class EvaluationSettings(Settings):
     predict: PredictSettings = PredictSettings()
     judge: EvaluationJudgeSettings = EvaluationJudgeSettings()
     report: EvaluationReportSettings = EvaluationReportSettings()
+    engine: EngineSettings = EngineSettings()
 
     @model_validator(mode="before")
     @classmethod
@@ -134,7 +139,7 @@ class EvaluationSettings(Settings):
     @property
     def suite_name(self) -> str:
         """Name of the suite; of a file, its name without the suffix."""
-        return Path(self.suite).stem if self.suite.endswith((".jsonl", ".json")) else self.suite
+        return Path(self.suite).stem if names_rows(self.suite) else self.suite
 
     @property
     def run_folder(self) -> Path:

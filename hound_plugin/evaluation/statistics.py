@@ -74,19 +74,35 @@ def accuracy(correct: Sequence[bool], clusters: Sequence[Hashable]) -> Estimate 
     """
     if not len(correct):
         return None
-    values = [float(value) for value in correct]
-    count, total = len(set(clusters)), len(values)
-    share = math.fsum(values) / total
+    return _on_scale([float(value) for value in correct], clusters, (0.0, 1.0), most=len(correct))
+
+
+def _on_scale(
+    values: Sequence[float], clusters: Sequence[Hashable], bounds: tuple[float, float], most: float = math.inf
+) -> Estimate:
+    """A mean between two bounds with Wilson's interval, which neither leaves them nor shrinks to nothing at one.
+
+    Args:
+        values: one or more.
+        clusters: the clip of each.
+        bounds: of the scale.
+        most: largest number of independent answers that the clips may be worth.
+    """
+    lowest, span = bounds[0], bounds[1] - bounds[0]
+    shares = [(value - lowest) / span for value in values]
+    count, share = len(set(clusters)), math.fsum(shares) / len(shares)
+    mean = math.fsum(values) / len(values)
     if count < 2:
-        return Estimate(share, None, None, total, count)
-    variance = standard_error(values, clusters) ** 2
+        return Estimate(mean, None, None, len(values), count)
+    variance = standard_error(shares, clusters) ** 2
     independent = share * (1 - share) / variance if variance > 0 else float(count)
-    independent = min(independent, float(total))
+    independent = min(independent, most)
     square = _t(count) ** 2
     centre = (share + square / (2 * independent)) / (1 + square / independent)
     half = math.sqrt(square * (share * (1 - share) / independent + square / (4 * independent**2)))
     half /= 1 + square / independent
-    return Estimate(share, max(0.0, centre - half), min(1.0, centre + half), total, count)
+    low, high = max(0.0, centre - half), min(1.0, centre + half)
+    return Estimate(mean, lowest + span * low, lowest + span * high, len(values), count)
 
 
 def mean_score(
@@ -94,24 +110,26 @@ def mean_score(
 ) -> Estimate | None:
     """A mean with its 95% interval by the cluster-robust standard error and Student's t.
 
+    On a scale with ends it is Wilson's, as for an accuracy: near an end few clips look alike by chance, and the
+    symmetric interval would be too narrow.
+
     Args:
         scores: numbers.
         clusters: the clip of each.
-        bounds: of the scale; the interval does not leave it.
+        bounds: ends of the scale, if it has any.
 
     Returns:
         None of no scores.
     """
     if not len(scores):
         return None
+    if bounds is not None:
+        return _on_scale(scores, clusters, bounds)
     mean, count = math.fsum(scores) / len(scores), len(set(clusters))
     if count < 2:
         return Estimate(mean, None, None, len(scores), count)
     half = _t(count) * standard_error(scores, clusters)
-    low, high = mean - half, mean + half
-    if bounds is not None:
-        low, high = max(low, bounds[0]), min(high, bounds[1])
-    return Estimate(mean, low, high, len(scores), count)
+    return Estimate(mean, mean - half, mean + half, len(scores), count)
 
 
 def _t(count: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -31,6 +31,7 @@ class SetSummary:
         score: mean over questions with a score.
         metrics: means of the offline measures over questions with a prediction.
         original: the original's aggregate and denominators, under ``parsing: original``.
+        cut: predictions that were cut at the limit of tokens.
     """
 
     name: str
@@ -42,6 +43,7 @@ class SetSummary:
     score: Estimate | None
     metrics: Mapping[str, Estimate]
     original: Mapping[str, Any] | None
+    cut: int = 0
 
 
 @dataclass(frozen=True)
@@ -84,8 +86,9 @@ def summarise(run: EvaluationRun) -> Summary:
     groups: dict[str, list[Question]] = {}
     for question in run.questions:
         groups.setdefault(question.set, []).append(question)
-    sets = [_summary(name, questions, judged, judge) for name, questions in groups.items()]
-    total = _summary(ALL, run.questions, judged, judge)
+    cut = {row.id for row in run.predictions.values() if row.is_cut}
+    sets = [_summary(name, questions, judged, judge, cut) for name, questions in groups.items()]
+    total = _summary(ALL, run.questions, judged, judge, cut)
     reasons = {
         status: dict(Counter(row.reason for row in judged.values() if row.status == status).most_common())
         for status in (UNREADABLE, FAILED, UNANSWERED)
@@ -114,7 +117,11 @@ def judgements_of(run: EvaluationRun) -> dict[str, Judgement]:
 
 
 def _summary(
-    name: str, questions: Sequence[Question], judged: Mapping[str, Judgement], judge: Mapping[str, Any]
+    name: str,
+    questions: Sequence[Question],
+    judged: Mapping[str, Judgement],
+    judge: Mapping[str, Any],
+    cut: Collection[str],
 ) -> SetSummary:
     rows = [(judged[question.id], question.clip) for question in questions]
     verdicts = [(row.correct, clip) for row, clip in rows if row.correct is not None]
@@ -137,6 +144,7 @@ def _summary(
         score=mean_score([score for score, _ in scores], [clip for _, clip in scores], bounds and tuple(bounds)),
         metrics={metric: estimate for metric, estimate in measures.items() if estimate is not None},
         original=_original([row for row, _ in rows], judge),
+        cut=sum(question.id in cut for question in questions),
     )
 
 

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from lmms_eval.api.model import lmms
 
 from hound_plugin.errors import HoundError, SettingsError
-from hound_plugin.model.batch_answers import answer_batch
+from hound_plugin.model.batch_answers import Answer, answer_batch
 from hound_plugin.model.inference import load
 
 NEW_TOKENS = 1024
@@ -95,13 +95,16 @@ class LlavaHound(lmms):
         )
         return [self._text(answer, settings.get("until", ())) for answer in answers]
 
-    def _text(self, answer: str | HoundError, until: str | Sequence[str]) -> str:
+    def _text(self, answer: Answer, until: str | Sequence[str]) -> str:
         if isinstance(answer, HoundError):
             warnings.warn(f"a question has no answer: {answer}", stacklevel=2)
             return ""
+        if answer.finish == "length":
+            warnings.warn("answers were cut at max_new_tokens", stacklevel=2)
+        text = answer.text
         for stop in [until] if isinstance(until, str) else until:
-            answer = answer.split(stop)[0] if stop.strip() else answer  # blank lines belong to an answer
-        return answer.strip()
+            text = text.split(stop)[0] if stop.strip() else text  # blank lines belong to an answer
+        return text.strip()
 
     def loglikelihood(self, requests: Sequence[Any]) -> list[tuple[float, bool]]:
         """Not offered: the tasks for videos ask for text."""

@@ -7,8 +7,9 @@ cache is kept, so a run that was stopped continues.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from omegaconf import OmegaConf
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from hound_plugin.engines.work import LOCAL, Engine, Work
 from hound_plugin.errors import MediaError, SettingsError
 from hound_plugin.host import alignment, tower_cache
 from hound_plugin.host.settings_state import is_ours, settings, split_arguments
@@ -31,6 +33,7 @@ from hound_plugin.settings import HoundSettings
 
 REPORT = "bad_media.jsonl"
 _SHOWN = 20
+_BAR: dict[str, Any] = {"unit": "clip", "desc": "Filling the cache", "smoothing": 0.05}
 _STAGES = {"dpo": "rm", "rm": "rm", "kto": "kto", "sft": "sft"}  # as the host's loader calls them
 _SHARDED = ("deepspeed", "fsdp", "fsdp_config")
 
@@ -105,47 +108,112 @@ class _Reading(Dataset[_Item]):
         return _Item(number, kept, None if kept else media)
 
 
-def fill(recipe: str, overrides: Sequence[str], processes: int | None = None, part: tuple[int, int] = (1, 1)) -> Filled:
+def fill(
+    recipe: str,
+    overrides: Sequence[str],
+    processes: int | None = None,
+    part: tuple[int, int] = (1, 1),
+    engine: Engine = LOCAL,
+) -> Filled:
     """Fill the feature cache that a training's YAML file names, or else its frame cache.
 
     Args:
         recipe: the YAML file of the training.
         overrides: ``key=value`` for the host or for ``hound.key``.
-        processes: that decode; the number of cores, at most 16, if None.
+        processes: that decode; the number of cores, at most 16, if None. With another engine than this process, its
+            processes decode.
         part: number of a part and number of parts, for several machines or GPUs.
+        engine: where clips are decoded and encoded. All its machines see recipe, clips, cache and model under the same
+            paths.
 
     Raises:
         SettingsError: the file names no cache, or is of a stage or a template without media of ours.
         HoundError: the training itself would be refused.
     """
     values, sharded = _values(recipe, overrides)
-    model_args, data_args, training_args, finetuning_args, _ = get_train_args(values)
-    tokens = load_tokenizer(model_args)
-    media = _media(model_args, data_args, training_args, finetuning_args.stage)
-    frames_only = settings().feature_cache is None
-    media = [entry for entry in media if entry[0] == "video" or not frames_only][part[0] - 1 :: part[1]]
-    encode = None
-    if not frames_only:
-        model = load_model(tokens["tokenizer"], model_args, finetuning_args, is_trainable=True)
-        encode = _Encoder(
-            model, model_args.compute_dtype if training_args.bf16 or training_args.fp16 else None, sharded
-        )
-    filled = Filled(Path(training_args.output_dir), len(media))
-    workers = min(16, os.cpu_count() or 1) if processes is None else processes
-    for item in _read(_Reading(tokens["processor"], media, frames_only), workers):
-        kind, path = media[item.number]
-        filled.kept += item.kept
-        if item.problem is not None:
-            filled.bad[str(path)] = item.problem
-        elif item.media is not None and item.media.key is None:
-            filled.uncached += 1
-        elif item.media is not None and encode is not None:
-            encode(kind, item.media)
+    filling = _Filling(values, sharded)
+    media = filling.media(part)
+    filled = Filled(filling.folder, len(media))
+    done: Iterable[tuple[int, _Outcome]]
+    if engine is LOCAL:
+        workers = min(16, os.cpu_count() or 1) if processes is None else processes
+        items = _read(_Reading(filling.processor, media, filling.frames_only), workers)
+        done = ((item.number, filling.finish(media[item.number][0], item)) for item in items)
+    else:
+        done = tqdm(engine.run(Work(_FillOne(values, sharded)), media), total=len(media), **_BAR)
+    bad: dict[int, str] = {}
+    for number, outcome in done:
+        filled.kept += outcome.kept
+        filled.uncached += outcome.changed
+        if outcome.problem is not None:
+            bad[number] = outcome.problem
+    filled.bad = {str(media[number][1]): bad[number] for number in sorted(bad)}
     report = filled.folder / REPORT
     report.unlink(missing_ok=True)
     if filled.bad:
         write_rows(report, [{"media": path, "problem": problem} for path, problem in filled.bad.items()])
     return filled
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of one medium: it was in the cache, or changed while it was read, or cannot be read."""
+
+    kept: bool = False
+    changed: bool = False
+    problem: str | None = None
+
+
+class _Filling:
+    """A process that fills the cache: it reads media, and encodes them where features are cached."""
+
+    def __init__(self, values: dict[str, Any], sharded: bool) -> None:
+        self._model_args, self._data_args, self._training_args, self._finetuning_args, _ = get_train_args(values)
+        self._tokens = load_tokenizer(self._model_args)
+        self._sharded = sharded
+        self.folder = Path(self._training_args.output_dir)
+        self.frames_only = settings().feature_cache is None
+
+    def media(self, part: tuple[int, int]) -> list[tuple[str, Any]]:
+        """Kind and path (or paths of frames) of each distinct medium."""
+        media = _media(self._model_args, self._data_args, self._training_args, self._finetuning_args.stage)
+        return [entry for entry in media if entry[0] == "video" or not self.frames_only][part[0] - 1 :: part[1]]
+
+    @cached_property
+    def processor(self) -> Any:
+        """The model's. Where features are cached the model is loaded too: their keys contain its towers' digest."""
+        _ = self._encoder
+        return self._tokens["processor"]
+
+    @cached_property
+    def _encoder(self) -> _Encoder | None:
+        if self.frames_only:
+            return None
+        model = load_model(self._tokens["tokenizer"], self._model_args, self._finetuning_args, is_trainable=True)
+        mixed = self._training_args.bf16 or self._training_args.fp16
+        return _Encoder(model, self._model_args.compute_dtype if mixed else None, self._sharded)
+
+    def finish(self, kind: str, item: _Item) -> _Outcome:
+        """Encode and store what was read, if that is needed."""
+        if item.media is not None and item.media.key is None:
+            return _Outcome(item.kept, changed=True)
+        if item.media is not None and self._encoder is not None:
+            self._encoder(kind, item.media)
+        return _Outcome(item.kept, problem=item.problem)
+
+
+class _FillOne:
+    """Reads and encodes one medium in whichever process; the model is loaded there at the first one."""
+
+    def __init__(self, values: dict[str, Any], sharded: bool) -> None:
+        self._arguments = (values, sharded)
+        self._filling: _Filling | None = None
+
+    def __call__(self, medium: tuple[str, Any]) -> _Outcome:
+        if self._filling is None:
+            self._filling = _Filling(*self._arguments)
+        filling = self._filling
+        return filling.finish(medium[0], _Reading(filling.processor, [medium], filling.frames_only)[0])
 
 
 def _values(recipe: str, overrides: Sequence[str]) -> tuple[dict[str, Any], bool]:
@@ -197,7 +265,7 @@ def _read(reading: _Reading, processes: int) -> Iterator[_Item]:
         torch.set_num_threads(1)  # as in a worker
     try:
         batches: DataLoader[_Item] = DataLoader(reading, None, num_workers=processes, collate_fn=_as_it_is)
-        yield from tqdm(batches, total=len(reading), unit="clip", desc="Filling the cache", smoothing=0.05)
+        yield from tqdm(batches, total=len(reading), **_BAR)
     finally:
         torch.set_num_threads(cores)
 

@@ -21,6 +21,7 @@ from datasets import Features, Value
 
 from hound_plugin.errors import DataError
 from hound_plugin.records.jsonl import NO_OBJECT, Row, read_rows, read_text
+from hound_plugin.records.row_sources import is_parquet
 
 _REASON = "\x00"  # begins a text that says why there is no row; JSON never begins like this
 ROW, NUMBER, FILE = "hound_row", "hound_number", "hound_file"
@@ -90,6 +91,8 @@ def read_texts(path: Path) -> Iterator[tuple[int, str]]:
 
 def _read_plain(path: Path) -> Iterator[tuple[int, str]]:
     position = 0
+    if path.is_file() and is_parquet(path):  # the host reads it itself, with its types, under its name
+        raise DataError(f"Expected a file of JSON lines; {path} is Parquet. Give it a name that ends in .parquet.")
     with path.open("rb") if path.is_file() else nullcontext() as file:
         for row in read_rows(path):
             if row.size and file is not None:

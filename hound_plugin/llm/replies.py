@@ -172,6 +172,11 @@ def to_entry(request: Request, attempt: int, reply: Reply | RejectedError, promp
     )  # fmt: skip
 
 
+def finish_of(entry: Entry) -> str:
+    """How a reply ended, as the server said: ``stop``, ``length`` if it was cut at the limit of tokens."""
+    return str(json.loads(entry.detail or "{}").get("finish", "stop"))
+
+
 def why_missing(entry: Entry) -> str:
     """Why a reply has no value, as :func:`to_entry` recorded it; empty if it has one or its status says it all."""
     return str(json.loads(entry.detail or "{}").get("why", ""))

@@ -50,6 +50,16 @@ class MemoryCache:
             while self.size > self.limit:
                 self.size -= self._items.popitem(last=False)[1].nbytes
 
+    def items(self) -> list[tuple[Hashable, Any]]:
+        """Keys and tensors, the least recently used first."""
+        with self._lock:
+            return list(self._items.items())
+
+    def make_room(self, size: int) -> None:
+        """Raise the limit to at least ``size`` bytes."""
+        with self._lock:
+            self.limit = max(self.limit, size)
+
     def clear(self) -> None:
         """Remove everything."""
         with self._lock:
@@ -59,7 +69,7 @@ class MemoryCache:
     def __len__(self) -> int:
         return len(self._items)
 
-    def __reduce__(self) -> tuple[Any, tuple[int]]:
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
         return type(self), (self.limit,)
 
 
@@ -68,7 +78,19 @@ class PixelCache(MemoryCache):
 
     Files are identified by path, size, times of change and inode, bytes and arrays by their SHA-256; other media (PIL
     images) are read every time.
+
+    Args:
+        limit: total size of the tensors, in bytes.
+        same_machine: False: keys are equal on all machines that see a file under one path; see
+            :func:`~hound_plugin.records.media_identity.media_identity`.
     """
+
+    def __init__(self, limit: int = 256 * MEBIBYTE, same_machine: bool = True) -> None:
+        super().__init__(limit)
+        self.same_machine = same_machine
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        return type(self), (self.limit, self.same_machine)
 
     def get_or_compute(self, media: Any, settings: Hashable, read: Callable[[Any], Any]) -> Any:
         """The processed media, read by ``read(media)`` only if it is not cached.
@@ -80,12 +102,15 @@ class PixelCache(MemoryCache):
         """
         if hasattr(media, "read"):
             media = media.read()
-        identity = media_identity(media, in_process=True)
+        identity = self._identity(media)
         if identity is None:
             return read(media)
         pixels = self.get((identity, settings))
         if pixels is None:
             pixels = read(media)
-            if media_identity(media, in_process=True) == identity:  # otherwise the file changed while it was read
+            if self._identity(media) == identity:  # otherwise the file changed while it was read
                 self.put((identity, settings), pixels)
         return pixels
+
+    def _identity(self, media: Any) -> Hashable | None:
+        return media_identity(media, in_process=True, same_machine=self.same_machine)

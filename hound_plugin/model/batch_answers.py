@@ -11,14 +11,14 @@ from PIL.Image import Image
 
 from hound_plugin.errors import ContextLengthError, HoundError, MediaError
 from hound_plugin.model.answer_sampling import sample_answers
-from hound_plugin.model.generation import wants_sampling
+from hound_plugin.model.generation import GeneratedAnswer, wants_sampling
 from hound_plugin.model.inference import HoundModel
 from hound_plugin.records.media_paths import is_image_path
 
 READERS = 8
 """Clips that are decoded at the same time, at most."""
 
-Answer = str | HoundError
+Answer = GeneratedAnswer | HoundError
 
 
 def answer_batch(
@@ -53,9 +53,9 @@ def answer_batch(
         for number in open_items:
             answers[number] = _sampled(hound, items[number][0], clips[number], seeds[number], settings)
     else:
-        texts = _greedy(hound, [(items[number][0], clips[number]) for number in open_items], max_new_tokens)
-        for number, text in zip(open_items, texts, strict=True):
-            answers[number] = text
+        greedy = _greedy(hound, [(items[number][0], clips[number]) for number in open_items], max_new_tokens)
+        for number, answer in zip(open_items, greedy, strict=True):
+            answers[number] = answer
     return [answer for answer in answers if answer is not None]
 
 
@@ -94,7 +94,7 @@ def _greedy(hound: HoundModel, items: Sequence[tuple[str, Any]], max_new_tokens:
         return []
     questions, clips = [question for question, _ in items], [clip for _, clip in items]
     try:
-        return list(hound.chat_many(questions, clips, do_sample=False, max_new_tokens=max_new_tokens))
+        return list(hound.answer_many(questions, clips, do_sample=False, max_new_tokens=max_new_tokens))
     except ContextLengthError as error:
         if len(items) == 1:
             return [error]
@@ -103,6 +103,7 @@ def _greedy(hound: HoundModel, items: Sequence[tuple[str, Any]], max_new_tokens:
 
 def _sampled(hound: HoundModel, question: str, clip: Any, seed: int, settings: dict[str, Any]) -> Answer:
     try:
-        return sample_answers(hound, question, clip, [seed], **settings)[0].text
+        answer = sample_answers(hound, question, clip, [seed], **settings)[0]
+        return GeneratedAnswer(answer.text, answer.finish)
     except ContextLengthError as error:
         return error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -21,6 +22,14 @@ _BEGUN = "|".join(sorted({name[:end] for name in _ROLES for end in range(1, len(
 _ROLE, _PERHAPS = re.compile(rf"(?:^|\s+)(?:{_NAMES})"), re.compile(rf"(?:\s+|^)(?:{_BEGUN})?$")
 _LATER_ROLE, _PERHAPS_LATER = re.compile(rf"\s+(?:{_NAMES})"), re.compile(rf"\s+(?:{_BEGUN})?$")
 _WINDOW = 16  # tokens; a role's name in characters is shorter
+
+
+@dataclass(frozen=True)
+class GeneratedAnswer:
+    """An answer; ``finish`` is ``stop``, or ``length`` if it reached the limit of tokens: its end is missing."""
+
+    text: str
+    finish: str
 
 
 def wants_sampling(temperature: float | None, do_sample: bool | None = None) -> bool | None:

@@ -17,7 +17,14 @@ from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.completeness import check_finite
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.feature_cache import FeatureCache
-from hound_plugin.model.generation import cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
+from hound_plugin.model.generation import (
+    GeneratedAnswer,
+    cut_roles,
+    new_tokens,
+    stop_criteria,
+    stream_text,
+    wants_sampling,
+)
 from hound_plugin.model.labels import IGNORED_LABEL
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
 from hound_plugin.processing.processor import LlavaHoundProcessor
@@ -136,7 +143,7 @@ class HoundModel:
         inputs = self._inputs(question, video, image, history)
         prompt = inputs["input_ids"].shape[1]
         output = self.model.generate(**inputs, **self._generation(generation, prompt))
-        return self._answers(output, prompt)[0]
+        return self._texts(output[:, prompt:])[0][1]
 
     def caption(self, video: Any = None, image: Any = None, question: str = CAPTION_QUESTION, **generation: Any) -> str:
         """A detailed description of a clip or an image.
@@ -184,6 +191,17 @@ class HoundModel:
             The answers, in order.
 
         Raises:
+            As :meth:`answer_many`.
+        """
+        return [answer.text for answer in self.answer_many(questions, videos, **generation)]
+
+    @torch.inference_mode()
+    def answer_many(
+        self, questions: Sequence[str], videos: Sequence[Any] | None = None, **generation: Any
+    ) -> list[GeneratedAnswer]:
+        """As :meth:`chat_many`, and how each answer ended.
+
+        Raises:
             SettingsError: there are not as many clips as questions, or a question is not text.
             MediaError: a clip or image cannot be used.
             ContextLengthError: the longest question leaves no room for an answer.
@@ -201,8 +219,9 @@ class HoundModel:
         )
         batch.pop("labels")
         prompt = batch["input_ids"].shape[1]
-        output = self.model.generate(**batch, **self._generation(generation, prompt))
-        return self._answers(output, prompt)
+        chosen = self._generation(generation, prompt)
+        output = self.model.generate(**batch, **chosen)
+        return self._finished(output[:, prompt:], chosen)
 
     @torch.inference_mode()
     def log_probs(self, items: Sequence[tuple[str, str, Any]]) -> torch.Tensor:
@@ -256,9 +275,20 @@ class HoundModel:
                 batch[f"{kind}_index"] = torch.tensor(index[kind], device=self.model.device)
         return batch
 
-    def _answers(self, output: torch.Tensor, prompt: int) -> list[str]:
-        texts = self.processor.batch_decode(output[:, prompt:], skip_special_tokens=True)
-        return [cut_roles(text).strip() for text in texts]
+    def _texts(self, output: torch.Tensor) -> list[tuple[str, str]]:
+        """What was generated, and the answer in it, of each row of ``[B, new tokens]``."""
+        texts = self.processor.batch_decode(output, skip_special_tokens=True)
+        return [(text, cut_roles(text).strip()) for text in texts]
+
+    def _finished(self, output: torch.Tensor, generation: dict[str, Any]) -> list[GeneratedAnswer]:
+        """Answers in ``[B, new tokens]``: one is cut if it has neither ``</s>`` nor a role's name up to the limit."""
+        ends = torch.as_tensor(generation["eos_token_id"], device=output.device)
+        is_full = output.shape[1] >= generation["max_new_tokens"]
+        is_open = (is_full & ~torch.isin(output, ends).any(1)).tolist()
+        return [
+            GeneratedAnswer(answer, "length" if goes_on and cut_roles(text) == text else "stop")
+            for goes_on, (text, answer) in zip(is_open, self._texts(output), strict=True)
+        ]
 
     def _inputs(self, question: str, video: Any, image: Any, history: History | None) -> dict[str, torch.Tensor]:
         """Inputs of one conversation; whether it fits is known before a clip is opened."""

@@ -26,6 +26,16 @@ def seen_frames(model: str) -> SeenFrames:
     Raises:
         CheckpointError, OSError: its files cannot be read.
     """
-    base = chain_of(model)[0] if is_adapter(model) else model
-    processor = LlavaHoundProcessor.from_pretrained(base)
+    processor = processor_of(model)
     return SeenFrames(processor.num_frames, processor.video_processor.frame_sampling)
+
+
+def processor_of(model: str) -> LlavaHoundProcessor:
+    """The processor of a checkpoint, or of the model that an adapter was trained on; no weights are read.
+
+    Raises:
+        CheckpointError, OSError: its files cannot be read.
+    """
+    base = chain_of(model)[0] if is_adapter(model) else model
+    processor: LlavaHoundProcessor = LlavaHoundProcessor.from_pretrained(base)
+    return processor

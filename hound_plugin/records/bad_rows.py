@@ -108,14 +108,17 @@ class RowReport:
         more = f" and {len(self.unknown) - 20} more" if len(self.unknown) > 20 else ""
         return [*lines, *([f"{self.what}: fields that nothing reads, by rows: {names}{more}"] if names else [])]
 
-    def settle(self, policy: OnBadRows, max_share: float, listed: Path | str | None, how_to_skip: str) -> str:
+    def settle(
+        self, policy: OnBadRows, max_share: float, listed: Path | str | None, how_to_skip: str = "", lister: str = ""
+    ) -> str:
         """Stop, or return a sentence about what is left out; empty if every row can be used.
 
         Args:
             policy: ``error`` or ``skip``.
             max_share: with ``skip``, the largest share of rows that may be left out.
             listed: path of the list, for the message.
-            how_to_skip: what the user sets to leave bad rows out.
+            how_to_skip: what the user sets to leave bad rows out; empty where that is not possible.
+            lister: the command that lists them all, if they are not listed yet.
 
         Raises:
             DataError: rows are bad and the policy is ``error``, or too many are.
@@ -123,9 +126,10 @@ class RowReport:
         if not self.bad:
             return ""
         summary = f"{self.bad:,} of {self.rows:,} rows of {self.what} cannot be used"
-        where = f" All of them are listed in {listed}." if listed else ""
+        where = f" All of them are listed in {listed}." if listed else f" `{lister}` lists them all." if lister else ""
         if policy == "error":
-            advice = f"Correct or remove them, or leave them out with {how_to_skip}.{where}"
+            skipping = f", or leave them out with {how_to_skip}" if how_to_skip else ""
+            advice = f"Correct or remove them{skipping}.{where}"
             raise error_of(self.counts)(f"{summary}:\n{self.table()}\n{advice}")
         if self.bad > max_share * self.rows + 1e-9:
             raise DataError(

@@ -74,7 +74,7 @@ NEUTRAL = frozenset(
         "protocol", "sampler", "sampler_model", "policy", "temperature", "top_p", "seed", "tokens",
         "num_tokens", "num_turns", "metadata", "meta", "info", "tags", "topic", "answer_type",
         "question_type", "ds_name", "image_id", "video_duration", "fingerprint", "sampler_fingerprint",
-        "synthetic", "judges", "k", "candidate",
+        "synthetic", "judges", "k", "candidate", "finish",
     )
 )  # fmt: skip
 """Provenance and scores: kept when a row is rewritten, without effect on training."""

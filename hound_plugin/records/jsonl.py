@@ -1,4 +1,4 @@
-"""Rows of a data file, one at a time: JSON lines of any size, JSON arrays of modest size.
+"""Rows of a data file, one at a time: JSON lines and Parquet of any size, JSON arrays of modest size; also at a URL.
 
 Lines are read in one way and consumed in two: :func:`read_rows` yields every line and says what is wrong with it,
 :func:`read_objects` requires all of them to be valid.
@@ -17,6 +17,8 @@ from typing import Any, BinaryIO
 
 from hound_plugin.errors import DataError
 from hound_plugin.records.files import PathLike
+from hound_plugin.records.parquet import read_parquet
+from hound_plugin.records.row_sources import PARQUET, is_file, is_url, open_rows, size_of
 
 LONGEST_LINE = 16 << 20
 LARGEST_ARRAY = 1 << 30
@@ -25,6 +27,7 @@ NO_OBJECT = "no object"
 KEY_TWICE = "key twice"
 NOT_A_NUMBER = "not a number"
 HALF_A_CHARACTER = "half a character"
+NOT_JSON = "not a value of JSON"
 
 _BOM = b"\xef\xbb\xbf"
 _OTHER_FORMATS = {
@@ -34,8 +37,6 @@ _OTHER_FORMATS = {
     b"BZh": "compressed; unpack it with `bunzip2`",
     b"\xfd7zXZ": "compressed; unpack it with `unxz`",
     b"\x28\xb5\x2f\xfd": "compressed; unpack it with `unzstd`",
-    b"PAR1": "Parquet; a data set of a training may have it under a name that ends in .parquet, the rest takes "
-    "JSON lines (`pandas.read_parquet(...).to_json(..., orient='records', lines=True)`)",
     b"PK": "a spreadsheet or another zip archive; save its rows as JSON lines, or unpack it",
     b"\xd0\xcf\x11\xe0": "a spreadsheet or another document of Office; save its rows as JSON lines",
 }
@@ -57,7 +58,7 @@ class Row:
         reason: why there is no object.
         size: bytes that it takes in the file, including empty lines before it; 0 in an array.
         problem: the kind of ``reason``: ``NO_OBJECT``, ``KEY_TWICE``, ``NOT_A_NUMBER`` (NaN, infinity, a number too
-            large) or ``HALF_A_CHARACTER``; empty if there is an object.
+            large) or ``HALF_A_CHARACTER``, in Parquet ``NOT_JSON``; empty if there is an object.
         is_torn: the last line, cut off in the middle.
     """
 
@@ -70,16 +71,18 @@ class Row:
 
 
 def read_rows(path: PathLike) -> Iterator[Row]:
-    """Stream a JSON or JSONL file, whatever its suffix; empty lines are skipped, bad ones have a reason.
+    """Stream a JSON, JSONL or Parquet file, whatever its suffix; empty lines are skipped, bad rows have a reason.
+
+    Args:
+        path: on a disk, or a URL that fsspec knows.
 
     Raises:
         DataError: the file does not exist, is empty, is not UTF-8 text, or is an array that is damaged or too large to
             be read at once.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise DataError(f"Expected a file of JSON lines; {path} is not a file. Check the path.")
-    if not path.stat().st_size:
+    if not is_file(path):
+        raise DataError(f"Expected a file of JSON lines or Parquet; {path} is not a file. Check the path.")
+    if not size_of(path):
         raise DataError(f"Expected rows in {path}; the file is empty. Download or write it again.")
     yield from _rows(path, mend=False)
 
@@ -96,8 +99,7 @@ def read_objects(path: PathLike, *, complete: bool = False) -> Iterator[dict[str
     Raises:
         DataError: a line is not a JSON object, has a key twice, NaN or a number too large; the message names the line.
     """
-    path = Path(path)
-    if not path.exists():
+    if not (is_file(path) if is_url(path) else Path(path).exists()):
         return
     for row in _rows(path, mend=True):
         if row.value is not None:
@@ -141,9 +143,12 @@ def _is_table(beginning: bytes) -> bool:
     return any(0 < header.count(separator) <= row.count(separator) for separator in (b",", b";", b"\t"))
 
 
-def _rows(path: Path, mend: bool) -> Iterator[Row]:
-    with path.open("rb") as file:
+def _rows(path: PathLike, mend: bool) -> Iterator[Row]:
+    with open_rows(path) as file:
         beginning = file.read(4096)
+        if beginning.startswith(PARQUET):
+            yield from _columns(path)
+            return
         for mark, description in _OTHER_FORMATS.items():
             if beginning.startswith(mark):
                 raise DataError(f"Expected a file of JSON lines in UTF-8; {path} is {description}.")
@@ -160,6 +165,11 @@ def _rows(path: Path, mend: bool) -> Iterator[Row]:
             )
         file.seek(0)
         yield from read_lines(file, mend=mend)
+
+
+def _columns(path: PathLike) -> Iterator[Row]:
+    for number, (value, reason) in enumerate(read_parquet(path), 1):
+        yield Row(number, value, reason, problem="" if value is not None else NOT_JSON)
 
 
 # --- one row
@@ -239,15 +249,16 @@ def _checked(number: int, value: Any, text: str, size: int, mend: bool) -> Row:
 # --- arrays
 
 
-def _array(path: Path, mend: bool) -> Iterator[Row]:
-    size = path.stat().st_size
+def _array(path: PathLike, mend: bool) -> Iterator[Row]:
+    size = size_of(path)
     if size > LARGEST_ARRAY:
         raise DataError(
             f"Expected JSON lines in {path}, or an array of at most {_megabytes(LARGEST_ARRAY)}; it has "
             f"{_megabytes(size)}. Write one object per line, for example with `jq -c '.[]'`."
         )
     try:
-        text = path.read_bytes().removeprefix(_BOM).decode("utf-8")
+        with open_rows(path) as file:
+            text = file.read().removeprefix(_BOM).decode("utf-8")
         yield from _items(text, mend)
     except (ValueError, RecursionError) as error:
         raise DataError(f"Expected a JSON array in {path}; {error}. The file is damaged; download it again.") from error

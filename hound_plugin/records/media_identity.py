@@ -19,7 +19,7 @@ _BLOCK = 1 << 20
 _SAMPLE = 1 << 16  # bytes read at the head, in the middle and at the tail of a file
 
 
-def media_identity(media: Any, in_process: bool = False) -> Hashable | None:
+def media_identity(media: Any, in_process: bool = False, same_machine: bool = True) -> Hashable | None:
     """A value that changes when the content of media changes, computed without reading full files.
 
     A file is identified by its size, modification time and a digest of its head, middle and tail (0.1 ms); a folder by
@@ -30,6 +30,8 @@ def media_identity(media: Any, in_process: bool = False) -> Hashable | None:
         in_process: for use within one process: files by path, size, inode and times of change, without opening them;
             bytes and arrays by their SHA-256. Otherwise the identity is the same in every process and on every
             machine that has the same files, whatever their folder.
+        same_machine: False, with ``in_process``: for the processes of one job on several machines, which see one file
+            under one path; without inode, device and time of change, which each machine may number for itself.
 
     Returns:
         Nested tuples of texts and numbers, which fit into JSON; None if the identity is unknown: paths that cannot be
@@ -37,9 +39,9 @@ def media_identity(media: Any, in_process: bool = False) -> Hashable | None:
     """
     try:
         if isinstance(media, str | Path):
-            return _of_path(str(media), in_process)
+            return _of_path(str(media), in_process, same_machine)
         if isinstance(media, list | tuple) and media and all(isinstance(item, str | Path) for item in media):
-            paths = tuple(_of_path(str(item), in_process) for item in media)
+            paths = tuple(_of_path(str(item), in_process, same_machine) for item in media)
             return ("list", *paths) if in_process else paths
         return _of_memory(media) if in_process else None
     except (OSError, ValueError):  # MediaError is one
@@ -69,21 +71,23 @@ def media_digest(paths: Any) -> str:
     return digest.hexdigest()
 
 
-def _of_path(text: str, in_process: bool) -> Hashable:
+def _of_path(text: str, in_process: bool, same_machine: bool) -> Hashable:
     bare, start, end = split_part(text)
     path = os.path.abspath(bare)
     identity: tuple[Hashable, ...]
     if os.path.isdir(path):
         frames = list_frames(path)
-        stamps = tuple((os.path.basename(frame), *_stamp(frame, in_process)) for frame in frames)
+        stamps = tuple((os.path.basename(frame), *_stamp(frame, in_process, same_machine)) for frame in frames)
         identity = (path, stamps) if in_process else stamps
     else:
-        identity = (path, *_stamp(path, in_process)) if in_process else _stamp(path, in_process)
+        identity = (path, *_stamp(path, in_process, same_machine)) if in_process else _stamp(path, in_process)
     return identity if start is end is None else (identity, "part", start, end)
 
 
-def _stamp(path: str, in_process: bool) -> tuple[int | str, ...]:
+def _stamp(path: str, in_process: bool, same_machine: bool = True) -> tuple[int | str, ...]:
     status = os.stat(path)
+    if in_process and not same_machine:
+        return status.st_size, status.st_mtime_ns
     if in_process:
         return status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino, status.st_dev
     if not stat.S_ISREG(status.st_mode):

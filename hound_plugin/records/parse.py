@@ -33,6 +33,7 @@ REPEATED = {
     "video": f"`{VIDEO_TOKEN}` several times in a question stands for one clip, as in the original",
     "image": f"`{IMAGE_TOKEN}` several times in a question stands for one image, as in the original",
 }
+CUT = "the caption or answer was cut at the limit of tokens (`finish` is `length`)"
 OTHER_KIND = "a placeholder of the other kind of media next to the row's own is plain text"
 _CONTENT_FIELDS = (
     *fields.CONVERSATIONS,
@@ -87,6 +88,8 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         options=tuple(options.values()),
         source=_source(row, findings),
     )
+    if row.get("finish") == "length":
+        findings.note(CUT)
     _check_record(record, findings)
     unknown = tuple(dict.fromkeys(findings.unknown)) if findings.unknown else ()
     if findings.problems:

@@ -17,6 +17,7 @@ from hound_plugin.records.media_paths import cut_part, find_media, with_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
+from hound_plugin.records.row_sources import is_file
 
 SHOWN = 5
 TWO_REFERENCES = "an answer is not used if there is also a `reference`"
@@ -69,6 +70,7 @@ def read_questions(
     max_bad_rows: float = MAX_SHARE,
     report: RowReport | None = None,
     keep_missing: bool = False,
+    can_skip: bool = True,
 ) -> list[Question]:
     """Read and check a file of questions.
 
@@ -76,23 +78,24 @@ def read_questions(
     question in any of its shapes, and optionally ``caption``, ``reference`` (or an answer) and ``source``.
 
     Args:
-        path: JSONL, or a JSON array.
+        path: JSONL, a JSON array or Parquet; on a disk, or a URL that fsspec knows.
         media_dir: folder that the rows' paths are relative to.
         limit: use only this many questions.
         on_bad_rows, max_bad_rows: see :mod:`hound_plugin.records.bad_rows`.
         report: collects what was found, if the caller wants to list it.
         keep_missing: a question whose clip is absent is kept, with the path where it was expected.
+        can_skip: whether the user may set ``on_bad_rows``.
 
     Raises:
         DataError: no file, nothing in it, or rows that cannot be used.
         MediaNotFoundError: clips are missing, and nothing else is wrong.
     """
-    if not Path(path).is_file():
-        raise DataError(f"questions: expected a JSONL file, but {path} does not exist.")
+    if not is_file(path):
+        raise DataError(f"questions: expected a file of JSON lines or Parquet, but {path} does not exist.")
     report = report if report is not None else RowReport(str(path))
     questions: list[Question] = []
     seen: dict[str, int] = {}
-    for row in read_rows(Path(path)):
+    for row in read_rows(path):
         if limit is not None and len(questions) >= limit:
             break
         report.rows += 1
@@ -100,8 +103,8 @@ def read_questions(
         if not report.add(Place(str(path), row.number, row_id(row.value)), problems) and question is not None:
             questions.append(question)
     if report.bad:
-        how = f"`on_bad_rows: skip` (`hound corpus validate {path} --kind questions` lists them all)"
-        report.settle(on_bad_rows, max_bad_rows, None, how)
+        how = "`on_bad_rows: skip`" if can_skip else ""
+        report.settle(on_bad_rows, max_bad_rows, None, how, f"hound corpus validate {path} --kind questions")
     if not questions:
         reason = f"none of its {report.rows:,} rows can be used" if report.rows else "it is empty"
         raise DataError(f"{path}: expected questions, one JSON object per line; {reason}.")

@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import closing
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from hound_plugin.errors import DataError, LedgerError
+from hound_plugin.engines.work import LOCAL, Engine, Work, media_reader
+from hound_plugin.errors import DataError, LedgerError, MediaError
 from hound_plugin.llm.requests import request_key
-from hound_plugin.records.files import append_rows
+from hound_plugin.records.bad_rows import OnBadRows
+from hound_plugin.records.files import append_rows, write_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
 from hound_plugin.records.run_folders import locked
@@ -48,6 +52,28 @@ def answer_seed(seed: int, question: str, candidate: int) -> int:
     return make_seed("candidate", seed, question, candidate)
 
 
+@dataclass(frozen=True)
+class Sampled:
+    """What became of the questions of a run.
+
+    Attributes:
+        added: answers.
+        broken: id of a question whose clip cannot be read -> why; it has no answers.
+    """
+
+    added: int = 0
+    broken: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Missing:
+    """The answers that a question still lacks; it is sent to the process that has the model."""
+
+    question: Question
+    candidates: tuple[int, ...]
+    seeds: tuple[int, ...]
+
+
 def sample_candidates(
     questions: Sequence[Question],
     generator: Generator,
@@ -55,28 +81,81 @@ def sample_candidates(
     n: int,
     seed: int,
     say: Callable[[str], None] = lambda _: None,
-) -> int:
-    """Fill ``candidates.jsonl`` up to n answers per question; returns how many were added.
+    *,
+    engine: Engine = LOCAL,
+    on_bad_media: OnBadRows = "error",
+) -> Sampled:
+    """Fill ``candidates.jsonl`` up to n answers per question.
+
+    Args:
+        questions: what is asked.
+        generator: the model.
+        folder: of the run.
+        n: answers per question.
+        seed: of the run.
+        say: receives lines of progress.
+        engine: where the model answers; answers are written by this process.
+        on_bad_media: a clip that cannot be read: stop, or go on with the other questions.
 
     Raises:
         LedgerError: the file has answers of another sampler or other settings.
+        MediaError: a clip cannot be read, and ``on_bad_media`` is ``error``; answers from before are kept.
     """
     added = 0
+    broken: dict[str, str] = {}
     with locked(folder, "sample", say):
         existing = _existing_answers(folder, generator.identity)
-        for number, question in enumerate(questions, 1):
-            before = existing.get(question.id, {})
-            missing = [candidate for candidate in range(n) if candidate not in before]
-            if not missing:
-                continue
-            seeds = [answer_seed(seed, question.id, candidate) for candidate in missing]
-            answers = generator.sample(question.text, question.paths, seeds)
-            rows = _rows(question, dict(zip(missing, answers, strict=True)), before, generator.identity, seed)
-            append_rows(folder / CANDIDATES, rows)
-            added += len(rows)
-            if number % 50 == 0:
-                say(f"sampled {number} of {len(questions)} questions")
-    return added
+        tasks = list(_missing_answers(questions, existing, n, seed))
+        work = Work(partial(_sample, generator), _media_of, media_reader(generator))
+        done = len(questions) - len(tasks)
+        with closing(engine.run(work, tasks)) as results:
+            for number, answers in results:
+                task = tasks[number]
+                done += 1
+                if done % 50 == 0:
+                    say(f"sampled {done} of {len(questions)} questions")
+                if isinstance(answers, MediaError):
+                    if on_bad_media == "error":
+                        raise answers
+                    broken[task.question.id] = str(answers)
+                    continue
+                new = dict(zip(task.candidates, answers, strict=True))
+                rows = _rows(task.question, new, existing.get(task.question.id, {}), generator.identity, seed)
+                append_rows(folder / CANDIDATES, rows)
+                added += len(rows)
+        if not engine.keeps_order:
+            _put_in_order(folder, questions)
+    return Sampled(added, broken)
+
+
+def _missing_answers(
+    questions: Sequence[Question], existing: Mapping[str, Mapping[int, str]], n: int, seed: int
+) -> Iterator[_Missing]:
+    for question in questions:
+        before = existing.get(question.id, {})
+        missing = tuple(candidate for candidate in range(n) if candidate not in before)
+        if missing:
+            yield _Missing(question, missing, tuple(answer_seed(seed, question.id, number) for number in missing))
+
+
+def _sample(generator: Generator, task: _Missing) -> list[SampledAnswer] | MediaError:
+    try:
+        return generator.sample(task.question.text, task.question.paths, task.seeds)
+    except MediaError as error:
+        return error
+
+
+def _media_of(task: _Missing) -> list[Any]:
+    return [task.question.paths]
+
+
+def _put_in_order(folder: Path, questions: Sequence[Question]) -> None:
+    """Answers by the order of the questions, as one process writes them; rows of other questions come after them."""
+    rows = list(read_objects(folder / CANDIDATES))
+    order = {question.id: position for position, question in enumerate(questions)}
+    ordered = sorted(rows, key=lambda row: (order.get(str(row["id"]), len(order)), int(row["candidate"])))
+    if ordered != rows:
+        write_rows(folder / CANDIDATES, ordered)
 
 
 def add_candidates(

@@ -12,11 +12,15 @@ from hound_plugin.records.bad_rows import RowReport
 from hound_plugin.records.consumers import check
 from hound_plugin.records.jsonl import read_rows
 from hound_plugin.records.media_paths import cut_part, find_media, with_part
-from hound_plugin.records.parse import parse
+from hound_plugin.records.parse import CUT, parse
 from hound_plugin.records.questions import Question, media_files
-from hound_plugin.records.record import Media
+from hound_plugin.records.record import Media, Note
 
 Clip = tuple[str, ...]
+CUT_CAPTION = (
+    "that caption was cut at the limit of tokens, so that the judge does not read its end; `hound caption` with a "
+    "higher `--max-new-tokens` gives whole ones"
+)
 
 
 def with_captions(questions: Sequence[Question], path: str, media_dir: str | None, report: RowReport) -> list[Question]:
@@ -31,7 +35,7 @@ def with_captions(questions: Sequence[Question], path: str, media_dir: str | Non
     Raises:
         DataError: no such file, a row without a clip or a caption, or two different captions of one clip.
     """
-    captions = _read(path, media_dir)
+    captions, cut = _read(path, media_dir)
     filled = []
     for question in questions:
         caption = captions.get(_clip(media_files(question.paths)), "")
@@ -43,31 +47,36 @@ def with_captions(questions: Sequence[Question], path: str, media_dir: str | Non
         elif caption:
             question = replace(question, caption=caption)
             report.notes[f"the caption is that of the clip in {path}"] += 1
+            report.notes[CUT_CAPTION] += _clip(media_files(question.paths)) in cut
         filled.append(question)
     report.notes += type(report.notes)()  # without zeros
     return filled
 
 
-def _read(path: str, media_dir: str | None) -> dict[Clip, str]:
+def _read(path: str, media_dir: str | None) -> tuple[dict[Clip, str], set[Clip]]:
+    """The captions by clip, and the clips whose caption was cut."""
     captions: dict[Clip, str] = {}
+    cut: set[Clip] = set()
     places: dict[Clip, int] = {}
     try:
         for row in read_rows(path):
             where = f"captions: {path}, row {row.number}"
             if row.value is None:
                 raise DataError(f"{where}: {row.reason}.")
-            clip, caption = _row(row.value, where, media_dir)
+            clip, caption, is_cut = _row(row.value, where, media_dir)
             if captions.setdefault(clip, caption) != caption:
                 raise DataError(
                     f"{where}: expected one caption of {clip[0]}; row {places[clip]} has another. Remove one of them."
                 )
             places.setdefault(clip, row.number)
+            if is_cut:
+                cut.add(clip)
     except DataError as error:
         raise error if str(error).startswith("captions") else DataError(f"captions: {error}") from error
-    return captions
+    return captions, cut
 
 
-def _row(row: dict[str, Any], where: str, media_dir: str | None) -> tuple[Clip, str]:
+def _row(row: dict[str, Any], where: str, media_dir: str | None) -> tuple[Clip, str, bool]:
     parsed = parse(row)
     problems = [*parsed.problems, *(check(parsed.record, "captions", parsed.unknown) if parsed.record else ())]
     if parsed.record is None or problems:
@@ -76,7 +85,7 @@ def _row(row: dict[str, Any], where: str, media_dir: str | None) -> tuple[Clip, 
     if not caption:
         raise DataError(f"{where}: expected a `caption`; found none. `hound caption` writes such rows.")
     names = _names(parsed.record.media[0])
-    return _clip([find_media(name, media_dir) or name for name in names]), caption
+    return _clip([find_media(name, media_dir) or name for name in names]), caption, Note(CUT) in parsed.notes
 
 
 def _names(media: Media) -> list[str]:

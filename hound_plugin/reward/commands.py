@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from hound_plugin.engines.arguments import add_engine_arguments, engine_overrides
+
 if TYPE_CHECKING:
     from hound_plugin.pages.frames import FrameReader
     from hound_plugin.reward.candidates import Generator
@@ -90,6 +92,8 @@ def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     _add_recipe(parser)
+    if name in ("run", "sample"):
+        add_engine_arguments(parser, options=False)
     if name in ("run", "judge", "sample"):
         parser.add_argument("--max-cost", type=float, help="stop before the total cost exceeds this (needs prices)")
     if name in ("run", "judge"):
@@ -104,7 +108,7 @@ def _settings(arguments: argparse.Namespace) -> RewardSettings:
 
     given = {"limit": arguments.limit, "max_cost": getattr(arguments, "max_cost", None)}
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    return read_settings(arguments.recipe, [*arguments.overrides, *overrides])
+    return read_settings(arguments.recipe, [*arguments.overrides, *overrides, *engine_overrides(arguments)])
 
 
 def _say(text: str) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from hound_plugin.records.jsonl import read_objects
 
 CANDIDATES, SCORES, RANKED, EXCLUDED = "candidates.jsonl", "scores.jsonl", "ranked.jsonl", "excluded.jsonl"
-LEDGER, SAMPLER_LEDGER = "ledger.sqlite", "sampler.sqlite"
+LEDGER, SAMPLER_LEDGER, BAD_MEDIA = "ledger.sqlite", "sampler.sqlite", "bad_media.jsonl"
 
 Row = dict[str, Any]
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.engines.choice import make_engine
 from hound_plugin.errors import DataError, LedgerError, SettingsError
 from hound_plugin.judge.backends import gives_verdict, make_judge, required_fields, scale_of, template_id
 from hound_plugin.judge.parsing import Scale
@@ -70,8 +71,10 @@ def open_run(
         DataError, MediaNotFoundError: questions that cannot be used.
         SettingsError: a folder that is not writable, no API key, a bad prompt template.
         LedgerError: a ledger made with another prompt template.
+        EnvironmentMismatchError: the engine is not installed.
     """
     check_scale(settings)
+    make_engine(settings.engine)
     report = RowReport(settings.questions)
     questions = read_run_questions(settings, report)
     check_fields(questions, required_fields(settings.judge), f"judge.backend {settings.judge.backend}")

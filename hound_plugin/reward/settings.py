@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from hound_plugin.engines.settings import EngineSettings
 from hound_plugin.judge.settings import JudgeSettings
 from hound_plugin.llm.prices import Prices
 from hound_plugin.llm.sampler_settings import SamplerSettings
@@ -78,7 +79,7 @@ class RewardSettings(Settings):
     """
 
     folder: str = Field(description="where the run is written")
-    questions: str = Field(description="a JSONL of questions")
+    questions: str = Field(description="a file of questions (JSONL, Parquet; a URL)")
     media_dir: str | None = Field(default=None, description="folder of the clips and images")
     captions: str | None = Field(
         default=None,
@@ -101,6 +102,7 @@ class RewardSettings(Settings):
     pairs: PairSettings = PairSettings()
     report: ReportSettings = ReportSettings()
     iterate: IterateSettings = IterateSettings()
+    engine: EngineSettings = EngineSettings()
 
     @model_validator(mode="after")
     def _check_combinations(self) -> RewardSettings:

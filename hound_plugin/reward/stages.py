@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.engines.choice import make_engine
 from hound_plugin.errors import DataError, LedgerError
 from hound_plugin.judge.backends import JudgeBackend, make_judge, run_judge, template_id
 from hound_plugin.judge.lexical import SMOKE_TEST
 from hound_plugin.llm.ledger import Ledger
+from hound_plugin.llm.replies import finish_of
 from hound_plugin.llm.requests import OK, Request
 from hound_plugin.llm.runner import run_requests
 from hound_plugin.llm.sampling_server import PROMPT_ID, make_sampler, sampler_identity, sampling_request
@@ -28,7 +30,7 @@ from hound_plugin.reward.candidates import (
 )
 from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
 from hound_plugin.reward.report import dataset_card
-from hound_plugin.reward.run_folder import LEDGER, SAMPLER_LEDGER, SCORES, excluded_ids
+from hound_plugin.reward.run_folder import BAD_MEDIA, LEDGER, SAMPLER_LEDGER, SCORES, excluded_ids
 from hound_plugin.reward.run_setup import MakeGenerator, Run
 from hound_plugin.reward.scoring import judge_of, latest, make_requests, scale_of, write_scores
 from hound_plugin.reward.settings import SampleSettings
@@ -47,7 +49,7 @@ def sample(run: Run) -> dict[str, int]:
     if settings.backend == "model":
         if run.make_generator is None:
             raise LedgerError("This program has no model to sample from; use backend openai or given.")
-        added = _sample_model(run, run.make_generator)
+        added, missing = _sample_model(run, run.make_generator)
     elif settings.backend == "given":
         assert settings.answers is not None
         answers = given_answers(settings.answers, run.questions)
@@ -87,14 +89,34 @@ def _what_to_check(settings: SampleSettings) -> str:
     )
 
 
-def _sample_model(run: Run, make_generator: MakeGenerator) -> int:
-    """Load the model only if an answer is missing."""
+def _sample_model(run: Run, make_generator: MakeGenerator) -> tuple[int, int]:
+    """Use the model only if an answer is missing; returns answers added and missing."""
     answers_of = read_candidates(run.folder)
-    wanted = set(range(run.settings.sample.n))
+    settings, bad = run.settings, run.folder / BAD_MEDIA
+    wanted = set(range(settings.sample.n))
     if all(wanted <= set(answers_of.get(question.id, {})) for question in run.questions):
-        return 0
-    generator = make_generator(run.settings.sample)
-    return sample_candidates(run.questions, generator, run.folder, run.settings.sample.n, run.settings.seed, run.say)
+        bad.unlink(missing_ok=True)  # of an earlier run
+        return 0, 0
+    sampled = sample_candidates(
+        run.questions,
+        make_generator(settings.sample),
+        run.folder,
+        settings.sample.n,
+        settings.seed,
+        run.say,
+        engine=make_engine(settings.engine),
+        on_bad_media=settings.on_bad_rows,
+    )
+    if sampled.broken:
+        write_rows(bad, [{"id": name, "problem": why} for name, why in sampled.broken.items()])
+        count, total = len(sampled.broken), len(run.questions)
+        text = f"the clips of {count} of {total} questions cannot be read, which have no answers; {bad} lists them"
+        if count > settings.max_bad_rows * total:
+            raise DataError(f"{text}. That is more than max_bad_rows allows ({settings.max_bad_rows:g}).")
+        run.say(f"warning: {text}")
+    else:
+        bad.unlink(missing_ok=True)
+    return sampled.added, sum(len(wanted - set(answers_of.get(name, {}))) for name in sampled.broken)
 
 
 def _sample_server(run: Run) -> tuple[int, int]:
@@ -122,8 +144,7 @@ def _sample_server(run: Run) -> tuple[int, int]:
                 if entry is None or entry.status != OK:
                     missing += 1
                     continue
-                finish = str(json.loads(entry.detail or "{}").get("finish", "stop"))
-                answer = SampledAnswer(str(entry.value), finish, entry.completion_tokens)
+                answer = SampledAnswer(str(entry.value), finish_of(entry), entry.completion_tokens)
                 yield questions[request.id], request.candidate, answer
 
         added = add_candidates(run.folder, identity, answers(), run.settings.seed)

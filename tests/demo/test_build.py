@@ -7,7 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections import Counter, defaultdict
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +19,14 @@ import pytest
 from hound_plugin.demo import build as build_module
 from hound_plugin.demo.build import SHARES, DemoPaths, build_demo, draw_split
 from hound_plugin.demo.curriculum import sft_records
+from hound_plugin.demo.evaluate import STAGES, TIME, Evaluation, accuracies, results_table, sentence_share
 from hound_plugin.demo.records import dpo_records, held_out_questions
-from hound_plugin.demo.scoring import score
 from hound_plugin.errors import SettingsError
+from hound_plugin.evaluation.run import open_evaluation, run_stages
+from hound_plugin.evaluation.run_folder import EvaluationRun, load_run
+from hound_plugin.evaluation.settings import EvaluationSettings
+from hound_plugin.evaluation.statistics import Estimate
+from hound_plugin.evaluation.summary import ALL
 
 SMALL: dict[str, Any] = {"train_clips": 40, "held_out_clips": 20, "progress": False}
 
@@ -168,9 +176,58 @@ def test_pairs_are_half_style_half_content_without_a_biased_wrong_answer() -> No
 
 
 def test_the_right_answers_score_100_percent(demo: DemoPaths) -> None:
-    questions = rows(demo.held_out_questions)
-    tallies = score(questions, {question["id"]: question["accepted"][-1] for question in questions})
-    assert all(tally.accuracy == 1.0 for tally in tallies.values())
+    """By the suite, its judging and its kinds: either form of each answer is right, and another one is not."""
+    for wanted, answer in ((1.0, 0), (1.0, -1), (0.0, None)):
+        run = judged_run(demo, lambda row, answer=answer: "purple" if answer is None else row["accepted"][answer])
+        shares = accuracies(run)
+        assert list(shares)[-2:] == [TIME, ALL]
+        assert {name: share.mean for name, share in shares.items()} == dict.fromkeys(shares, wanted)
+        assert shares[ALL].n == len(run.questions) == len(rows(demo.held_out_questions))
+        assert shares[TIME].n == shares["motion"].n + shares["order"].n
+
+
+def test_sentences_are_counted_where_there_are_two_forms(demo: DemoPaths) -> None:
+    assert sentence_share(judged_run(demo, lambda row: row["accepted"][-1])) == 1
+    assert sentence_share(judged_run(demo, lambda row: row["accepted"][0])) == 0
+    run = judged_run(demo, lambda row: row["accepted"][0])
+    assert sentence_share(replace(run, questions=[replace(q, accepted=()) for q in run.questions])) is None
+
+
+def judged_run(demo: DemoPaths, answer: Callable[[dict[str, Any]], str]) -> EvaluationRun:
+    """The suite ``demo`` with answers that are given, judged without a model."""
+    with tempfile.TemporaryDirectory() as folder:
+        given = Path(folder) / "given.jsonl"
+        given.write_text(
+            "".join(json.dumps({"id": q["id"], "text": answer(q)}) + "\n" for q in rows(demo.held_out_questions))
+        )
+        predict = {"backend": "given", "answers": str(given)}
+        settings = EvaluationSettings(data=str(demo.folder), folder=folder, name="x", predict=predict)
+        run_stages(open_evaluation(settings, lambda _: None, stages=STAGES), STAGES)
+        return load_run(settings.run_folder)
+
+
+def test_an_evaluation_survives_its_json() -> None:
+    some = {"motion": Estimate(0.25, 0.1, 0.5, 8, 4), ALL: Estimate(1 / 3, None, None, 3, 1)}
+    before = Evaluation(some, None, Estimate(0.5, 0.2, 0.8, 4, 4), -1.5)
+    values = json.loads(json.dumps(before.to_dict()))
+    assert Evaluation.from_dict(values) == before
+    assert values["exact_match"]["motion"]["correct"] == 2
+    with pytest.raises(KeyError):  # as an earlier version wrote it
+        Evaluation.from_dict({**values, "exact_match": {"motion": {"correct": 2, "total": 8, "accuracy": 0.25}}})
+
+
+def test_the_table_has_a_column_for_each_model() -> None:
+    one, two = ({name: Estimate(mean, mean - 0.1, mean + 0.1, 40, 20)} for name, mean in ((ALL, 0.5), ("order", 0.75)))
+    share = Estimate(0.5, 0.2, 0.8, 4, 4)
+    lines = results_table(
+        {"after SFT": Evaluation(one, 1.0, share, 0.0), "after DPO": Evaluation(two, 1.0, share, 0.0)}
+    )
+    assert lines.splitlines() == [
+        "| kind | n | after SFT | after DPO |",
+        "|---|---|---|---|",
+        "| all | 40 | 50.0 (40.0 to 60.0) | - |",
+        "| order | 40 | - | 75.0 (65.0 to 85.0) |",
+    ]
 
 
 def test_equal_seeds_give_equal_files(demo: DemoPaths, tmp_path: Path) -> None:

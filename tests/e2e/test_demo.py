@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from hound_plugin import cli
 from hound_plugin.demo import run
+from hound_plugin.evaluation.run_folder import load_run
+from hound_plugin.evaluation.summary import summarise
 from tests.host.hosting import REPO
 
 
@@ -24,7 +27,15 @@ def test_the_whole_job_and_nothing_twice(
     }
     report = run.run_demo(str(folder), **small)
     text = capsys.readouterr().out
-    for word in ("untrained", "after SFT", "after DPO", "motion and order", "Preferences", "Question about"):
+    for word in (
+        "untrained",
+        "after SFT",
+        "after DPO",
+        "motion and order",
+        "points on",
+        "Preferences",
+        "Question about",
+    ):
         assert word in text
     assert set(report["evaluations"]) == {"untrained", "after SFT", "after DPO"}
     assert json.loads((folder / "runs" / "report.json").read_text()) == report
@@ -37,8 +48,23 @@ def test_the_whole_job_and_nothing_twice(
     monkeypatch.setattr(run, "train", fail)
     again = run.run_demo(str(folder), **small)
     assert again["evaluations"] == report["evaluations"]
+    _same_by_the_command(folder, report["evaluations"]["after DPO"]["exact_match"]["all"], tmp_path)
     with pytest.raises(AssertionError, match="trained again"):
         run.run_demo(str(folder), **{**small, "overrides": ["max_steps=3"]})
+
+
+def _same_by_the_command(folder: Path, reported: dict[str, Any], tmp_path: Path) -> None:
+    """What a user's `hound eval run` gives on the model: the same answers and accuracy."""
+    recipe = "examples/yaml/hound_eval.yaml"
+    where = [f"data={folder}", f"model={folder / 'runs' / 'dpo'}", f"folder={tmp_path / 'saves'}", "report.examples=1"]
+    assert cli.main(["eval", "run", recipe, "suite=demo", "name=dpo", *where, "predict.device=cpu"]) == 0
+    theirs = load_run(tmp_path / "saves" / "dpo" / "demo")
+    ours = load_run(folder / "runs" / "evaluation" / "dpo" / "demo")
+    assert theirs.predictions == ours.predictions
+    total = summarise(theirs).total.accuracy
+    assert total is not None
+    assert (total.mean, total.low, total.high) == tuple(reported[name] for name in ("accuracy", "low", "high"))
+    assert cli.main(["eval", "compare", str(theirs.folder), str(ours.folder)]) == 0
 
 
 def test_a_failed_run_names_its_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

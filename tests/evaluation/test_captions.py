@@ -23,11 +23,14 @@ from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.records.consumers import check
-from hound_plugin.records.parse import parse
+from hound_plugin.records.parse import CUT, parse
 from hound_plugin.records.run_folders import read_run
 from tests.evaluation.stand_ins import rows, write_rows
-from tests.goldens import SFT
+from tests.goldens import ROOT, SFT
+from tests.llm.conftest import FaultServer
+from tests.llm.conftest import server as server
 from tests.media.clips import encode
+from tests.reward.test_host_server import host as host
 
 POOL = read_instructions("detailed")
 
@@ -55,6 +58,7 @@ class Echo:
     identity: dict[str, Any] = {"model": "echo"}  # noqa: RUF012
 
     def __init__(self, stop_after: int | None = None) -> None:
+        self.finishes: dict[str, str] = {}
         self.asked: list[str] = []
         self.stop_after = stop_after
 
@@ -70,7 +74,8 @@ class Echo:
     def _one(self, question: Question) -> Prediction:
         if question.id.endswith("broken.mp4"):
             return Prediction(question.id, None, "broken.mp4: it ends early")
-        return Prediction(question.id, "" if question.id.endswith("silent.mp4") else f"It says: {question.question}")
+        text = "" if question.id.endswith("silent.mp4") else f"It says: {question.question}"
+        return Prediction(question.id, text, finish=self.finishes.get(question.id, ""))
 
 
 def describe(
@@ -212,7 +217,7 @@ def test_rows_are_read_by_the_others(clips: Path, tmp_path: Path) -> None:
         assert row["protocol"] == POOL.id
     assert not bad_list(out).exists()
     record = read_run(run_folder(out))
-    assert record["counts"]["caption"] == {"clips": 4, "captions": 4, "broken": 0, "added": 4}
+    assert record["counts"]["caption"] == {"clips": 4, "captions": 4, "cut": 0, "broken": 0, "added": 4}
     assert record["instructions"] == POOL.id
 
 
@@ -285,9 +290,122 @@ def test_the_command_with_a_model_and_a_kill(clips: Path, tmp_path: Path, capsys
     assert [Path(row["id"]).name for row in rows(bad_list(out))] == ["bad.mp4"]
 
 
+def test_cut_captions_are_marked(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """In the row, in the log, in run.json, and to whoever reads the rows."""
+    out = tmp_path / "out.jsonl"
+    model = Echo()
+    model.finishes = {"a.mp4": "length", "b.mp4": "stop"}
+    result = describe(out, ["a.mp4", "b.mp4", "sub/frames"], clips, model)
+    assert [row.get("finish") for row in rows(out)] == ["length", "stop", None]
+    assert result.cut == read_run(run_folder(out))["counts"]["caption"]["cut"] == 1
+    notes = [[note.text for note in parse(row).notes] for row in rows(out)]
+    assert [CUT in texts for texts in notes] == [True, False, False]
+    assert cli.main(["corpus", "validate", str(out), "--kind", "captions", "--media-dir", str(clips)]) == 0
+    assert f"{CUT} (1 rows)" in capsys.readouterr().out
+
+
+# --- by a server
+
+
+def test_a_server_describes_as_the_model_does(
+    host: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    names = [str(ROOT / "media" / name) for name in ("clip_short.mp4", "clip_long.mp4")]
+    common = ["caption", *names, "--max-new-tokens", "6"]
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    assert cli.main([*common, "--model", str(SFT), "--device", "cpu", "--dtype", "float32", "--out", str(ours)]) == 0
+    capsys.readouterr()
+    assert cli.main([*common, "--model", "tiny", "--base-url", host, "--out", str(theirs)]) == 0
+    assert [{**row, "model": ""} for row in rows(ours)] == [{**row, "model": ""} for row in rows(theirs)]
+    cut = sum(row["finish"] == "length" for row in rows(theirs))
+    assert cut > 0
+    assert f"warning: {cut} of 2 captions were cut at --max-new-tokens 6" in capsys.readouterr().err
+    counts = read_run(run_folder(theirs))["counts"]["caption"]
+    assert (counts["usage"]["answers"], counts["missing"]) == (2, 0)
+    frames = ["--set", "predict.show=frames", "--out", str(tmp_path / "frames.jsonl")]
+    assert cli.main([*common, "--model", "tiny", "--base-url", host, *frames]) == 0
+    assert (
+        cli.main([*common, "--model", "tiny", "--base-url", host, "--set", "predict.show=frames", "--out", str(theirs)])
+        == 2
+    )
+    assert "show was 'video_url' and is 'frames'" in capsys.readouterr().err
+
+
+def server_command(server: FaultServer, folder: Path, number: int = 9) -> tuple[list[str], dict[str, list[str]]]:
+    """Clips for the fault server, and which of them are asked for with request `[item-0]`, `[item-1]`, `[item-2]`."""
+    pool = folder / "pool.yaml"
+    requests = [f"Describe it. [item-{item}]" for item in range(3)]
+    pool.write_text(yaml.safe_dump({"name": "p", "version": "1", "video": requests, "image": requests}))
+    drawn: dict[str, list[str]] = {str(item): [] for item in range(3)}
+    for n in range(number):
+        (folder / f"clip{n}").mkdir()
+        (folder / f"clip{n}" / "0.jpg").write_bytes(b"\xff\xd8\xff")
+        drawn[read_instructions(str(pool)).draw("video", 0, f"clip{n}")[-2]].append(f"clip{n}")
+    command = [
+        "caption", *(f"clip{n}" for n in range(number)), "--media-dir", str(folder), "--instructions", str(pool),
+        "--model", "tiny",
+        "--base-url", server.base_url, "--set", "predict.tries=1", "--set", "predict.pilot=0",
+        "--set", "predict.concurrency=1", "--out", str(folder / "out.jsonl"),
+    ]  # fmt: skip
+    return command, drawn
+
+
+def test_a_server_that_fails_leaves_the_rest_for_the_next_run(
+    server: FaultServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is written before every clip is settled, what was answered is not asked for again, and the rest is."""
+    (command, drawn), out = server_command(server, tmp_path), tmp_path / "out.jsonl"
+    assert all(drawn.values())
+    server.control(items={"1": "500", "2": "bad"})
+    assert cli.main(command) == 1
+    assert not out.exists()
+    assert f"{len(drawn['1'])} of 9 clips have no reply yet" in capsys.readouterr().err
+    server.control(items={})
+    asked = server.stats()["counts"]["requests"]
+    for _ in range(2):
+        assert cli.main(command) == 1  # some were refused for good
+        assert server.stats()["counts"]["requests"] == asked + len(drawn["1"])
+        assert [row["id"] for row in rows(out)] == sorted(drawn["0"] + drawn["1"])
+        assert [row["id"] for row in rows(bad_list(out))] == sorted(drawn["2"])
+
+
+def test_killed_while_a_server_answers(server: FaultServer, tmp_path: Path) -> None:
+    """No answer is asked for twice, but for the one on its way."""
+    (command, _), out = server_command(server, tmp_path, 8), tmp_path / "out.jsonl"
+    server.control(latency=0.2)
+    with subprocess.Popen([sys.executable, "-m", "hound_plugin.cli", *command], stdout=subprocess.DEVNULL) as process:
+        deadline = time.monotonic() + 120
+        while time.monotonic() < deadline and server.stats()["counts"].get("requests", 0) < 3:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+    assert not out.exists()
+    server.control(latency=0.0)
+    assert cli.main(command) == 0
+    assert len(rows(out)) == 8
+    assert server.stats()["counts"]["requests"] <= 9
+
+
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
+        (
+            [
+                "a.mp4",
+                "--model",
+                "m",
+                "--out",
+                "o.jsonl",
+                "--set",
+                "predict.backend=given",
+                "--set",
+                "predict.answers=x",
+            ],
+            "a model or a server",
+        ),
+        (["a.mp4", "--model", "m", "--out", "o.jsonl", "--set", "predict.shwo=frames"], "shwo"),
+        (["a.mp4", "--model", "m", "--out", "o.jsonl", "--backend", "openai", "--set", "max_cost=1"], "no price for m"),
+        (["a.mp4", "--model", "m", "--out", "o.jsonl", "--base-url", "not a url"], "base_url"),
         (["gone.mp4", "--model", "m", "--out", "o.jsonl"], "gone.mp4"),
         (["a.mp4", "--model", "m", "--out", "."], "--out"),
         (["a.mp4", "--model", "m", "--out", "o.jsonl", "--temperature", "-1"], "temperature"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -24,6 +25,7 @@ from hound_plugin.model.inference import load
 from hound_plugin.records.run_folders import read_run
 from tests.evaluation.stand_ins import QUESTIONS, rows, write_corpora, write_recipe, write_rows
 from tests.goldens import DPO, ROOT, SFT
+from tests.model.test_adapters import write_adapter
 from tests.reward.test_host_server import host as host  # the host's API with the recorded model
 
 
@@ -241,12 +243,15 @@ def test_answers_are_those_of_one_question_at_a_time(
         image = question.shown if question.id.startswith("image") else None
         clip = None if image else question.shown
         assert prediction.text == hound.chat(question.question, clip, image, do_sample=False, max_new_tokens=6)
+    cut = sum(row.is_cut for row in run.predictions.values())
+    assert cut == sum(row.finish == "length" for row in run.predictions.values()) > 0
     output = capsys.readouterr()
     assert "12 of 16 answered, 16 in this run" in output.out
+    assert f"warning: {cut} answers were cut at predict.max_new_tokens=6" in output.err
     assert "4 questions have no answer and count as unanswered (cut_0: " in output.err
     meta = read_run(run.folder)
     assert meta["counts"]["predict"]["sets"]["mixed"] == {
-        "questions": 16, "answered": 12, "unanswered": 4, "missing": 0,
+        "questions": 16, "answered": 12, "cut": cut, "unanswered": 4, "missing": 0,
     }  # fmt: skip
     before = (run.folder / PREDICTIONS).read_bytes()
     assert predict(tmp_path, mixed) == 0
@@ -289,6 +294,8 @@ def test_a_server_answers(host: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
         texts[show] = {name: row.text for name, row in run.predictions.items()}
         assert read_run(run.folder)["counts"]["predict"]["usage"]["answers"] >= 4
         assert run.predictions["clip_gone_0"].text is None
+        assert {row.finish for row in run.predictions.values()} <= {"stop", "length", ""}
+        assert any(row.is_cut for row in run.predictions.values())
     hound = load(str(SFT), device="cpu", dtype="float32")
     expected = {
         row["id"]: hound.chat(row["prompt"], str(ROOT / "media" / row["video"]), do_sample=False, max_new_tokens=6)
@@ -370,6 +377,35 @@ def test_a_pipeline_of_the_original_from_start_to_end(
     assert (tmp_path / "runs" / "theirs" / suite / "compare" / "sft").is_dir()
     assert cli.main(["eval", "compare", "sft", "none", "--folder", str(tmp_path / "runs")]) == 2
     assert "none is neither" in capsys.readouterr().err
+
+
+def test_an_adapter_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Answers are those of the merged model, the page has the frames that it saw, and another base is another model."""
+    base = tmp_path / "base"
+    shutil.copytree(SFT, base)
+    adapter = write_adapter(tmp_path / "adapter", 3)
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    (adapter / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
+    values = [
+        {"id": f"q{n}", "video": "clip_short.mp4", "prompt": text, "answer": "a dog"}
+        for n, text in enumerate(QUESTIONS)
+    ]
+    file = write_rows(tmp_path / "some.jsonl", values)
+    recipe = write_recipe(tmp_path / "eval.yaml", suite=str(file), media_dir=str(ROOT / "media"), model=str(adapter))
+    assert cli.main(["eval", "run", str(recipe)]) == 0
+    run = load_run(tmp_path / "runs" / "tiny" / "some")
+    texts = {}
+    for name in (adapter, base):
+        hound = load(str(name), device="cpu", dtype="float32")
+        texts[name] = [hound.chat(q.question, q.shown, do_sample=False, max_new_tokens=6) for q in run.questions]
+    assert [row.text for row in run.predictions.values()] == texts[adapter] != texts[base]
+    page = (run.folder / "report" / "index.html").read_text()
+    assert page.count("data:image/jpeg") >= 8
+    assert "is gone, which says what it saw" not in page
+    (base / "config.json").write_text((base / "config.json").read_text() + "\n")
+    capsys.readouterr()
+    assert cli.main(["eval", "predict", str(recipe)]) == 2
+    assert "merged_into was" in capsys.readouterr().err
 
 
 def test_a_judge_refuses_before_a_model_is_loaded(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

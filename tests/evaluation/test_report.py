@@ -206,7 +206,7 @@ def test_a_metric_without_a_verdict_gives_scores_alone(tmp_path: Path) -> None:
     summary = summarise(run)
     assert (summary.total.accuracy, summary.total.accuracy_if_wrong) == (None, None)
     text = write_report(run).read_text()
-    assert "| a | 6 | 3 | 6 | 0 | 0 | 0 | - | - | 0.25 (0.25 to 0.25) |" in text
+    assert "| a | 6 | 3 | 6 | 0 | 0 | 0 | - | - | 0.25 (0.01 to 0.92) |" in text
     assert "No judge" in text
     assert {path.name for path in (run.folder / "report").glob("*.png")} == {"scores.png", "sample_size.png"}
 

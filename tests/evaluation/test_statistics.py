@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from hound_plugin.evaluation.statistics import (
     standard_error,
 )
 
+REPO = Path(__file__).resolve().parents[2]
 REPEATS = 400
 TOLERANCE = 3.5 * math.sqrt(0.95 * 0.05 / REPEATS)  # three and a half standard errors of a coverage of 95%
 
@@ -53,6 +56,18 @@ def test_the_interval_of_an_accuracy_covers_the_truth(truth: float, clips: int) 
         return accuracy((source.random(len(index)) < difficulty[index]).tolist(), clusters)
 
     assert abs(_coverage(draw, truth) - 0.95) < TOLERANCE + 0.01
+
+
+def test_the_page_says_what_the_simulation_found() -> None:
+    """`benchmarks/interval_coverage.py` wrote the table; the page has its lowest and highest figures."""
+    text = (REPO / "benchmarks" / "results" / "interval_coverage.txt").read_text()
+    page = " ".join((REPO / "docs" / "evaluation.md").read_text().split())
+    found: dict[str, list[float]] = {}
+    for what, *_, covered in re.findall(r"\| (.+) \| (.+) \| (.+) \| (.+) \| ([\d.]+) \|", text):
+        found.setdefault(what, []).append(float(covered))
+    assert list(found) == ["accuracy", "mean score"]
+    for shares in found.values():
+        assert f"{min(shares)} to {max(shares)}" in page
 
 
 def test_an_interval_that_ignores_clips_does_not_cover_it() -> None:
@@ -145,9 +160,23 @@ def test_one_clip_or_none_gives_no_interval() -> None:
 
 
 def test_scores_stay_on_their_scale() -> None:
-    found = mean_score([5, 5, 5, 4], ["a", "b", "c", "d"], (1, 5))
-    assert found is not None
-    assert found.high == 5
+    for scores in ([5, 5, 5, 4], [5, 5, 5, 5], [1, 1, 1, 2], [1, 1, 1, 1]):
+        found = mean_score(scores, ["a", "b", "c", "d"], (1, 5))
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        assert 1 <= found.low <= found.mean <= found.high <= 5
+        assert found.high - found.low > 1, "four clips that look alike are no certainty"
+
+
+def test_the_interval_of_a_mean_score_holds_near_the_end_of_its_scale() -> None:
+    """Few clips, most of them with the highest score: a symmetric interval covers the truth 74 times in 100."""
+
+    def draw(source: np.random.Generator) -> Estimate | None:
+        clusters, index = _clips(source, 20)
+        return mean_score((1 + source.binomial(4, source.beta(0.95, 0.05, 20)[index])).tolist(), clusters, (1, 5))
+
+    assert _coverage(draw, 4.8) > 0.81
 
 
 def test_mcnemar_by_hand_and_against_the_binomial() -> None:

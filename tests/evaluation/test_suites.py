@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from hound_plugin.corpus.schema import CORPORA
@@ -15,6 +17,8 @@ from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.suites import BUILT_IN, how_to_get, read_suite
 from tests.evaluation.stand_ins import CLIPS, rows, write_corpora, write_rows
 from tests.goldens import ROOT
+
+MEDIA = str(ROOT / "media")
 
 
 def ask(said: list[str] | None = None, **values: Any) -> list[Question]:
@@ -125,6 +129,80 @@ def test_a_set_without_any_clip_is_refused(tmp_path: Path) -> None:
         ask(suite=str(file), media_dir=str(tmp_path))
 
 
+# --- Parquet, as data sets lie on the hub
+
+TURNS = pa.list_(pa.struct([("from", pa.string()), ("value", pa.string())]))
+MEDIUM = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+
+
+def parquet(path: Path, values: list[dict[str, Any]], **types: pa.DataType) -> Path:
+    """Rows with every column in each of them, as in a table: what a row does not have is null."""
+    names = dict.fromkeys(name for value in values for name in value)
+    columns = {name: pa.array([value.get(name) for value in values], types.get(name)) for name in names}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def test_conversations_as_columns(tmp_path: Path) -> None:
+    """The original's rows with typed columns, of which a row has only some."""
+    asked = [{"from": "human", "value": "<video>\nWhat moves?"}, {"from": "gpt", "value": "a dog"}]
+    values = [
+        {"id": "a", "video": "clip_short.mp4", "conversations": asked, "caption": "A dog runs."},
+        {"id": "b", "video": "clip_long.mp4", "conversations": asked, "source": "web", "accepted": ["a hound"]},
+        {"id": "c", "image": "img_wide.jpg", "conversations": [{**asked[0], "value": "<image>\nWho?"}, asked[1]]},
+    ]
+    table = ask(suite=str(parquet(tmp_path / "rows.parquet", values, conversations=TURNS)), media_dir=MEDIA)
+    lines = ask(suite=str(write_rows(tmp_path / "rows.jsonl", values)), media_dir=MEDIA)
+    assert table == lines
+    assert [question.evidence for question in table] == ["A dog runs.", "", ""]
+    assert [question.set for question in table] == ["rows", "web", "rows"]
+
+
+def test_questions_as_columns(tmp_path: Path) -> None:
+    """As the video-QA sets of lmms-lab: a number as id, the name of a folder of frames, a type."""
+    values = [
+        {"video_name": "clip_short", "question_id": 7, "question": "What moves?", "answer": "a dog", "type": 3},
+        {"video_name": "clip_long", "question_id": 8, "question": "Who is it?", "answer": "nobody", "type": 1},
+    ]
+    first, second = ask(suite=str(parquet(tmp_path / "qa.parquet", values)), media_dir=str(ROOT / "frames"))
+    assert (first.id, first.question, first.reference) == ("7", "What moves?", "a dog")
+    assert first.media == (str(ROOT / "frames" / "clip_short"),)
+    assert second.prompt == "<video>\nWho is it?"
+
+
+def test_clips_within_the_table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A column of the hub's type for videos: the file itself."""
+    monkeypatch.setenv("HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    content = (ROOT / "media" / "clip_short.mp4").read_bytes()
+    values = [
+        {"id": str(number), "video": {"bytes": content, "path": "clip_short.mp4"}, "question": text, "answer": "a dog"}
+        for number, text in enumerate(("What moves?", "Who?"))
+    ]
+    first, second = ask(suite=str(parquet(tmp_path / "held.parquet", values, video=MEDIUM)))
+    assert first.media == second.media
+    assert first.clip == second.clip, "questions about one clip are one cluster"
+    assert Path(first.media[0]).read_bytes() == content
+
+
+def test_a_suite_of_the_paper_as_parquet(tmp_path: Path) -> None:
+    corpora = list(read_suite("official").sets.values())
+    data = write_corpora(tmp_path / "data", corpora)
+    before = ask(suite="official", data=str(data))
+    for corpus in corpora:
+        file = data / CORPORA[corpus].paths()[0]
+        parquet(file.with_suffix(".parquet"), rows(file), conversations=TURNS)
+        file.unlink()
+    assert ask(suite="official", data=str(data)) == before
+
+
+def test_a_damaged_table_is_refused(tmp_path: Path) -> None:
+    file = parquet(tmp_path / "some.parquet", [{**ROW, "id": str(number)} for number in range(50)])
+    file.write_bytes(file.read_bytes()[:-20])
+    with pytest.raises(DataError, match=r"some\.parquet: expected a whole Parquet file"):
+        ask(suite=str(file), media_dir=MEDIA)
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
@@ -136,8 +214,9 @@ def test_a_set_without_any_clip_is_refused(tmp_path: Path) -> None:
     ],
 )
 def test_rows_that_cannot_be_used(values: list[dict[str, Any]], message: str, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=message) as caught:
         ask(suite=str(write_rows(tmp_path / "bad.jsonl", values)), media_dir=str(ROOT / "media"))
+    assert "on_bad_rows" not in str(caught.value), "there is no such key in the recipe"
 
 
 @pytest.mark.parametrize(

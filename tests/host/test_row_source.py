@@ -667,3 +667,9 @@ def test_a_spreadsheet_is_refused_by_name(host: Host, name: str) -> None:
     write(host, b"PK\x03\x04", name)
     with pytest.raises(DataError, match=rf"file of dataset '{name}': .*Save it as JSON lines"):
         host.load("sft", "mine")
+
+
+def test_parquet_under_a_name_of_json_is_named(tmp_path: Path) -> None:
+    datasets.Dataset.from_list([{"id": "a", "image": {"bytes": b"x", "path": None}}]).to_parquet(tmp_path / "a.jsonl")
+    with pytest.raises(DataError, match=r"is Parquet. Give it a name that ends in \.parquet"):
+        list(read_texts(tmp_path / "a.jsonl"))

@@ -299,6 +299,26 @@ def test_many_questions_and_their_clips_go_together(hound: HoundModel) -> None:
         hound.chat_many("What moves?", media_path("clip_long"))
 
 
+def test_it_is_known_which_answers_were_cut(hound: HoundModel) -> None:
+    """At the limit, at the end of the context, at `</s>` before either, and where a role's name ends an answer."""
+    questions = ["Hello", "Why?"]
+    batch = hound.batch([(question, "", None) for question in questions], "left")
+    batch.pop("labels")
+    prompt = batch["input_ids"].shape[1]
+    one, two = hound.model.generate(**batch, do_sample=False, max_new_tokens=6)[:, prompt:].tolist()
+    end = next(token for token in one if token not in two)
+    options = {"do_sample": False, "max_new_tokens": 6}
+    assert [answer.finish for answer in hound.answer_many(questions, **options)] == ["length", "length"]
+    answers = hound.answer_many(questions, eos_token_id=end, **options)
+    assert [answer.finish for answer in answers] == ["stop", "length"]
+    assert [answer.text for answer in answers] == hound.chat_many(questions, eos_token_id=end, **options)
+    at_limit = hound.answer_many(questions[:1], eos_token_id=end, do_sample=False, max_new_tokens=one.index(end) + 1)
+    assert at_limit[0].finish == "stop"
+    text = hound.model.config.get_text_config()
+    text.max_position_embeddings = prompt + 3
+    assert [answer.finish for answer in hound.answer_many(questions, **options)] == ["length", "length"]
+
+
 @pytest.mark.parametrize(
     "history", [[{"role": "user", "content": "x"}], [("a", None)], "abc", [("a", "b", "c")]], ids=str
 )

@@ -100,7 +100,7 @@ def test_files_that_are_something_else_are_named(tmp_path: Path, monkeypatch: py
         gzip.compress(GOOD): "is compressed; unpack it",
         bz2.compress(GOOD): "is compressed; unpack it with `bunzip2",
         lzma.compress(GOOD): "is compressed; unpack it with `unxz",
-        b"PAR1\x15\x04\x15": r"is Parquet; .*\.parquet.*read_parquet",
+        b"PAR1\x15\x04\x15": "expected a whole Parquet file: .* Download or write it again",
         b"PK\x03\x04\x14\x00": "is a spreadsheet or another zip archive; save its rows as JSON lines",
         b"\xd0\xcf\x11\xe0\xa1": "is a spreadsheet or another document of Office",
         b"id,video,prompt\n1,a.mp4,What?\n": r"is a table of separated values \(CSV\); .*\.csv.*read_csv",

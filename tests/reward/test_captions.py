@@ -9,6 +9,7 @@ import pytest
 
 from hound_plugin.errors import DataError
 from hound_plugin.records.bad_rows import RowReport
+from hound_plugin.reward.captions import CUT_CAPTION
 from hound_plugin.reward.run_setup import read_run_questions
 from hound_plugin.reward.settings import build_settings
 from tests.reward.conftest import rows, write_rows
@@ -35,6 +36,23 @@ def test_captions_are_taken_by_the_clip(values: dict[str, Any], tmp_path: Path) 
     assert found[7].caption == "A ring moves left. [item-7]"
     assert f"questions: the caption is that of the clip in {path} (2 rows)" in report.remarks()
     assert f"questions: the question's own caption is used, not that of {path} (1 rows)" in report.remarks()
+
+
+def test_cut_captions_are_no_silent_evidence(values: dict[str, Any], tmp_path: Path) -> None:
+    without_captions(values)
+    captions = [
+        {"id": "x", "video": "0.mp4", "caption": "A dog walks along the", "finish": "length"},
+        {"id": "y", "video": "1.mp4", "caption": "A cat.", "finish": "stop"},
+        {"id": "z", "video": "7.mp4", "caption": "Not used, since the", "finish": "length"},
+    ]
+    path = str(write_rows(tmp_path / "captions.jsonl", captions))
+    report = RowReport("questions")
+    read_run_questions(build_settings({**values, "captions": path}), report)
+    assert f"questions: {CUT_CAPTION} (1 rows)" in report.remarks()
+    whole = str(write_rows(tmp_path / "whole.jsonl", [{**row, "finish": "stop"} for row in captions]))
+    report = RowReport("questions")
+    read_run_questions(build_settings({**values, "captions": whole}), report)
+    assert CUT_CAPTION not in report.notes
 
 
 @pytest.mark.parametrize(

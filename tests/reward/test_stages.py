@@ -126,7 +126,7 @@ def test_sampling_goes_on_at_the_single_answer(settings: RewardSettings) -> None
     lines = whole.splitlines(keepends=True)
     (folder / "candidates.jsonl").write_bytes(b"".join(lines[:8]) + lines[8][:20])  # killed while writing the ninth
     parrot = Parrot()
-    assert sample_candidates(run.questions, parrot, folder, 6, 0) == 40
+    assert sample_candidates(run.questions, parrot, folder, 6, 0).added == 40
     assert parrot.calls[0][1] == 4
     assert (folder / "candidates.jsonl").read_bytes() == whole
 

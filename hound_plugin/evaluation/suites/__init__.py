@@ -11,10 +11,10 @@ from pydantic import Field, model_validator
 
 from hound_plugin.corpus.schema import CORPORA, FRAMES
 from hound_plugin.errors import DataError, SettingsError
+from hound_plugin.records.row_sources import is_file, is_url, names_rows
 from hound_plugin.validation import Settings, build
 
 BUILT_IN = ("in-domain", "out-of-domain", "official", "captions", "demo")
-FILE_SUFFIXES = (".jsonl", ".json")
 DATA = "data"
 """Default folder of ``hound corpus download``."""
 
@@ -59,19 +59,25 @@ class Suite(Settings):
         numbers = [CORPORA[corpus].rows for corpus in self.sets.values()]
         return None if None in numbers or self.files else sum(number or 0 for number in numbers)
 
-    def paths(self, data: str | None) -> dict[str, Path]:
-        """The file of each test set.
+    def paths(self, data: str | None) -> dict[str, Path | str]:
+        """The file of each test set, also as Parquet of the same name; a URL as text.
 
         Args:
             data: the folder that replaces ``root``.
         """
         root = Path(data if data is not None else self.root)
-        paths = {name: root / CORPORA[corpus].paths()[0] for name, corpus in self.sets.items()}
-        return {**paths, **{name: root / file for name, file in self.files.items()}}
+        files = {**{name: CORPORA[corpus].paths()[0] for name, corpus in self.sets.items()}, **self.files}
+        return {name: str(file) if is_url(file) else _either(root / file) for name, file in files.items()}
 
     def media_dir(self, data: str | None) -> str:
         """The folder that the rows' paths are relative to."""
         return str(Path(data if data is not None else self.root) / self.media)
+
+
+def _either(path: Path) -> Path:
+    """A file of JSON lines, or the same rows as Parquet if only those are there."""
+    parquet = path.with_suffix(".parquet")
+    return parquet if parquet.is_file() and not path.is_file() else path
 
 
 def read_suite(name: str) -> Suite:
@@ -81,22 +87,24 @@ def read_suite(name: str) -> Suite:
         SettingsError: no such suite; the message lists them.
         DataError: no such file.
     """
-    if name.endswith(FILE_SUFFIXES):
-        if not Path(name).is_file():
+    if names_rows(name):
+        if not is_file(name):
             raise DataError(f"suite: expected a file of questions, but {name} does not exist.")
+        if is_url(name):
+            return Suite(title=f"questions of {name}", files={Path(name).stem: name}, root=".", media="")
         file = Path(name).absolute()
         return Suite(title=f"questions of {name}", files={file.stem: file.name}, root=str(file.parent), media="")
     if name not in BUILT_IN:
         raise SettingsError(
-            f"suite: expected one of {', '.join(BUILT_IN)}, or a JSONL file of questions; got {name!r}."
+            f"suite: expected one of {', '.join(BUILT_IN)}, or a file of questions (JSONL, Parquet); got {name!r}."
         )
     text = resources.files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
     return build(Suite, yaml.safe_load(text), f"suite {name}: ")
 
 
-def missing_files(suite: Suite, data: str | None) -> list[Path]:
+def missing_files(suite: Suite, data: str | None) -> list[Path | str]:
     """Files of a suite's questions that are not on this machine."""
-    return [path for path in suite.paths(data).values() if not path.is_file()]
+    return [path for path in suite.paths(data).values() if not is_file(path)]
 
 
 def how_to_get(name: str, suite: Suite, data: str | None) -> str:

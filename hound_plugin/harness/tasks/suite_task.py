@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
-from lmms_eval.api.task import ConfigurableTask
+from lmms_eval.api.instance import Instance
+from lmms_eval.api.task import ConfigurableMessagesTask
 
 from hound_plugin.evaluation import judging
 from hound_plugin.evaluation.items import JUDGED, Prediction, Question
@@ -30,13 +31,29 @@ from hound_plugin.records.files import clear_leftovers
 from hound_plugin.records.run_folders import open_folder
 
 RECIPE = "LMMS_EVAL_HOUND_RECIPE"
+NO_ANSWER = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")
 
 
 def _say(text: str) -> None:
     print(text, file=sys.stderr)
 
 
-class SuiteTask(ConfigurableTask):
+class _Either(dict[str, Any]):
+    """Generation arguments that can be called.
+
+    Models of lmms-eval take these arguments and a function, ``chat`` models in the opposite order of the others. A
+    task that is a class does not learn which kind it is for, so that both places hold both.
+    """
+
+    def __init__(self, settings: dict[str, Any], function: Callable[..., Any]) -> None:
+        super().__init__(settings)
+        self._function = function
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._function(*arguments, **named)
+
+
+class SuiteTask(ConfigurableMessagesTask):
     """One suite; a subclass names it."""
 
     suite = "demo"
@@ -70,6 +87,13 @@ class SuiteTask(ConfigurableTask):
         self.dataset = {"test": Dataset.from_list(rows)}
         self.dataset_no_image = self.dataset
 
+    def construct_requests(self, doc_id: int, ctx: str, **kwargs: Any) -> Instance:
+        """The request about one question, for models of either kind."""
+        request = super().construct_requests(doc_id, ctx, **kwargs)
+        text, messages, settings, *rest = request.arguments
+        request.arguments = (text, _Either(settings, messages), _Either(settings, self.doc_to_visual), *rest)
+        return request
+
     def _shown(self, doc: dict[str, Any]) -> list[Any]:
         shown = self.questions[doc["id"]].shown
         return [] if shown is None else [shown]
@@ -90,7 +114,11 @@ class SuiteTask(ConfigurableTask):
 
 
 def _prediction(row: dict[str, str]) -> Prediction:
-    return Prediction(row["id"], row["text"] or None, "" if row["text"] else "the model gave no answer")
+    """What lmms-eval writes for a request that failed is no answer."""
+    text = row["text"]
+    if not text or text.startswith(NO_ANSWER):
+        return Prediction(row["id"], None, text or "the model gave no answer")
+    return Prediction(row["id"], text)
 
 
 class Demo(SuiteTask):

@@ -25,7 +25,7 @@ from hound_plugin.host.mm_plugin import is_ours
 from hound_plugin.host.serve import api_errors
 from hound_plugin.host.serve.api_answers import Begun, Completion, PreparedRequest, answer_events, chunks
 from hound_plugin.host.serve.api_messages import read_conversation
-from hound_plugin.host.serve.api_schema import ChatRequest, decoding_of, read_request
+from hound_plugin.host.serve.api_schema import ChatRequest, check_frames, decoding_of, read_request
 from hound_plugin.host.serve.engine import prepare
 from hound_plugin.model.answer_stream import Event
 
@@ -121,6 +121,7 @@ def prepare_request(body: bytes, engine: Any) -> tuple[ChatRequest, PreparedRequ
     if is_env_enabled("API_VERBOSE", "1"):
         shown = _shown(request.model_dump(exclude_unset=True))
         logger.info_rank0(f"==== request ====\n{json.dumps(shown, indent=2, ensure_ascii=False)}")
+    check_frames(request, engine.processor.num_frames)
     decoding = decoding_of(request, engine.generating_args, engine.model.config.get_text_config().vocab_size)
     conversation = read_conversation(request.messages)
     media = conversation.open_media()

@@ -102,6 +102,18 @@ class StreamOptions(Settings):
     include_obfuscation: bool | None = Field(default=None, description="no effect: nothing is padded")
 
 
+class ClipOptions(Settings):
+    """How a client of vLLM asks for clips to be read."""
+
+    num_frames: int | None = Field(default=None, ge=1, description="frames of a clip")
+
+
+class MediaOptions(Settings):
+    """The same for each kind of media."""
+
+    video: ClipOptions | None = Field(default=None, description="clips")
+
+
 class ChatRequest(Settings):
     """A chat completion's parameters that have an effect. None: not given.
 
@@ -162,6 +174,12 @@ class ChatRequest(Settings):
     )
     logprobs: bool | None = Field(
         default=None, description="the model's log-probabilities, before penalties, temperature and top_p"
+    )
+    media_io_kwargs: MediaOptions | None = Field(
+        default=None,
+        description="`video.num_frames`: as many as the server's recipe shows of a clip, or the request is refused "
+        "(vLLM's, which lmms-eval sends)",
+        json_schema_extra={"accepts": "an object with `video`: an object with `num_frames`"},
     )
     top_logprobs: int | None = Field(
         default=None,
@@ -230,6 +248,21 @@ def _refusal(name: str, value: Any) -> str:
     values, instead = NEUTRAL[name]
     accepted = " or ".join([*(repr(item) for item in values), "nothing"])
     return f"{name}: expected {accepted} ({instead}); got {value!r:.200}."
+
+
+def check_frames(request: ChatRequest, num_frames: int) -> None:
+    """Refuse a request that wants other frames of a clip than the server shows.
+
+    Raises:
+        SettingsError: it does.
+    """
+    video = request.media_io_kwargs.video if request.media_io_kwargs else None
+    if video is not None and video.num_frames not in (None, num_frames):
+        raise SettingsError(
+            f"media_io_kwargs: expected num_frames {num_frames}, as many as this server shows of a clip (`hound: "
+            f"{{num_frames: ...}}` in its recipe), or nothing; got {video.num_frames}.",
+            "media_io_kwargs",
+        )
 
 
 def decoding_of(request: ChatRequest, recipe: Mapping[str, Any], vocab_size: int) -> Decoding:

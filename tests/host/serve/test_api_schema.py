@@ -12,7 +12,15 @@ from openai.types.chat import completion_create_params
 
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.host.serve.api_messages import read_conversation
-from hound_plugin.host.serve.api_schema import IGNORED, NEUTRAL, ChatRequest, decoding_of, read_request, sampling_of
+from hound_plugin.host.serve.api_schema import (
+    IGNORED,
+    NEUTRAL,
+    ChatRequest,
+    check_frames,
+    decoding_of,
+    read_request,
+    sampling_of,
+)
 from hound_plugin.model.answer_stream import Decoding
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -94,6 +102,16 @@ BAD = [
 @pytest.mark.parametrize(("name", "value", "text"), BAD, ids=lambda value: str(value)[:20])
 def test_bad_values_are_refused_by_name(name: str, value: Any, text: str) -> None:
     refused(name, text, **{name: value})
+
+
+def test_clients_of_vllm_get_the_frames_of_the_recipe_or_none() -> None:
+    for value in (None, {}, {"video": {}}, {"video": {"num_frames": 8}}):
+        check_frames(read(media_io_kwargs=value), 8)
+    with pytest.raises(SettingsError, match=r"media_io_kwargs: expected num_frames 8.* got 10") as caught:
+        check_frames(read(media_io_kwargs={"video": {"num_frames": 10}}), 8)
+    assert caught.value.key == "media_io_kwargs"
+    refused("media_io_kwargs.video.num_frames", "at least 1", media_io_kwargs={"video": {"num_frames": 0}})
+    refused("media_io_kwargs.video.fps", "unknown key", media_io_kwargs={"video": {"fps": 2}})
 
 
 def test_parameters_that_contradict_each_other() -> None:

@@ -1,0 +1,191 @@
+"""Ray Data: clips are read by CPU processes, tasks are done by actors that hold a model, results come to the driver.
+
+The driver writes everything. So a ledger and a file of results have one writer, on the driver's own disk, and a
+cluster needs no shared folder but that of the clips (and of the model, if it is a folder).
+
+What is lost with a process is the block that it was at; Ray gives it to another one. A task that raises does not end
+its process: the error is sent back, and raised where the job was started.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import pickle
+from collections import Counter
+from collections.abc import Generator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from hound_plugin.engines.cluster import joined
+from hound_plugin.engines.settings import EngineSettings
+from hound_plugin.engines.work import Result, Task, Work
+from hound_plugin.errors import EnvironmentMismatchError, HoundError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from ray.data import Dataset
+
+IN_FLIGHT = 2  # blocks of an actor: one that it is at, one that waits
+
+
+class RayEngine:
+    """An :class:`~hound_plugin.engines.work.Engine` on a Ray cluster.
+
+    Raises:
+        EnvironmentMismatchError: ``ray`` is not installed.
+    """
+
+    keeps_order = False
+
+    def __init__(self, settings: EngineSettings) -> None:
+        try:
+            import ray.data  # noqa: F401
+        except ImportError as error:
+            raise EnvironmentMismatchError(
+                f"--engine ray needs Ray Data: {error}. Install the extra: pip install 'hound-plugin[ray]'."
+            ) from error
+        self.settings = settings
+
+    def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Generator[tuple[int, Result], None, None]:
+        """See :class:`~hound_plugin.engines.work.Engine`; the cluster is left at the end.
+
+        Raises:
+            HoundError: whatever a task raised; or process after process was lost over one.
+            SettingsError: the cluster is too small for one process of each kind, or there is none.
+        """
+        if not tasks:
+            return
+        reads_ahead = work.reader is not None and self.settings.decoders > 0
+        with joined(self.settings, reads_ahead), contextlib.closing(_blocks(work, tasks, self.settings)) as blocks:
+            for block in blocks:
+                for number, packed in zip(block["number"].to_pylist(), block["result"].to_pylist(), strict=True):
+                    result, error = pickle.loads(packed)
+                    if error is not None:
+                        raise error
+                    yield number, result
+
+
+def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings) -> Generator[pa.Table, None, None]:
+    """Blocks of results as they are done."""
+    import ray
+    from ray import cloudpickle
+
+    packed = cloudpickle.dumps(work)
+    rows = [{"number": number, "task": cloudpickle.dumps(task)} for number, task in enumerate(tasks)]
+    data: Dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / settings.batch))
+    del rows
+    data.context.enable_progress_bars = False
+    if work.reader is not None and settings.decoders:
+        data = data.map_batches(_Reading, **_pool(settings.decoders, packed), num_cpus=1)
+    attempts = _start_counting(settings.retries + 1)
+    gpus = settings.gpus or None
+    data = data.map_batches(_Doing, **_pool(settings.actors, packed, attempts), num_cpus=settings.cpus, num_gpus=gpus)
+    yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+
+
+def _pool(size: int, *arguments: Any) -> dict[str, Any]:
+    """Arguments of ``map_batches`` for a pool of actors; Ray starts a lost one again, any number of times."""
+    from ray.data import ActorPoolStrategy
+
+    return {
+        "fn_constructor_args": arguments,
+        "batch_size": 1,
+        "batch_format": "pyarrow",
+        "compute": ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=IN_FLIGHT),
+    }
+
+
+class _Attempts:
+    """Counts how often each unfinished task was begun, so that none takes process after process with it."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.begun: Counter[int] = Counter()
+
+    def begin(self, number: int) -> bool:
+        """Whether a task may be tried once more."""
+        self.begun[number] += 1
+        return self.begun[number] <= self.most
+
+    def done(self, number: int) -> None:
+        """Forget a task."""
+        self.begun.pop(number, None)
+
+
+def _start_counting(most: int) -> Any:
+    """A process on the driver's machine that counts attempts."""
+    import ray
+    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return ray.remote(_Attempts).options(num_cpus=0, scheduling_strategy=here).remote(most)
+
+
+class _Reading:
+    """An actor that reads the clips of a task; what it cannot read is left to the model's process, which says why."""
+
+    def __init__(self, packed: bytes) -> None:
+        self.work: Work[Any, Any] = pickle.loads(packed)
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        import pyarrow as pa
+
+        (task,) = block["task"].to_pylist()
+        read = None
+        with contextlib.suppress(HoundError, OSError):
+            assert self.work.media is not None
+            assert self.work.reader is not None
+            read = self.work.reader.read_media(self.work.media(pickle.loads(task)))
+        column = pa.array([pickle.dumps(read)], pa.large_binary())
+        return block.append_column("read", column)
+
+
+class _Doing:
+    """An actor that does tasks; it loads what they need at the first one."""
+
+    def __init__(self, packed: bytes, attempts: Any) -> None:
+        self.work: Work[Any, Any] = pickle.loads(packed)
+        self.attempts = attempts
+
+    def __call__(self, block: pa.Table) -> pa.Table:
+        import pyarrow as pa
+        import ray
+
+        (number,), (task,) = block["number"].to_pylist(), block["task"].to_pylist()
+        outcome: tuple[Any, Exception | None]
+        if ray.get(self.attempts.begin.remote(number)):
+            outcome = self._try(block, pickle.loads(task))
+        else:
+            outcome = (None, HoundError(_given_up(number, pickle.loads(task))))
+        self.attempts.done.remote(number)
+        result = pa.array([pickle.dumps(outcome)], pa.large_binary())
+        return pa.table({"number": block["number"], "result": result})
+
+    def _try(self, block: pa.Table, task: Any) -> tuple[Any, Exception | None]:
+        try:
+            if "read" in block.column_names and self.work.reader is not None:
+                (read,) = block["read"].to_pylist()
+                if (kept := pickle.loads(read)) is not None:
+                    self.work.reader.keep_media(kept)
+            return self.work.do(task), None
+        except Exception as error:
+            return None, _sendable(error)
+
+
+def _given_up(number: int, task: Any) -> str:
+    return (
+        f"Task {number} was given up, as process after process was lost over it (engine.retries): {task!r:.300}. "
+        "Finished tasks are kept. Look for a clip that ends its process, or for too little memory: fewer engine.actors "
+        "on a machine, a smaller batch."
+    )
+
+
+def _sendable(error: Exception) -> Exception:
+    """The error itself, if another process can read it."""
+    where = f"(process {os.getpid()} on {os.uname().nodename})"
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return HoundError(f"{type(error).__name__}: {error} {where}")
+    return error if isinstance(error, HoundError | OSError) else HoundError(f"{type(error).__name__}: {error} {where}")

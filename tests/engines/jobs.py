@@ -1,0 +1,117 @@
+"""Work for engines, without a model: what is done is checked, not what it says."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from hound_plugin.errors import MediaDecodeError
+from hound_plugin.evaluation.items import Prediction, Question
+from hound_plugin.reward.candidates import SampledAnswer
+
+
+class Double:
+    """Twice a number; notes each call in a folder, by process."""
+
+    def __init__(self, folder: Path | None = None, seconds: float = 0.0) -> None:
+        self.folder, self.seconds = folder, seconds
+
+    def __call__(self, number: int) -> int:
+        time.sleep(self.seconds)
+        if self.folder is not None:
+            with (self.folder / f"{os.getpid()}.calls").open("a") as file:
+                file.write(f"{number}\n")
+        return 2 * number
+
+
+def calls(folder: Path) -> list[int]:
+    """The numbers that were asked for, by all processes."""
+    return sorted(int(line) for file in folder.glob("*.calls") for line in file.read_text().split())
+
+
+class EndsItsProcess:
+    """Kills its own process at one number: the first time, or each time."""
+
+    def __init__(self, folder: Path, number: int, always: bool = False) -> None:
+        self.double, self.number, self.always = Double(folder), number, always
+        self.mark = folder / "killed"
+
+    def __call__(self, number: int) -> int:
+        if number == self.number and (self.always or not self.mark.exists()):
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return self.double(number)
+
+
+def refuse(number: int) -> int:
+    """Raises at 7 an error of ours with a path."""
+    if number == 7:
+        raise MediaDecodeError("seven.mp4: it is no clip", "seven.mp4")
+    return number
+
+
+class Ahead:
+    """A model whose clips are read by another process; a clip that was not sent is an error."""
+
+    def __init__(self) -> None:
+        self.kept: dict[str, str] = {}
+
+    def read_media(self, media: Sequence[Any]) -> dict[str, str]:
+        return {name: f"{name} read by {os.getpid()}" for name in media if name != "broken"}
+
+    def keep_media(self, read: dict[str, str]) -> None:
+        self.kept = read
+
+    def __call__(self, name: str) -> tuple[str, int]:
+        return self.kept.get(name, "not sent"), os.getpid()
+
+
+def one_name(name: str) -> list[str]:
+    return [name]
+
+
+class Weigh:
+    """Gives a large result for a small task."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+
+    def __call__(self, number: int) -> bytes:
+        return number.to_bytes(4, "big") + bytes(self.size)
+
+
+class Parrot:
+    """Answers that depend on the seed alone; one question has a broken clip."""
+
+    def __init__(self, broken: str = "") -> None:
+        self.identity: dict[str, Any] = {"model": "parrot"}
+        self.broken = broken
+
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
+        if self.broken and self.broken in question:
+            raise MediaDecodeError(f"{media}: it is no clip", str(media))
+        return [SampledAnswer(f"Perhaps {seed % 97}?", tokens=4) for seed in seeds]
+
+
+class Echo:
+    """Predictions without a model."""
+
+    identity: dict[str, Any] = {"model": "echo"}  # noqa: RUF012
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.seconds = seconds
+
+    def predict(self, questions: Sequence[Question]) -> list[Prediction]:
+        time.sleep(self.seconds)
+        return [Prediction(question.id, f"answer to {question.id}") for question in questions]
+
+
+def memory() -> int:
+    """Bytes that this process has in memory."""
+    return int(psutil.Process().memory_info().rss)
