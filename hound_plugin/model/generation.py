@@ -74,11 +74,7 @@ def new_tokens(config: Any, prompt: int, wanted: int | None = None, at_least: in
         raise SettingsError(f"max_new_tokens: expected at least 1, got {wanted}.")
     context = context_length(config)
     if prompt + at_least > context:
-        raise ContextLengthError(
-            f"The conversation no longer fits: it has {prompt} tokens, visual ones included, and this model's context "
-            f"holds {context}, the answer included. Begin a new conversation, or show fewer or shorter clips "
-            "(`num_frames`)."
-        )
+        raise _no_room(str(prompt), context)
     return context - prompt if wanted is None else min(wanted, context - prompt)
 
 
@@ -97,11 +93,14 @@ def refuse_overlong(config: Any, tokenizer: Any, texts: Iterable[str], visual: i
     """
     fewest = fewest_tokens(tokenizer, texts) + visual + turns
     if fewest > context_length(config):
-        raise ContextLengthError(
-            f"The conversation does not fit: it has at least {fewest} tokens, visual ones included, and this model's "
-            f"context holds {context_length(config)}, the answer included. Shorten it, or show fewer or shorter clips "
-            "(`num_frames`)."
-        )
+        raise _no_room(f"at least {fewest}", context_length(config))
+
+
+def _no_room(tokens: str, context: int) -> ContextLengthError:
+    return ContextLengthError(
+        f"The conversation no longer fits: it has {tokens} tokens, visual ones included, and this model's context "
+        f"holds {context}, the answer included. Begin a new conversation, or show fewer or shorter clips (`num_frames`)."
+    )
 
 
 def cut_roles(text: str) -> str:

@@ -347,10 +347,16 @@ def test_https_is_verified_against_the_name(tmp_path: Path, monkeypatch: pytest.
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
-    names = dict.fromkeys(("clips.test", "other.test"), "93.184.216.34") | {"93.184.216.34": "127.0.0.1"}
+    names = dict.fromkeys(("clips.test", "other.test"), "93.184.216.34")
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, port, *args, **kwargs: [(2, 1, 6, "", (names.get(host, host), port))]
     )
+
+    class Socket(socket.socket):
+        def connect(self, address: Any) -> None:
+            super().connect(("127.0.0.1", address[1]) if address[0] == "93.184.216.34" else address)
+
+    monkeypatch.setattr(socket, "socket", Socket)
     with pytest.raises(MediaNotFoundError, match="CERTIFICATE_VERIFY_FAILED"):
         asyncio.run(fetch(f"https://clips.test:{port}/clip.mp4", "video"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
