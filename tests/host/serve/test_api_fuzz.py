@@ -91,6 +91,28 @@ def parts(media: Path | None) -> Any:
     return st.tuples(kinds | values, fields).map(lambda item: _object([("type", item[0]), *item[1]]))
 
 
+# values that are of the parameter's kind, so that some requests are answered
+fitting = st.one_of(
+    *(
+        st.tuples(st.just(name), st.integers(low, high).map(str) | st.floats(low, high).map(json.dumps))
+        for name, low, high in (
+            ("temperature", 0, 2),
+            ("top_p", 0, 1),
+            ("top_k", -1, 5000),
+            ("n", 1, 4),
+            ("seed", -(2**70), 2**70),
+            ("max_tokens", 1, 6),
+            ("min_tokens", 0, 4),
+            ("presence_penalty", -2, 2),
+            ("repetition_penalty", 1, 10),
+            ("top_logprobs", 0, 20),
+        )
+    ),
+    st.tuples(st.sampled_from(["stream", "do_sample", "logprobs"]), st.just("true")),
+    st.tuples(st.just("stop"), st.lists(texts, max_size=4).map(json.dumps)),
+)
+
+
 def bodies(media: Path | None) -> Any:
     contents = values | texts.map(json.dumps) | st.lists(parts(media) | values, max_size=3).map(_array)
     roles = quoted("user", "assistant", "system", "developer", "tool") | values
@@ -100,9 +122,13 @@ def bodies(media: Path | None) -> Any:
     message = st.tuples(roles, contents, more).map(
         lambda item: _object([("role", item[0]), ("content", item[1]), *item[2]])
     )
+    good = st.lists(parts(media), min_size=1, max_size=2) | texts.map(
+        lambda text: [_object([("type", '"text"'), ("text", json.dumps(text))])]
+    )
+    asked = good.map(lambda items: _array([_object([("role", '"user"'), ("content", _array(items))])]))
     plain = st.just('[{"role":"user","content":"What moves?"}]')
-    messages = st.one_of(plain, plain, st.lists(message, max_size=3).map(_array), values)
-    parameters = st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=3)
+    messages = st.one_of(plain, plain, asked, asked, st.lists(message, max_size=3).map(_array), values)
+    parameters = st.lists(st.tuples(st.sampled_from(NAMES), values), max_size=1) | st.lists(fitting, max_size=3)
     return st.tuples(messages, parameters).map(
         lambda item: _object([("model", '"hound"'), ("logit_bias", json.dumps(END)), ("messages", item[0]), *item[1]])
     )
