@@ -43,7 +43,8 @@ PATH = "/v1/chat/completions"
 DECODE_TIMEOUT = 60.0
 """Seconds for a clip, if the recipe names no ``decode_timeout``: a client's clip must not run on for ever."""
 _OTHER_PATH = "/v1/score/evaluation"  # the host's, for reward models
-_MEMORY = 2 << 30  # bytes of bodies and downloads at a time
+MEMORY = 2 << 30
+"""Bytes of bodies and downloads at a time."""
 _LARGE = 1 << 20  # bytes; a larger body is media work, whatever is in it
 _MOST_READ = 32  # requests whose pixels wait for the engine
 _SHOWN = 200  # characters of a text in the log; `data:` URIs are longer
@@ -96,7 +97,7 @@ class ChatService:
         allow_children(chosen.api_decoders)
         self._texts = ThreadPoolExecutor(4, "text")
         self._media = ThreadPoolExecutor(chosen.api_decoders, "media")
-        self._memory = RequestMemory(max(_MEMORY, 2 * self.request_limit))
+        self._memory = RequestMemory(max(MEMORY, 2 * self.request_limit))
         self._read = asyncio.Semaphore(_MOST_READ)
         self._turns = Turns(engine.semaphore)
 
