@@ -10,8 +10,12 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
+from hound_plugin.host.serve.api import DECODE_TIMEOUT, MEMORY
+from hound_plugin.host.serve.api_downloads import MAX_BYTES
 from hound_plugin.host.serve.api_media import SUBTYPES
-from hound_plugin.host.serve.api_schema import IGNORED, NEUTRAL, ChatRequest
+from hound_plugin.host.serve.api_schema import IGNORED, MOST_VALUES, NEUTRAL, ChatRequest
+from hound_plugin.host.serve.turns import IN_A_ROW
+from hound_plugin.settings import HoundSettings
 from hound_plugin.validation import accepts, keys_of
 
 PAGE = Path(__file__).with_name("serving.md")
@@ -130,15 +134,32 @@ An address is one of
 - http or https, at public network addresses only; redirects are checked too. Proxies are not used.
 
 The host's own checks take `/allowed-evil` for a part of `/allowed`, follow redirects to private addresses, and look a
-name up twice. These do not. When a client hangs up, its answer ends, so that a retry does not wait behind it.
+name up twice. These do not.
+
+## Many clients
+
+- Short questions do not wait for clips. Text alone needs none of the places of media, and at the engine it goes first;
+  after {in_a_row} questions without media one with media has its turn.
+- When a client hangs up, whatever is done for it ends: its download, the process that decodes its clip, its answer.
+- Clips are decoded by `hound: {{api_decoders: {decoders}}}` processes. One that takes longer than `decode_timeout` is
+  killed; where the recipe names none, after {decode:g} s. `decode_timeout: off` decodes in the server itself, which a
+  damaged file can then hold up or end.
+- Downloads need no place. Each ends after `hound: {{api_download_timeout: {download:g}}}` seconds, whatever its server
+  does, and at {size} MiB.
+- A request of more than `hound: {{api_request_limit: {limit:g}}}` MiB is a 413, and one of more than {values} values a
+  400. If all requests together take more than {memory} GiB, further ones are a 503 with `Retry-After`.
+- What is too long for the context is refused by its length, before it is tokenised or a clip is opened.
+
+`MAX_CONCURRENT` answers are generated at a time. `benchmarks/serving_soak.py` sends 200 requests about clips at once, a
+tenth of them bad and a tenth from clients that hang up, and asks short questions beside them.
 
 ## Errors
 
 Every error, also of other routes, is `{{"error": {{"message", "type", "param", "code"}}}}`, which OpenAI's clients show
 as `error.message`, `error.param` and `error.code`; `param` is the name of a parameter or a place such as
-`messages[0].content[1]`. A request that is wrong is a 400, a wrong key a 401, a fault of the server a 500 whose reason
-is in its log. What fails before the first piece of a stream is a plain error and no stream; later it is the stream's
-last event.
+`messages[0].content[1]`. A request that is wrong is a 400, a wrong key a 401, one that is too large a 413, a fault of
+the server a 500 whose reason is in its log. What fails before the first piece of a stream is a plain error and no
+stream; later it is the stream's last event.
 
 ## Log-probabilities
 
@@ -172,7 +193,7 @@ def _json(value: object) -> str:
 
 def page() -> str:
     """The whole page."""
-    fields = keys_of(ChatRequest).items()
+    fields, limits = keys_of(ChatRequest).items(), HoundSettings()
     return TEXT.format(
         honoured=table(
             "| parameter | accepts | |",
@@ -183,6 +204,14 @@ def page() -> str:
             "| parameter | accepts | why, or what to do |",
             ((name, _values(values), reason) for name, (values, reason) in NEUTRAL.items()),
         ),
+        decoders=limits.api_decoders,
+        decode=DECODE_TIMEOUT,
+        download=limits.api_download_timeout,
+        size=MAX_BYTES >> 20,
+        limit=limits.api_request_limit,
+        values=f"{MOST_VALUES:,}",
+        memory=MEMORY >> 30,
+        in_a_row={1: "one", 2: "two", 3: "three", 4: "four", 5: "five"}[IN_A_ROW],
         video=", ".join(SUBTYPES["video"]),
         image=", ".join(SUBTYPES["image"]),
     )

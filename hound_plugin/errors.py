@@ -17,6 +17,7 @@
     │   └── ArchiveError           an archive is damaged, or contains something that must not be unpacked
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
     ├── InUseError             another process holds the lock of a file or a folder
+    ├── ClientDisconnectedError  who asked for an answer hung up, and its work was ended
     ├── JudgeError             a judge or sampling server cannot continue: bad key, unknown model, quota, budget
     ├── TrainingError          a training run cannot continue: its loss or gradients are not finite
     ├── CheckpointError        a checkpoint is of another architecture, incomplete or unreadable
@@ -113,6 +114,10 @@ class LedgerError(HoundError, ValueError):
 
 class InUseError(HoundError, BlockingIOError):
     """Another process holds the lock of a file or a folder."""
+
+
+class ClientDisconnectedError(HoundError, ConnectionAbortedError):
+    """Who asked for something hung up; its work was ended."""
 
 
 class JudgeError(HoundError, RuntimeError):

@@ -67,7 +67,7 @@ NAMES: dict[str, str] = {  # earlier name -> new one, where more than the module
     f"{_P}.corpus.records.Problem": f"{_P}.records.record.Problem",
     f"{_P}.host.checks.checked_dataset": f"{_P}.host.dataset_checks.check_datasets",
     f"{_P}.host.checks.checked_encoding": f"{_P}.host.dataset_checks.check_encoding",
-    f"{_P}.host.engine.asker_gone": f"{_P}.host.serve.engine.client_disconnected",
+    f"{_P}.host.engine.asker_gone": f"{_P}.media.cancellation.client_disconnected",
     f"{_P}.host.engine.is_ours": f"{_P}.host.mm_plugin.is_ours",
     f"{_P}.host.engine.placed": f"{_P}.host.serve.engine.insert_placeholders",
     f"{_P}.host.engine.shielded": f"{_P}.host.serve.engine.escape_placeholders",

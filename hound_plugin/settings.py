@@ -90,6 +90,21 @@ class HoundSettings(Settings):
         description="time limit for decoding one clip",
         json_schema_extra={"unit": "seconds"},
     )
+    api_request_limit: Annotated[float, NUMBER] = Field(
+        default=64,
+        gt=0,
+        description="API: largest request, clips in `data:` included; a larger one is a 413",
+        json_schema_extra={"unit": "MiB"},
+    )
+    api_download_timeout: Annotated[float, NUMBER] = Field(
+        default=120,
+        gt=0,
+        description="API: time limit for downloading a clip or an image from its address, however its server behaves",
+        json_schema_extra={"unit": "seconds"},
+    )
+    api_decoders: Annotated[int, NUMBER] = Field(
+        default=4, ge=1, le=64, description="API: requests whose clips and images are decoded at a time"
+    )
     max_skipped_steps: Annotated[int, NUMBER] = Field(
         default=0,
         ge=0,

@@ -235,14 +235,15 @@ def _lines(model: type[Settings], problem: ErrorDetails) -> list[str]:
             return [f"{key}.{line}" if key else line for line in str(error).splitlines()]
         return [f"{key}: {error}" if key else str(error)]
     if field is None:
-        return [f"{key}: {problem['msg']}; got {problem['input']!r}."]
-    return [f"{key}: expected {accepts(field)}; got {problem['input']!r}."]
+        return [f"{key}: {problem['msg']}; got {problem['input']!r:.200}."]
+    return [f"{key}: expected {accepts(field)}; got {problem['input']!r:.200}."]
 
 
 def _unknown(model: type[Settings], name: str) -> str:
     known = list(keys_of(model))
     if name in ("api_key", "key") and "api_key_env" in known:
         return f"{name}: keys are read from the environment only; name it in api_key_env."
+    name = name[:80]
     close = get_close_matches(name, known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return f"{name}: unknown key.{hint} Known keys: {', '.join(known)}."

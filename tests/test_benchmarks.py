@@ -1,4 +1,4 @@
-"""The scripts in ``benchmarks/`` that need a GPU or many minutes run on a toy model, and their losses agree."""
+"""The scripts in ``benchmarks/`` that need a GPU or many minutes run on a toy model, and hold what they promise."""
 
 from __future__ import annotations
 
@@ -213,3 +213,12 @@ def test_a_small_job_takes_what_another_one_predicts(tmp_path: Path) -> None:
     written = json.loads(out.read_text())
     assert written["measured"]["clips"] == written["clips"] == 20
     assert 0.4 < written["measured"]["answered"] / written["expected"]["answered"] < 2.5
+
+
+@pytest.mark.long
+def test_two_hundred_requests_at_a_time() -> None:
+    """Right answers beside bad media and clients that hang up, short questions within a second, memory back."""
+    command = [sys.executable, "benchmarks/serving_soak.py", "--requests", "200", "--rounds", "3"]
+    done = subprocess.run(command, cwd=REPO, capture_output=True, text=True, timeout=580, check=False)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert done.stdout.count("\nok ") == 7

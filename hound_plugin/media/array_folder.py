@@ -233,7 +233,7 @@ def _read(path: Path) -> np.ndarray:
     """The bytes of a file, uint8, read straight to where they stay: ``read_bytes`` and a copy take twice as long."""
     with open(path, "rb", buffering=0) as file:
         content = np.empty(os.fstat(file.fileno()).st_size, dtype=np.uint8)
-        free = memoryview(content)
+        free = content.data
         while free and (count := file.readinto(free)):
             free = free[count:]
         return content[: len(content) - len(free)]
@@ -248,7 +248,7 @@ def _unpack(
         ValueError: the entry is damaged, belongs to another key, or has another shape or type.
     """
     size = hashlib.sha256().digest_size
-    with memoryview(content) as view:
+    with content.data as view:
         if _digest(key, view[:-size]) != bytes(view[-size:]):
             raise ValueError("an entry with a wrong checksum")
         head = io.BytesIO(bytes(view[:1024]))

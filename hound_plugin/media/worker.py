@@ -1,7 +1,8 @@
-"""Decoding in a child process that can be killed, for ``timeout``.
+"""Decoding in child processes that can be killed, for ``timeout`` and for clients that hang up.
 
-One child per process, started when first needed and reused. Requests and replies are length-prefixed pickles on
-its pipes (both ends are ours), the frames follow as raw bytes. ``subprocess`` instead of ``multiprocessing``: loader
+Children are started when first needed and reused; as many run as clips are read at a time, up to
+:data:`MOST_CHILDREN`. Requests and replies are length-prefixed pickles on a child's pipes (both ends are ours), the
+frames follow as raw bytes. ``subprocess`` instead of ``multiprocessing``: loader
 workers are daemons, which may not have ``multiprocessing`` children, and a spawned child would run the user's script
 again. A decoder that crashes the child is reported like any other damaged file.
 """
@@ -19,6 +20,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from multiprocessing import util
 from typing import Any
 
@@ -26,12 +28,15 @@ import numpy as np
 
 from hound_plugin.errors import DecodeTimeoutError, EnvironmentMismatchError, HoundError, MediaDecodeError
 from hound_plugin.media.backends import choose
+from hound_plugin.media.cancellation import wait_while_connected
 from hound_plugin.media.clip import Clip, Frames
 from hound_plugin.media.in_process import describe_video, read_here
 
 _START = "import json, sys; sys.path[:] = json.loads(sys.argv[1]); from hound_plugin.media.worker import serve; serve()"
 _START_LIMIT = 120.0  # seconds; the child's imports do not count against the caller's limit
 _LENGTH = struct.Struct("<Q")
+MOST_CHILDREN = 4
+"""Children of one process, unless :func:`allow_children` says otherwise."""
 
 
 class _Child:
@@ -49,8 +54,10 @@ class _Child:
         os.set_blocking(self._input, False)
         try:
             self.receive(time.monotonic() + _START_LIMIT)
-        except (TimeoutError, EOFError) as error:
+        except BaseException as error:
             self.stop()
+            if not isinstance(error, TimeoutError | EOFError):
+                raise
             raise EnvironmentMismatchError(
                 f"The decoding process of `decode_timeout` did not start ({error!r}); see its own message above. "
                 "Unset `decode_timeout` to decode in the main process."
@@ -105,43 +112,100 @@ def _wait(read: list[int], write: list[int], deadline: float) -> None:
         poll.register(descriptor, select.POLLIN)
     for descriptor in write:
         poll.register(descriptor, select.POLLOUT)
-    left = deadline - time.monotonic()
-    if left <= 0 or not poll.poll(left * 1000):
-        raise TimeoutError
+    wait_while_connected(lambda seconds: bool(poll.poll(seconds * 1000)), deadline)
 
 
-_child: _Child | None = None
-_lock = threading.Lock()
+class _Children:
+    """The decoding processes of this process: those that wait for a clip, and those that read one."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.idle: list[_Child] = []
+        self.busy: set[_Child] = set()
+        self._places = threading.Semaphore(most)
+        self._lock = threading.Lock()
+        self._is_registered = False
+
+    @contextlib.contextmanager
+    def borrowed(self) -> Iterator[_Child]:
+        """A child for one clip. One that did not finish its clip is killed, and the next clip has another.
+
+        Raises:
+            ClientDisconnectedError: nobody waits for the clip any more.
+        """
+        places = self._places
+        wait_while_connected(lambda seconds: places.acquire(timeout=seconds))
+        try:
+            child = self._idle_child() or self._started()
+            finished = False
+            try:
+                yield child
+                finished = True
+            finally:
+                with self._lock:
+                    self.busy.discard(child)
+                    if finished:
+                        self.idle.append(child)
+                if not finished:
+                    child.stop()
+        finally:
+            places.release()
+
+    def _idle_child(self) -> _Child | None:
+        with self._lock:
+            while self.idle:
+                child = self.idle.pop()
+                if child.process.poll() is None:
+                    self.busy.add(child)
+                    return child
+                child.stop()
+        return None
+
+    def _started(self) -> _Child:
+        child = _Child()
+        with self._lock:
+            self.busy.add(child)
+            is_registered, self._is_registered = self._is_registered, True
+        if not is_registered:
+            util.Finalize(None, _stop, exitpriority=0)  # runs in the main process and in multiprocessing's own children
+        return child
+
+    def allow(self, most: int) -> None:
+        """See :func:`allow_children`."""
+        self.most, self._places = most, threading.Semaphore(most)
+
+    def stop(self) -> None:
+        """End them all."""
+        for child in [*self.idle, *self.busy]:
+            child.stop()
+        self.idle.clear()
+        self.busy.clear()
+
+
+_children = _Children(MOST_CHILDREN)
+
+
+def allow_children(most: int) -> None:
+    """Set how many clips may be read at a time in child processes, from the next one on."""
+    _children.allow(most)
 
 
 def _stop() -> None:
-    global _child
-    if _child is not None:
-        _child.stop()
-        _child = None
+    _children.stop()
 
 
 def _after_fork() -> None:
-    global _lock
-    _lock = threading.Lock()
-    _stop()
+    """In a forked process: leave the children to the parent."""
+    global _children
+    inherited, _children = _children, _Children(_children.most)
+    inherited.stop()
 
 
 os.register_at_fork(after_in_child=_after_fork)
 
 
-def _current() -> _Child:
-    global _child
-    if _child is not None and (_child.owner != os.getpid() or _child.process.poll() is not None):
-        _stop()
-    if _child is None:
-        _child = _Child()
-        util.Finalize(None, _stop, exitpriority=0)  # runs in the main process and in multiprocessing's own children
-    return _child
-
-
 def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, timeout: float, frames: Frames) -> Clip:
-    """Read a clip in the child process. Threads of one process take turns; the wait does not count.
+    """Read a clip in a child process. The wait for one that is free does not count.
 
     Args:
         video: path, bytes or list of frames.
@@ -151,32 +215,32 @@ def read_in_child(video: Any, num_frames: int, sampling: str, decoder: str, time
 
     Raises:
         DecodeTimeoutError: reading took longer than the limit; the child was killed.
+        ClientDisconnectedError: nobody waits for the clip any more
+            (:data:`hound_plugin.media.cancellation.client_disconnected`); the child was killed.
         HoundError: the error that reading the clip raised.
     """
-    with _lock:
-        child = _current()
-        deadline = time.monotonic() + timeout
-        finished = False
-        try:
-            child.send((video, num_frames, sampling, decoder), deadline)
-            reply = _receive_clip(child, frames, deadline)
-            finished = True
-        except TimeoutError:
-            raise DecodeTimeoutError(
-                f"Reading {describe_video(video)} took longer than decode_timeout ({timeout:g} s) and was stopped. The "
-                "file is damaged or its disk hangs: copy it again, raise `decode_timeout`, or leave its record out.",
-                video if isinstance(video, str) else None,
-            ) from None
-        except EOFError:
-            status = child.process.wait(timeout=5)
-            raise MediaDecodeError(
-                f"Cannot decode {describe_video(video)}: the decoder crashed on it (exit status {status}). The file is "
-                "damaged; copy or encode it again, or leave its record out.",
-                video if isinstance(video, str) else None,
-            ) from None
-        finally:
-            if not finished:
-                _stop()
+    status: int | None = None
+    try:
+        with _children.borrowed() as child:
+            deadline = time.monotonic() + timeout
+            try:
+                child.send((video, num_frames, sampling, decoder), deadline)
+                reply = _receive_clip(child, frames, deadline)
+            except EOFError:
+                status = child.process.wait(timeout=5)
+                raise
+    except TimeoutError:
+        raise DecodeTimeoutError(
+            f"Reading {describe_video(video)} took longer than decode_timeout ({timeout:g} s) and was stopped. The "
+            "file is damaged or its disk hangs: copy it again, raise `decode_timeout`, or leave its record out.",
+            video if isinstance(video, str) else None,
+        ) from None
+    except EOFError:
+        raise MediaDecodeError(
+            f"Cannot decode {describe_video(video)}: the decoder crashed on it (exit status {status}). The file is "
+            "damaged; copy or encode it again, or leave its record out.",
+            video if isinstance(video, str) else None,
+        ) from None
     if isinstance(reply, Exception):
         raise reply
     return Clip(frames.finished(), **reply)

@@ -12,6 +12,7 @@ import torch
 from transformers import LogitsProcessorList, StoppingCriteria, StoppingCriteriaList, TextIteratorStreamer
 
 from hound_plugin.errors import ContextLengthError, SettingsError
+from hound_plugin.processing.token_bounds import fewest_tokens
 
 GREEDY = 0.01
 """Temperatures below this mean the most probable token, as in the original."""
@@ -82,12 +83,34 @@ def new_tokens(config: Any, prompt: int, wanted: int | None = None, at_least: in
         raise SettingsError(f"max_new_tokens: expected at least 1, got {wanted}.")
     context = context_length(config)
     if prompt + at_least > context:
-        raise ContextLengthError(
-            f"The conversation no longer fits: it has {prompt} tokens, visual ones included, and this model's context "
-            f"holds {context}, the answer included. Begin a new conversation, or show fewer or shorter clips "
-            "(`num_frames`)."
-        )
+        raise _no_room(str(prompt), context)
     return context - prompt if wanted is None else min(wanted, context - prompt)
+
+
+def refuse_overlong(config: Any, tokenizer: Any, texts: Iterable[str], visual: int = 0, turns: int = 0) -> None:
+    """Refuse a conversation whose mere length shows that it leaves no room for an answer, before it is tokenised.
+
+    Args:
+        config: the model's.
+        tokenizer: of the model.
+        texts: all texts of the conversation, without placeholders.
+        visual: visual tokens of its media.
+        turns: answers in it; each ends with a token of its own.
+
+    Raises:
+        ContextLengthError: it cannot fit.
+    """
+    fewest = fewest_tokens(tokenizer, texts) + visual + turns
+    if fewest > context_length(config):
+        raise _no_room(f"at least {fewest}", context_length(config))
+
+
+def _no_room(tokens: str, context: int) -> ContextLengthError:
+    return ContextLengthError(
+        f"The conversation no longer fits: it has {tokens} tokens, visual ones included, and this model's context "
+        f"holds {context}, the answer included. Begin a new conversation, or show fewer or shorter clips "
+        "(`num_frames`)."
+    )
 
 
 def cut_roles(text: str) -> str:

@@ -21,6 +21,7 @@ from hound_plugin.model.generation import (
     GeneratedAnswer,
     cut_roles,
     new_tokens,
+    refuse_overlong,
     stop_criteria,
     stream_text,
     wants_sampling,
@@ -248,6 +249,7 @@ class HoundModel:
         for question, answer, clip in items:
             kind = "image" if is_image_path(clip) or isinstance(clip, Image) else "video"
             text = PLACEHOLDER.sub("", question).strip() if PLACEHOLDER.search(question) else question
+            refuse_overlong(self.model.config, self.processor.tokenizer, [text, answer])
             if clip is not None:
                 tokens = self.processor.tokens_per_image if kind == "image" else self.processor.tokens_per_video
                 text = f"{(IMAGE_TOKEN if kind == 'image' else VIDEO_TOKEN) * tokens}\n{text}"
@@ -305,12 +307,14 @@ class HoundModel:
         elif any(PLACEHOLDER.search(text) for text in questions):
             raise PlaceholderError("The question has a placeholder, but no video or image was given.")
         cleaned = [PLACEHOLDER.sub("", text).strip() if PLACEHOLDER.search(text) else text for text in questions]
+        tokenizer, texts = self.processor.tokenizer, [*cleaned, *answers]
+        refuse_overlong(self.model.config, tokenizer, texts, tokens, len(earlier))
         if token:
             cleaned[0] = f"{token * tokens}\n{cleaned[0]}"
         turns = [Turn(asked, answer) for asked, answer in zip(cleaned, answers, strict=True)]
         ids = [
             token_id
-            for pair in encode_conversation(self.processor.tokenizer, turns, self.processor.system)
+            for pair in encode_conversation(tokenizer, turns, self.processor.system)
             for side in pair
             for token_id in side
         ]

@@ -9,6 +9,7 @@ import threading
 import time
 import uuid
 from collections.abc import AsyncIterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,10 @@ import torch
 
 from hound_plugin.host.serve.api_errors import describe
 from hound_plugin.host.serve.engine import Messages
+from hound_plugin.host.serve.turns import Turns
 from hound_plugin.model.answer_stream import Decoding, End, Event, Piece, TokenLogProb, generate_answers
+
+_generating = ThreadPoolExecutor(64, "answer")  # more than the engine has places; whoever has one finds a thread
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,12 @@ class Begun:
 
 
 async def answer_events(
-    engine: Any, ready: PreparedRequest, disconnected: threading.Event
+    engine: Any, turns: Turns, ready: PreparedRequest, disconnected: threading.Event
 ) -> AsyncIterator[Begun | Event]:
     """Events of the answers to one request, in the order in which they are generated.
 
-    It waits for one of the engine's slots. When its reader leaves, or ``disconnected`` is set, generation ends with the
-    token being generated, and only then is the slot free.
+    It waits for its turn at the engine. When its reader leaves, or ``disconnected`` is set, generation ends with the
+    token being generated, and only then is it another's turn.
 
     Raises:
         Exception: whatever ended the generation.
@@ -70,8 +74,8 @@ async def answer_events(
             send(error)
         send(None)
 
-    await engine.semaphore.acquire()
-    generation = loop.run_in_executor(None, work)
+    await turns.acquire(has_media=bool(ready.images or ready.videos))
+    generation = loop.run_in_executor(_generating, work)
     is_over = False
     try:
         while (event := await events.get()) is not None:
@@ -82,9 +86,9 @@ async def answer_events(
     finally:
         disconnected.set()
         if is_over:
-            engine.semaphore.release()
+            turns.release()
         else:
-            generation.add_done_callback(lambda _: engine.semaphore.release())
+            generation.add_done_callback(lambda _: turns.release())
 
 
 @torch.inference_mode()

@@ -15,7 +15,7 @@ from hound_plugin.errors import ContextLengthError, DataError, MediaError, Place
 
 logger = logging.get_logger(__name__)
 _ABOUT_THE_REQUEST = (MediaError, DataError, SettingsError)
-_CODES = {401: "invalid_api_key", 404: "not_found"}
+_CODES = {401: "invalid_api_key", 404: "not_found", 413: "request_too_large", 503: "server_overloaded"}
 
 
 def error_body(status: int, message: str, param: str | None = None, code: str | None = None) -> dict[str, Any]:

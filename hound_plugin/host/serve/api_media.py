@@ -1,32 +1,23 @@
-"""Where the media of an API request may come from: the allowed folder (as path or ``file://``), ``data:``, public http.
+"""Media of an API request that are in it or on this machine: ``data:``, and the allowed folder (path or ``file://``).
 
 The host's own checks come first. Beyond them: a folder whose name merely begins like that of the allowed one is
-outside; every frame of a folder must itself be inside; a redirect is checked like the address that led to it; and the
-connection goes to the very network address that was checked, so that a name cannot point elsewhere in between.
-Refusals do not reveal what exists outside the allowed folder.
+outside, and every frame of a folder must itself be inside. Refusals do not reveal what exists outside the allowed
+folder. Media at http addresses: :mod:`hound_plugin.host.serve.api_downloads`.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-import ipaddress
 import os
 import re
-import socket
 import stat
-import time
-from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import unquote, urlsplit
 
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.records.frame_order import list_frames
 from hound_plugin.records.media_paths import refuse_part, split_part, with_part
-from hound_plugin.version import __version__
 
-MAX_BYTES = 512 << 20
-MAX_REDIRECTS = 5
-MAX_SECONDS = 120.0
 # subtypes of media types, as clients write them for the files that are read here
 SUBTYPES = {
     "image": ("png", "jpg", "jpeg", "gif", "bmp", "webp"),
@@ -41,28 +32,20 @@ _DATA = {
     )
     for kind, family in (("image", "image"), ("video", "(?:video|image(?=/gif))"))
 }
+_LONGEST_PATH = 4096 + 64  # characters: Linux takes none beyond 4096, and looking at all the folders in it takes long
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
-# Python's `is_global` is not enough: some of these count as global in some versions; 168.63.129.16 is Azure's own.
-_UNICAST = ipaddress.ip_network("2000::/3")
-_SPECIAL = [
-    ipaddress.ip_network(network)
-    for network in (
-        "192.0.0.0/24",
-        "192.88.99.0/24",
-        "168.63.129.16/32",
-        "2001::/23",
-        "2001:db8::/32",
-        "2002::/16",
-        "3fff::/20",
-    )
-]
+
+
+def is_remote(url: str) -> bool:
+    """Whether a url names another machine, in whatever scheme; paths, ``file:`` and ``data:`` do not."""
+    return _SCHEME.match(url) is not None and not url[:5].lower().startswith(("data:", "file:"))
 
 
 def open_source(url: str, kind: str) -> str | list[str] | bytes:
     """What the processor can read: a real path, the frames of a folder, or bytes.
 
     Args:
-        url: of an ``image_url`` or a ``video_url``: a path, ``file://``, ``data:`` or http(s).
+        url: of an ``image_url`` or a ``video_url``: a path, ``file://`` or ``data:``.
         kind: "image" or "video".
 
     Raises:
@@ -74,14 +57,6 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
         return _decoded(url, kind)
     if scheme.startswith("file:"):
         return local_media(_path_of(url), kind)
-    if _SCHEME.match(url):
-        if url.partition("#")[2].startswith("t="):
-            raise MediaDecodeError(
-                f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are only for "
-                "clips in the server's media folder. Send the part itself, or leave #t= out.",
-                url,
-            )
-        return fetch(url)
     return local_media(url, kind)
 
 
@@ -140,6 +115,8 @@ def local_media(path: str, kind: str) -> str | list[str]:
     refused = MediaNotFoundError(
         "Expected the path of a clip or an image in the server's media folder (SAFE_MEDIA_PATH); there is none here."
     )
+    if len(path) > _LONGEST_PATH:
+        raise refused
     try:
         if not is_inside(path, common.SAFE_MEDIA_PATH):
             raise refused
@@ -165,96 +142,3 @@ def local_media(path: str, kind: str) -> str | list[str]:
             raise refused
         common.check_lfi_path(frame)
     return [os.path.realpath(frame) for frame in frames]
-
-
-# --- http
-
-
-def is_public(address: str) -> bool:
-    """Whether a network address belongs to the public internet, also when it wraps another one."""
-    ip = ipaddress.ip_address(address.partition("%")[0])
-    if isinstance(ip, ipaddress.IPv6Address):
-        if ip.ipv4_mapped is not None:
-            return is_public(str(ip.ipv4_mapped))
-        if ip not in _UNICAST:  # NAT64, translated, site-local and the like lead elsewhere
-            return False
-    return ip.is_global and not ip.is_multicast and not any(ip in network for network in _SPECIAL)
-
-
-def fetch(url: str) -> bytes:
-    """Download from public addresses only, redirects included.
-
-    Raises:
-        MediaError: private or unreachable, too large, too slow, or an answer other than 200.
-        fastapi.HTTPException: the host's own check refuses it.
-    """
-    from llamafactory.api.common import check_ssrf_url
-    from urllib3.exceptions import HTTPError
-
-    deadline = time.monotonic() + MAX_SECONDS
-    for _ in range(MAX_REDIRECTS + 1):
-        check_ssrf_url(url)
-        try:
-            response = _request(url)
-            try:
-                if response.status in (301, 302, 303, 307, 308) and response.headers.get("Location"):
-                    url = urljoin(url, response.headers["Location"])
-                    continue
-                if response.status != 200:
-                    raise MediaNotFoundError(f"{url[:200]} answers with status {response.status}.", url)
-                return _body(response, url, deadline)
-            finally:
-                response.close()
-        except (HTTPError, OSError, ValueError) as error:
-            if isinstance(error, MediaError):
-                raise
-            raise MediaNotFoundError(f"{url[:200]} cannot be read: {error}.", url) from error
-    raise MediaNotFoundError(f"{url[:200]}: more than {MAX_REDIRECTS} redirects.", url)
-
-
-def _request(url: str) -> Any:
-    """Send a GET to one of the checked addresses of the URL's host."""
-    import urllib3
-
-    parts = urllib3.util.parse_url(url)
-    host = (parts.hostname or "").strip("[]")
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    addresses = list(
-        dict.fromkeys(str(entry[4][0]) for entry in socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
-    )
-    if not addresses or not all(map(is_public, addresses)):
-        raise MediaNotFoundError(f"{url[:200]}: private or reserved network addresses are not read from.", url)
-    timeout = urllib3.Timeout(connect=10, read=30)
-    pool: Any
-    if parts.scheme == "https":
-        pool = urllib3.HTTPSConnectionPool(
-            addresses[0], port, timeout=timeout, retries=False, server_hostname=host, assert_hostname=host,
-            ca_certs=_certificates(),
-        )  # fmt: skip
-    else:
-        pool = urllib3.HTTPConnectionPool(addresses[0], port, timeout=timeout, retries=False)
-    headers = {
-        "Host": parts.netloc.rpartition("@")[2] if parts.netloc else host,
-        "Accept-Encoding": "identity",
-        "User-Agent": f"hound-plugin/{__version__}",
-    }
-    return pool.urlopen(
-        "GET", parts.request_uri, headers=headers, redirect=False, preload_content=False, assert_same_host=False
-    )
-
-
-def _certificates() -> str:
-    import certifi
-
-    return os.environ.get("REQUESTS_CA_BUNDLE") or certifi.where()
-
-
-def _body(response: Any, url: str, deadline: float) -> bytes:
-    content = bytearray()
-    for chunk in response.stream(1 << 16):
-        content += chunk
-        if len(content) > MAX_BYTES:
-            raise MediaError(f"{url[:200]} is larger than {MAX_BYTES >> 20} MiB.", url)
-        if time.monotonic() > deadline:
-            raise MediaError(f"{url[:200]} was not complete after {MAX_SECONDS:.0f} s.", url)
-    return bytes(content)

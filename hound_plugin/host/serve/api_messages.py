@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from hound_plugin.errors import MediaError, SettingsError
-from hound_plugin.host.serve.api_media import open_source
+from hound_plugin.host.serve.api_media import is_remote, open_source
 from hound_plugin.host.serve.engine import Messages, escape_placeholders
-from hound_plugin.processing.image_processor import open_image
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 
 _TOKENS = {"image": IMAGE_TOKEN, "video": VIDEO_TOKEN}
@@ -22,7 +22,10 @@ _DETAILS = ("auto", "low", "high", *_ABSENT)
 _TOOLS = "LLaVA-Hound calls no tools"
 _REFUSED = {"tool_calls": _TOOLS, "function_call": _TOOLS, "tool_call_id": _TOOLS, "audio": "LLaVA-Hound has no audio"}
 
-Medium = tuple[str, str, Any]  # its path in the request, "image" or "video", an address or a list of them
+MOST_FRAMES = 4096
+"""Of a clip that is given as a list of frames."""
+Medium = tuple[str, str, Any]  # its path in the request, "image" or "video", and an address, its content, or a list
+Fetch = Callable[[str, str], Awaitable[bytes]]  # of an address and a kind
 
 
 @dataclass
@@ -39,8 +42,27 @@ class Conversation:
     system: str | None = None
     media: list[Medium] = field(default_factory=list)
 
+    def sources(self, kind: str) -> list[Any]:
+        """The media of a kind, "image" or "video", in order."""
+        return [source for _, other, source in self.media if other == kind]
+
+    async def download(self, fetch: Fetch) -> None:
+        """Put the content of all media at addresses in their place.
+
+        Raises:
+            SettingsError: one of them is unavailable or may not be read; ``key`` is its path.
+            fastapi.HTTPException: the host's own check refuses it.
+        """
+        for number, (where, kind, source) in enumerate(self.media):
+            parts = source if isinstance(source, list) else [source]
+            if any(map(is_remote, parts)):
+                part_kind = "image" if isinstance(source, list) else kind
+                with _named(where):
+                    content = [await fetch(part, part_kind) if is_remote(part) else part for part in parts]
+                self.media[number] = (where, kind, content if isinstance(source, list) else content[0])
+
     def open_media(self) -> dict[str, list[Any]]:
-        """The media by their kind, as the processor reads them; downloads what lies elsewhere.
+        """The media by their kind, as the processor reads them; what lies elsewhere has been downloaded.
 
         Raises:
             SettingsError: one of them may not be read or is unavailable; ``key`` is its path.
@@ -48,16 +70,24 @@ class Conversation:
         """
         opened: dict[str, list[Any]] = {"image": [], "video": []}
         for where, kind, source in self.media:
-            try:
-                opened[kind].append(_frames(source) if isinstance(source, list) else open_source(source, kind))
-            except MediaError as error:
-                raise SettingsError(str(error), where) from error
+            with _named(where):
+                if isinstance(source, list):
+                    opened[kind].append([_opened(part, "image") for part in source])
+                else:
+                    opened[kind].append(_opened(source, kind))
         return opened
 
 
-def _frames(sources: list[str]) -> list[Any]:
-    opened = [open_source(source, "image") for source in sources]
-    return [open_image(frame) if isinstance(frame, bytes) else frame for frame in opened]
+@contextlib.contextmanager
+def _named(where: str) -> Iterator[None]:
+    try:
+        yield
+    except MediaError as error:
+        raise SettingsError(str(error), where) from error
+
+
+def _opened(source: str | bytes, kind: str) -> Any:
+    return source if isinstance(source, bytes) else open_source(source, kind)
 
 
 def read_conversation(messages: list[Any]) -> Conversation:
@@ -168,6 +198,11 @@ def _source(part: Mapping[str, Any], kind: str, where: str) -> str | list[str]:
     for detail in details:
         if detail not in _DETAILS:
             raise _refused(f"{where}.{name}.detail", "one of auto, low, high (all are seen alike)", detail)
+    if isinstance(value, list) and kind == "video" and len(value) > MOST_FRAMES:
+        raise SettingsError(
+            f"{where}.{name}: expected at most {MOST_FRAMES} frames; got {len(value)}. Send a video file.",
+            f"{where}.{name}",
+        )
     if isinstance(value, list) and kind == "video" and value and all(isinstance(item, str) and item for item in value):
         return value
     if not isinstance(value, str) or not value:

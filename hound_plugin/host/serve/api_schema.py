@@ -18,6 +18,8 @@ from hound_plugin.records.jsonl import read_text
 from hound_plugin.validation import Settings
 
 MOST_STOPS = 4
+MOST_VALUES = 250_000
+"""Values, lists and objects in a request: reading millions of them takes memory and seconds."""
 IGNORED: dict[str, str] = {
     "user": "who asks",
     "safety_identifier": "who asks",
@@ -224,6 +226,8 @@ def read_request(body: bytes) -> ChatRequest:
         DataError: it is not a JSON object.
         SettingsError: a parameter that is unknown, has a bad value, or cannot be honoured; ``key`` names it.
     """
+    if sum(map(body.count, (b",", b"[", b"{"))) > MOST_VALUES:
+        raise DataError(f"Expected a request of at most {MOST_VALUES:,} values, commas in texts included.")
     try:
         row = read_text(body.decode("utf-8"))
     except UnicodeDecodeError as error:
@@ -237,11 +241,26 @@ def read_request(body: bytes) -> ChatRequest:
     known = [*ChatRequest.model_fields, *IGNORED, *NEUTRAL]
     for name in given:
         if name not in ChatRequest.model_fields:
+            name = name[:80]
             close = get_close_matches(name, known, n=1)
             hint = f" Did you mean {close[0]!r}?" if close else ""
             honoured = ", ".join(ChatRequest.model_fields)
             raise SettingsError(f"{name}: unknown parameter.{hint} Parameters with an effect: {honoured}.", name)
     return ChatRequest(**given)
+
+
+def openapi_schema() -> dict[str, Any]:
+    """The parameters as a JSON schema without references, for a page that has other schemas too."""
+    schema = ChatRequest.model_json_schema()
+    blocks = schema.pop("$defs", {})
+
+    def inlined(value: Any) -> Any:
+        if isinstance(value, dict):
+            name = value.get("$ref", "").removeprefix("#/$defs/") if isinstance(value.get("$ref"), str) else ""
+            return inlined(blocks[name]) if name else {key: inlined(item) for key, item in value.items()}
+        return [inlined(item) for item in value] if isinstance(value, list) else value
+
+    return {**inlined(schema), "properties": {**inlined(schema["properties"]), **{name: {} for name in IGNORED}}}
 
 
 def _refusal(name: str, value: Any) -> str:

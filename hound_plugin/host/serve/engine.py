@@ -6,9 +6,7 @@ listed in :mod:`hound_plugin.host.patches`.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator
-from contextvars import ContextVar
 from copy import deepcopy
 from typing import Any
 
@@ -17,16 +15,22 @@ import torch
 
 from hound_plugin.errors import ContextLengthError
 from hound_plugin.host.mm_plugin import is_ours
+from hound_plugin.media.cancellation import client_disconnected
 from hound_plugin.media.pixel_cache import PixelCache
 from hound_plugin.model.feature_cache import FeatureCache
-from hound_plugin.model.generation import Cancelled, cut_roles, new_tokens, stop_criteria, stream_text, wants_sampling
+from hound_plugin.model.generation import (
+    Cancelled,
+    cut_roles,
+    new_tokens,
+    refuse_overlong,
+    stop_criteria,
+    stream_text,
+    wants_sampling,
+)
 from hound_plugin.model.modeling import LlavaHoundModel
-from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN, shield
+from hound_plugin.processing.prompt import IMAGE_TOKEN, PLACEHOLDER, VIDEO_TOKEN, shield, unshield
 
 Messages = list[dict[str, str]]
-
-client_disconnected: ContextVar[threading.Event | None] = ContextVar("client_disconnected", default=None)
-"""Set by whoever asks the engine in this context, to end an answer that no one is waiting for."""
 
 
 def set_up_engine(original: Callable[..., None], self: Any, *args: Any, **kwargs: Any) -> None:
@@ -79,7 +83,7 @@ def prepare(
     videos: list[Any] | None = None,
     audios: list[Any] | None = None,
 ) -> tuple[Messages, str | None, list[torch.Tensor] | None, list[torch.Tensor] | None]:
-    """Check a conversation and read its media, before anything is generated.
+    """Check a conversation and read its media, before anything is generated: :func:`check`, then :func:`read_pixels`.
 
     Args:
         engine: anything with ``model``, ``tokenizer``, ``processor`` and ``template``.
@@ -93,18 +97,57 @@ def prepare(
         ContextLengthError: there is no room for an answer.
         MediaError: a clip or an image cannot be used.
     """
+    messages, system = check(engine, messages, system, tools, images, videos, audios)
+    return messages, system, *read_pixels(engine.processor, images, videos)
+
+
+def check(
+    engine: Any,
+    messages: Messages,
+    system: str | None = None,
+    tools: str | None = None,
+    images: list[Any] | None = None,
+    videos: list[Any] | None = None,
+    audios: list[Any] | None = None,
+) -> tuple[Messages, str | None]:
+    """Whether a conversation can be answered, before one of its media is opened.
+
+    Args:
+        engine, messages, system, tools, images, videos, audios: as for :func:`prepare`; media are only counted.
+
+    Returns:
+        Messages and system prompt, as the engine takes them.
+
+    Raises:
+        DataError: roles, tools, audio, or placeholders that do not match.
+        ContextLengthError: there is no room for an answer; what is far too long is not tokenised.
+    """
     template, processor = engine.template, engine.processor
     messages = insert_placeholders(messages, images, videos)
     system = None if system is None else escape_placeholders(system)
+    texts = [unshield(PLACEHOLDER.sub("", message["content"])) for message in messages]
+    visual = len(images or []) * processor.tokens_per_image + len(videos or []) * processor.tokens_per_video
+    refuse_overlong(engine.model.config, engine.tokenizer, [*texts, system or ""], visual, len(messages) // 2)
     expanded = template.mm_plugin.process_messages(messages, images or [], videos or [], audios or [], processor)
     paired = [*expanded, {"role": "assistant", "content": ""}]
     prompt, _ = template.encode_oneturn(engine.tokenizer, paired, system, tools)
     new_tokens(engine.model.config, len(prompt))
+    return messages, system
+
+
+def read_pixels(
+    processor: Any, images: list[Any] | None, videos: list[Any] | None
+) -> tuple[list[torch.Tensor] | None, list[torch.Tensor] | None]:
+    """Images and clips as pixels; what is read already stays as it is.
+
+    Raises:
+        MediaError: a clip or an image cannot be used.
+    """
     pixels = [
         None if items is None else [item if torch.is_tensor(item) else read(item) for item in items]
         for items, read in ((images, processor.read_image), (videos, processor.read_video))
     ]
-    return messages, system, pixels[0], pixels[1]
+    return pixels[0], pixels[1]
 
 
 class _Parts:

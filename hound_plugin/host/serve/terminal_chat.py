@@ -14,7 +14,8 @@ from typing import Any
 
 from hound_plugin.errors import DataError, HoundError, MediaDecodeError
 from hound_plugin.host.mm_plugin import is_ours
-from hound_plugin.host.serve.engine import client_disconnected, escape_placeholders
+from hound_plugin.host.serve.engine import escape_placeholders
+from hound_plugin.media.cancellation import client_disconnected
 from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
 from hound_plugin.records.media_paths import cut_part, is_image_path, media_exists
 

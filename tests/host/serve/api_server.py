@@ -23,6 +23,7 @@ ARGUMENTS = {
     "infer_dtype": "float32",
     "do_sample": False,
     "max_new_tokens": 12,
+    "hound": {"api_download_timeout": 5, "api_request_limit": 12},
 }
 LONG, SHORT = ROOT / "media" / "clip_long.mp4", ROOT / "media" / "clip_short.mp4"
 WIDE = ROOT / "media" / "img_wide.jpg"
@@ -30,13 +31,18 @@ WIDE = ROOT / "media" / "img_wide.jpg"
 # what is connected to is a real server.
 ROUTES = """
 import socket
+import time
 resolve = socket.getaddrinfo
 NAMES = {"clips.test": "93.184.216.34", "rebinding.test": "93.184.216.34"}
 asked = []
 
+class Socket(socket.socket):
+    def connect(self, address):
+        return super().connect(("127.0.0.1", address[1]) if address[0] == "93.184.216.34" else address)
+
 def getaddrinfo(host, port, *args, **kwargs):
-    if host == "93.184.216.34":
-        return resolve("127.0.0.1", port, *args, **kwargs)
+    if host == "unknown.test":  # its name server does not answer
+        time.sleep(30)
     if host == "rebinding.test":  # public when the host asks, private when it is asked again
         asked.append(host)
         return resolve_as("93.184.216.34" if len(asked) % 2 else "127.0.0.1", port)
@@ -48,6 +54,7 @@ def resolve_as(address, port):
     return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))]
 
 socket.getaddrinfo = getaddrinfo
+socket.socket = Socket
 """
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import contextlib
 import io
@@ -27,8 +28,9 @@ from llamafactory.chat import ChatModel
 from PIL import Image
 
 from hound_plugin.errors import MediaNotFoundError
-from hound_plugin.host.serve.api_media import fetch, is_inside, is_public, open_source
-from hound_plugin.host.serve.engine import client_disconnected
+from hound_plugin.host.serve.api_downloads import fetch, is_public
+from hound_plugin.host.serve.api_media import is_inside, open_source
+from hound_plugin.media.cancellation import client_disconnected
 from tests.goldens import ROOT
 from tests.host.serve.api_server import LONG, SHORT, WIDE, ask, content, part
 from tests.media.clips import encode
@@ -345,16 +347,22 @@ def test_https_is_verified_against_the_name(tmp_path: Path, monkeypatch: pytest.
     server.socket = context.wrap_socket(server.socket, server_side=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_address[1]
-    names = dict.fromkeys(("clips.test", "other.test"), "93.184.216.34") | {"93.184.216.34": "127.0.0.1"}
+    names = dict.fromkeys(("clips.test", "other.test"), "93.184.216.34")
     monkeypatch.setattr(
         socket, "getaddrinfo", lambda host, port, *args, **kwargs: [(2, 1, 6, "", (names.get(host, host), port))]
     )
+
+    class Socket(socket.socket):
+        def connect(self, address: Any) -> None:
+            super().connect(("127.0.0.1", address[1]) if address[0] == "93.184.216.34" else address)
+
+    monkeypatch.setattr(socket, "socket", Socket)
     with pytest.raises(MediaNotFoundError, match="CERTIFICATE_VERIFY_FAILED"):
-        fetch(f"https://clips.test:{port}/clip.mp4")
+        asyncio.run(fetch(f"https://clips.test:{port}/clip.mp4", "video"))
     monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(certificate))
-    assert fetch(f"https://clips.test:{port}/clip.mp4") == LONG.read_bytes()
-    with pytest.raises(MediaNotFoundError, match=r"doesn't match 'clips\.test'"):
-        fetch(f"https://other.test:{port}/clip.mp4")
+    assert asyncio.run(fetch(f"https://clips.test:{port}/clip.mp4", "video")) == LONG.read_bytes()
+    with pytest.raises(MediaNotFoundError, match=r"not valid for 'other\.test'"):
+        asyncio.run(fetch(f"https://other.test:{port}/clip.mp4", "video"))
     server.shutdown()
 
 
