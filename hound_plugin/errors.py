@@ -17,6 +17,7 @@
     │   └── ArchiveError           an archive is damaged, or contains something that must not be unpacked
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
     ├── InUseError             another process holds the lock of a file or a folder
+    ├── DiskFullError          a file cannot be written for want of space
     ├── JudgeError             a judge or sampling server cannot continue: bad key, unknown model, quota, budget
     ├── TrainingError          a training run cannot continue: its loss or gradients are not finite
     ├── CheckpointError        a checkpoint is of another architecture, incomplete or unreadable
@@ -29,6 +30,7 @@ exception of the same meaning, so that code unaware of this package can still ca
 from __future__ import annotations
 
 import contextlib
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -113,6 +115,14 @@ class LedgerError(HoundError, ValueError):
 
 class InUseError(HoundError, BlockingIOError):
     """Another process holds the lock of a file or a folder."""
+
+
+class DiskFullError(HoundError, OSError):
+    """A file cannot be written: the disk is full, or a quota or a limit on file sizes is reached."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOSPC
 
 
 class JudgeError(HoundError, RuntimeError):

@@ -91,6 +91,8 @@ def convert(
     Raises:
         SettingsError: an argument is invalid, or the target folder is not empty.
         CheckpointError: the source is in another layout, incomplete or damaged; keys are listed.
+        InUseError: another process is writing the target.
+        DiskFullError: there is too little space; nothing is left.
     """
     if to not in ("hf", "original") or towers not in ("auto", "repository", "checkpoint"):
         raise SettingsError(
