@@ -1,7 +1,7 @@
 """Read a tar archive forwards and whole: :mod:`tarfile` takes a cut or damaged header for the end of the archive.
 
-A damaged header, a missing mark at the end and anything behind that mark are errors here. What a plain tar cannot show is
-damage inside a file's bytes: it has no checksum of them (``.tar.gz`` and ``.zip`` do).
+A damaged header, a missing mark at the end and anything behind that mark are errors here. A plain tar cannot
+show damage inside a file's bytes: it has no checksum of them (``.tar.gz`` and ``.zip`` do).
 """
 
 from __future__ import annotations
@@ -165,7 +165,8 @@ def tar_members(archive: Path, progress: Callable[[int], None], refuse: Refuse) 
         is_gzip = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         counted: Any = _CountingReader(file, progress)
-        stream = TarStream(gzip.GzipFile(fileobj=counted, mode="rb") if is_gzip else counted, refuse)
+        opened: Any = gzip.GzipFile(fileobj=counted, mode="rb") if is_gzip else counted
+        stream = TarStream(opened, refuse)
         with tarfile.TarFile(fileobj=stream, mode="r", tarinfo=_StrictInfo) as tar:  # type: ignore[arg-type]
             while (info := tar.next()) is not None:
                 tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise

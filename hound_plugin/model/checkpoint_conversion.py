@@ -222,7 +222,7 @@ class _ToOurs:
         self.config.original_towers = self._tower_dtypes()
         self.config.architectures = ["LlavaHoundForConditionalGeneration"]
         self.config.save_pretrained(writer.part)
-        tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         settings = saved_settings(self.folder)
         LlavaHoundProcessor.from_config(self.config, tokenizer, **settings).save_pretrained(writer.part)
         keep_tokenizer(self.folder, writer.part)

@@ -59,7 +59,7 @@ def whole_path(path: PathLike, *, sync: bool = True) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name[:50]}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        with _full_disk_named(target):
+        with full_disk_named(target):
             yield part
             publish(part, target, sync=sync)
     finally:
@@ -68,19 +68,27 @@ def whole_path(path: PathLike, *, sync: bool = True) -> Iterator[Path]:
 
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_IN_RUST = tuple(f"(os error {number})" for number in _FULL)  # safetensors and tokenizers raise their own classes
+_FULL_IN_TORCH = ("PytorchStreamWriter failed writing", "inline_container.cc")  # of `torch.save`
 
 
 @contextmanager
-def _full_disk_named(path: PathLike) -> Iterator[None]:
+def full_disk_named(path: PathLike) -> Iterator[None]:
+    """For a library that writes ``path`` inside the block: convert what it raises when the disk is full.
+
+    Raises:
+        DiskFullError: there is too little space.
+    """
     try:
         yield
     except Exception as error:
+        text = str(error)
         is_full = isinstance(error, OSError) and error.errno in _FULL
-        if isinstance(error, HoundError) or not (is_full or str(error).endswith(_FULL_IN_RUST)):
+        is_full = is_full or text.endswith(_FULL_IN_RUST) or any(part in text for part in _FULL_IN_TORCH)
+        if isinstance(error, HoundError) or not is_full:
             raise
         raise DiskFullError(
-            f"Cannot write {path}: {error}. What was there before is unchanged. Free some space, or choose another disk, "
-            "and run the command again."
+            f"Cannot write {path}: {error}. What was there before is unchanged. Free some space, or choose another "
+            "disk, and run the command again."
         ) from error
 
 
@@ -232,7 +240,7 @@ def append_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
     if not data:
         return
     is_new = not os.path.exists(path)
-    with _full_disk_named(path), open(path, "ab+", buffering=0) as file:
+    with full_disk_named(path), open(path, "ab+", buffering=0) as file:
         end = _mend_end(file)
         try:
             written = 0

@@ -77,10 +77,14 @@ def test_a_name_that_is_being_written_is_refused(tmp_path: Path, capsys: pytest.
 
 
 def test_a_folder_that_was_filled_in_the_meantime_is_kept(tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="not empty"), CheckpointWriter(tmp_path / "model", 100, "a run") as writer:  # noqa: PT012
-        writer.add("a", torch.ones(3))
-        (tmp_path / "model").mkdir()
-        (tmp_path / "model" / "mine.txt").write_text("mine")
+    def write_beside() -> None:
+        with CheckpointWriter(tmp_path / "model", 100, "a run") as writer:
+            writer.add("a", torch.ones(3))
+            (tmp_path / "model").mkdir()
+            (tmp_path / "model" / "mine.txt").write_text("mine")
+
+    with pytest.raises(OSError, match="not empty"):
+        write_beside()
     assert [path.name for path in tmp_path.rglob("*")] == ["model", "mine.txt"]
 
 
@@ -101,13 +105,13 @@ def test_a_full_disk_leaves_nothing(
 
 
 def test_the_last_file_to_be_written_counts_too(tmp_path: Path) -> None:
-    with (
-        longest_file(3_000),
-        pytest.raises(DiskFullError, match="Cannot write"),
-        CheckpointWriter(tmp_path / "model", 10**6, "a run") as writer,
-    ):
-        writer.add("a", torch.ones(100))
-        writer.write_json("config.json", {"values": list(range(2_000))})
+    def write_much() -> None:
+        with CheckpointWriter(tmp_path / "model", 10**6, "a run") as writer:
+            writer.add("a", torch.ones(100))
+            writer.write_json("config.json", {"values": list(range(2_000))})
+
+    with longest_file(3_000), pytest.raises(DiskFullError, match="Cannot write"):
+        write_much()
     assert list(tmp_path.iterdir()) == []
 
 
