@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def longest_file(size: int) -> Iterator[None]:
-    """No file gets longer than ``size`` bytes inside the block: writing fails, as on a full disk (EFBIG, not ENOSPC)."""
+    """No file gets longer than ``size`` bytes inside the block: writing fails, as on a full disk (with EFBIG)."""
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
     try:
