@@ -6,6 +6,7 @@ of members are ignored. Formats: tar, tar.gz and zip.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import lzma
 import os
@@ -110,9 +111,11 @@ def unpack(
     except ArchiveError:
         raise
     except _DAMAGE as error:
-        raise ArchiveError(
-            f"Cannot unpack {archive}: {error}. It is damaged or cut short; remove it and download it again."
-        ) from error
+        raise _damaged(archive, error) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # of a decompressor, or a place before the file's beginning
+            raise
+        raise _damaged(archive, error) from error
     except RuntimeError as error:  # zipfile: encrypted
         raise ArchiveError(
             f"Cannot unpack {archive}: {error}. Only archives without a password are supported."
@@ -120,6 +123,12 @@ def unpack(
     if not writer.files:
         raise ArchiveError(f"Expected files in {archive}, found none. Remove it and download it again.")
     return Counts(writer.files, writer.size)
+
+
+def _damaged(archive: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"Cannot unpack {archive}: {error}. It is damaged or cut short; remove it and download it again."
+    )
 
 
 class _Writer:

@@ -49,7 +49,9 @@ OTHERS = {
 
 
 def redactor() -> Redactor:
-    return Redactor(KEY, environment={"JUDGE_API_KEY": OTHER, "SHORT_KEY": "word", "MAX_TOKEN": "1" * 20, "HOME": "/home/me"})
+    return Redactor(
+        KEY, environment={"JUDGE_API_KEY": OTHER, "SHORT_KEY": "word", "MAX_TOKEN": "1" * 20, "HOME": "/home/me"}
+    )
 
 
 @pytest.mark.parametrize("form", FORMS)
