@@ -1,4 +1,4 @@
-"""A setting is taken as what it says, or refused by its name; from a block, the environment or the command line alike."""
+"""A setting is taken as what it says, or refused by its name; from a block and from the environment."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ VALUES = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=6), inner, max_size=3),
     max_leaves=6,
 )
+KEYS = HoundSettings.keys()
 PATHS = ("frame_cache", "feature_cache", "reference_log_probs")
 
 
@@ -31,19 +32,19 @@ def test_numbers_in_any_spelling(number: int, spelt: bool) -> None:
     assert block.num_frames == variable.num_frames == number
 
 
-@given(key=st.sampled_from([key for key in HoundSettings.keys() if key not in PATHS]), value=WRONG)
+@given(key=st.sampled_from([key for key in KEYS if key not in PATHS]), value=WRONG)
 def test_a_wrong_value_is_refused_by_name(key: str, value: Any) -> None:
     with pytest.raises(SettingsError, match=rf"hound\.{key}"):
         HoundSettings.build({key: value}, {})
 
 
-@given(name=st.text(min_size=1, max_size=12).filter(lambda name: name not in HoundSettings.keys()), value=VALUES)
+@given(name=st.text(min_size=1, max_size=12).filter(lambda name: name not in KEYS), value=VALUES)
 def test_an_unknown_key_is_refused(name: str, value: Any) -> None:
     with pytest.raises(SettingsError):
         HoundSettings.build({name: value}, {})
 
 
-@given(block=st.dictionaries(st.sampled_from(HoundSettings.keys()), VALUES, max_size=3))
+@given(block=st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=3))
 def test_any_block_is_taken_or_refused(block: dict[str, Any]) -> None:
     try:
         settings = HoundSettings.build(block, {})

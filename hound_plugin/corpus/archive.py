@@ -191,6 +191,8 @@ class _Writer:
         except (FileExistsError, NotADirectoryError) as error:
             self._refuse(path, "is a file and a folder at once", error)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
             self._refuse(path, f"cannot be created: {error}", error)
         self.folders.add(path)
 
@@ -204,6 +206,8 @@ class _Writer:
         except FileExistsError as error:
             self._refuse(member.name, "has the same name as another file, and the archive's folders are dropped", error)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
             self._refuse(member.name, f"cannot be written: {error}", error)
         written = 0
         with os.fdopen(descriptor, "wb") as target, source:

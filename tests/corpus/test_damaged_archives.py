@@ -16,9 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hound_plugin.corpus.archive import Limits, unpack
-from hound_plugin.corpus.extract import Job, extract
+from hound_plugin.corpus.extract import Job, _extract_one, extract
 from hound_plugin.errors import ArchiveError
 from tests.corpus.hub import frame
+from tests.full_disk import longest_file
 
 FILES = {f"v_{index // 10}/c01_{index:04}.jpeg": frame(index)[: 300 + 97 * index] for index in range(24)}
 NAMED = {"clip/" + "n" * 150 + f"/{index}.jpeg": bytes([index]) * 700 for index in range(6)}
@@ -206,6 +207,16 @@ def test_what_is_allowed() -> None:
     assert unpacked(global_first, ".tar") == NAMED
     assert unpacked(tar(nested(64)), ".tar") == nested(64)
     assert unpacked(PLAIN + bytes(1 << 20), ".tar") == FILES
+
+
+def test_a_full_disk_leaves_nothing_and_the_next_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / "good.tar").write_bytes(PLAIN)
+    job = Job(tmp_path / "good.tar", tmp_path / "frames")
+    with longest_file(600), pytest.raises(OSError, match="File too large"):
+        _extract_one(job)  # as the processes of `extract` do, which need some space themselves
+    assert not [name for name in tree(tmp_path / "frames") if not name.endswith(".lock")]
+    assert extract([job], 1) == 1
+    assert {name: content for name, content in tree(tmp_path / "frames").items() if name in FILES} == FILES
 
 
 def test_a_deep_zip_ends_no_later_run(tmp_path: Path) -> None:

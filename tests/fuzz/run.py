@@ -1,7 +1,7 @@
 """``make fuzz``: every target under libFuzzer for a number of executions; prints executions and coverage.
 
-``python -m tests.fuzz.run [--runs N] [TARGET ...]``. A crash is written to ``tests/fuzz/crashes/<target>/``; the exit code
-is then 1. The corpus is kept in ``.fuzz/<target>``, from which the next run goes on.
+``python -m tests.fuzz.run [--runs N] [TARGET ...]``. A crash is written to ``tests/fuzz/crashes/<target>/``; the
+exit code is then 1. The corpus is kept in ``.fuzz/<target>``, from which the next run goes on.
 """
 
 from __future__ import annotations
@@ -69,7 +69,8 @@ def main() -> int:
     parser.add_argument("--runs", type=int, default=100_000, help="executions a target (default: 100,000)")
     parser.add_argument("targets", nargs="*", default=list(TARGETS), help=f"of {', '.join(TARGETS)} (default: all)")
     arguments = parser.parse_args()
-    return 0 if all([run(target, arguments.runs) for target in arguments.targets]) else 1
+    survived = [run(target, arguments.runs) for target in arguments.targets]
+    return 0 if all(survived) else 1
 
 
 if __name__ == "__main__":

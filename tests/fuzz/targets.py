@@ -37,10 +37,10 @@ def archives(data: bytes) -> None:
         archive.write_bytes(data[1:])
         out = Path(place) / "in" / "out"
         try:
-            counts = unpack(archive, out, _SMALL)
+            counts, named = unpack(archive, out, _SMALL), True
         except ArchiveError as error:
-            assert str(archive) in str(error)
-            counts = None
+            counts, named = None, str(archive) in str(error)
+        assert named
         assert {path.name for path in Path(place).iterdir()} <= {archive.name, "in"}
         assert [path.name for path in (Path(place) / "in").iterdir()] == ["out"]
         paths = list(out.rglob("*"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -27,7 +29,7 @@ def test_numbers_are_of_the_clip_and_in_order(policy: str, total: int, number: i
 def test_uniform_takes_both_ends_and_even_steps(total: int, number: int) -> None:
     indices = sample_indices("uniform", total, number)
     assert (indices[0], indices[-1]) == (0, total - 1)
-    steps = [after - before for before, after in zip(indices, indices[1:], strict=False)]
+    steps = [after - before for before, after in itertools.pairwise(indices)]
     assert max(steps) - min(steps) <= 1
 
 
