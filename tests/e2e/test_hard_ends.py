@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from hound_plugin.host.resume import is_complete
 from tests.e2e.conftest import recipe_for
 from tests.e2e.test_distributed import launcher
 from tests.e2e.test_resuming import assert_same_end
@@ -43,7 +44,7 @@ def start(work: Path, command: list[str], log: Path, **extra: str) -> subprocess
         )
 
 
-def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, seconds: float = 300) -> None:
+def wait_for(condition: Callable[[], Any], process: subprocess.Popen[bytes], log: Path, seconds: float = 900) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert process.poll() is None, log.read_text(errors="replace")[-5000:]
@@ -82,16 +83,21 @@ def test_a_run_of_two_processes_killed_at_random_moments_always_resumes(work: Pa
     folder, log = Path(values["output_dir"]), work / "killed.log"
     path = write_yaml(work / "killed.yaml", values)
     incomplete = 0
-    for _ in range(KILLS):
+    for number in range(KILLS):
         before = numbers(folder)[-1:] or [0]
         process = start(work, [*launcher(work, "ddp"), str(SEVERAL), str(path)], log)
-        wait_for(lambda before=before: (numbers(folder)[-1:] or [0]) > before, process, log)
-        time.sleep(chosen.uniform(0, 2))
-        assert process.poll() is None, log.read_text(errors="replace")[-5000:]
-        kill(process)
+        try:
+            wait_for(lambda before=before: (numbers(folder)[-1:] or [0]) > before, process, log)
+            time.sleep(chosen.uniform(0, 2))
+            assert process.poll() is None, log.read_text(errors="replace")[-5000:]
+        finally:
+            kill(process)
         last = folder / f"checkpoint-{numbers(folder)[-1]}"
-        incomplete += not (last / "trainer_state.json").is_file()
-    print(f"{KILLS} kills, {incomplete} of them while a checkpoint was being written; last: {last.name}")
+        incomplete += not is_complete(last)
+        print(
+            f"{number + 1} kills, {incomplete} of them while a checkpoint was being written; last: {last.name}",
+            flush=True,
+        )
     assert incomplete, "no kill hit a checkpoint: choose other moments"
     steps = numbers(folder)[-1] + 2
     ended = train_together(work, {"end": {**values, "max_steps": steps}}, command=launcher(work, "ddp"), threads="1")[
