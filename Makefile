@@ -1,6 +1,7 @@
 # make demo    install and run the main job on the embedded example
 # make test    install with the `dev` extra and run the test suite
 # make test-long  what is too long for every change: kills, every engine with every job, every order of imports
+# make fuzz    coverage-guided fuzzing of what comes from others, and many more examples of the property tests
 # make compat  the model side (config, model, processor, inference, conversion) on the newest transformers
 # make eval-env our model and suites in lmms-eval, in an environment of its own
 # make browser the web UI in a real Chromium (which must be installed)
@@ -24,11 +25,11 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 OVERLAY := .venv-compat
 MODEL_SIDE := tests/model tests/processing
 
-.PHONY: help demo test test-long compat eval-env browser lint docs clean
+.PHONY: help demo test test-long fuzz compat eval-env browser lint docs clean
 .DELETE_ON_ERROR:
 
 help:
-	@sed -n 's/^# \{0,1\}//p' Makefile | head -11
+	@sed -n 's/^# \{0,1\}//p' Makefile | head -12
 
 demo: $(VENV)/.installed-demo
 	$(DEMO_COMMAND)
@@ -38,6 +39,13 @@ test: $(VENV)/.installed-dev
 
 test-long: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -m long $(PARALLEL) $(TESTS)
+
+# FUZZ="--runs 1000000 archives": executions, and which targets
+FUZZ ?=
+fuzz: $(VENV)/.installed-dev
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || $(PIP_INSTALL) -e '.[dev,fuzz]'
+	$(BIN)/python -m tests.fuzz.run $(FUZZ)
+	$(BIN)/python -m pytest -m hypothesis --hypothesis-profile=fuzz --timeout 3600 tests
 
 compat: $(OVERLAY)/newest.txt
 	HOUND_OVERLAY=$(CURDIR)/$(OVERLAY)/site PYTHONPATH=$(CURDIR)/$(OVERLAY)/site \

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from hound_plugin.errors import CorpusError, EnvironmentMismatchError, HoundError, JudgeError
+from hound_plugin.errors import CorpusError, DiskFullError, EnvironmentMismatchError, HoundError, JudgeError
 from hound_plugin.version import __version__
 
 if TYPE_CHECKING:
@@ -55,7 +55,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HoundError as error:
         lines = (line.rstrip() for line in str(error).splitlines())  # a table keeps its columns
         print(f"hound: {chr(10).join(line for line in lines if line)}", file=sys.stderr)
-        return FAILED if isinstance(error, EnvironmentMismatchError | CorpusError | JudgeError) else BAD_INPUT
+        failed = isinstance(error, EnvironmentMismatchError | CorpusError | JudgeError | DiskFullError)
+        return FAILED if failed else BAD_INPUT
     except OSError as error:
         if isinstance(error, BrokenPipeError):  # `hound ... | head`
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -18,6 +18,7 @@
     ├── LedgerError            a run folder belongs to other settings, is damaged, or is in use
     ├── InUseError             another process holds the lock of a file or a folder
     ├── ClientDisconnectedError  who asked for an answer hung up, and its work was ended
+    ├── DiskFullError          a file cannot be written for want of space
     ├── JudgeError             a judge or sampling server cannot continue: bad key, unknown model, quota, budget
     ├── TrainingError          a training run cannot continue: its loss or gradients are not finite
     ├── CheckpointError        a checkpoint is of another architecture, incomplete or unreadable
@@ -30,6 +31,7 @@ exception of the same meaning, so that code unaware of this package can still ca
 from __future__ import annotations
 
 import contextlib
+import errno
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -118,6 +120,14 @@ class InUseError(HoundError, BlockingIOError):
 
 class ClientDisconnectedError(HoundError, ConnectionAbortedError):
     """Who asked for something hung up; its work was ended."""
+
+
+class DiskFullError(HoundError, OSError):
+    """A file cannot be written: the disk is full, or a quota or a limit on file sizes is reached."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.errno = errno.ENOSPC
 
 
 class JudgeError(HoundError, RuntimeError):

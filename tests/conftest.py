@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 from pathlib import Path
 
 import pytest
+
+with contextlib.suppress(ImportError):  # lmms-eval's environment has no hypothesis
+    import hypothesis
+
+    hypothesis.settings.register_profile("suite", max_examples=40, deadline=None, derandomize=True, database=None)
+    hypothesis.settings.register_profile("fuzz", max_examples=2_000, deadline=None)  # `make fuzz`
+    hypothesis.settings.load_profile("suite")
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ["HF_HUB_CACHE"] = str(Path(__file__).parent / "golden" / "hub")

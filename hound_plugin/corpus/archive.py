@@ -6,26 +6,41 @@ of members are ignored. Formats: tar, tar.gz and zip.
 
 from __future__ import annotations
 
+import errno
 import gzip
+import lzma
 import os
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, NoReturn
 
 from hound_plugin.corpus.files import readable_size
+from hound_plugin.corpus.tar_reader import tar_members
 from hound_plugin.errors import ArchiveError
 
 STATE = ".hound"  # our own folder in every target: markers, locks, unfinished content
 Progress = Callable[[int], None]
 _BLOCK = 1 << 20
-_TAIL = 1 << 28  # padding after the last member
-_HEADER = 1 << 20  # long names and pax records; tarfile reads these fully into memory
-_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME)
+# What the readers of damaged archives raise, seen by fuzzing; not OSError, which may come of the disk.
+_DAMAGE = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    EOFError,
+    IndexError,
+    NotImplementedError,
+    OverflowError,
+    ValueError,
+)
 _KINDS = (
     (tarfile.TarInfo.issym, "a symbolic link"),
     (tarfile.TarInfo.islnk, "a hard link"),
@@ -44,12 +59,14 @@ class Limits:
         member: bytes of one file, unpacked.
         total: bytes of all files, unpacked.
         members: number of files and folders.
+        depth: folders in one another.
         ratio: unpacked bytes for each byte of the archive (which counts as at least 1 MB).
     """
 
     member: int = 2 * 10**9
     total: int = 400 * 10**9
     members: int = 5_000_000
+    depth: int = 64
     ratio: float = 200.0
 
 
@@ -91,15 +108,27 @@ def unpack(
     try:
         for member in members(archive, progress or (lambda _: None)):
             writer.write(member)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, zlib.error, gzip.BadGzipFile, NotImplementedError) as error:
-        raise ArchiveError(
-            f"Cannot unpack {archive}: {error}. It is damaged or cut short; remove it and download it again."
-        ) from error
+    except ArchiveError:
+        raise
+    except _DAMAGE as error:
+        raise _damaged(archive, error) from error
+    except OSError as error:
+        if error.errno not in (None, errno.EINVAL):  # of a decompressor, or a place before the file's beginning
+            raise
+        raise _damaged(archive, error) from error
     except RuntimeError as error:  # zipfile: encrypted
         raise ArchiveError(
             f"Cannot unpack {archive}: {error}. Only archives without a password are supported."
         ) from error
+    if not writer.files:
+        raise ArchiveError(f"Expected files in {archive}, found none. Remove it and download it again.")
     return Counts(writer.files, writer.size)
+
+
+def _damaged(archive: Path, error: Exception) -> ArchiveError:
+    return ArchiveError(
+        f"Cannot unpack {archive}: {error}. It is damaged or cut short; remove it and download it again."
+    )
 
 
 class _Writer:
@@ -136,6 +165,8 @@ class _Writer:
             self._refuse(name, "has a name that is reserved for markers")
         if ".." in parts or "\0" in name:
             self._refuse(name, "has a path that leads outside the folder")
+        if len(parts) > self.limits.depth + 1:
+            self._refuse(name, f"lies in {len(parts) - 1:,} folders, one in another; there may be {self.limits.depth}")
         return parts
 
     def _check_size(self, name: str, size: int) -> None:
@@ -160,6 +191,8 @@ class _Writer:
         except (FileExistsError, NotADirectoryError) as error:
             self._refuse(path, "is a file and a folder at once", error)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
             self._refuse(path, f"cannot be created: {error}", error)
         self.folders.add(path)
 
@@ -173,6 +206,8 @@ class _Writer:
         except FileExistsError as error:
             self._refuse(member.name, "has the same name as another file, and the archive's folders are dropped", error)
         except OSError as error:
+            if error.errno == errno.ENOSPC:
+                raise
             self._refuse(member.name, f"cannot be written: {error}", error)
         written = 0
         with os.fdopen(descriptor, "wb") as target, source:
@@ -187,58 +222,20 @@ class _Writer:
         self.size += written
 
     def _refuse(self, name: str, reason: str, cause: BaseException | None = None) -> NoReturn:
-        raise ArchiveError(
-            f"Refused to unpack {self.archive}: its member {name[:200]!r} {reason}. Nothing of it was kept; "
-            "only plain files and folders below the target are unpacked."
-        ) from cause
-
-
-class _CarefulInfo(tarfile.TarInfo):
-    """A member that refuses headers too large for memory."""
-
-    def _proc_member(self, tar: tarfile.TarFile) -> Any:
-        if (self.type in _EXTENDED or self.type == tarfile.GNUTYPE_LONGLINK) and self.size > _HEADER:
-            raise tarfile.ReadError(f"a header of {readable_size(self.size)}")
-        return super()._proc_member(tar)  # type: ignore[misc]
-
-
-class _CountingReader:
-    """A file that reports how much of it has been read."""
-
-    def __init__(self, file: IO[bytes], progress: Progress) -> None:
-        self.file, self.progress = file, progress
-
-    def read(self, size: int = -1) -> bytes:
-        block = self.file.read(size)
-        self.progress(len(block))
-        return block
+        raise _refusal(self.archive, name, reason) from cause
 
 
 def _tar_members(archive: Path, progress: Progress) -> Iterator[_Member]:
-    with archive.open("rb") as file:
-        is_gzip = file.read(2) == b"\x1f\x8b"
-        file.seek(0)
-        counted: Any = _CountingReader(file, progress)
-        stream: Any = gzip.GzipFile(fileobj=counted, mode="rb") if is_gzip else counted
-        with tarfile.open(fileobj=stream, mode="r|", tarinfo=_CarefulInfo, bufsize=_BLOCK) as tar:
-            for info in tar:
-                tar.members = []  # type: ignore[attr-defined]  # tarfile keeps every header otherwise
-                kind = next((words for is_kind, words in _KINDS if is_kind(info)), None)
-                if kind is None and not (info.isreg() or info.isdir()):
-                    kind = f"of an unknown kind ({info.type!r})"
-                if kind is not None:
-                    raise _refusal(archive, info.name, kind)
-                yield _Member(info.name, info.size, info.isdir(), lambda info=info: tar.extractfile(info))  # type: ignore[misc]
-        yield from _rest(stream) if is_gzip else ()
+    def refuse(name: str, reason: str) -> NoReturn:
+        raise _refusal(archive, name, reason)
 
-
-def _rest(stream: gzip.GzipFile) -> Iterator[_Member]:
-    """Read to the end, so that gzip's checksum is verified; yields no members."""
-    for _ in range(_TAIL // _BLOCK):
-        if not stream.read(_BLOCK):
-            return
-        yield from ()
-    raise tarfile.ReadError(f"more than {readable_size(_TAIL)} after the last member")
+    for info, content in tar_members(archive, progress, refuse):
+        kind = next((words for is_kind, words in _KINDS if is_kind(info)), None)
+        if kind is None and not (info.isreg() or info.isdir()):
+            kind = f"of an unknown kind ({info.type!r})"
+        if kind is not None:
+            refuse(info.name, f"is {kind}")
+        yield _Member(info.name, info.size, info.isdir(), content)
 
 
 def _zip_members(archive: Path, progress: Progress) -> Iterator[_Member]:
@@ -247,13 +244,13 @@ def _zip_members(archive: Path, progress: Progress) -> Iterator[_Member]:
             mode = info.external_attr >> 16
             if stat.S_IFMT(mode) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                 kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
-                raise _refusal(archive, info.filename, kind)
+                raise _refusal(archive, info.filename, f"is {kind}")
             yield _Member(info.filename, info.file_size, info.is_dir(), lambda info=info: opened.open(info))  # type: ignore[misc]
             progress(info.compress_size)
 
 
-def _refusal(archive: Path, name: str, kind: str) -> ArchiveError:
+def _refusal(archive: Path, name: str, reason: str) -> ArchiveError:
     return ArchiveError(
-        f"Refused to unpack {archive}: its member {name[:200]!r} is {kind}. Nothing of it was kept; only "
-        "plain files and folders below the target are unpacked."
+        f"Refused to unpack {archive}: its member {name[:200]!r} {reason}. Nothing of it was kept; only plain files "
+        "and folders below the target are unpacked."
     )

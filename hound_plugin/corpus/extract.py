@@ -258,5 +258,13 @@ def _with_suffix(job: Job, suffix: str) -> Path:
 
 
 def _discard(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+    """Remove a folder, however deep: earlier versions unpacked what ``shutil.rmtree`` is too recursive for."""
+    folders = [folder] if folder.is_dir() else []
+    for path in folders:  # grows while subfolders are listed
+        for entry in path.iterdir():
+            if entry.is_dir() and not entry.is_symlink():
+                folders.append(entry)
+            else:
+                entry.unlink()
+    for path in reversed(folders):
+        path.rmdir()

@@ -87,7 +87,7 @@ def write_model(tokenizer_folder: Path, out_folder: Path, seed: int = 0) -> None
 
     The folder appears under its name only when it is complete.
     """
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder)
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_folder, trust_remote_code=False)
     config = tiny_config(len(tokenizer))
     set_seed(seed)
     model = LlavaHoundForConditionalGeneration(config).to(torch.float32)

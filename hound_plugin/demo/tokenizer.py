@@ -16,6 +16,7 @@ from pathlib import Path
 from hound_plugin.demo.clips import COLOURS, DIRECTIONS, SHAPES
 from hound_plugin.demo.questions import NUMBERS, PHRASINGS, SENTENCES
 from hound_plugin.processing.prompt import SYSTEM
+from hound_plugin.records.files import write_whole
 
 VOCAB_SIZE = 768
 MODEL_MAX_LENGTH = 4096
@@ -77,7 +78,7 @@ def write_tokenizer(folder: str | os.PathLike[str]) -> Path:
         num_threads=1,
         minloglevel=2,
     )
-    (target / "tokenizer.model").write_bytes(model.getvalue())
+    write_whole(target / "tokenizer.model", model.getvalue())
     _write_json(target / "special_tokens_map.json", _special_tokens())
     _write_json(target / "tokenizer_config.json", _config())
     return target
@@ -112,4 +113,4 @@ def _config() -> dict[str, object]:
 
 
 def _write_json(path: Path, value: object) -> None:
-    path.write_text(json.dumps(value, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(value, indent=2, sort_keys=True) + "\n")

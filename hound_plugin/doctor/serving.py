@@ -46,7 +46,7 @@ def checkpoint():
     from hound_plugin.model.checkpoint_files import weight_files
     from hound_plugin.processing.processor import LlavaHoundProcessor
     name = facts["model"]
-    config = AutoConfig.from_pretrained(name)
+    config = AutoConfig.from_pretrained(name, trust_remote_code=False)
     if not isinstance(config, LlavaHoundConfig):
         raise ValueError(f"model_type {config.model_type!r} is not LLaVA-Hound's")
     processor = LlavaHoundProcessor.from_pretrained(name)
@@ -67,7 +67,7 @@ def adapters():
     from transformers import AutoConfig
     from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
     with torch.device("meta"):
-        model = LlavaHoundForConditionalGeneration(AutoConfig.from_pretrained(facts["model"]))
+        model = LlavaHoundForConditionalGeneration(AutoConfig.from_pretrained(facts["model"], trust_remote_code=False))
     shapes = {name: tuple(module.weight.shape) for name, module in model.named_modules()
               if isinstance(module, torch.nn.Linear)}
     descriptions = []

@@ -10,6 +10,7 @@ from typing import Any
 
 from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Prediction, Question
 from hound_plugin.evaluation.run_folder import EvaluationRun
+from hound_plugin.llm.redaction import cut
 from hound_plugin.pages.charts import Chart, bar_chart
 from hound_plugin.pages.content import Answer, Bound, Choice, Filter, Item, Strip, Table, Tone
 from hound_plugin.pages.frames import FrameReader, read_many
@@ -158,7 +159,7 @@ def _answer(prediction: Prediction | None, judgement: Judgement | None, verdict:
         judgement.score,
         tone,
         reasons=(judgement.reason,) if judgement.reason and judgement.reason != note else (),
-        raw=(("the judge's reply", judgement.raw),) if judgement.raw else (),
+        raw=(("the judge's reply", cut(judgement.raw)),) if judgement.raw else (),
         note=". ".join(part for part in (note, measures) if part),
     )
 
@@ -237,7 +238,7 @@ def unread_replies(run: EvaluationRun) -> dict[str, Any]:
             "id": row.id,
             "why": f"{row.status}: {row.reason}" if row.reason else row.status,
             "answer": (answer.text or "") if (answer := run.predictions.get(row.id)) else "",
-            "raw": row.raw,
+            "raw": cut(row.raw),
         }
         for row in lacking[:FIRST_REPLIES]
     ]

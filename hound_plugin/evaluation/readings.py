@@ -15,9 +15,11 @@ from hound_plugin.judge.prompts import JudgePrompt
 from hound_plugin.judge.verdicts import read_verdict, stated_reason
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
+from hound_plugin.llm.redaction import cut
 from hound_plugin.llm.replies import why_missing
 from hound_plugin.llm.requests import EMPTY, OK, REFUSED, TRUNCATED, UNPARSED, Request
 
+LONGEST_REASON = 2_000  # characters; the ledger has whole replies
 CORRECT_FROM = 3.0
 """Lowest score of a right answer on the scale from 1 to 5."""
 
@@ -57,21 +59,21 @@ def read_reply(
         return _strict(request.id, entry.raw, backend, judge)
     if entry.status in (EMPTY, TRUNCATED, REFUSED):
         why = f"{entry.status} {why_missing(entry)}".strip()
-        return Judgement(request.id, UNREADABLE, reason=why, raw=entry.raw)
-    return Judgement(request.id, FAILED, reason=f"{entry.status}: {entry.raw}"[:500], raw=entry.raw)
+        return Judgement(request.id, UNREADABLE, reason=why, raw=cut(entry.raw))
+    return Judgement(request.id, FAILED, reason=f"{entry.status}: {entry.raw}"[:500], raw=cut(entry.raw))
 
 
 def _strict(id: str, raw: str, backend: JudgeBackend, judge: ReadingSettings) -> Judgement:
-    reason = stated_reason(raw, backend.scale)
+    reason, shown = stated_reason(raw, backend.scale)[:LONGEST_REASON], cut(raw)
     if backend.verdict:
         verdict = read_verdict(raw, backend.scale)
         if verdict.correct is None:
-            return Judgement(id, UNREADABLE, reason=verdict.why, raw=raw)
-        return Judgement(id, JUDGED, verdict.correct, verdict.score, reason, raw)
+            return Judgement(id, UNREADABLE, reason=verdict.why, raw=shown)
+        return Judgement(id, JUDGED, verdict.correct, verdict.score, reason, shown)
     reading = read_score(raw, backend.scale)
     if reading.score is None:
-        return Judgement(id, UNREADABLE, reason=reading.why, raw=raw)
-    return Judgement(id, JUDGED, reading.score >= threshold_of(judge), reading.score, reason, raw)
+        return Judgement(id, UNREADABLE, reason=reading.why, raw=shown)
+    return Judgement(id, JUDGED, reading.score >= threshold_of(judge), reading.score, reason, shown)
 
 
 def threshold_of(judge: ReadingSettings) -> float:

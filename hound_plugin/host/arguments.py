@@ -12,6 +12,7 @@ from hound_plugin.host import patching, settings_state, tower_cache
 from hound_plugin.host.argument_types import typed_values
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.host.option_checks import check_options
+from hound_plugin.host.output_lock import lock_output
 from hound_plugin.host.reference import stored
 from hound_plugin.host.refused_options import check_given
 from hound_plugin.host.resume import settle_resume
@@ -22,6 +23,7 @@ def parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allo
 
     Raises:
         SettingsError: a bad ``hound`` setting, or an option that this model cannot follow.
+        InUseError: another training is writing to ``output_dir``.
         EnvironmentMismatchError: the installed host lacks something that this run depends on.
     """
     from llamafactory.hparams.parser import read_args
@@ -43,6 +45,7 @@ def parse_args(original: Callable[..., Any], parser: Any, args: Any = None, allo
         stored.begin(parsed)
         training = next((part for part in parsed if getattr(part, "do_train", False)), None)
         if training is not None:
+            lock_output(training)
             settle_resume(get_last_checkpoint, training)
     return parsed
 

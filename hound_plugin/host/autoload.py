@@ -53,6 +53,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.data.processor.feedback",
     "llamafactory.data.processor.unsupervised",
     "llamafactory.data.collator",
+    "llamafactory.train.tuner",
     "llamafactory.train.sft.trainer",
     "llamafactory.train.dpo.trainer",
     "llamafactory.train.kto.trainer",

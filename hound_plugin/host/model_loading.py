@@ -52,7 +52,9 @@ def set_up_processor(original: Callable[..., Any], processor: Any, tokenizer: An
     processor.frame_cache_limit = in_bytes(chosen.frame_cache_limit)
     processor.on_bad_media = chosen.on_bad_media
     hub = {"cache_dir": model_args.cache_dir, "revision": model_args.model_revision, "token": model_args.hf_hub_token}
-    processor.context_length = context_length(AutoConfig.from_pretrained(model_args.model_name_or_path, **hub))
+    processor.context_length = context_length(
+        AutoConfig.from_pretrained(model_args.model_name_or_path, **hub, trust_remote_code=False)
+    )
     ids = add_placeholder_tokens(tokenizer, processor.vocab_size)
     processor.image_token_id, processor.video_token_id = ids
     setattr(tokenizer, OURS, True)

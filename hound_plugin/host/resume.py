@@ -6,6 +6,7 @@ import functools
 import json
 import os
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,10 +16,10 @@ from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
-from hound_plugin.errors import SettingsError
+from hound_plugin.errors import DiskFullError, SettingsError
 from hound_plugin.host import settings_state, step_report
 from hound_plugin.model.adapters import BELOW, RUN
-from hound_plugin.records.files import write_json
+from hound_plugin.records.files import full_disk_named, write_json
 
 logger = logging.get_logger(__name__)
 
@@ -206,20 +207,41 @@ def finished_message(trainer: Any) -> str:
 
 
 def signed_checkpoint(original: Callable[..., Any], self: Any, *args: Any, **kwargs: Any) -> Any:
-    """``Trainer._save_checkpoint``, then a note of the run that the checkpoint belongs to."""
-    result = original(self, *args, **kwargs)
+    """``Trainer._save_checkpoint``, then a note of the run that the checkpoint belongs to.
+
+    Raises:
+        DiskFullError: there is too little space; what was written of this checkpoint is removed, earlier ones stay.
+    """
     folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+    try:
+        with full_disk_named(folder):
+            result = original(self, *args, **kwargs)
+    except DiskFullError:
+        if not is_complete(folder):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     if self.is_world_process_zero() and folder.is_dir():
         write_json(folder / RUN, {**(_read(folder / RUN) or {}), **settings_state.run()})
     return result
 
 
+def saved_by_all(original: Callable[..., Any], self: Any, output_dir: str) -> None:
+    """``Trainer._save_rng_state``, the last thing that every process writes before one of them writes :data:`STATE`."""
+    original(self, output_dir)
+    self.accelerator.wait_for_everyone()
+
+
 def signed_model(
     original: Callable[..., Any], self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any
 ) -> Any:
-    """``Trainer.save_model``, then a note with an adapter of those below it: peft names only the base."""
-    result = original(self, output_dir, *args, **kwargs)
+    """``Trainer.save_model``, then a note with an adapter of those below it: peft names only the base.
+
+    Raises:
+        DiskFullError: there is too little space.
+    """
     run, folder = settings_state.run(), Path(output_dir or self.args.output_dir)
+    with full_disk_named(folder):
+        result = original(self, output_dir, *args, **kwargs)
     adapters = run.get("adapter_name_or_path") or []
     below = adapters if run.get("create_new_adapter") else adapters[:-1]
     if below and run.get("finetuning_type") == "lora" and self.is_world_process_zero() and folder.is_dir():

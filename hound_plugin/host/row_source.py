@@ -20,6 +20,7 @@ from typing import Any
 from datasets import Features, Value
 
 from hound_plugin.errors import DataError
+from hound_plugin.records.files import full_disk_named
 from hound_plugin.records.jsonl import NO_OBJECT, Row, read_rows, read_text
 from hound_plugin.records.row_sources import is_parquet
 
@@ -130,7 +131,7 @@ def _plain(path: Path) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="hound-rows-") as folder:
         plain = Path(folder, path.stem)
         try:
-            with gzip.open(path) as file, plain.open("wb") as copy:
+            with full_disk_named(plain), gzip.open(path) as file, plain.open("wb") as copy:
                 shutil.copyfileobj(file, copy, 1 << 20)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise DataError(f"{path} is damaged or incomplete: {error}. Download it again.") from error

@@ -36,7 +36,7 @@ def check_template(original: Callable[..., Any], tokenizer: Any, data_args: Any)
 def _why_not_ours(model: str) -> str:
     """The reason, which the host's ``load_tokenizer`` has swallowed."""
     try:
-        config = AutoConfig.from_pretrained(model)
+        config = AutoConfig.from_pretrained(model, trust_remote_code=False)
         if config.model_type != TEMPLATE:
             return f"its model_type is {config.model_type!r}. Use the template of that model."
         LlavaHoundProcessor.from_pretrained(model)

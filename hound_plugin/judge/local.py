@@ -96,8 +96,8 @@ class LocalJudge:
 
         if self._loaded is None:
             try:
-                tokenizer = AutoTokenizer.from_pretrained(self._model, padding_side="left")
-                network = AutoModelForCausalLM.from_pretrained(self._model, dtype=self._dtype)
+                tokenizer = AutoTokenizer.from_pretrained(self._model, padding_side="left", trust_remote_code=False)
+                network = AutoModelForCausalLM.from_pretrained(self._model, dtype=self._dtype, trust_remote_code=False)
             except (OSError, ValueError) as error:
                 raise JudgeError(f"judge.model: {self._model!r} cannot be loaded as a chat model: {error}") from error
             if not tokenizer.chat_template:

@@ -57,7 +57,7 @@ def assemble(
     folder = Path(language_model)
     if not folder.is_dir():
         folder = fetch(language_model)
-    text = AutoConfig.from_pretrained(folder)
+    text = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     if text.model_type != "llama":
         raise CheckpointError(f"Expected a LLaMA or Vicuna in {language_model}, found model_type {text.model_type!r}.")
     config = LlavaHoundConfig(
@@ -89,7 +89,7 @@ def assemble(
         for name, tensor in tqdm(_parts(folder, files, projector_weights, config), unit="tensor", disable=not progress):
             writer.add(name, tensor)
         config.save_pretrained(writer.part)
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
         LlavaHoundProcessor.from_config(config, tokenizer).save_pretrained(writer.part)
         keep_tokenizer(folder, writer.part)
     return Path(target)

@@ -91,6 +91,8 @@ def convert(
     Raises:
         SettingsError: an argument is invalid, or the target folder is not empty.
         CheckpointError: the source is in another layout, incomplete or damaged; keys are listed.
+        InUseError: another process is writing the target.
+        DiskFullError: there is too little space; nothing is left.
     """
     if to not in ("hf", "original") or towers not in ("auto", "repository", "checkpoint"):
         raise SettingsError(
@@ -220,7 +222,7 @@ class _ToOurs:
         self.config.original_towers = self._tower_dtypes()
         self.config.architectures = ["LlavaHoundForConditionalGeneration"]
         self.config.save_pretrained(writer.part)
-        tokenizer = AutoTokenizer.from_pretrained(self.folder)
+        tokenizer = AutoTokenizer.from_pretrained(self.folder, trust_remote_code=False)
         settings = saved_settings(self.folder)
         LlavaHoundProcessor.from_config(self.config, tokenizer, **settings).save_pretrained(writer.part)
         keep_tokenizer(self.folder, writer.part)

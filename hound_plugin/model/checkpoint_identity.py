@@ -41,7 +41,7 @@ def checkpoint_digests(name: str, hub: Mapping[str, Any]) -> dict[str, str]:
         digests["repository"] = _commit(name, "config.json", hub)
     else:
         files = {file.name: file for file in (folder / "config.json", *weight_files(folder))}
-    config = AutoConfig.from_pretrained(name, **hub)
+    config = AutoConfig.from_pretrained(name, **hub, trust_remote_code=False)
     if _model_type(name, hub) != LlavaHoundConfig.model_type:  # the original's layout
         for tower in ("mm_image_tower", "mm_video_tower"):
             at = getattr(config, tower, None)

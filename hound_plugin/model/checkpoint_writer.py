@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import shutil
 import types
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from transformers.utils import SAFE_WEIGHTS_INDEX_NAME, SAFE_WEIGHTS_NAME
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.model.completeness import check_finite
-from hound_plugin.records.files import publish, rename
+from hound_plugin.records.files import clear_leftovers, hold, rename, whole_path
 
 _UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30}
 
@@ -37,8 +37,8 @@ def parse_size(text: str) -> int:
 class CheckpointWriter:
     """Writes tensors into ``folder`` as safetensors shards with an index.
 
-    Everything goes into ``folder.part``, which takes the final name when the block ends without an exception;
-    otherwise it is removed. Use it as a context manager.
+    Everything goes into ``part``, which takes the final name when the block ends without an exception; otherwise it is
+    removed. Use it as a context manager; it locks the final name, so that two processes never write one checkpoint.
 
     Args:
         folder: must not exist, or be empty.
@@ -47,13 +47,16 @@ class CheckpointWriter:
 
     Raises:
         SettingsError: ``folder`` is not empty.
+        InUseError: another process is writing it.
+        DiskFullError: there is too little space; nothing is left.
     """
 
+    part: Path
+
     def __init__(self, folder: Path, shard_size: int, source: str) -> None:
-        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-            raise SettingsError(f"Expected a new or an empty folder, found files in {folder}. Name another one.")
-        self.folder = folder
-        self.part = folder.with_name(folder.name + ".part")
+        self.folder = Path(os.path.abspath(folder))
+        self._check_empty()
+        self._open = contextlib.ExitStack()
         self._shard_size = shard_size
         self._source = source
         self._pending: dict[str, torch.Tensor] = {}
@@ -62,9 +65,23 @@ class CheckpointWriter:
         self._total = 0
 
     def __enter__(self) -> CheckpointWriter:
-        shutil.rmtree(self.part, ignore_errors=True)
-        self.part.mkdir(parents=True)
+        parent, name = self.folder.parent, self.folder.name
+        parent.mkdir(parents=True, exist_ok=True)
+        lock = hold(parent / f".{name}.lock", f"Another process is writing {self.folder}. Wait for it, or end it.")
+        self._open.callback(lock.release, remove=True)
+        try:
+            self._check_empty()  # its last holder may have finished in the meantime
+            clear_leftovers(parent, name)
+            self.part = self._open.enter_context(whole_path(self.folder))
+            self.part.mkdir()
+        except BaseException:
+            self._open.close()
+            raise
         return self
+
+    def _check_empty(self) -> None:
+        if self.folder.exists() and (not self.folder.is_dir() or any(self.folder.iterdir())):
+            raise SettingsError(f"Expected a new or an empty folder, found files in {self.folder}. Name another one.")
 
     def add(self, name: str, tensor: torch.Tensor) -> None:
         """Add a tensor; it is written and released when its shard is full.
@@ -97,11 +114,12 @@ class CheckpointWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
     ) -> None:
-        try:
-            if kind is None:
-                self._finish()
-        finally:
-            shutil.rmtree(self.part, ignore_errors=True)  # it is there only if something failed
+        self._open.push(self._finish_unless_failed)
+        self._open.__exit__(kind, error, trace)
+
+    def _finish_unless_failed(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is None:
+            self._finish()
 
     def _finish(self) -> None:
         if self._pending:
@@ -112,7 +130,6 @@ class CheckpointWriter:
         for file in self.part.iterdir():
             if file.is_file():
                 file.chmod(0o666 & ~umask)  # safetensors makes them readable only by their owner
-        publish(self.part, self.folder)
 
     def _name_shards(self) -> None:
         count = len(self._shards)

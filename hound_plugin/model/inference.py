@@ -70,7 +70,7 @@ def load(
     place = device or ("cuda" if torch.cuda.is_available() else "cpu")
     try:
         with damage_named(model, "config.json"):
-            config = AutoConfig.from_pretrained(model)
+            config = AutoConfig.from_pretrained(model, trust_remote_code=False)
     except OSError as error:
         raise CheckpointError(f"Expected a checkpoint folder or a hub id, got {model!r}: {error}") from error
     if not isinstance(config, LlavaHoundConfig):

@@ -42,8 +42,10 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         """Load as every transformers model; ``quantization_config`` reaches the language model's blocks alone.
 
         Towers, projector and head stay as they are unless the configuration names other modules to skip: a tower of
-        4 bits changes what the model sees, and saves little next to the language model.
+        4 bits changes what the model sees, and saves little next to the language model. Code in the checkpoint is not
+        run unless ``trust_remote_code=True`` is given: transformers would ask on the terminal.
         """
+        kwargs.setdefault("trust_remote_code", False)
         if quantization_config is not None:
             quantization_config = _spare_towers(quantization_config)
             kwargs["quantization_config"] = quantization_config

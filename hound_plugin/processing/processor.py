@@ -154,13 +154,13 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         name = pretrained_model_name_or_path
         hub = {key: kwargs[key] for key in HUB_KEYS if kwargs.get(key) is not None}
         with damage_named(name, "config.json"):
-            config = AutoConfig.from_pretrained(name, **hub)
+            config = AutoConfig.from_pretrained(name, **hub, trust_remote_code=False)
         if config.model_type != "llava_hound":
             raise CheckpointError(
                 f"Expected a LLaVA-Hound checkpoint in {name}, found model_type {config.model_type!r}."
             )
         with damage_named(name, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right", **hub)
+            tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right", **hub, trust_remote_code=False)
         if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
             raise CheckpointError(
                 f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in {name}. Is "

@@ -29,7 +29,7 @@ from typing import Any, BinaryIO, Literal, TextIO, overload
 import filelock
 from packaging.version import Version
 
-from hound_plugin.errors import DataError, InUseError, SettingsError
+from hound_plugin.errors import DataError, DiskFullError, HoundError, InUseError, SettingsError
 
 PathLike = str | os.PathLike[str]
 
@@ -50,6 +50,7 @@ def whole_path(path: PathLike, *, sync: bool = True) -> Iterator[Path]:
 
     Raises:
         SettingsError: ``path`` exists and is neither a file nor a folder.
+        DiskFullError: there is too little space.
         OSError: writing fails.
     """
     target = Path(path)
@@ -58,10 +59,37 @@ def whole_path(path: PathLike, *, sync: bool = True) -> Iterator[Path]:
     target.parent.mkdir(parents=True, exist_ok=True)
     part = target.with_name(f".{target.name[:50]}.{_HOST}-{os.getpid()}-{secrets.token_hex(4)}.part")
     try:
-        yield part
-        publish(part, target, sync=sync)
+        with full_disk_named(target):
+            yield part
+            publish(part, target, sync=sync)
     finally:
         _remove(part)
+
+
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_FULL_IN_RUST = tuple(f"(os error {number})" for number in _FULL)  # safetensors and tokenizers raise their own classes
+_FULL_IN_TORCH = ("PytorchStreamWriter failed writing", "inline_container.cc")  # of `torch.save`
+
+
+@contextmanager
+def full_disk_named(path: PathLike) -> Iterator[None]:
+    """For a library that writes ``path`` inside the block: convert what it raises when the disk is full.
+
+    Raises:
+        DiskFullError: there is too little space.
+    """
+    try:
+        yield
+    except Exception as error:
+        text = str(error)
+        is_full = isinstance(error, OSError) and error.errno in _FULL
+        is_full = is_full or text.endswith(_FULL_IN_RUST) or any(part in text for part in _FULL_IN_TORCH)
+        if isinstance(error, HoundError) or not is_full:
+            raise
+        raise DiskFullError(
+            f"Cannot write {path}: {error}. What was there before is unchanged. Free some space, or choose another "
+            "disk, and run the command again."
+        ) from error
 
 
 @overload
@@ -112,10 +140,14 @@ _LEFTOVER = re.compile(r"\..*\.(?:([0-9a-f]{6})-)?(\d+)-[0-9a-f]{8}\.part")  # e
 _ABANDONED = 24 * 3600  # seconds after which a file is no longer being written
 
 
-def clear_leftovers(folder: PathLike) -> int:
+def clear_leftovers(folder: PathLike, name: str | None = None) -> int:
     """Remove what killed processes left of :func:`whole_path` in a folder and its subfolders.
 
     On this machine the process must no longer run; what another machine wrote must be older than a day.
+
+    Args:
+        folder: where they wrote.
+        name: of a file or folder in it: only what was to get this name is removed, and subfolders are left alone.
 
     Returns:
         The number of files and folders removed.
@@ -126,13 +158,14 @@ def clear_leftovers(folder: PathLike) -> int:
     removed = 0
     with os.scandir(folder) as scan:
         entries = list(scan)
-    for below in entries:  # grows while subfolders are listed
+    for below in entries if name is None else ():  # grows while subfolders are listed
         if below.is_dir(follow_symlinks=False) and not below.name.startswith("."):
             with contextlib.suppress(OSError), os.scandir(below) as scan:
                 entries += list(scan)
     for entry in entries:
         match = _LEFTOVER.fullmatch(entry.name)
-        if match and _is_abandoned(entry, match[1], int(match[2])):
+        is_wanted = name is None or entry.name.startswith(f".{name[:50]}.")
+        if match and is_wanted and _is_abandoned(entry, match[1], int(match[2])):
             with contextlib.suppress(OSError):
                 _remove(Path(entry.path))
                 removed += 1
@@ -200,13 +233,14 @@ def append_rows(path: PathLike, rows: Iterable[Mapping[str, Any]]) -> None:
 
     Raises:
         DataError: a row contains NaN or infinity; nothing is added.
-        OSError: the disk is full; the file is unchanged.
+        DiskFullError: there is too little space; the file is unchanged.
+        OSError: writing fails; the file is unchanged.
     """
     data = b"".join(map(_line, rows))
     if not data:
         return
     is_new = not os.path.exists(path)
-    with open(path, "ab+", buffering=0) as file:
+    with full_disk_named(path), open(path, "ab+", buffering=0) as file:
         end = _mend_end(file)
         try:
             written = 0

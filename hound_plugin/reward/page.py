@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from hound_plugin.llm.redaction import cut
 from hound_plugin.pages.charts import Chart, bar_chart, density_chart, even_bins, histogram
 from hound_plugin.pages.content import Answer, Bound, Choice, Filter, Item, Strip, Table, Tone
 from hound_plugin.pages.frames import FrameReader, read_many
@@ -178,7 +179,7 @@ def missing_replies(scores: Scores, answers: Mapping[tuple[str, int], Row]) -> d
             "id": f"{name}, answer {number}",
             "why": ": ".join(str(entry[part]) for part in ("status", "why", "reason") if entry.get(part)),
             "answer": answers.get((name, number), {}).get("answer", ""),
-            "raw": entry.get("raw", ""),
+            "raw": cut(str(entry.get("raw", ""))),
         }
         for (name, number), entry in lacking[:FIRST_REPLIES]
     ]

@@ -17,6 +17,7 @@ from hound_plugin.judge.settings import JudgeSettings
 from hound_plugin.judge.verdicts import stated_reason
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
+from hound_plugin.llm.redaction import cut
 from hound_plugin.llm.replies import why_missing
 from hound_plugin.llm.requests import OK, Request
 from hound_plugin.records.files import append_rows
@@ -119,7 +120,7 @@ def score_row(
             missing.append({"draw": request.draw, "status": NO_ANSWER, "reason": f"{kind} {message}".strip()})
         elif entry.status != OK:
             why = {"why": reason} if (reason := why_missing(entry)) else {}
-            missing.append({"draw": request.draw, "status": entry.status, "raw": entry.raw, **why})
+            missing.append({"draw": request.draw, "status": entry.status, "raw": cut(entry.raw), **why})
     recorded = [entry for entry in entries if entry]
     return {
         "id": question,

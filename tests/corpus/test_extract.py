@@ -18,7 +18,6 @@ from pathlib import Path
 
 import pytest
 
-from hound_plugin.corpus import archive as archive_module
 from hound_plugin.corpus import extract as module
 from hound_plugin.corpus.archive import Limits, unpack
 from hound_plugin.corpus.extract import Job, extract, jobs
@@ -193,11 +192,10 @@ def test_damage_is_told(tmp_path: Path) -> None:
         unpack(broken, tmp_path / "zip", Limits())
 
 
-def test_endless_padding_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(archive_module, "_TAIL", 4 << 20)
+def test_endless_padding_is_not_read(tmp_path: Path) -> None:
     archive = tmp_path / "a.tar.gz"
     archive.write_bytes(gzip.compress(gzip.decompress(tar_gz(clips(["v_1"]))) + bytes(9_000_000)))
-    with pytest.raises(ArchiveError, match=r"more than 4\.19 MB after the last member"):
+    with pytest.raises(ArchiveError, match=r"more than 4\.19 MB of zeros follow the last member"):
         unpack(archive, tmp_path / "out", Limits())
 
 

@@ -22,6 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from tests.llm.odd_replies import BODIES, ECHOES, echo, packed
+from tests.llm.odd_replies import body as reply_with
 
 ITEM = re.compile(r"\[item-(\d+)\]")
 BAD_BODIES: dict[str, str] = {
@@ -157,6 +158,8 @@ class Server:
             return web.Response(status=307, headers={"Location": self.settings["location"]})
         if kind in ECHOES:
             return echo(kind, request.headers["Authorization"].removeprefix("Bearer "))
+        if kind.startswith("reply:"):
+            return web.Response(text=reply_with(kind.removeprefix("reply:")), content_type="application/json")
         if kind in BODIES:
             text = BODIES[kind]
             found = b'{"choices": "\xff\xfe"}' if text == "latin" else text.encode("utf-8", "surrogatepass")

@@ -15,6 +15,7 @@ import pytest
 from hound_plugin.errors import LedgerError
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
+from tests.full_disk import longest_file
 from tests.llm.conftest import PROTOCOL, REPO, SECRET, FaultServer, open_ledger
 
 WORKER = """
@@ -125,3 +126,16 @@ def test_a_failing_disk_stops_the_run(tmp_path: Path) -> None:
         future = ledger.record(Entry("k", 0, "ok", 4, "x" * 3_000_000), release=True)
         assert isinstance(future.exception(), LedgerError | sqlite3.Error)
         assert ledger.entry("k") is None
+
+
+def test_a_full_disk_keeps_what_was_recorded(tmp_path: Path) -> None:
+    long = "x" * 200_000
+    with open_ledger(tmp_path) as ledger:
+        ledger.record(Entry("kept", 0, "ok", 4, "SCORE: 4"), release=True).result()
+        with longest_file(100_000), pytest.raises(LedgerError, match=r"Writing .* failed: .*\. Free some disk space"):
+            ledger.record(Entry("lost", 0, "ok", 4, long), release=True).result()
+        ledger.record(Entry("later", 0, "ok", 5, long), release=True).result()
+    with open_ledger(tmp_path) as ledger:
+        found = [ledger.entry(key) for key in ("kept", "lost", "later")]
+        assert [entry and entry.value for entry in found] == [4, None, 5]
+        assert ledger.totals().answers == 2

@@ -9,15 +9,17 @@ import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import filelock
 import pytest
+import torch
+from safetensors.torch import save_file
 
-from hound_plugin.errors import DataError, HoundError, InUseError, SettingsError
+from hound_plugin.errors import DataError, DiskFullError, HoundError, InUseError, SettingsError
 from hound_plugin.records import files
 from hound_plugin.records.files import (
     append_rows,
@@ -31,6 +33,7 @@ from hound_plugin.records.files import (
     write_whole,
 )
 from hound_plugin.records.jsonl import read_objects
+from tests.full_disk import longest_file
 
 REPO = Path(__file__).resolve().parents[2]
 
@@ -209,6 +212,50 @@ def test_an_append_that_fails_adds_nothing(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(OSError, match="No space left"):
         append_rows(path, [{"id": 2}])
     assert path.read_bytes() == b'{"id": 1}\n'
+
+
+WRITERS: dict[str, Callable[[Path], object]] = {
+    "text": lambda path: write_whole(path, "new " * 5_000),
+    "json": lambda path: write_json(path, list(range(5_000))),
+    "rows": lambda path: write_rows(path, ({"id": number} for number in range(5_000))),
+    "appended": lambda path: append_rows(path, [{"id": number} for number in range(5_000)]),
+    "a library's": lambda path: write_by_path(path),
+}
+
+
+def write_by_path(path: Path) -> None:
+    with files.whole_path(path) as part:
+        part.write_bytes(bytes(20_000))
+
+
+@pytest.mark.parametrize("writer", WRITERS)
+def test_a_full_disk_keeps_what_was_there_and_says_so(writer: str, tmp_path: Path) -> None:
+    path = tmp_path / "scores.jsonl"
+    append_rows(path, [{"id": "old"}])
+    before = path.read_bytes()
+    with longest_file(8_000), pytest.raises(DiskFullError) as caught:
+        WRITERS[writer](path)
+    assert str(caught.value).startswith(f"Cannot write {path}: [Errno 27] File too large")
+    assert "What was there before is unchanged. Free some space" in str(caught.value)
+    assert path.read_bytes() == before
+    assert list(tmp_path.iterdir()) == [path]
+    WRITERS[writer](path)
+    assert path.stat().st_size > 8_000
+
+
+def test_what_libraries_in_rust_say_of_a_full_disk(tmp_path: Path) -> None:
+    """Their errors are not OSErrors; any other error of theirs stays as it is."""
+    tensors = {"a": torch.ones(5_000)}
+    with longest_file(8_000), pytest.raises(DiskFullError, match=r"Cannot write .*os error 27"):
+        save_whole(tensors, tmp_path / "a.safetensors")
+    with pytest.raises(Exception, match=r"(?i)sparse"):
+        save_whole({"a": torch.ones(3).to_sparse()}, tmp_path / "b.safetensors")
+    assert list(tmp_path.iterdir()) == []
+
+
+def save_whole(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    with files.whole_path(path) as part:
+        save_file(tensors, part)
 
 
 def test_rows_that_were_added_survive_a_kill(tmp_path: Path) -> None:

@@ -78,6 +78,16 @@ def _steps(stage: str, trainer: str) -> tuple[Patch, ...]:
             removable="checkpoints name model, data sets and stage, and the host compares them",
             without="a checkpoint of another run in the same `output_dir` is not noticed",
         ),
+        Patch(
+            module=module,
+            target=f"{trainer}._save_rng_state",
+            takes="output_dir",
+            body="resume:saved_by_all",
+            ours_only=True,
+            why="A checkpoint counts as complete while other processes are still writing their part of it.",
+            removable="`Trainer._save_checkpoint` waits for all processes before it writes trainer_state.json",
+            without="a kill while several processes save may leave a checkpoint that lacks a part",
+        ),
         _features(module, f"{trainer}._prepare_inputs", "inputs", "tower_step:prepare_inputs"),
     )
 
@@ -123,6 +133,15 @@ def _reference(stage: str, trainer: str, body: str) -> tuple[Patch, ...]:
 
 
 TRAINERS: tuple[Entry, ...] = (
+    Patch(
+        module="llamafactory.train.tuner",
+        target="_training_function",
+        takes="config",
+        body="output_lock:locked_training",
+        why="Two trainings in one `output_dir` remove and mix each other's checkpoints.",
+        removable="the host refuses a second training in one `output_dir`",
+        without="two trainings in one `output_dir` are not noticed",
+    ),
     *(patch for stage, trainer in _NAMES.items() for patch in _steps(stage, trainer)),
     *_reference("dpo", "CustomDPOTrainer", "pair_log_probs"),
     *_reference("kto", "CustomKTOTrainer", "labelled_log_probs"),

@@ -70,7 +70,7 @@ def _dtype(model: Any, name: str, hub: Mapping[str, Any]) -> str:
         return str(model.compute_dtype)
     if model.infer_dtype != "auto":
         return f"torch.{model.infer_dtype}"
-    config = AutoConfig.from_pretrained(name, **hub)
+    config = AutoConfig.from_pretrained(name, **hub, trust_remote_code=False)
     return str(infer_optim_dtype(getattr(config, "torch_dtype", None)))
 
 
