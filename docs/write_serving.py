@@ -10,7 +10,7 @@ import sys
 from collections.abc import Iterable
 from pathlib import Path
 
-from hound_plugin.host.serve.api_media import SUBTYPES
+from hound_plugin.records.served_media import SUBTYPES
 from hound_plugin.host.serve.api_schema import IGNORED, NEUTRAL, ChatRequest
 from hound_plugin.validation import accepts, keys_of
 

@@ -222,7 +222,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         text = text.replace(VIDEO_TOKEN, VIDEO_TOKEN * self.tokens_per_video)
         return text.replace(IMAGE_TOKEN, IMAGE_TOKEN * self.tokens_per_image)
 
-    def _tokens(self, num_frames: int) -> dict[str, int]:
+    def visual_tokens(self, num_frames: int) -> dict[str, int]:
         """Visual tokens of each placeholder.
 
         Raises:
@@ -240,7 +240,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         self, image_sizes: Sequence[Any] | None = None, video_sizes: Sequence[Any] | None = None, **kwargs: Any
     ) -> MultiModalData:
         """Visual tokens of images and clips of these sizes, as vLLM asks; the sizes do not matter."""
-        tokens = self._tokens(kwargs.get("num_frames") or self.num_frames)
+        tokens = self.visual_tokens(kwargs.get("num_frames") or self.num_frames)
         counts: dict[str, list[int]] = {}
         if image_sizes is not None:
             counts["num_image_tokens"] = [tokens[IMAGE_TOKEN]] * len(image_sizes)
@@ -333,7 +333,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         if not all(isinstance(item, str) for item in texts):
             raise SettingsError(f"text: expected a string or a list of strings, got {text!r:.200}.", "text")
-        tokens = self._tokens(settings["videos_kwargs"].get("num_frames") or self.num_frames)
+        tokens = self.visual_tokens(settings["videos_kwargs"].get("num_frames") or self.num_frames)
         adds_bos = TextSettings.of(settings).adds_bos
         left = {}
         for token, items, flatten in ((IMAGE_TOKEN, images, as_images), (VIDEO_TOKEN, videos, as_clips)):

@@ -8,39 +8,21 @@ Refusals do not reveal what exists outside the allowed folder.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import ipaddress
 import os
 import re
 import socket
-import stat
 import time
 from typing import Any
-from urllib.parse import unquote, urljoin, urlsplit
+from urllib.parse import urljoin
 
-from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
-from hound_plugin.records.frame_order import list_frames
-from hound_plugin.records.media_paths import refuse_part, split_part, with_part
+from hound_plugin.errors import MediaError, MediaNotFoundError
+from hound_plugin.records.served_media import allowed_media, check_whole, decode_data_url, path_of_file_url
 from hound_plugin.version import __version__
 
 MAX_BYTES = 512 << 20
 MAX_REDIRECTS = 5
 MAX_SECONDS = 120.0
-# subtypes of media types, as clients write them for the files that are read here
-SUBTYPES = {
-    "image": ("png", "jpg", "jpeg", "gif", "bmp", "webp"),
-    "video": (
-        "mp4", "webm", "quicktime", "mov", "x-matroska", "matroska", "mkv", "x-msvideo", "msvideo", "avi", "gif",
-        "x-m4v", "m4v", "mpeg", "mpg", "mp2t", "3gpp", "x-flv", "x-ms-wmv",
-    ),
-}  # fmt: skip
-_DATA = {
-    kind: re.compile(
-        rf"data:{family}/(?:{'|'.join(SUBTYPES[kind])})(?:;[\w.+-]+=[^;,]*)*;base64,(.+)", re.DOTALL | re.IGNORECASE
-    )
-    for kind, family in (("image", "image"), ("video", "(?:video|image(?=/gif))"))
-}
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 # Python's `is_global` is not enough: some of these count as global in some versions; 168.63.129.16 is Azure's own.
 _UNICAST = ipaddress.ip_network("2000::/3")
@@ -71,100 +53,27 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
     """
     scheme = url[:8].lower()
     if scheme.startswith("data:"):
-        return _decoded(url, kind)
+        return decode_data_url(url, kind)
     if scheme.startswith("file:"):
-        return local_media(_path_of(url), kind)
+        return local_media(path_of_file_url(url), kind)
     if _SCHEME.match(url):
-        if url.partition("#")[2].startswith("t="):
-            raise MediaDecodeError(
-                f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are only for "
-                "clips in the server's media folder. Send the part itself, or leave #t= out.",
-                url,
-            )
+        check_whole(url, kind)
         return fetch(url)
     return local_media(url, kind)
-
-
-def _decoded(url: str, kind: str) -> bytes:
-    match = _DATA[kind].fullmatch(url)
-    if match is None:
-        raise MediaDecodeError(
-            f"Expected a {kind} as data:{kind}/FORMAT;base64,... with FORMAT one of {', '.join(SUBTYPES[kind])}, got "
-            f"{url[:40]!r}. Convert it, or name its format."
-        )
-    try:
-        return base64.b64decode("".join(match.group(1).split()), validate=True)
-    except (binascii.Error, ValueError) as error:
-        raise MediaDecodeError(f"The base64 text of a {kind} cannot be decoded: {error}.") from error
-
-
-# --- local paths
-
-
-def is_inside(path: str, folder: str) -> bool:
-    """Whether ``path``, all links followed, is in ``folder`` or is the folder."""
-    real, root = os.path.realpath(path), os.path.realpath(folder)
-    return os.path.commonpath([real, root]) == root
-
-
-def _path_of(url: str) -> str:
-    """The path in a ``file://`` address of this machine; a part of a clip (``#t=``) stays with it.
-
-    Raises:
-        MediaDecodeError: it names another machine, has a query, or is not absolute.
-    """
-    try:
-        parts = urlsplit(url)
-    except ValueError as error:
-        raise MediaDecodeError(f"Expected file:///ABSOLUTE/PATH, got {url[:200]!r}: {error}.", url) from error
-    if parts.netloc.lower() not in ("", "localhost") or not parts.path.startswith("/") or parts.query:
-        raise MediaDecodeError(
-            f"Expected file:///ABSOLUTE/PATH (or file://localhost/...) of this server, got {url[:200]!r}. Write ?, # "
-            "and % in names as %3F, %23 and %25.",
-            url,
-        )
-    return unquote(parts.path) + (f"#{parts.fragment}" if parts.fragment else "")
 
 
 def local_media(path: str, kind: str) -> str | list[str]:
     """The real path of a file (or of a part of a clip) in the allowed folder, or of each frame of a folder in it.
 
     Raises:
-        MediaError: outside, missing, or neither a file nor (for clips) a folder; a part of anything but a video file.
+        MediaError: as :func:`hound_plugin.records.served_media.allowed_media`.
         fastapi.HTTPException: the host refuses local files.
     """
     from llamafactory.api import common
 
     if not common.ALLOW_LOCAL_FILES:
         common.check_lfi_path(path)  # raises with its own status
-    refused = MediaNotFoundError(
-        "Expected the path of a clip or an image in the server's media folder (SAFE_MEDIA_PATH); there is none here."
-    )
-    try:
-        if not is_inside(path, common.SAFE_MEDIA_PATH):
-            raise refused
-        whole, start, end = split_part(path)  # which looks for a file of the whole name, so not before the line above
-        if not is_inside(whole, common.SAFE_MEDIA_PATH):
-            raise refused
-        common.check_lfi_path(whole)
-        real = os.path.realpath(whole)
-        mode = os.stat(real).st_mode
-    except (OSError, ValueError) as error:
-        if isinstance(error, MediaError):
-            raise
-        raise refused from error
-    if whole != path and (kind != "video" or stat.S_ISDIR(mode)):
-        raise refuse_part(path, "an image" if kind != "video" else "a folder of frames")
-    if stat.S_ISREG(mode):
-        return with_part(real, start, end)
-    if not stat.S_ISDIR(mode) or kind != "video":
-        raise MediaDecodeError(f"Expected a regular file as {kind}, got a folder or a device: {path}.", path)
-    frames = list_frames(real)
-    for frame in frames:
-        if not is_inside(frame, common.SAFE_MEDIA_PATH) or not os.path.isfile(frame):
-            raise refused
-        common.check_lfi_path(frame)
-    return [os.path.realpath(frame) for frame in frames]
+    return allowed_media(path, kind, common.SAFE_MEDIA_PATH, "SAFE_MEDIA_PATH", common.check_lfi_path)
 
 
 # --- http

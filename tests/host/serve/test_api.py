@@ -27,7 +27,7 @@ from llamafactory.chat import ChatModel
 from PIL import Image
 
 from hound_plugin.errors import MediaNotFoundError
-from hound_plugin.host.serve.api_media import fetch, is_inside, is_public, open_source
+from hound_plugin.host.serve.api_media import fetch, is_public, open_source
 from hound_plugin.host.serve.engine import client_disconnected
 from tests.goldens import ROOT
 from tests.host.serve.api_server import LONG, SHORT, WIDE, ask, content, part

@@ -1,0 +1,46 @@
+"""The entry point ``vllm.general_plugins``: makes LLaVA-Hound known in every process that vLLM starts.
+
+Only names are registered; the modules are imported by vLLM when such a model is loaded.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+ARCHITECTURE = "LlavaHoundForConditionalGeneration"
+MODE = "llava_hound"
+"""vLLM's name of our tokenizer and renderer."""
+_HERE = "hound_plugin.vllm"
+
+
+def register() -> None:
+    """Register model, tokenizer, renderer, video loader and media connector; may be called any number of times."""
+    from vllm.model_executor.models.registry import ModelRegistry
+
+    if ARCHITECTURE in ModelRegistry.get_supported_archs():
+        return
+    from vllm.model_executor.models.config import MODELS_CONFIG_MAP
+    from vllm.renderers.registry import RENDERER_REGISTRY
+    from vllm.tokenizers.registry import TokenizerRegistry
+
+    import hound_plugin.model.configuration
+    import hound_plugin.vllm.media  # noqa: F401  (loader and connector)
+
+    ModelRegistry.register_model(ARCHITECTURE, f"{_HERE}.model:LlavaHoundForVllm")
+    TokenizerRegistry.register(MODE, f"{_HERE}.tokenizer", "PlaceholderTokenizer")
+    RENDERER_REGISTRY.register(MODE, f"{_HERE}.renderer", "LlavaHoundRenderer")
+    MODELS_CONFIG_MAP[ARCHITECTURE] = _OwnRendering
+
+
+class _OwnRendering:
+    """What vLLM calls with the configuration of such a model: our tokenizer and renderer, unless others are named."""
+
+    @staticmethod
+    def verify_and_update_model_config(model_config: Any) -> None:
+        """Choose the tokenizer's mode."""
+        if model_config.tokenizer_mode == "auto":
+            model_config.tokenizer_mode = MODE
+
+    @staticmethod
+    def verify_and_update_config(vllm_config: Any) -> None:
+        """Nothing besides."""
