@@ -8,27 +8,31 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hound_plugin.errors import HoundError
+from hound_plugin.errors import EnvironmentMismatchError, HoundError, SettingsError
 
 if TYPE_CHECKING:
     from hound_plugin.evaluation.items import Prediction, Question
+    from hound_plugin.evaluation.prediction import Predictor
     from hound_plugin.evaluation.settings import EvaluationSettings
     from hound_plugin.evaluation.shards import Shard
     from hound_plugin.llm.sampler_settings import SamplerSettings
     from hound_plugin.model.inference import HoundModel
     from hound_plugin.pages.frames import FrameReader
-    from hound_plugin.reward.candidates import SampledAnswer
+    from hound_plugin.reward.candidates import Generator, SampledAnswer
     from hound_plugin.reward.settings import SampleSettings
+    from hound_plugin.vllm.engine import VllmModel
 
 
 def frames_of_sampler(settings: SamplerSettings, size: int) -> FrameReader:
     """The frames that a sampler saw, at most ``size`` pixels wide and high."""
+    from hound_plugin.llm.sampler_settings import IN_THIS_PROCESS
     from hound_plugin.pages.frames import FrameReader
 
-    if settings.backend != "model":
+    if settings.backend not in IN_THIS_PROCESS:
         is_known = settings.backend == "openai" and settings.show == "frames"
         caution = "" if is_known else "Which ones the model saw is unknown."
         return FrameReader(settings.num_frames or 8, size=size, caution=caution)
@@ -78,6 +82,75 @@ class OwnGenerator:
             batch_size=settings.batch_size,
         )
         return [SampledAnswer(answer.text, answer.finish, answer.tokens) for answer in answers]
+
+
+class VllmGenerator:
+    """The checkpoint in vLLM's engine as :class:`hound_plugin.reward.candidates.BatchGenerator`."""
+
+    def __init__(self, settings: SampleSettings) -> None:
+        self._settings = settings
+        self.questions_at_a_time = settings.questions_at_a_time
+        self.identity = _vllm_identity(settings)
+        self._model = _in_vllm(settings)
+
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
+        (answers,) = self.sample_many([(question, media, seeds)])
+        if isinstance(answers, HoundError):
+            raise answers
+        return answers
+
+    def sample_many(self, asked: Sequence[tuple[str, Any, Sequence[int]]]) -> list[list[SampledAnswer] | HoundError]:
+        from hound_plugin.reward.candidates import SampledAnswer
+
+        settings = self._settings
+        results = self._model.answer(
+            [(question, media) for question, media, _ in asked],
+            [seeds for _, _, seeds in asked],
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+        )
+        return [
+            own if isinstance(own, HoundError) else [SampledAnswer(row.text, row.finish, row.tokens) for row in own]
+            for own in results
+        ]
+
+
+def make_generator(settings: SampleSettings) -> Generator:
+    """What samples in this process, by ``sample.backend``."""
+    return VllmGenerator(settings) if settings.backend == "vllm" else OwnGenerator(settings)
+
+
+def _vllm_identity(settings: SamplerSettings) -> dict[str, Any]:
+    """What determines vLLM's answers besides question and seed."""
+    from hound_plugin.reward.candidates import checkpoint_fingerprint
+
+    names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames", "dtype", "vllm")
+    identity = {name: getattr(settings, name) for name in names}
+    return {**identity, "checkpoint": checkpoint_fingerprint(settings.model)}
+
+
+def _in_vllm(settings: SamplerSettings) -> VllmModel:
+    """The engine.
+
+    Raises:
+        EnvironmentMismatchError: vLLM is not installed here.
+        SettingsError: ``device``, which vLLM does not take.
+    """
+    if find_spec("vllm") is None:
+        raise EnvironmentMismatchError(
+            "backend vllm: vLLM is not installed in this environment. It wants a newer transformers than "
+            "LLaMA-Factory allows, so it has one of its own: see `Serving with vLLM` in the documentation."
+        )
+    if settings.device is not None:
+        raise SettingsError(
+            f"device: expected nothing with backend vllm, got {settings.device!r}. Choose GPUs by CUDA_VISIBLE_DEVICES "
+            "and vllm.tensor_parallel_size.",
+            "device",
+        )
+    from hound_plugin.vllm.engine import VllmModel
+
+    return VllmModel(settings.model, settings.dtype, settings.num_frames, settings.vllm)
 
 
 class OwnLogProbs:
@@ -139,6 +212,50 @@ class OwnPredictor:
         ]
 
 
+class VllmPredictor:
+    """The checkpoint in vLLM's engine as :class:`hound_plugin.evaluation.prediction.Predictor`; loaded when needed.
+
+    Raises:
+        SettingsError: one of several processes; vLLM itself divides the work.
+    """
+
+    def __init__(self, settings: EvaluationSettings, shard: Shard) -> None:
+        if shard.size > 1:
+            raise SettingsError(
+                "backend vllm: expected one process, got several of torchrun. vLLM uses several GPUs by "
+                "vllm.tensor_parallel_size or vllm.data_parallel_size."
+            )
+        self.identity = _vllm_identity(settings.predict)
+        self.identity["seed"] = settings.seed if settings.predict.temperature else None
+        self._settings = settings
+
+    @cached_property
+    def _model(self) -> VllmModel:
+        return _in_vllm(self._settings.predict)
+
+    def predict(self, questions: Sequence[Question]) -> list[Prediction]:
+        from hound_plugin.evaluation.items import Prediction
+        from hound_plugin.records.seeds import make_seed
+
+        predict, seed = self._settings.predict, self._settings.seed
+        results = self._model.answer(
+            [(question.question, question.shown) for question in questions],
+            [[make_seed("prediction", seed, question.id)] for question in questions],
+            temperature=predict.temperature,
+            top_p=predict.top_p,
+            max_new_tokens=predict.max_new_tokens,
+        )
+        return [
+            Prediction(row.id, None, str(own)) if isinstance(own, HoundError) else Prediction(row.id, own[0].text)
+            for row, own in zip(questions, results, strict=True)
+        ]
+
+
+def make_predictor(settings: EvaluationSettings, shard: Shard) -> Predictor:
+    """What predicts in this process, by ``predict.backend``."""
+    return (VllmPredictor if settings.predict.backend == "vllm" else OwnPredictor)(settings, shard)
+
+
 def _device_of(shard: Shard) -> str | None:
     """One GPU for each process on a machine; None, which leaves the choice to the model, for one process."""
     import torch
@@ -152,4 +269,4 @@ def evaluate_round(recipe: str, folder: Path, number: int, checkpoint: str, say:
     """The held-out evaluation after a round of ``hound reward iterate``."""
     from hound_plugin.evaluation import rounds
 
-    rounds.evaluate_round(recipe, folder, number, checkpoint, say, OwnPredictor, frames_of_sampler)
+    rounds.evaluate_round(recipe, folder, number, checkpoint, say, make_predictor, frames_of_sampler)

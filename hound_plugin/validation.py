@@ -122,6 +122,16 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         raise SettingsError(f"{path} is not valid YAML: {error}") from error
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected `key: value` lines; got {type(values).__name__}.")
+    apply_overrides(values, overrides)
+    return values
+
+
+def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+    """Set ``key=value`` and ``block.key=value`` in ``values``, with values in YAML; returns ``values``.
+
+    Raises:
+        SettingsError: an override of another form.
+    """
     for override in overrides:
         name, equals, text = override.partition("=")
         if not equals:

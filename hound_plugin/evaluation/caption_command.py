@@ -49,6 +49,12 @@ def add_caption_command(commands: Commands, make_predictor: MakePredictor) -> No
     parser.add_argument("--max-new-tokens", type=int, default=512, help="longest caption, in tokens (default: 512)")
     parser.add_argument("--batch-size", type=int, default=16, help="clips at a time (default: 16)")
     parser.add_argument("--num-frames", type=int, help="frames per clip (default: the model's own number)")
+    parser.add_argument(
+        "--backend", choices=("model", "vllm"), default="model", help="vllm: in vLLM's engine (in its environment)"
+    )
+    parser.add_argument(
+        "--vllm", nargs="+", default=[], metavar="KEY=VALUE", help="of vLLM's engine, such as tensor_parallel_size=2"
+    )
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: the first GPU, or else the CPU)")
     parser.add_argument("--dtype", default="auto", help="such as bfloat16 (default: the checkpoint's own)")
     parser.set_defaults(run=lambda arguments: _caption(arguments, make_predictor))
@@ -67,10 +73,11 @@ def _caption(arguments: argparse.Namespace, make_predictor: MakePredictor) -> in
     from hound_plugin.evaluation.captions import bad_list, caption_clips
     from hound_plugin.evaluation.settings import EvaluationSettings
     from hound_plugin.evaluation.shards import shard_of_process
-    from hound_plugin.validation import build
+    from hound_plugin.validation import apply_overrides, build
 
-    names = ("temperature", "top_p", "max_new_tokens", "batch_size", "num_frames", "device", "dtype")
+    names = ("backend", "temperature", "top_p", "max_new_tokens", "batch_size", "num_frames", "device", "dtype")
     predict = {name: getattr(arguments, name) for name in names}
+    predict["vllm"] = apply_overrides({}, arguments.vllm)
     settings = build(EvaluationSettings, {"model": arguments.model, "seed": arguments.seed, "predict": predict})
     pool = read_instructions(arguments.instructions)
     out, shard = Path(arguments.out), shard_of_process()

@@ -140,7 +140,7 @@ def _predict(
     with tqdm(total=len(missing), unit="clip", desc="caption", disable=None if shard.size == 1 else True) as bar:
         shown = _Shown(predictor, pool, missing, bar.update)
         quiet = say if bar.disable else lambda _: None
-        return predict_with_model(folder, shown, settings.predict.batch_size, shard, quiet)
+        return predict_with_model(folder, shown, settings.predict.questions_at_a_time, shard, quiet)
 
 
 class _Shown:

@@ -11,9 +11,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
-from hound_plugin.errors import DataError, LedgerError
+from hound_plugin.errors import DataError, HoundError, LedgerError
 from hound_plugin.llm.requests import request_key
 from hound_plugin.records.files import append_rows
 from hound_plugin.records.jsonl import read_objects
@@ -43,6 +43,18 @@ class Generator(Protocol):
         """One answer for each seed; the prompt and the clip are encoded once."""
 
 
+@runtime_checkable
+class BatchGenerator(Generator, Protocol):
+    """A generator that works at many questions at the same time."""
+
+    @property
+    def questions_at_a_time(self) -> int:
+        """How many questions it takes."""
+
+    def sample_many(self, asked: Sequence[tuple[str, Any, Sequence[int]]]) -> list[list[SampledAnswer] | HoundError]:
+        """Answers to several questions, each with its media and seeds; or why a question has none."""
+
+
 def answer_seed(seed: int, question: str, candidate: int) -> int:
     """The seed of one answer."""
     return make_seed("candidate", seed, question, candidate)
@@ -60,23 +72,40 @@ def sample_candidates(
 
     Raises:
         LedgerError: the file has answers of another sampler or other settings.
+        HoundError: a question has no answer; those of the questions in work at the same time are written.
     """
     added = 0
     with locked(folder, "sample", say):
         existing = _existing_answers(folder, generator.identity)
-        for number, question in enumerate(questions, 1):
-            before = existing.get(question.id, {})
-            missing = [candidate for candidate in range(n) if candidate not in before]
-            if not missing:
-                continue
-            seeds = [answer_seed(seed, question.id, candidate) for candidate in missing]
-            answers = generator.sample(question.text, question.paths, seeds)
-            rows = _rows(question, dict(zip(missing, answers, strict=True)), before, generator.identity, seed)
+        missing = {q.id: [number for number in range(n) if number not in existing.get(q.id, {})] for q in questions}
+        size = generator.questions_at_a_time if isinstance(generator, BatchGenerator) else 1
+        for start in range(0, len(questions), size):
+            chunk = [question for question in questions[start : start + size] if missing[question.id]]
+            asked = [(q.text, q.paths, [answer_seed(seed, q.id, number) for number in missing[q.id]]) for q in chunk]
+            rows: list[Row] = []
+            error: HoundError | None = None
+            for question, answers in zip(chunk, _sample(generator, asked), strict=True):
+                if isinstance(answers, HoundError):
+                    error = error or answers
+                    continue
+                numbered = dict(zip(missing[question.id], answers, strict=True))
+                rows += _rows(question, numbered, existing.get(question.id, {}), generator.identity, seed)
             append_rows(folder / CANDIDATES, rows)
             added += len(rows)
-            if number % 50 == 0:
-                say(f"sampled {number} of {len(questions)} questions")
+            if error is not None:
+                raise error
+            done = min(start + size, len(questions))
+            if done // 50 > start // 50:
+                say(f"sampled {done} of {len(questions)} questions")
     return added
+
+
+def _sample(
+    generator: Generator, asked: Sequence[tuple[str, Any, Sequence[int]]]
+) -> list[list[SampledAnswer] | HoundError]:
+    if isinstance(generator, BatchGenerator):
+        return generator.sample_many(asked) if asked else []
+    return [generator.sample(*item) for item in asked]
 
 
 def add_candidates(

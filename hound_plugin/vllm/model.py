@@ -64,6 +64,10 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
         "qkv_proj": ["q_proj", "k_proj", "v_proj"],
         "gate_up_proj": ["gate_proj", "up_proj"],
     }
+    image_tower: Any
+    video_tower: Any
+    multi_modal_projector: Any
+    language_model: Any
     hf_to_vllm_mapper = WeightsMapper(orig_to_new_prefix=_names_in_vllm())
 
     @classmethod
