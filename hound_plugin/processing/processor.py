@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.processing_utils import MultiModalData
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from hound_plugin.errors import CheckpointError, DataError, SettingsError, damage_named
 from hound_plugin.processing.call_settings import DEFAULTS, LlavaHoundProcessorKwargs, TextSettings
@@ -101,6 +102,12 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
             if name not in ("num_frames", "frame_sampling", "image_aspect_ratio"):
                 raise TypeError(f"Unexpected keyword argument {name}.")
             setattr(self, name, value)
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """As transformers', which does not find the class of video processors where torchvision is missing."""
+        if argument_name == "video_processor" and isinstance(argument, BaseVideoProcessor):
+            return BaseVideoProcessor
+        return super().check_argument_for_proper_class(argument_name, argument)
 
     def __copy__(self) -> LlavaHoundProcessor:
         """A processor whose settings may be changed without this one's; the tokenizer is shared."""

@@ -25,7 +25,15 @@ from hound_plugin.processing.prompt import Turn, encode_conversation, medium_of,
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.vllm.media import ReadMedia, read_media
 
-_OURS = ("model", "dtype", "enable_lora", "tokenizer_mode", "enable_prefix_caching", "mm_processor_kwargs")
+_OURS = (
+    "model",
+    "dtype",
+    "enable_lora",
+    "tokenizer_mode",
+    "enable_prefix_caching",
+    "mm_processor_kwargs",
+    "disable_log_stats",
+)
 _STOPS = [space + role for space in (" ", "\n") for role in ROLES]
 
 Answers = list[SampledAnswer] | HoundError
@@ -80,6 +88,7 @@ class VllmModel:
             model=base,
             dtype=dtype,
             enable_prefix_caching=True,
+            disable_log_stats=False,
             mm_processor_kwargs={} if num_frames is None else {"num_frames": num_frames},
             **chosen,
         )

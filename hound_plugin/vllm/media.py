@@ -9,6 +9,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,6 +30,17 @@ from hound_plugin.records.served_media import allowed_media, check_whole, decode
 NAME = "llava_hound"
 PROCESSOR = LlavaHoundVideoProcessor.__name__
 SETTING = "--allowed-local-media-path"
+_IS_OURS: ContextVar[bool] = ContextVar("_IS_OURS", default=False)
+
+
+@contextmanager
+def for_our_models() -> Iterator[None]:
+    """Within it, clips are fetched for a model of this package."""
+    token = _IS_OURS.set(True)
+    try:
+        yield
+    finally:
+        _IS_OURS.reset(token)
 
 
 @dataclass(frozen=True)
@@ -97,17 +111,17 @@ class LlavaHoundConnector(MediaConnector):
     For all other models it is vLLM's own.
     """
 
-    def fetch_video(self, video_url: str, *, video_processor: str | None = None, **kwargs: Any) -> Any:
-        """A clip: a path, a list of frames or bytes; as vLLM's for other processors."""
-        if video_processor != PROCESSOR:
-            return super().fetch_video(video_url, video_processor=video_processor, **kwargs)
+    def fetch_video(self, video_url: str, **kwargs: Any) -> Any:
+        """A clip: a path, a list of frames or bytes; as vLLM's for other models."""
+        if not _IS_OURS.get():
+            return super().fetch_video(video_url, **kwargs)
         local = self._local(video_url)
         return self.load_from_url(video_url, _WholeFile()) if local is None else local
 
-    async def fetch_video_async(self, video_url: str, *, video_processor: str | None = None, **kwargs: Any) -> Any:
+    async def fetch_video_async(self, video_url: str, **kwargs: Any) -> Any:
         """As :meth:`fetch_video`."""
-        if video_processor != PROCESSOR:
-            return await super().fetch_video_async(video_url, video_processor=video_processor, **kwargs)
+        if not _IS_OURS.get():
+            return await super().fetch_video_async(video_url, **kwargs)
         local = await asyncio.get_running_loop().run_in_executor(global_thread_pool, self._local, video_url)
         return await self.load_from_url_async(video_url, _WholeFile()) if local is None else local
 

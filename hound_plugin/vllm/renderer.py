@@ -26,7 +26,7 @@ from hound_plugin.processing.messages import read_messages
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import encode_conversation, expand_prompt
 from hound_plugin.records.placeholders import TOKENS
-from hound_plugin.vllm.media import read_media, refused
+from hound_plugin.vllm.media import for_our_models, read_media, refused
 
 _NOT_TAKEN = ("tools", "documents")
 _FLAGS = ("add_generation_prompt", "continue_final_message")
@@ -59,9 +59,10 @@ class LlavaHoundRenderer(HfRenderer):
         if processor is None or not _is_ours(processor, params):
             return super().render_messages(messages, params)
         messages, prompt = self._encoded(processor, messages, params)
-        conversation, media, uuids = parse_chat_messages(
-            messages, self.model_config, content_format="openai", mm_processor_kwargs=params.mm_processor_kwargs
-        )
+        with for_our_models():
+            conversation, media, uuids = parse_chat_messages(
+                messages, self.model_config, content_format="openai", mm_processor_kwargs=params.mm_processor_kwargs
+            )
         reader = self._reader(params)
         read = {kind: [_read(reader, kind, item) for item in _listed(media, kind)] for kind in media or ()}
         return conversation, _with_media(prompt, read, uuids)
@@ -72,9 +73,10 @@ class LlavaHoundRenderer(HfRenderer):
         if processor is None or not _is_ours(processor, params):
             return await super().render_messages_async(messages, params)
         messages, prompt = self._encoded(processor, messages, params)
-        conversation, media, uuids = await parse_chat_messages_async(
-            messages, self.model_config, content_format="openai", mm_processor_kwargs=params.mm_processor_kwargs
-        )
+        with for_our_models():
+            conversation, media, uuids = await parse_chat_messages_async(
+                messages, self.model_config, content_format="openai", mm_processor_kwargs=params.mm_processor_kwargs
+            )
         reader, loop = self._reader(params), asyncio.get_running_loop()
         read = {}
         for kind in media or ():
