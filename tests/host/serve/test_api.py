@@ -29,6 +29,7 @@ from PIL import Image
 from hound_plugin.errors import MediaNotFoundError
 from hound_plugin.host.serve.api_media import fetch, is_public, open_source
 from hound_plugin.host.serve.engine import client_disconnected
+from hound_plugin.records.served_media import is_inside
 from tests.goldens import ROOT
 from tests.host.serve.api_server import LONG, SHORT, WIDE, ask, content, part
 from tests.media.clips import encode
