@@ -20,9 +20,15 @@ QUESTIONS = 96
 """Of the held-out ones; 480 with ``HOUND_DEMO``, the folder of a demo that was trained."""
 
 if IS_HERE:
-    os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
-    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
-    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    for name, value in {
+        "VLLM_CPU_KVCACHE_SPACE": "1",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        # threads that are bound to cores, and wait for each other there, are slow on a machine that does other work too
+        "VLLM_CPU_OMP_THREADS_BIND": "nobind",
+        "OMP_NUM_THREADS": "1",
+    }.items():
+        os.environ.setdefault(name, value)
 
 
 @dataclass(frozen=True)
