@@ -121,12 +121,23 @@ def make_generator(settings: SampleSettings) -> Generator:
     return VllmGenerator(settings) if settings.backend == "vllm" else OwnGenerator(settings)
 
 
+_HOW_FAST = frozenset(
+    (
+        "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend",
+        "gpu_memory_utilization", "cpu_offload_gb", "swap_space", "max_num_seqs", "max_num_batched_tokens",
+        "enable_chunked_prefill", "enforce_eager", "disable_custom_all_reduce", "mm_processor_cache_gb", "seed",
+    )
+)  # fmt: skip
+"""Arguments of vLLM's engine that may change between two parts of a run: they decide where and how fast it works."""
+
+
 def _vllm_identity(settings: SamplerSettings) -> dict[str, Any]:
     """What determines vLLM's answers besides question and seed."""
     from hound_plugin.reward.candidates import checkpoint_fingerprint
 
-    names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames", "dtype", "vllm")
+    names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames", "dtype")
     identity = {name: getattr(settings, name) for name in names}
+    identity["vllm"] = {name: value for name, value in settings.vllm.items() if name not in _HOW_FAST} or None
     return {**identity, "checkpoint": checkpoint_fingerprint(settings.model)}
 
 
