@@ -133,7 +133,9 @@ class VllmModel:
                 parameters.append(_parameters(prompt, samples, temperature, top_p, seed))
         outputs = iter(self._llm.generate(requests, parameters, use_tqdm=False, lora_request=self._adapter))
         return [
-            prompt if isinstance(prompt, HoundError) else [_answer(next(outputs), samples) for _ in own]
+            prompt
+            if isinstance(prompt, HoundError)
+            else [_answer(next(outputs), samples, self.processor.tokenizer) for _ in own]
             for prompt, own in zip(prompts, seeds, strict=True)
         ]
 
@@ -211,11 +213,15 @@ def _request(prompt: _Prompt) -> dict[str, Any]:
 
 def _parameters(prompt: _Prompt, samples: bool, temperature: float, top_p: float, seed: int) -> SamplingParams:
     if samples:
-        return SamplingParams(temperature=temperature, top_p=top_p, seed=seed, max_tokens=prompt.new_tokens)
+        return SamplingParams(
+            temperature=temperature, top_p=top_p, seed=seed, max_tokens=prompt.new_tokens, detokenize=False
+        )
     return SamplingParams(temperature=0.0, max_tokens=prompt.new_tokens, stop=_STOPS, include_stop_str_in_output=True)
 
 
-def _answer(output: Any, samples: bool) -> SampledAnswer:
+def _answer(output: Any, samples: bool, tokenizer: Any) -> SampledAnswer:
+    """The text is decoded as a whole: vLLM's, which grows token by token, may lose bytes of characters of several."""
     (completion,) = output.outputs
-    text = completion.text if samples else cut_roles(completion.text)
+    text = tokenizer.decode(completion.token_ids, skip_special_tokens=True)
+    text = text if samples else cut_roles(text)
     return SampledAnswer(text.strip(), completion.finish_reason or "stop", len(completion.token_ids))

@@ -27,7 +27,8 @@ def _rows(path: Path) -> list[dict[str, Any]]:
 
 
 def _questions(demo: Demo, path: Path, count: int) -> list[dict[str, Any]]:
-    rows = [{key: row[key] for key in ("id", "video", "image", "prompt") if key in row} for row in demo.rows[:count]]
+    keys = ("id", "video", "image", "prompt")
+    rows = [{**{key: row[key] for key in keys if key in row}, "reference": row["answer"]} for row in demo.rows[:count]]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return rows
 
@@ -90,7 +91,7 @@ def test_what_is_done_is_kept_when_a_clip_is_bad(
     bad = tmp_path / "bad.mp4"
     bad.write_bytes(b"no video")
     with (tmp_path / "questions.jsonl").open("a") as file:
-        file.write(json.dumps({"id": "bad", "video": str(bad), "prompt": "<video>\nWhat?"}) + "\n")
+        file.write(json.dumps({"id": "bad", "video": str(bad), "prompt": "<video>\nWhat?", "reference": "A"}) + "\n")
     assert cli.main(["reward", "sample", _recipe(demo, tmp_path)]) != 0
     assert "bad.mp4" in capsys.readouterr().err
     kept = {row["id"] for row in _rows(tmp_path / "run" / "candidates.jsonl")}
@@ -130,7 +131,7 @@ def test_wrong_use_is_refused_before_anything_starts(demo: Demo) -> None:
         VllmModel(str(demo.model), engine={"gpu_count": 2})
     with pytest.raises(SettingsError, match="num_frames: expected a multiple of 8"):
         VllmModel(str(demo.model), num_frames=3)
-    with pytest.raises(CheckpointError, match="Expected a LLaVA-Hound checkpoint"):
+    with pytest.raises(CheckpointError, match="of another architecture"):
         VllmModel(str(Path(__file__).parents[1] / "golden" / "tokenizer"))
 
 

@@ -138,9 +138,8 @@ def test_a_server_that_is_killed_under_a_running_job(server: Server, demo: Demo,
     """`hound reward sample` goes on when the server is back: nothing is lost, no answer that came is asked again."""
     rows = [row for row in demo.rows if "video" in row][:40]
     questions = tmp_path / "questions.jsonl"
-    questions.write_text(
-        "".join(json.dumps({"id": row["id"], "video": row["video"], "prompt": row["prompt"]}) + "\n" for row in rows)
-    )
+    keys = {"id": "id", "video": "video", "prompt": "prompt", "answer": "reference"}
+    questions.write_text("".join(json.dumps({new: row[old] for old, new in keys.items()}) + "\n" for row in rows))
     sample = {
         "backend": "openai", "model": NAME, "base_url": server.url, "n": 3, "max_new_tokens": ANSWER,
         "concurrency": 2, "tries": 60,
