@@ -54,4 +54,16 @@ class _ModelSettings:
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Nothing besides."""
+        """On a CPU, take whole prompts at each step.
+
+        vLLM draws a token after each part of a prompt and rewinds the request's generator, which generators of a CPU
+        cannot do: a request with a seed would end the engine.
+        """
+        from vllm.platforms import current_platform
+
+        if current_platform.is_cpu():
+            scheduler = vllm_config.scheduler_config
+            scheduler.enable_chunked_prefill = False
+            most = max(scheduler.max_num_batched_tokens, vllm_config.model_config.max_model_len)
+            scheduler.max_num_batched_tokens = scheduler.max_num_encoder_input_tokens = most
+            scheduler.encoder_cache_size = most

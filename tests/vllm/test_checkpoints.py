@@ -8,14 +8,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
 from hound_plugin.model.checkpoint_conversion import convert
 from tests.vllm.conftest import Demo
 
-pytestmark = pytest.mark.long
 ANSWER = 12  # tokens
 
 ANSWER_ALL = """

@@ -58,6 +58,15 @@ def test_six_answers_share_their_prompt(demo: Demo, engine: Any) -> None:
     assert [own[2].text for own in together] == alone
 
 
+def test_more_questions_than_one_step_takes(demo: Demo, engine: Any) -> None:
+    """vLLM would split a prompt between two steps, and its CPU engine cannot take back a draw."""
+    settings = {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": ANSWER}
+    answers = engine.answer(demo.asked, [[number] for number in range(len(demo.asked))], **settings)
+    last = len(demo.asked) - 1
+    (alone,) = engine.answer([demo.asked[last]], [[last]], **settings)
+    assert answers[last] == alone
+
+
 def test_a_bad_clip_spoils_no_other(demo: Demo, engine: Any, tmp_path: Path) -> None:
     (tmp_path / "bad.mp4").write_bytes(b"no video")
     asked = [demo.asked[0], ("<video>\nWhat?", str(tmp_path / "bad.mp4")), demo.asked[1], ("word " * 3000, None)]
