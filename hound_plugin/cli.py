@@ -306,10 +306,10 @@ def _prepare(arguments: argparse.Namespace) -> int:
 
 def add_reward(commands: Commands) -> None:
     """``hound reward``, with our model as the local source of answers and log-probabilities."""
-    from hound_plugin.own_model import OwnGenerator, OwnLogProbs, evaluate_round, frames_of_sampler
+    from hound_plugin.own_model import OwnLogProbs, evaluate_round, frames_of_sampler, make_generator
     from hound_plugin.reward.commands import Models, add_reward_commands
 
-    models = Models(OwnGenerator, OwnLogProbs, frames_of_sampler, evaluate_round, _write_reference)
+    models = Models(make_generator, OwnLogProbs, frames_of_sampler, evaluate_round, _write_reference)
     add_reward_commands(commands, models)
 
 
@@ -328,17 +328,17 @@ def _write_reference(recipe: str, overrides: Sequence[str]) -> str:
 def add_eval(commands: Commands) -> None:
     """``hound eval``, with our model as the local source of predictions."""
     from hound_plugin.evaluation.commands import Models, add_eval_commands
-    from hound_plugin.own_model import OwnPredictor, frames_of_sampler
+    from hound_plugin.own_model import frames_of_sampler, make_predictor
 
-    add_eval_commands(commands, Models(OwnPredictor, frames_of_sampler))
+    add_eval_commands(commands, Models(make_predictor, frames_of_sampler))
 
 
 def add_caption(commands: Commands) -> None:
     """``hound caption``, with our model."""
     from hound_plugin.evaluation.caption_command import add_caption_command
-    from hound_plugin.own_model import OwnPredictor
+    from hound_plugin.own_model import make_predictor
 
-    add_caption_command(commands, OwnPredictor)
+    add_caption_command(commands, make_predictor)
 
 
 if __name__ == "__main__":

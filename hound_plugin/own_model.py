@@ -8,13 +8,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from hound_plugin.errors import HoundError
+from hound_plugin.errors import EnvironmentMismatchError, HoundError, SettingsError
 
 if TYPE_CHECKING:
     from hound_plugin.evaluation.items import Prediction, Question
+    from hound_plugin.evaluation.prediction import Predictor
     from hound_plugin.evaluation.settings import EvaluationSettings
     from hound_plugin.evaluation.shards import Shard
     from hound_plugin.llm.sampler_settings import SamplerSettings
@@ -22,8 +24,9 @@ if TYPE_CHECKING:
     from hound_plugin.model.media_ahead import ReadMedia
     from hound_plugin.pages.frames import FrameReader
     from hound_plugin.processing.processor import LlavaHoundProcessor
-    from hound_plugin.reward.candidates import SampledAnswer
+    from hound_plugin.reward.candidates import Generator, SampledAnswer
     from hound_plugin.reward.settings import SampleSettings
+    from hound_plugin.vllm.engine import Answers, VllmModel
 
 
 def _weights_of(model: str) -> dict[str, str]:
@@ -40,9 +43,10 @@ def _weights_of(model: str) -> dict[str, str]:
 
 def frames_of_sampler(settings: SamplerSettings, size: int) -> FrameReader:
     """The frames that a sampler saw, at most ``size`` pixels wide and high."""
+    from hound_plugin.llm.sampler_settings import IN_THIS_PROCESS
     from hound_plugin.pages.frames import FrameReader
 
-    if settings.backend != "model":
+    if settings.backend not in IN_THIS_PROCESS:
         is_known = settings.backend == "openai" and settings.show == "frames"
         caution = "" if is_known else "Which ones the model saw is unknown."
         return FrameReader(settings.num_frames or 8, size=size, caution=caution)
@@ -110,7 +114,6 @@ class OwnGenerator(_OwnModel):
     """Our model as :class:`hound_plugin.reward.candidates.Generator`."""
 
     def __init__(self, settings: SampleSettings) -> None:
-
         super().__init__(settings)
         names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames")
         self.identity: dict[str, Any] = {name: getattr(settings, name) for name in names}
@@ -132,6 +135,97 @@ class OwnGenerator(_OwnModel):
             batch_size=settings.batch_size,
         )
         return [SampledAnswer(answer.text, answer.finish, answer.tokens) for answer in answers]
+
+
+_HOW_FAST = frozenset(
+    (
+        "tensor_parallel_size", "pipeline_parallel_size", "data_parallel_size", "distributed_executor_backend",
+        "gpu_memory_utilization", "cpu_offload_gb", "swap_space", "max_num_seqs", "max_num_batched_tokens",
+        "enable_chunked_prefill", "enforce_eager", "disable_custom_all_reduce", "mm_processor_cache_gb", "seed",
+    )
+)  # fmt: skip
+"""Arguments of vLLM's engine that may change between two parts of a run: they decide where and how fast it works."""
+
+
+class _InVllm:
+    """The checkpoint in vLLM's engine, started when it is needed; until then it can be sent to another process."""
+
+    def __init__(self, settings: SamplerSettings) -> None:
+        names = ("backend", "model", "temperature", "top_p", "max_new_tokens", "num_frames", "dtype")
+        self._sampler = settings
+        self.identity: dict[str, Any] = {name: getattr(settings, name) for name in names}
+        self.identity["vllm"] = {name: value for name, value in settings.vllm.items() if name not in _HOW_FAST} or None
+        self.identity |= _weights_of(settings.model)
+
+    @cached_property
+    def _model(self) -> VllmModel:
+        return _in_vllm(self._sampler)
+
+    def _answer(self, asked: Sequence[tuple[str, Any]], seeds: Sequence[Sequence[int]]) -> list[Answers]:
+        """The answers to each question, one for each of its seeds; or why it has none."""
+        settings = self._sampler
+        return self._model.answer(
+            asked,
+            seeds,
+            temperature=settings.temperature,
+            top_p=settings.top_p,
+            max_new_tokens=settings.max_new_tokens,
+        )
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "_model"}
+
+
+def _in_vllm(settings: SamplerSettings) -> VllmModel:
+    """The engine.
+
+    Raises:
+        EnvironmentMismatchError: vLLM is not installed here.
+        SettingsError: ``device``, which vLLM does not take.
+    """
+    if find_spec("vllm") is None:
+        raise EnvironmentMismatchError(
+            "backend vllm: vLLM is not installed in this environment. It wants a newer transformers than "
+            "LLaMA-Factory allows, so it has one of its own: see `Serving with vLLM` in the documentation."
+        )
+    if settings.device is not None:
+        raise SettingsError(
+            f"device: expected nothing with backend vllm, got {settings.device!r}. Choose GPUs by CUDA_VISIBLE_DEVICES "
+            "and vllm.tensor_parallel_size.",
+            "device",
+        )
+    from hound_plugin.vllm.engine import VllmModel
+
+    return VllmModel(settings.model, settings.dtype, settings.num_frames, settings.vllm)
+
+
+class VllmGenerator(_InVllm):
+    """The checkpoint in vLLM's engine as :class:`hound_plugin.reward.candidates.BatchGenerator`."""
+
+    @property
+    def questions_at_a_time(self) -> int:
+        """How many questions the engine gets together."""
+        return self._sampler.questions_at_a_time
+
+    def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
+        (answers,) = self.sample_many([(question, media, seeds)])
+        if isinstance(answers, HoundError):
+            raise answers
+        return answers
+
+    def sample_many(self, asked: Sequence[tuple[str, Any, Sequence[int]]]) -> list[list[SampledAnswer] | HoundError]:
+        from hound_plugin.reward.candidates import SampledAnswer
+
+        results = self._answer([(question, media) for question, media, _ in asked], [seeds for _, _, seeds in asked])
+        return [
+            own if isinstance(own, HoundError) else [SampledAnswer(row.text, row.finish, row.tokens) for row in own]
+            for own in results
+        ]
+
+
+def make_generator(settings: SampleSettings) -> Generator:
+    """What samples in this process, by ``sample.backend``."""
+    return VllmGenerator(settings) if settings.backend == "vllm" else OwnGenerator(settings)
 
 
 class OwnLogProbs:
@@ -183,6 +277,44 @@ class OwnPredictor(_OwnModel):
         ]
 
 
+class VllmPredictor(_InVllm):
+    """The checkpoint in vLLM's engine as :class:`hound_plugin.evaluation.prediction.Predictor`.
+
+    Raises:
+        SettingsError: one of several processes; vLLM itself divides the work.
+    """
+
+    def __init__(self, settings: EvaluationSettings, shard: Shard) -> None:
+        if shard.size > 1:
+            raise SettingsError(
+                "backend vllm: expected one process, got several of torchrun. vLLM uses several GPUs by "
+                "vllm.tensor_parallel_size or vllm.data_parallel_size."
+            )
+        super().__init__(settings.predict)
+        self.identity["seed"] = settings.seed if settings.predict.temperature else None
+        self._seed = settings.seed
+
+    def predict(self, questions: Sequence[Question]) -> list[Prediction]:
+        from hound_plugin.evaluation.items import Prediction
+        from hound_plugin.records.seeds import make_seed
+
+        results = self._answer(
+            [(question.question, question.shown) for question in questions],
+            [[make_seed("prediction", self._seed, question.id)] for question in questions],
+        )
+        return [
+            Prediction(row.id, None, str(own))
+            if isinstance(own, HoundError)
+            else Prediction(row.id, own[0].text, finish=own[0].finish)
+            for row, own in zip(questions, results, strict=True)
+        ]
+
+
+def make_predictor(settings: EvaluationSettings, shard: Shard) -> Predictor:
+    """What predicts in this process, by ``predict.backend``."""
+    return (VllmPredictor if settings.predict.backend == "vllm" else OwnPredictor)(settings, shard)
+
+
 def _device_of(shard: Shard) -> str | None:
     """One GPU for each process on a machine; None, which leaves the choice to the model, for one process."""
     if shard.size == 1:
@@ -198,4 +330,4 @@ def evaluate_round(recipe: str, folder: Path, number: int, checkpoint: str, say:
     """The held-out evaluation after a round of ``hound reward iterate``."""
     from hound_plugin.evaluation import rounds
 
-    rounds.evaluate_round(recipe, folder, number, checkpoint, say, OwnPredictor, frames_of_sampler)
+    rounds.evaluate_round(recipe, folder, number, checkpoint, say, make_predictor, frames_of_sampler)

@@ -14,8 +14,8 @@ import pytest
 REPO = Path(__file__).resolve().parents[1]
 PACKAGE = "hound_plugin"
 
-# Each layer imports only those above it, at any place, also inside functions. `vllm` comes with its package. Outside of
-# the list stands `hound_plugin/__init__`, which gives the public names and is imported by none.
+# Each layer imports only those above it, at any place, also inside functions. Outside of the list stands
+# `hound_plugin/__init__`, which gives the public names and is imported by none.
 LAYERS = (
     "errors",
     "version",
@@ -53,6 +53,7 @@ WITHOUT: dict[str, tuple[str, ...]] = {
     "reward": ("processing", "model"),
     "evaluation": ("processing", "model", "reward"),
     "host": ("corpus", "llm", "judge", "reward", "evaluation"),
+    "vllm": ("host", "corpus", "llm", "pages", "judge", "reward", "evaluation", "engines"),
     "harness": ("host", "reward", "engines", "vllm"),
     "demo": ("host", "corpus", "llm", "judge", "reward"),
     "doctor": ("media", "processing", "model", "corpus", "llm", "judge", "reward", "evaluation", "own_model", "demo"),

@@ -60,9 +60,9 @@ def add_caption_command(commands: Commands, make_predictor: MakePredictor) -> No
     parser.add_argument("--num-frames", type=int, help="frames per clip (default: the model's own number)")
     parser.add_argument(
         "--backend",
-        choices=("model", "openai"),
-        help="openai: a server with OpenAI's chat completions API (default: model, in this process; openai with "
-        "--base-url)",
+        choices=("model", "vllm", "openai"),
+        help="vllm: in vLLM's engine (in its environment); openai: a server with OpenAI's chat completions API "
+        "(default: model, in this process; openai with --base-url)",
     )
     parser.add_argument("--base-url", metavar="URL", help="the server's address (default: OpenAI's own)")
     parser.add_argument(
@@ -70,7 +70,8 @@ def add_caption_command(commands: Commands, make_predictor: MakePredictor) -> No
         action="append",
         default=[],
         metavar="key=value",
-        help="any other setting of `hound eval`, such as predict.show=frames, predict.api_key_env=MY_KEY, max_cost=5, "
+        help="any other setting of `hound eval`, such as predict.show=frames, max_cost=5, "
+        "predict.vllm.tensor_parallel_size=2, "
         "'prices.NAME={input: 1, output: 4}'",
     )
     parser.add_argument("--device", help="such as cuda:1 or cpu (default: the first GPU, or else the CPU)")

@@ -166,7 +166,7 @@ def _predict(
         return predict_with_model(
             folder,
             predictor,
-            settings.predict.batch_size,
+            settings.predict.questions_at_a_time,
             shard,
             quiet,
             engine=engine,

@@ -38,7 +38,7 @@ from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.evaluation.suites import Suite, read_suite
 from hound_plugin.evaluation.summary import summarise
-from hound_plugin.llm.sampler_settings import SamplerSettings
+from hound_plugin.llm.sampler_settings import IN_THIS_PROCESS, SamplerSettings
 from hound_plugin.pages.frames import FrameReader
 from hound_plugin.records.media_identity import sampled_digest
 from hound_plugin.records.run_folders import open_folder, read_run, write_run
@@ -152,11 +152,11 @@ def predict(evaluation: Evaluation) -> None:
     """Fill ``predictions.jsonl``; the first process returns when every process has done its share."""
     backend, folder, say = evaluation.settings.predict.backend, evaluation.folder, evaluation.say
     counts: dict[str, Any] = {}
-    if backend == "model":
+    if backend in IN_THIS_PROCESS:
         if evaluation.make_predictor is None:
             raise LedgerError("This program has no model to predict with; use backend openai or given.")
         predictor = evaluation.make_predictor(evaluation.settings, evaluation.shard)
-        size = evaluation.settings.predict.batch_size
+        size = evaluation.settings.predict.questions_at_a_time
         engine = make_engine(evaluation.settings.engine)
         counts = predict_with_model(folder, predictor, size, evaluation.shard, say, engine=engine)
         if evaluation.shard.is_first:

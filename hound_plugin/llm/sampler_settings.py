@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field
 
@@ -19,15 +19,22 @@ from hound_plugin.llm.server_settings import (
     SECONDS,
     TIMEOUT,
     TRIES,
+    VLLM,
 )
 from hound_plugin.validation import Settings
 
+QUEUED = 128
+IN_THIS_PROCESS = ("model", "vllm")
+"""Back ends that load the checkpoint in this process."""
+
 
 class SamplerSettings(Settings):
-    """Where answers come from: our model in this process, a server, or a file of existing answers."""
+    """Where answers come from: a model in this process, a server, or a file of existing answers."""
 
-    backend: Literal["model", "openai", "given"] = Field(
-        default="model", description="our model in this process, a server, or a file of answers"
+    backend: Literal["model", "vllm", "openai", "given"] = Field(
+        default="model",
+        description="our model in this process, the same in vLLM's engine (in its environment), a server, or a file "
+        "of answers",
     )
     model: str = Field(default="", description="checkpoint (folder or hub id), or the server's name of its model")
     temperature: float = Field(default=1.0, ge=0, description="0 is greedy: all answers are identical")
@@ -50,5 +57,11 @@ class SamplerSettings(Settings):
     timeout: float = Field(default=300.0, ge=0.1, description=TIMEOUT, json_schema_extra=SECONDS)
     concurrency: int = Field(default=16, ge=1, description="requests at a time, at most")
     tries: int = Field(default=6, ge=1, description=TRIES)
+    vllm: dict[str, Any] = Field(default_factory=dict, description=VLLM)
     pilot: int = Field(default=PILOT, ge=0, description="stop if this many first requests gave no answer; 0: never")
     parameters: Parameters = Field(default_factory=dict, description=PARAMETERS)
+
+    @property
+    def questions_at_a_time(self) -> int:
+        """Questions that a model in this process gets together; vLLM makes batches of its own and wants many."""
+        return max(self.batch_size, QUEUED) if self.backend == "vllm" else self.batch_size

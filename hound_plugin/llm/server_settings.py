@@ -19,6 +19,10 @@ API_VERSION = "of Azure, such as 2024-10-21"
 KEY_ENV = "the environment variable that holds the API key; the key is never written to a file"
 TIMEOUT = "of one request"
 TRIES = "how often a request is sent that fails in transit"
+VLLM = (
+    "backend `vllm`: arguments of its engine besides model and dtype, such as `tensor_parallel_size`, "
+    "`gpu_memory_utilization`, `max_model_len`"
+)
 SECONDS: dict[str, Any] = {"unit": "seconds"}
 
 

@@ -1,6 +1,7 @@
 """transformers' Auto classes know LLaVA-Hound's processors once this module is imported."""
 
-from transformers import AutoImageProcessor, AutoProcessor, AutoVideoProcessor
+from transformers import AutoImageProcessor, AutoProcessor
+from transformers.models.auto.video_processing_auto import VIDEO_PROCESSOR_MAPPING
 
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
@@ -10,5 +11,6 @@ from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 _BACKENDS = dict.fromkeys(("torchvision", "pil"), LlavaHoundImageProcessor)  # it is the same with either
 
 AutoImageProcessor.register(LlavaHoundConfig, image_processor_classes=_BACKENDS, exist_ok=True)
-AutoVideoProcessor.register(LlavaHoundConfig, LlavaHoundVideoProcessor, exist_ok=True)
+# what AutoVideoProcessor.register does, which newer releases refuse without torchvision; ours does not use it
+VIDEO_PROCESSOR_MAPPING.register(LlavaHoundConfig, LlavaHoundVideoProcessor, exist_ok=True)
 AutoProcessor.register(LlavaHoundConfig, LlavaHoundProcessor, exist_ok=True)

@@ -7,13 +7,11 @@ from collections.abc import Hashable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from PIL.Image import Image
-
 from hound_plugin.errors import ContextLengthError, HoundError, MediaError
 from hound_plugin.model.answer_sampling import sample_answers
 from hound_plugin.model.generation import GeneratedAnswer, wants_sampling
 from hound_plugin.model.inference import HoundModel
-from hound_plugin.records.media_paths import is_image_path
+from hound_plugin.processing.prompt import medium_of
 
 READERS = 8
 """Clips that are decoded at the same time, at most."""
@@ -62,11 +60,12 @@ def answer_batch(
 def _shared(items: Sequence[tuple[str, Any]]) -> list[Any]:
     """The clips, equal ones as one object, which is what a batch recognises lists of frames by."""
     first: dict[Hashable, Any] = {}
-    keys = [_key(clip) for _, clip in items]
+    keys = [clip_key(clip) for _, clip in items]
     return [first.setdefault(key, clip) for key, (_, clip) in zip(keys, items, strict=True)]
 
 
-def _key(clip: Any) -> Hashable:
+def clip_key(clip: Any) -> Hashable:
+    """What two questions about one clip have in common: its paths, or the object in memory."""
     if isinstance(clip, list) and all(isinstance(frame, str) for frame in clip):
         return tuple(clip)
     return clip if isinstance(clip, str) else id(clip)
@@ -77,8 +76,7 @@ def _read_errors(hound: HoundModel, clips: dict[int, Any]) -> dict[int, MediaErr
 
     def read(clip: Any) -> MediaError | None:
         try:
-            is_image = is_image_path(clip) or isinstance(clip, Image)
-            (hound.processor.read_image if is_image else hound.processor.read_video)(clip)
+            (hound.processor.read_image if medium_of(clip) == "image" else hound.processor.read_video)(clip)
         except MediaError as error:
             return error
         return None

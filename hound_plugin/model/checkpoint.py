@@ -12,7 +12,7 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +77,7 @@ def read_as_ours(model: Any, state_dict: Any, files: Any, load_config: Any) -> I
             return
         ours = {new: tensors[old] for old, new in to_ours(list(tensors)).items()}
         hub = {key: value for key, value in (load_config.download_kwargs or {}).items() if key not in _NOT_FOR_TOWERS}
-        ours.update(_towers(model.config, ours, name if os.path.isdir(name) else None, hub, stack))
+        ours.update(tower_tensors(model.config, ours, name if os.path.isdir(name) else None, hub, stack))
         if not hasattr(model, "lm_head"):
             ours = {key.removeprefix("model."): value for key, value in ours.items() if key != "lm_head.weight"}
         check_complete(expected_shapes(model), tensor_shapes(ours), name)
@@ -141,10 +141,21 @@ def load_bin(file: str | Path) -> dict[str, torch.Tensor]:
         ) from error
 
 
-def _towers(
-    config: Any, ours: dict[str, Any], folder: str | None, hub: dict[str, Any], stack: contextlib.ExitStack
+def tower_tensors(
+    config: Any, ours: Collection[str], folder: str | None, hub: dict[str, Any], stack: contextlib.ExitStack
 ) -> dict[str, Any]:
-    """The towers' tensors under our names, for each tower whose own files are available."""
+    """The towers' tensors under our names, for each tower whose own files are available.
+
+    Args:
+        config: of an original checkpoint.
+        ours: names of the tensors in the checkpoint itself.
+        folder: the checkpoint's, if it is a folder.
+        hub: where on the hub, as transformers' ``cached_file`` takes it.
+        stack: keeps files open whose tensors are lazy slices.
+
+    Raises:
+        CheckpointError: a tower is neither in the checkpoint nor elsewhere.
+    """
     towers: dict[str, Any] = {}
     for tower, name in (("image_tower", config.mm_image_tower), ("video_tower", config.mm_video_tower)):
         prefix = f"model.{tower}."

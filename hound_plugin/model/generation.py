@@ -16,9 +16,9 @@ from hound_plugin.processing.token_bounds import fewest_tokens
 
 GREEDY = 0.01
 """Temperatures below this mean the most probable token, as in the original."""
-_ROLES = ("USER:", "ASSISTANT:")
-_NAMES = "|".join(_ROLES)
-_BEGUN = "|".join(sorted({name[:end] for name in _ROLES for end in range(1, len(name))}, key=len, reverse=True))
+ROLES = ("USER:", "ASSISTANT:")
+_NAMES = "|".join(ROLES)
+_BEGUN = "|".join(sorted({name[:end] for name in ROLES for end in range(1, len(name))}, key=len, reverse=True))
 # a role's name begins an answer or follows white space; and the end of a text that may go on to be one
 _ROLE, _PERHAPS = re.compile(rf"(?:^|\s+)(?:{_NAMES})"), re.compile(rf"(?:\s+|^)(?:{_BEGUN})?$")
 _LATER_ROLE, _PERHAPS_LATER = re.compile(rf"\s+(?:{_NAMES})"), re.compile(rf"\s+(?:{_BEGUN})?$")

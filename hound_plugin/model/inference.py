@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from PIL.Image import Image
 from transformers import AutoConfig, StoppingCriteriaList
 
 from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError, damage_named
@@ -35,8 +34,10 @@ from hound_plugin.processing.prompt import (
     VIDEO_TOKEN,
     Turn,
     encode_conversation,
+    medium_of,
+    with_placeholder,
 )
-from hound_plugin.records.media_paths import is_image_path
+from hound_plugin.records.placeholders import token_of
 
 History = Sequence[tuple[str, str]]
 CAPTION_QUESTION = (
@@ -247,12 +248,11 @@ class HoundModel:
         media: dict[str, list[torch.Tensor]] = {"image": [], "video": []}
         index: dict[str, list[int]] = {"image": [], "video": []}
         for question, answer, clip in items:
-            kind = "image" if is_image_path(clip) or isinstance(clip, Image) else "video"
-            text = PLACEHOLDER.sub("", question).strip() if PLACEHOLDER.search(question) else question
-            refuse_overlong(self.model.config, self.processor.tokenizer, [text, answer])
+            kind = medium_of(clip)
+            tokens = self.processor.tokens_per_image if kind == "image" else self.processor.tokens_per_video
+            refuse_overlong(self.model.config, self.processor.tokenizer, [with_placeholder(question, ""), answer])
+            text = with_placeholder(question, "" if clip is None else token_of(kind), tokens)
             if clip is not None:
-                tokens = self.processor.tokens_per_image if kind == "image" else self.processor.tokens_per_video
-                text = f"{(IMAGE_TOKEN if kind == 'image' else VIDEO_TOKEN) * tokens}\n{text}"
                 key = clip if isinstance(clip, str) else id(clip)
                 if key not in places:
                     places[key] = len(media[kind])

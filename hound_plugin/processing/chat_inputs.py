@@ -24,7 +24,7 @@ class ChatInputs:
     num_frames: Any
     _settings: Any
     _inputs: Any
-    _tokens: Any
+    visual_tokens: Any
 
     def apply_chat_template(
         self,
@@ -86,7 +86,7 @@ class ChatInputs:
         is_batch = bool(conversation) and isinstance(conversation[0], list | tuple)
         chats = [read_messages(messages) for messages in (conversation if is_batch else [conversation])]
         for chat in chats:
-            _check_end(chat, **flags)
+            check_end(chat, **flags)
         if not tokenize:
             kwargs.pop("sanitize_control_tokens", None)
             texts = super().apply_chat_template([chat.messages() for chat in chats], **flags, **kwargs)  # type: ignore[misc]
@@ -105,7 +105,7 @@ class ChatInputs:
     def _chat_rows(
         self, chats: Sequence[ChatConversation], settings: Mapping[str, Any], is_open: bool, with_masks: bool
     ) -> list[Row]:
-        tokens = self._tokens(settings["videos_kwargs"].get("num_frames") or self.num_frames)
+        tokens = self.visual_tokens(settings["videos_kwargs"].get("num_frames") or self.num_frames)
         rows = []
         for chat in chats:
             pairs = encode_conversation(self.tokenizer, chat.turns(tokens), chat.system or self.system)
@@ -117,13 +117,18 @@ class ChatInputs:
         return rows
 
 
-def _check_end(
+def check_end(
     chat: ChatConversation,
     add_generation_prompt: bool,
     continue_final_message: Any,
-    return_assistant_tokens_mask: bool,
+    return_assistant_tokens_mask: bool = False,
 ) -> None:
-    """Whether what is to follow can follow the last message."""
+    """Whether what is to follow can follow the last message; arguments as ``apply_chat_template`` has them.
+
+    Raises:
+        SettingsError: arguments that exclude each other.
+        DataError: a question is to go on, or an answer to be answered.
+    """
     if continue_final_message not in (True, False):
         raise SettingsError(
             f"continue_final_message: expected true or false, got {continue_final_message!r}.", "continue_final_message"

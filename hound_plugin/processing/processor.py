@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoConfig, AutoTokenizer, BatchFeature, ProcessorMixin
 from transformers.processing_utils import MultiModalData
+from transformers.video_processing_utils import BaseVideoProcessor
 
 from hound_plugin.errors import CheckpointError, DataError, SettingsError, damage_named
 from hound_plugin.processing.call_settings import DEFAULTS, LlavaHoundProcessorKwargs, TextSettings
@@ -101,6 +102,12 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
             if name not in ("num_frames", "frame_sampling", "image_aspect_ratio"):
                 raise TypeError(f"Unexpected keyword argument {name}.")
             setattr(self, name, value)
+
+    def check_argument_for_proper_class(self, argument_name: str, argument: Any) -> Any:
+        """As transformers', which does not find the class of video processors where torchvision is missing."""
+        if argument_name == "video_processor" and isinstance(argument, BaseVideoProcessor):
+            return BaseVideoProcessor
+        return super().check_argument_for_proper_class(argument_name, argument)
 
     def __copy__(self) -> LlavaHoundProcessor:
         """A processor whose settings may be changed without this one's; the tokenizer is shared."""
@@ -222,7 +229,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         text = text.replace(VIDEO_TOKEN, VIDEO_TOKEN * self.tokens_per_video)
         return text.replace(IMAGE_TOKEN, IMAGE_TOKEN * self.tokens_per_image)
 
-    def _tokens(self, num_frames: int) -> dict[str, int]:
+    def visual_tokens(self, num_frames: int) -> dict[str, int]:
         """Visual tokens of each placeholder.
 
         Raises:
@@ -240,7 +247,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         self, image_sizes: Sequence[Any] | None = None, video_sizes: Sequence[Any] | None = None, **kwargs: Any
     ) -> MultiModalData:
         """Visual tokens of images and clips of these sizes, as vLLM asks; the sizes do not matter."""
-        tokens = self._tokens(kwargs.get("num_frames") or self.num_frames)
+        tokens = self.visual_tokens(kwargs.get("num_frames") or self.num_frames)
         counts: dict[str, list[int]] = {}
         if image_sizes is not None:
             counts["num_image_tokens"] = [tokens[IMAGE_TOKEN]] * len(image_sizes)
@@ -333,7 +340,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         texts = [text] if isinstance(text, str) else list(text)
         if not all(isinstance(item, str) for item in texts):
             raise SettingsError(f"text: expected a string or a list of strings, got {text!r:.200}.", "text")
-        tokens = self._tokens(settings["videos_kwargs"].get("num_frames") or self.num_frames)
+        tokens = self.visual_tokens(settings["videos_kwargs"].get("num_frames") or self.num_frames)
         adds_bos = TextSettings.of(settings).adds_bos
         left = {}
         for token, items, flatten in ((IMAGE_TOKEN, images, as_images), (VIDEO_TOKEN, videos, as_clips)):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from hound_plugin.errors import CheckpointError, PlaceholderError
+from hound_plugin.records.media_paths import is_image_path
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN
 
 SYSTEM = (
@@ -49,6 +50,23 @@ def normalise_question(text: str, tokens: Sequence[str] = (VIDEO_TOKEN, IMAGE_TO
     for token in found:
         text = text.replace(token, "")
     return ("\n".join(found) + "\n" + text.strip()).strip()
+
+
+def with_placeholder(question: str, token: str, count: int = 1) -> str:
+    """A question of one turn with the placeholder of its one clip or image in front.
+
+    Args:
+        question: a placeholder in it is moved to the front, and none is needed.
+        token: of the clip or image; empty if there is none.
+        count: how often the placeholder is repeated.
+    """
+    text = PLACEHOLDER.sub("", question).strip() if PLACEHOLDER.search(question) else question
+    return f"{token * count}\n{text}" if token else text
+
+
+def medium_of(clip: Any) -> str:
+    """``image`` for the path of a picture and a PIL image, ``video`` for everything else."""
+    return "image" if is_image_path(clip) or hasattr(clip, "convert") else "video"
 
 
 def unshield(text: str) -> str:

@@ -13,10 +13,10 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from hound_plugin.engines.work import LOCAL, Engine, Work, media_reader
-from hound_plugin.errors import DataError, LedgerError, MediaError
+from hound_plugin.errors import DataError, HoundError, LedgerError, MediaError
 from hound_plugin.llm.requests import request_key
 from hound_plugin.records.bad_rows import OnBadRows
 from hound_plugin.records.files import append_rows, write_rows
@@ -45,6 +45,18 @@ class Generator(Protocol):
 
     def sample(self, question: str, media: Any, seeds: Sequence[int]) -> list[SampledAnswer]:
         """One answer for each seed; the prompt and the clip are encoded once."""
+
+
+@runtime_checkable
+class BatchGenerator(Generator, Protocol):
+    """A generator that works at many questions at the same time."""
+
+    @property
+    def questions_at_a_time(self) -> int:
+        """How many questions it takes."""
+
+    def sample_many(self, asked: Sequence[tuple[str, Any, Sequence[int]]]) -> list[list[SampledAnswer] | HoundError]:
+        """Answers to several questions, each with its media and seeds; or why a question has none."""
 
 
 def answer_seed(seed: int, question: str, candidate: int) -> int:
@@ -100,29 +112,36 @@ def sample_candidates(
     Raises:
         LedgerError: the file has answers of another sampler or other settings.
         MediaError: a clip cannot be read, and ``on_bad_media`` is ``error``; answers from before are kept.
+        HoundError: a question has no answer; those of the questions that were asked together with it are written.
     """
     added = 0
     broken: dict[str, str] = {}
     with locked(folder, "sample", say):
         existing = _existing_answers(folder, generator.identity)
         tasks = list(_missing_answers(questions, existing, n, seed))
+        size = generator.questions_at_a_time if isinstance(generator, BatchGenerator) else 1
+        together = [tasks[start : start + size] for start in range(0, len(tasks), size)]
         work = Work(partial(_sample, generator), _media_of, media_reader(generator))
         done = len(questions) - len(tasks)
-        with closing(engine.run(work, tasks)) as results:
-            for number, answers in results:
-                task = tasks[number]
-                done += 1
-                if done % 50 == 0:
-                    say(f"sampled {done} of {len(questions)} questions")
-                if isinstance(answers, MediaError):
-                    if on_bad_media == "error":
-                        raise answers
-                    broken[task.question.id] = str(answers)
-                    continue
-                new = dict(zip(task.candidates, answers, strict=True))
-                rows = _rows(task.question, new, existing.get(task.question.id, {}), generator.identity, seed)
+        with closing(engine.run(work, together)) as results:
+            for number, sampled in results:
+                rows: list[Row] = []
+                errors: list[HoundError] = []
+                for task, answers in zip(together[number], sampled, strict=True):
+                    if isinstance(answers, MediaError) and on_bad_media != "error":
+                        broken[task.question.id] = str(answers)
+                    elif isinstance(answers, HoundError):
+                        errors.append(answers)
+                    else:
+                        new = dict(zip(task.candidates, answers, strict=True))
+                        rows += _rows(task.question, new, existing.get(task.question.id, {}), generator.identity, seed)
                 append_rows(folder / CANDIDATES, rows)
                 added += len(rows)
+                if errors:
+                    raise errors[0]
+                done += len(sampled)
+                if done // 50 > (done - len(sampled)) // 50:
+                    say(f"sampled {done} of {len(questions)} questions")
         if not engine.keeps_order:
             _put_in_order(folder, questions)
     return Sampled(added, broken)
@@ -138,15 +157,21 @@ def _missing_answers(
             yield _Missing(question, missing, tuple(answer_seed(seed, question.id, number) for number in missing))
 
 
-def _sample(generator: Generator, task: _Missing) -> list[SampledAnswer] | MediaError:
-    try:
-        return generator.sample(task.question.text, task.question.paths, task.seeds)
-    except MediaError as error:
-        return error
+def _sample(generator: Generator, tasks: Sequence[_Missing]) -> list[list[SampledAnswer] | HoundError]:
+    asked = [(task.question.text, task.question.paths, task.seeds) for task in tasks]
+    if isinstance(generator, BatchGenerator):
+        return generator.sample_many(asked)
+    answers: list[list[SampledAnswer] | HoundError] = []
+    for item in asked:
+        try:
+            answers.append(generator.sample(*item))
+        except HoundError as error:
+            answers.append(error)
+    return answers
 
 
-def _media_of(task: _Missing) -> list[Any]:
-    return [task.question.paths]
+def _media_of(tasks: Sequence[_Missing]) -> list[Any]:
+    return [task.question.paths for task in tasks]
 
 
 def _put_in_order(folder: Path, questions: Sequence[Question]) -> None:

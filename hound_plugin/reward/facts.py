@@ -10,6 +10,8 @@ from hound_plugin.reward.run_folder import Row
 from hound_plugin.reward.settings import RewardSettings
 from hound_plugin.version import __version__
 
+_IN_WORDS = {"model": "a model in this process", "vllm": "vLLM in this process"}
+
 
 def run_facts(
     settings: RewardSettings, judges: Sequence[Mapping[str, Any]], answers: Sequence[Row]
@@ -38,7 +40,7 @@ def _sampling(settings: RewardSettings, answers: Sequence[Row]) -> list[tuple[st
         return [*facts, ("answers from", sample.answers)]
     return [
         *facts,
-        ("sampled by", "a model in this process" if sample.backend == "model" else _server(sample)),
+        ("sampled by", _IN_WORDS.get(sample.backend) or _server(sample)),
         ("answers per question (n)", sample.n),
         ("temperature, top_p", f"{sample.temperature:g}, {sample.top_p:g}"),
         ("longest answer", f"{sample.max_new_tokens} tokens"),

@@ -15,6 +15,7 @@ from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.replies import finish_of
 from hound_plugin.llm.requests import OK, Request
 from hound_plugin.llm.runner import run_requests
+from hound_plugin.llm.sampler_settings import IN_THIS_PROCESS
 from hound_plugin.llm.sampling_server import PROMPT_ID, make_sampler, sampler_identity, sampling_request
 from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.questions import Question
@@ -46,7 +47,7 @@ def sample(run: Run) -> dict[str, int]:
     """Fill ``candidates.jsonl``; returns how many answers were added and how many are missing."""
     settings = run.settings.sample
     missing = 0
-    if settings.backend == "model":
+    if settings.backend in IN_THIS_PROCESS:
         if run.make_generator is None:
             raise LedgerError("This program has no model to sample from; use backend openai or given.")
         added, missing = _sample_model(run, run.make_generator)
@@ -81,7 +82,7 @@ def _what_to_check(settings: SampleSettings) -> str:
         return f"Check that {settings.answers} has several different answers to each question."
     if not settings.temperature:
         return "sample.temperature is 0, which is greedy: set it to 1, for example."
-    if settings.backend == "model":
+    if settings.backend in IN_THIS_PROCESS:
         return f"Check sample.temperature ({settings.temperature}) and sample.top_p ({settings.top_p}): raise them."
     return (
         f"Check that the server samples: sample.temperature is {settings.temperature}, and each answer has its own "

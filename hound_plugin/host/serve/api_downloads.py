@@ -19,8 +19,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 from urllib.parse import urljoin
 
-from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
+from hound_plugin.errors import MediaError, MediaNotFoundError
 from hound_plugin.host.serve.api_connection import in_thread
+from hound_plugin.records.served_media import check_whole
 from hound_plugin.version import __version__
 
 MAX_BYTES = 512 << 20
@@ -74,12 +75,7 @@ async def fetch(url: str, kind: str, seconds: float = MAX_SECONDS, take: Callabl
     """
     import httpx
 
-    if url.partition("#")[2].startswith("t="):
-        raise MediaDecodeError(
-            f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are only for "
-            "clips in the server's media folder. Send the part itself, or leave #t= out.",
-            url,
-        )
+    check_whole(url, kind)
     try:
         async with asyncio.timeout(seconds):
             return await _follow(url, take)

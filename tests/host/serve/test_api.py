@@ -29,8 +29,9 @@ from PIL import Image
 
 from hound_plugin.errors import MediaNotFoundError
 from hound_plugin.host.serve.api_downloads import fetch, is_public
-from hound_plugin.host.serve.api_media import is_inside, open_source
+from hound_plugin.host.serve.api_media import open_source
 from hound_plugin.media.cancellation import client_disconnected
+from hound_plugin.records.served_media import is_inside
 from tests.goldens import ROOT
 from tests.host.serve.api_server import LONG, SHORT, WIDE, ask, content, part
 from tests.media.clips import encode

@@ -1,0 +1,144 @@
+"""Which media a request to a server may name: files and folders of frames inside one folder, and ``data:`` addresses.
+
+A folder whose name merely begins like that of the allowed one is outside, links are followed before they are judged,
+and every frame of a folder must itself be inside. Refusals do not reveal what exists outside the allowed folder.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import os
+import re
+import stat
+from collections.abc import Callable
+from urllib.parse import unquote, urlsplit
+
+from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
+from hound_plugin.records.frame_order import list_frames
+from hound_plugin.records.media_paths import refuse_part, split_part, with_part
+
+# subtypes of media types, as clients write them for the files that are read here
+SUBTYPES = {
+    "image": ("png", "jpg", "jpeg", "gif", "bmp", "webp"),
+    "video": (
+        "mp4", "webm", "quicktime", "mov", "x-matroska", "matroska", "mkv", "x-msvideo", "msvideo", "avi", "gif",
+        "x-m4v", "m4v", "mpeg", "mpg", "mp2t", "3gpp", "x-flv", "x-ms-wmv",
+    ),
+}  # fmt: skip
+_DATA = {
+    kind: re.compile(
+        rf"data:{family}/(?:{'|'.join(SUBTYPES[kind])})(?:;[\w.+-]+=[^;,]*)*;base64,(.+)", re.DOTALL | re.IGNORECASE
+    )
+    for kind, family in (("image", "image"), ("video", "(?:video|image(?=/gif))"))
+}
+
+_LONGEST_PATH = 4096 + 64  # characters: Linux takes none beyond 4096, and looking at all the folders in it takes long
+
+
+def decode_data_url(url: str, kind: str) -> bytes:
+    """The file in ``data:video/mp4;base64,...``.
+
+    Args:
+        url: the address.
+        kind: "image" or "video".
+
+    Raises:
+        MediaDecodeError: another type of media, or text that is not base64.
+    """
+    match = _DATA[kind].fullmatch(url)
+    if match is None:
+        raise MediaDecodeError(
+            f"Expected a {kind} as data:{kind}/FORMAT;base64,... with FORMAT one of {', '.join(SUBTYPES[kind])}, got "
+            f"{url[:40]!r}. Convert it, or name its format."
+        )
+    try:
+        return base64.b64decode("".join(match.group(1).split()), validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise MediaDecodeError(f"The base64 text of a {kind} cannot be decoded: {error}.") from error
+
+
+def path_of_file_url(url: str) -> str:
+    """The path in a ``file://`` address of this machine; a part of a clip (``#t=``) stays with it.
+
+    Raises:
+        MediaDecodeError: it names another machine, has a query, or is not absolute.
+    """
+    try:
+        parts = urlsplit(url)
+    except ValueError as error:
+        raise MediaDecodeError(f"Expected file:///ABSOLUTE/PATH, got {url[:200]!r}: {error}.", url) from error
+    if parts.netloc.lower() not in ("", "localhost") or not parts.path.startswith("/") or parts.query:
+        raise MediaDecodeError(
+            f"Expected file:///ABSOLUTE/PATH (or file://localhost/...) of this server, got {url[:200]!r}. Write ?, # "
+            "and % in names as %3F, %23 and %25.",
+            url,
+        )
+    return unquote(parts.path) + (f"#{parts.fragment}" if parts.fragment else "")
+
+
+def check_whole(url: str, kind: str) -> None:
+    """Refuse a part (``#t=``) of something that is fetched.
+
+    Raises:
+        MediaDecodeError: there is one.
+    """
+    if url.partition("#")[2].startswith("t="):
+        raise MediaDecodeError(
+            f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are only for "
+            "clips in the server's media folder. Send the part itself, or leave #t= out.",
+            url,
+        )
+
+
+def is_inside(path: str, folder: str) -> bool:
+    """Whether ``path``, all links followed, is in ``folder`` or is the folder."""
+    real, root = os.path.realpath(path), os.path.realpath(folder)
+    return os.path.commonpath([real, root]) == root
+
+
+def allowed_media(
+    path: str, kind: str, folder: str, setting: str, check: Callable[[str], None] = lambda _: None
+) -> str | list[str]:
+    """The real path of a file (or of a part of a clip) in the allowed folder, or of each frame of a folder in it.
+
+    Args:
+        path: as it was asked for.
+        kind: "image" or "video".
+        folder: what may be read.
+        setting: the name of the setting that says so, for messages.
+        check: a further check of a path, which raises.
+
+    Raises:
+        MediaError: outside, missing, or neither a file nor (for clips) a folder; a part of anything but a video file.
+    """
+    refused = MediaNotFoundError(
+        f"Expected the path of a clip or an image in the server's media folder ({setting}); there is none here."
+    )
+    if len(path) > _LONGEST_PATH:
+        raise refused
+    try:
+        if not is_inside(path, folder):
+            raise refused
+        whole, start, end = split_part(path)  # which looks for a file of the whole name, so not before the line above
+        if not is_inside(whole, folder):
+            raise refused
+        check(whole)
+        real = os.path.realpath(whole)
+        mode = os.stat(real).st_mode
+    except (OSError, ValueError) as error:
+        if isinstance(error, MediaError):
+            raise
+        raise refused from error
+    if whole != path and (kind != "video" or stat.S_ISDIR(mode)):
+        raise refuse_part(path, "an image" if kind != "video" else "a folder of frames")
+    if stat.S_ISREG(mode):
+        return with_part(real, start, end)
+    if not stat.S_ISDIR(mode) or kind != "video":
+        raise MediaDecodeError(f"Expected a regular file as {kind}, got a folder or a device: {path}.", path)
+    frames = list_frames(real)
+    for frame in frames:
+        if not is_inside(frame, folder) or not os.path.isfile(frame):
+            raise refused
+        check(frame)
+    return [os.path.realpath(frame) for frame in frames]

@@ -1,0 +1,165 @@
+"""``hound reward sample``, ``hound eval`` and ``hound caption`` by vLLM's engine, and the engine's own answers."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from hound_plugin import cli, own_model
+from hound_plugin.errors import CheckpointError, HoundError, MediaError, SettingsError
+from tests.vllm.conftest import Demo
+
+ANSWER = 12  # tokens
+
+
+@pytest.fixture
+def one_engine(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commands take the engine that is running: a start takes half a minute, and is tested in `make test-long`."""
+    monkeypatch.setattr(own_model, "_in_vllm", lambda settings: engine)
+
+
+def _rows(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _questions(demo: Demo, path: Path, count: int) -> list[dict[str, Any]]:
+    keys = ("id", "video", "image", "prompt")
+    rows = [{**{key: row[key] for key in keys if key in row}, "reference": row["answer"]} for row in demo.rows[:count]]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return rows
+
+
+def _recipe(demo: Demo, folder: Path, **sample: Any) -> str:
+    values = {
+        "folder": str(folder / "run"), "questions": str(folder / "questions.jsonl"),
+        "media_dir": str(demo.folder / "clips"), "judge": {"backend": "lexical"},
+        "sample": {"backend": "vllm", "model": str(demo.model), "n": 6, "max_new_tokens": ANSWER, **sample},
+    }  # fmt: skip
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(values))
+    return str(folder / "recipe.yaml")
+
+
+def test_six_answers_share_their_prompt(demo: Demo, engine: Any) -> None:
+    asked = demo.asked[:8]
+    seeds = [[number * 10 + draw for draw in range(6)] for number in range(len(asked))]
+    settings = {"temperature": 1.5, "top_p": 0.95, "max_new_tokens": ANSWER}
+    hits, looked_for = engine.prefix_cache_hits()
+    together = engine.answer(asked, seeds, **settings)
+    after = engine.prefix_cache_hits()
+    share = (after[0] - hits) / (after[1] - looked_for)
+    assert share > 0.6, f"{share:.0%} of the prompts' tokens were in the prefix cache"
+    assert all(len(own) == 6 for own in together)
+    assert sum(len({answer.text for answer in own}) > 1 for own in together) > 4
+    alone = [engine.answer([item], [[own[2]]], **settings)[0][0].text for item, own in zip(asked, seeds, strict=True)]
+    assert [own[2].text for own in together] == alone
+
+
+def test_more_questions_than_one_step_takes(demo: Demo, engine: Any) -> None:
+    """vLLM would split a prompt between two steps, and its CPU engine cannot take back a draw."""
+    settings = {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": ANSWER}
+    answers = engine.answer(demo.asked, [[number] for number in range(len(demo.asked))], **settings)
+    last = len(demo.asked) - 1
+    (alone,) = engine.answer([demo.asked[last]], [[last]], **settings)
+    assert answers[last] == alone
+
+
+def test_a_bad_clip_spoils_no_other(demo: Demo, engine: Any, tmp_path: Path) -> None:
+    (tmp_path / "bad.mp4").write_bytes(b"no video")
+    asked = [demo.asked[0], ("<video>\nWhat?", str(tmp_path / "bad.mp4")), demo.asked[1], ("word " * 3000, None)]
+    first, bad, second, long = engine.answer(asked, [[0]] * 4, temperature=0.0, max_new_tokens=ANSWER)
+    assert isinstance(bad, MediaError)
+    assert "no longer fits" in str(long)
+    good = engine.answer([demo.asked[0], demo.asked[1]], [[0]] * 2, temperature=0.0, max_new_tokens=ANSWER)
+    assert [first[0].text, second[0].text] == [own[0].text for own in good]
+
+
+def test_reward_sample(demo: Demo, tmp_path: Path, one_engine: None) -> None:
+    asked = _questions(demo, tmp_path / "questions.jsonl", 10)
+    recipe = _recipe(demo, tmp_path)
+    assert cli.main(["reward", "sample", recipe]) == 0
+    answers = _rows(tmp_path / "run" / "candidates.jsonl")
+    assert sorted((row["id"], row["candidate"]) for row in answers) == sorted(
+        (row["id"], number) for row in asked for number in range(6)
+    )
+    file = tmp_path / "run" / "candidates.jsonl"
+    lines = file.read_text().splitlines(keepends=True)
+    file.write_text("".join(lines[:17]))  # as after a kill
+    recipe = _recipe(demo, tmp_path, vllm={"max_num_seqs": 64})  # goes on, as it decides nothing but the speed
+    assert cli.main(["reward", "sample", recipe]) == 0
+    assert sorted(file.read_text().splitlines(keepends=True)) == sorted(lines)
+
+
+def test_what_is_done_is_kept_when_a_clip_is_bad(
+    demo: Demo, tmp_path: Path, one_engine: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = _questions(demo, tmp_path / "questions.jsonl", 6)
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video")
+    with (tmp_path / "questions.jsonl").open("a") as file:
+        file.write(json.dumps({"id": "bad", "video": str(bad), "prompt": "<video>\nWhat?", "reference": "A"}) + "\n")
+    assert cli.main(["reward", "sample", _recipe(demo, tmp_path)]) != 0
+    assert "bad.mp4" in capsys.readouterr().err
+    kept = {row["id"] for row in _rows(tmp_path / "run" / "candidates.jsonl")}
+    assert kept == {row["id"] for row in asked}
+
+
+def test_eval_and_caption_answer_as_our_own_model(demo: Demo, ours: Any, tmp_path: Path, one_engine: None) -> None:
+    asked = _questions(demo, tmp_path / "questions.jsonl", 16)
+    for row, whole in zip(asked, demo.rows, strict=False):
+        row["answer"] = whole["answer"]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    values = {
+        "suite": str(tmp_path / "questions.jsonl"), "media_dir": str(demo.folder / "clips"), "name": "vllm",
+        "folder": str(tmp_path / "runs"), "model": str(demo.model),
+        "predict": {"backend": "vllm", "max_new_tokens": ANSWER}, "judge": {"backend": "lexical"},
+    }  # fmt: skip
+    (tmp_path / "eval.yaml").write_text(yaml.safe_dump(values))
+    assert cli.main(["eval", "predict", str(tmp_path / "eval.yaml")]) == 0
+    predicted = {row["id"]: row for row in _rows(next((tmp_path / "runs").rglob("predictions.jsonl")))}
+    questions, clips = [row["prompt"] for row in asked], [demo.clip(row) for row in asked]
+    expected = ours.chat_many(questions, clips, do_sample=False, max_new_tokens=ANSWER)
+    texts = [
+        next(value for key, value in predicted[row["id"]].items() if key in ("prediction", "text", "pred"))
+        for row in asked
+    ]
+    assert texts == expected
+    out = tmp_path / "captions.jsonl"
+    command = ["caption", clips[0], clips[-1], "--model", str(demo.model), "--out", str(out), "--backend", "vllm"]
+    assert cli.main([*command, "--max-new-tokens", str(ANSWER)]) == 0
+    assert all(row["caption"] for row in _rows(out))
+
+
+def test_wrong_use_is_refused_before_anything_starts(demo: Demo) -> None:
+    from hound_plugin.vllm.engine import VllmModel
+
+    with pytest.raises(SettingsError, match="vllm: gpu_count: expected arguments of vLLM's engine"):
+        VllmModel(str(demo.model), engine={"gpu_count": 2})
+    with pytest.raises(SettingsError, match="num_frames: expected a multiple of 8"):
+        VllmModel(str(demo.model), num_frames=3)
+    with pytest.raises(CheckpointError, match="of another architecture"):
+        VllmModel(str(Path(__file__).parents[1] / "golden" / "tokenizer"))
+
+
+def test_the_host_is_not_needed() -> None:
+    from importlib.util import find_spec
+
+    assert find_spec("llamafactory") is None
+    assert issubclass(MediaError, HoundError)
+
+
+def test_vllm_finds_the_plugin() -> None:
+    from importlib.metadata import entry_points
+
+    from vllm.model_executor.models.registry import ModelRegistry
+    from vllm.plugins import load_general_plugins
+
+    from hound_plugin.vllm.plugin import ARCHITECTURE, register
+
+    load_general_plugins()
+    assert "llava_hound" in entry_points(group="vllm.general_plugins").names
+    assert ARCHITECTURE in ModelRegistry.get_supported_archs()
+    register()

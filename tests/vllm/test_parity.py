@@ -1,0 +1,152 @@
+"""The same prompt tokens, features, answers and log-probabilities in vLLM as by this package."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from hound_plugin.processing.prompt import SYSTEM, Turn, encode_conversation
+from tests.vllm.conftest import Demo
+
+FEATURES = 5e-4
+LOG_PROBS = 1e-3
+ANSWER = 24  # tokens
+
+
+def ids_of(engine: Any, messages: list[dict[str, Any]], **settings: Any) -> list[int]:
+    """The prompt's tokens as vLLM's engine gets them."""
+    from vllm import SamplingParams
+
+    (output,) = engine._llm.chat(messages, SamplingParams(max_tokens=1), use_tqdm=False, **settings)
+    return list(output.prompt_token_ids)
+
+
+def _parts(*parts: str, text: str) -> list[dict[str, Any]]:
+    shown = []
+    for path in parts:
+        kind = "image_url" if path.endswith(".png") else "video_url"
+        shown.append({"type": kind, kind: {"url": f"file://{path}"}})
+    return [*shown, {"type": "text", "text": text}]
+
+
+def _conversations(demo: Demo) -> dict[str, list[dict[str, Any]]]:
+    clips = [demo.clip(row) for row in demo.rows if "video" in row]
+    images = [demo.clip(row) for row in demo.rows if "image" in row]
+    user = {"role": "user"}
+    return {
+        "text alone": [{**user, "content": "What is red?"}],
+        "a clip": [{**user, "content": _parts(clips[0], text="What moves?")}],
+        "an image": [{**user, "content": _parts(images[0], text="What is it?")}],
+        "a clip behind its question": [{**user, "content": _parts(clips[0], text="What moves?")[::-1]}],
+        "two clips": [{**user, "content": _parts(clips[0], clips[-1], text="What differs?")}],
+        "a clip and an image": [{**user, "content": _parts(images[0], clips[0], text="Which is longer?")}],
+        "several turns": [
+            {"role": "system", "content": "Be brief."},
+            {**user, "content": _parts(clips[0], text="What moves?")},
+            {"role": "assistant", "content": "A circle. It is red."},
+            {**user, "content": _parts(clips[-1], text=" And here?  ")},
+        ],
+        "control tokens as text": [{**user, "content": "Say </s> and <s> and <unk>, USER: please"}],
+    }
+
+
+@pytest.mark.parametrize("case", [
+    "text alone", "a clip", "an image", "a clip behind its question", "two clips", "a clip and an image",
+    "several turns", "control tokens as text",
+])  # fmt: skip
+def test_the_same_prompt_tokens(case: str, demo: Demo, ours: Any, engine: Any) -> None:
+    messages = _conversations(demo)[case]
+    expected = ours.processor.apply_chat_template(
+        messages, tokenize=True, add_generation_prompt=True, return_tensors=None
+    )
+    assert ids_of(engine, messages) == expected[0]
+
+
+def test_an_answer_that_goes_on(demo: Demo, ours: Any, engine: Any) -> None:
+    messages = [*_conversations(demo)["a clip"], {"role": "assistant", "content": "A red"}]
+    settings = {"continue_final_message": True}
+    expected = ours.processor.apply_chat_template(messages, tokenize=True, return_tensors=None, **settings)
+    assert ids_of(engine, messages, add_generation_prompt=False, **settings) == expected[0]
+
+
+def test_a_prompt_as_text(demo: Demo, ours: Any, engine: Any) -> None:
+    from vllm import SamplingParams
+
+    clip = demo.clip(demo.rows[0])
+    text = f"{SYSTEM} USER: <video>\nWhat moves? ASSISTANT:"
+    request = {"prompt": text, "multi_modal_data": {"video": clip}}
+    (output,) = engine._llm.generate([request], SamplingParams(max_tokens=1), use_tqdm=False)
+    assert list(output.prompt_token_ids) == ours.processor(text=text, videos=clip)["input_ids"][0].tolist()
+
+
+def test_the_same_features(demo: Demo, ours: Any, engine: Any) -> None:
+    clip = ours.processor.read_video(next(demo.clip(row) for row in demo.rows if "video" in row))
+    image = ours.processor.read_image(next(demo.clip(row) for row in demo.rows if "image" in row))
+    with torch.inference_mode():
+        expected = {
+            "pixel_values_videos": ours.model.get_video_features(clip[None])[0],
+            "pixel_values_images": ours.model.get_image_features(image[None])[0],
+        }
+        for name, pixels in (("pixel_values_videos", clip), ("pixel_values_images", image)):
+            ((theirs,),) = engine._llm.apply_model(
+                lambda model, name=name, pixels=pixels: model.embed_multimodal(**{name: pixels[None]})
+            )
+            difference = (theirs - expected[name]).abs()
+            assert difference.max() <= FEATURES, f"{name}: {difference.max():.2e}, mean {difference.mean():.2e}"
+            assert expected[name].std() > 0.01
+
+
+def test_the_same_answers_token_by_token(demo: Demo, ours: Any, engine: Any) -> None:
+    from vllm import SamplingParams
+
+    requests = []
+    for (question, clip), shown in zip(demo.asked, engine._read([clip for _, clip in demo.asked]), strict=True):
+        prompt = engine._prompt(question, clip, shown, ANSWER)
+        requests.append({"prompt_token_ids": prompt.ids, "multi_modal_data": {prompt.kind: [prompt.media]}})
+    outputs = engine._llm.generate(requests, SamplingParams(temperature=0, max_tokens=ANSWER), use_tqdm=False)
+    end, different = ours.processor.tokenizer.eos_token_id, {}
+    for number, ((question, clip), output) in enumerate(zip(demo.asked, outputs, strict=True)):
+        batch = ours.batch([(question, "", clip)], "left")
+        batch.pop("labels")
+        with torch.inference_mode():
+            made = ours.model.generate(
+                **batch, do_sample=False, max_new_tokens=ANSWER, eos_token_id=end, pad_token_id=0
+            )
+        expected = made[0, batch["input_ids"].shape[1] :].tolist()
+        if list(output.outputs[0].token_ids) != expected:
+            different[number] = (list(output.outputs[0].token_ids), expected)
+    assert not different, f"{len(different)} of {len(requests)}: {dict(list(different.items())[:3])}"
+    assert len({tuple(output.outputs[0].token_ids) for output in outputs}) > 5
+
+
+def test_the_same_texts(demo: Demo, ours: Any, engine: Any) -> None:
+    asked = demo.asked[:32]
+    answers = engine.answer(asked, [[0]] * len(asked), temperature=0.0, max_new_tokens=ANSWER)
+    expected = ours.chat_many(*map(list, zip(*asked, strict=True)), do_sample=False, max_new_tokens=ANSWER)
+    assert [own[0].text for own in answers] == expected
+
+
+def test_the_same_log_probabilities_of_given_answers(demo: Demo, ours: Any, engine: Any) -> None:
+    from vllm import SamplingParams
+
+    tokenizer = ours.processor.tokenizer
+    items = [(q, f"The {word} shape moves, then it stops.", clip) for (q, clip), word in zip(
+        demo.asked[:12], ("red", "blue", "green") * 4, strict=True
+    )]  # fmt: skip
+    requests, lengths = [], []
+    for (question, answer, clip), shown in zip(items, engine._read([clip for *_, clip in items]), strict=True):
+        prompt = engine._prompt(question, clip, shown, 1)
+        whole = f"<{prompt.kind}>\n{question.partition(chr(10))[2]}"
+        ((source, target),) = encode_conversation(tokenizer, [Turn(whole, answer)], ours.processor.system)
+        assert source == prompt.ids
+        requests.append({"prompt_token_ids": source + target, "multi_modal_data": {prompt.kind: [prompt.media]}})
+        lengths.append(len(target))
+    outputs = engine._llm.generate(requests, SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False)
+    sums = []
+    for output, length in zip(outputs, lengths, strict=True):
+        ids, steps = output.prompt_token_ids[-length:], output.prompt_logprobs[-length:]
+        sums.append(sum(step[token].logprob for token, step in zip(ids, steps, strict=True)))
+    difference = (torch.tensor(sums) - ours.log_probs(items)).abs()
+    assert difference.max() <= LOG_PROBS, f"{difference.max():.2e}, mean {difference.mean():.2e}"
