@@ -178,7 +178,7 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
         "is a sparse file",
     ),
     "1,500 folders": (lambda: tar(nested(1_500)), "is 1,500 folders deep, of at most 64"),
-    "65 folders": (lambda: tar(nested(65, "folder")), "lies in 65 folders"),
+    "65 folders": (lambda: tar(nested(65, "folder")), "is 65 folders deep, of at most 64"),
 }
 
 
