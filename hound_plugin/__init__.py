@@ -24,10 +24,12 @@ from hound_plugin.version import __version__
 _HOME = {
     "ArchiveError": "hound_plugin.errors",
     "CheckpointError": "hound_plugin.errors",
+    "ClientDisconnectedError": "hound_plugin.errors",
     "ContextLengthError": "hound_plugin.errors",
     "CorpusError": "hound_plugin.errors",
     "DataError": "hound_plugin.errors",
     "DecodeTimeoutError": "hound_plugin.errors",
+    "DiskFullError": "hound_plugin.errors",
     "DownloadError": "hound_plugin.errors",
     "EmptyMediaError": "hound_plugin.errors",
     "EnvironmentMismatchError": "hound_plugin.errors",
@@ -55,10 +57,12 @@ __all__ = ["__version__", *sorted(_HOME)]
 if TYPE_CHECKING:
     from hound_plugin.errors import ArchiveError as ArchiveError
     from hound_plugin.errors import CheckpointError as CheckpointError
+    from hound_plugin.errors import ClientDisconnectedError as ClientDisconnectedError
     from hound_plugin.errors import ContextLengthError as ContextLengthError
     from hound_plugin.errors import CorpusError as CorpusError
     from hound_plugin.errors import DataError as DataError
     from hound_plugin.errors import DecodeTimeoutError as DecodeTimeoutError
+    from hound_plugin.errors import DiskFullError as DiskFullError
     from hound_plugin.errors import DownloadError as DownloadError
     from hound_plugin.errors import EmptyMediaError as EmptyMediaError
     from hound_plugin.errors import EnvironmentMismatchError as EnvironmentMismatchError

@@ -166,7 +166,7 @@ class _Writer:
         if ".." in parts or "\0" in name:
             self._refuse(name, "has a path that leads outside the folder")
         if len(parts) > self.limits.depth + 1:
-            self._refuse(name, f"lies in {len(parts) - 1:,} folders, one in another; there may be {self.limits.depth}")
+            self._refuse(name, f"is {len(parts) - 1:,} folders deep, of at most {self.limits.depth}")
         return parts
 
     def _check_size(self, name: str, size: int) -> None:

@@ -177,8 +177,8 @@ DAMAGED: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: extended(1, tarfile.XHDTYPE, b"22 GNU.sparse.major=1\n") + PLAIN,
         "is a sparse file",
     ),
-    "1,500 folders": (lambda: tar(nested(1_500)), "lies in 1,500 folders, one in another; there may be 64"),
-    "65 folders": (lambda: tar(nested(65, "folder")), "lies in 65 folders"),
+    "1,500 folders": (lambda: tar(nested(1_500)), "is 1,500 folders deep, of at most 64"),
+    "65 folders": (lambda: tar(nested(65, "folder")), "is 65 folders deep, of at most 64"),
 }
 
 
@@ -224,7 +224,7 @@ def test_a_deep_zip_ends_no_later_run(tmp_path: Path) -> None:
     (tmp_path / "good.tar").write_bytes(PLAIN)
     work = [Job(tmp_path / "deep.zip", tmp_path / "frames"), Job(tmp_path / "good.tar", tmp_path / "frames")]
     for _ in range(2):
-        with pytest.raises(ArchiveError, match=r"lies in 1,500 folders, one in another"):
+        with pytest.raises(ArchiveError, match=r"is 1,500 folders deep"):
             extract(work, processes=1)
     assert {name for name in tree(tmp_path / "frames") if not name.startswith(".hound")} == set(FILES)
 

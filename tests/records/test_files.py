@@ -214,7 +214,7 @@ def test_an_append_that_fails_adds_nothing(tmp_path: Path, monkeypatch: pytest.M
     assert path.read_bytes() == b'{"id": 1}\n'
 
 
-WRITERS: dict[str, Callable[[Path], object]] = {
+LARGE_WRITES: dict[str, Callable[[Path], object]] = {
     "text": lambda path: write_whole(path, "new " * 5_000),
     "json": lambda path: write_json(path, list(range(5_000))),
     "rows": lambda path: write_rows(path, ({"id": number} for number in range(5_000))),
@@ -228,18 +228,18 @@ def write_by_path(path: Path) -> None:
         part.write_bytes(bytes(20_000))
 
 
-@pytest.mark.parametrize("writer", WRITERS)
+@pytest.mark.parametrize("writer", LARGE_WRITES)
 def test_a_full_disk_keeps_what_was_there_and_says_so(writer: str, tmp_path: Path) -> None:
     path = tmp_path / "scores.jsonl"
     append_rows(path, [{"id": "old"}])
     before = path.read_bytes()
     with longest_file(8_000), pytest.raises(DiskFullError) as caught:
-        WRITERS[writer](path)
+        LARGE_WRITES[writer](path)
     assert str(caught.value).startswith(f"Cannot write {path}: [Errno 27] File too large")
     assert "What was there before is unchanged. Free some space" in str(caught.value)
     assert path.read_bytes() == before
     assert list(tmp_path.iterdir()) == [path]
-    WRITERS[writer](path)
+    LARGE_WRITES[writer](path)
     assert path.stat().st_size > 8_000
 
 

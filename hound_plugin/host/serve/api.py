@@ -41,7 +41,7 @@ from hound_plugin.model.answer_stream import Decoding, Event
 logger = logging.get_logger(__name__)
 PATH = "/v1/chat/completions"
 DECODE_TIMEOUT = 60.0
-"""Seconds for a clip, if the recipe names no ``decode_timeout``: a client's clip must not run on for ever."""
+"""Seconds for a clip, if the recipe names no ``decode_timeout``: no client's clip may hold a decoder forever."""
 _OTHER_PATH = "/v1/score/evaluation"  # the host's, for reward models
 MEMORY = 2 << 30
 """Bytes of bodies and downloads at a time."""

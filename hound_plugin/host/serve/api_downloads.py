@@ -1,4 +1,4 @@
-"""Media of an API request that lie at an address: http and https, on the public internet alone.
+"""Media of an API request at http and https addresses, on the public internet only.
 
 The host's own check comes first. Beyond it: a redirect is checked like the address that led to it, and the connection
 goes to the very network address that was checked, so that a name cannot point elsewhere in between. A download ends at
