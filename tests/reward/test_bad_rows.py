@@ -63,7 +63,7 @@ def test_bad_rows_stop_a_run(values: dict[str, Any], damaged: list[dict[str, Any
     message = str(caught.value)
     assert message.startswith(f"4 of 12 rows of {values['questions']} cannot be used:\n")
     assert "1  id twice          row 7, id 'q1': `id`: expected a unique id; row 3 has it too" in message
-    assert "`on_bad_rows: skip` (`hound corpus validate" in message
+    assert "`on_bad_rows: skip`. `hound corpus validate" in message
     assert not Path(values["folder"]).exists()
     with pytest.raises(DataError, match=r"more than the share of 0\.33 that may be left out"):
         start(build_settings({**values, "on_bad_rows": "skip", "max_bad_rows": 0.33}), [])
