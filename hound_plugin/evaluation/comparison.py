@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.evaluation.facts import facts_of_both
 from hound_plugin.evaluation.items import STATUSES, Judgement, Question, count_statuses
 from hound_plugin.evaluation.pairing import Paired, check_same_judge, pair
 from hound_plugin.evaluation.plots import draw_estimates
-from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, described, interval_text, percent, points, remarks
+from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, interval_text, percent, points, remarks
 from hound_plugin.evaluation.run_folder import EvaluationRun
 from hound_plugin.evaluation.statistics import Estimate, McNemar, accuracy, mcnemar, paired_difference
 from hound_plugin.evaluation.summary import ALL, summarise
@@ -245,11 +246,8 @@ def to_markdown(comparison: Comparison, picture: str | None = None) -> str:
             lines += [_examples(changes[:EXAMPLES]), ""]
         if len(changes) > EXAMPLES:
             lines += [f"The first {EXAMPLES} of {len(changes)}; `changes.jsonl` has all of them, whole.", ""]
-    lines += ["## What was compared", ""]
-    rows = {name: [value, None] for name, value in described(comparison.first, summarise(comparison.first))}
-    for name, value in described(comparison.second, summarise(comparison.second)):
-        rows.setdefault(name, [None, None])[1] = value
-    lines += [markdown_table(("what", "first", "second"), [[name, *values] for name, values in rows.items()]), ""]
+    facts = facts_of_both(comparison.first, comparison.second)
+    lines += ["## What was compared", "", markdown_table(("what", "first", "second"), facts), ""]
     return "\n".join(lines)
 
 
