@@ -40,8 +40,8 @@ def add_eval_commands(commands: Commands, models: Models) -> None:
         help="benchmark suites: predict, judge, report; compare two runs or two judges",
         description=(
             "Asks a model the questions of a suite, has a judge compare its answers with the right ones, and reports "
-            "accuracy with intervals. Whatever stops a run, no question is asked twice; what has no answer or no "
-            "verdict is counted and shown as such."
+            "accuracy with intervals. Whatever stops a run, nothing that was answered is asked again; what has no "
+            "answer or no verdict is counted and shown as such."
         ),
         epilog=(
             "examples:\n"
