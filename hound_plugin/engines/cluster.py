@@ -96,8 +96,8 @@ def _start(settings: EngineSettings, reads_ahead: bool, quiet: dict[str, Any]) -
             ray.shutdown()
             if number == TRIES:
                 raise EnvironmentMismatchError(
-                    f"Ray did not start on this machine in {TRIES} tries: {error}. See /tmp/ray/session_latest/logs; "
-                    "on a busy machine, try again later."
+                    f"Ray did not start on this machine in {TRIES} tries: {error}. On a busy machine, try again "
+                    "later; where a path is too long, set RAY_TMPDIR=/tmp. Logs are in /tmp/ray/session_latest."
                 ) from error
     session = Path(started.address_info["session_dir"])
     lock = hold(session / OURS)

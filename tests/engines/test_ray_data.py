@@ -34,6 +34,7 @@ def test_a_lost_process_repeats_only_its_blocks(ray_engine: MakeEngine, tmp_path
     assert len(asked) <= 40 + 2 * 4, f"more than the two blocks that a process has were repeated: {twice}"
 
 
+@pytest.mark.long
 def test_a_task_that_ends_every_process_ends_the_job(ray_engine: MakeEngine, tmp_path: Path) -> None:
     work = Work(EndsItsProcess(tmp_path, 5, always=True))
     with pytest.raises(HoundError, match=r"Task 5 was given up, as process after process was lost"):
@@ -60,6 +61,7 @@ def test_clips_are_read_by_another_process(ray_engine: MakeEngine) -> None:
     assert {read for read, _ in alone.values()} == {"not sent"}
 
 
+@pytest.mark.long
 def test_results_larger_than_the_object_store_come_through(ray_engine: MakeEngine) -> None:
     size, count = 4 << 20, 80
     assert size * count > 2 * STORE * (1 << 30), "more than the store holds"
