@@ -242,7 +242,7 @@ class Timed:
         self.predictor.keep_media(kept)
 
     def __call__(self, questions: Sequence[Question]) -> list[float]:
-        self.predictor._hound  # noqa: B018 - loading it is part of the start, not of an answer
+        self.predictor.hound  # noqa: B018 - loading it is part of the start, not of an answer
         began = time.process_time(), time.perf_counter()
         self.predictor.predict(questions)
         return [*self.read_times, time.process_time() - began[0], time.perf_counter() - began[1]]
