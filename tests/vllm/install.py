@@ -31,6 +31,7 @@ BESIDE = (
     "rouge-score>=0.1.2",
     "scipy",
     "statsmodels>=0.14",
+    "xxhash>=3",
 )
 
 

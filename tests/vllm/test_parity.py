@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from hound_plugin.processing.prompt import SYSTEM, Turn, encode_conversation
-from tests.vllm.conftest import Demo
+from tests.vllm.conftest import FEATURES, LOG_PROBS, Demo
+from tests.vllm.recording import greedy_tokens
 
-FEATURES = 5e-4
-LOG_PROBS = 1e-3
 ANSWER = 24  # tokens
 
 
@@ -106,15 +105,10 @@ def test_the_same_answers_token_by_token(demo: Demo, ours: Any, engine: Any) -> 
         prompt = engine._prompt(question, clip, shown, ANSWER)
         requests.append({"prompt_token_ids": prompt.ids, "multi_modal_data": {prompt.kind: [prompt.media]}})
     outputs = engine._llm.generate(requests, SamplingParams(temperature=0, max_tokens=ANSWER), use_tqdm=False)
-    end, different = ours.processor.tokenizer.eos_token_id, {}
+    different = {}
     for number, ((question, clip), output) in enumerate(zip(demo.asked, outputs, strict=True)):
-        batch = ours.batch([(question, "", clip)], "left")
-        batch.pop("labels")
-        with torch.inference_mode():
-            made = ours.model.generate(
-                **batch, do_sample=False, max_new_tokens=ANSWER, eos_token_id=end, pad_token_id=0
-            )
-        expected = made[0, batch["input_ids"].shape[1] :].tolist()
+        ids, expected = greedy_tokens(ours, question, clip, ANSWER)
+        assert list(output.prompt_token_ids) == ids
         if list(output.outputs[0].token_ids) != expected:
             different[number] = (list(output.outputs[0].token_ids), expected)
     assert not different, f"{len(different)} of {len(requests)}: {dict(list(different.items())[:3])}"
