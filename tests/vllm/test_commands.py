@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ ANSWER = 12  # tokens
 
 @pytest.fixture
 def one_engine(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands take the engine that is running: a start takes half a minute, and is tested in `make test-long`."""
+    """The commands take the engine that is running: a start takes half a minute, and its test is a long one."""
     monkeypatch.setattr(own_model, "_in_vllm", lambda settings: engine)
 
 
@@ -91,6 +96,33 @@ def test_reward_sample(demo: Demo, tmp_path: Path, one_engine: None) -> None:
     recipe = _recipe(demo, tmp_path, vllm={"max_num_seqs": 64})  # goes on, as it decides nothing but the speed
     assert cli.main(["reward", "sample", recipe]) == 0
     assert sorted(file.read_text().splitlines(keepends=True)) == sorted(lines)
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on(demo: Demo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, engine: Any) -> None:
+    """Each command starts an engine of its own; the answers are those of a run that nothing disturbed."""
+    rows = [{**row, "id": f"{row['id']}/{turn}"} for turn in range(5) for row in _questions(demo, tmp_path / "q", 80)]
+    for folder in (tmp_path / "whole", tmp_path / "killed"):
+        folder.mkdir()
+        (folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = _recipe(demo, tmp_path / "killed", n=3, dtype="float32", vllm={"enforce_eager": True})
+    command = [sys.executable, "-m", "hound_plugin.cli", "reward", "sample", recipe]
+    written = tmp_path / "killed" / "run" / "candidates.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True) as job:
+        while not written.exists():
+            assert job.poll() is None, job.communicate()[0].decode()
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGKILL)
+    kept = _rows(written)
+    assert 0 < len(kept) < 3 * len(rows), "nothing was left to do"
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"{3 * len(rows) - len(kept)} answers added" in done.stdout
+    with monkeypatch.context() as patch:
+        patch.setattr(own_model, "_in_vllm", lambda settings: engine)
+        whole = _recipe(demo, tmp_path / "whole", n=3, dtype="float32", vllm={"enforce_eager": True})
+        assert cli.main(["reward", "sample", whole]) == 0
+    assert _rows(written) == _rows(tmp_path / "whole" / "run" / "candidates.jsonl")
 
 
 def test_what_is_done_is_kept_when_a_clip_is_bad(

@@ -14,12 +14,15 @@ from tests.vllm.recording import greedy_tokens
 ANSWER = 24  # tokens
 
 
-def ids_of(engine: Any, messages: list[dict[str, Any]], **settings: Any) -> list[int]:
-    """The prompt's tokens as vLLM's engine gets them."""
+def ids_of(
+    engine: Any, messages: list[dict[str, Any]], answer: int = 1, **settings: Any
+) -> tuple[list[int], list[int]]:
+    """The prompt's tokens as vLLM's engine gets them, and those of its greedy answer."""
     from vllm import SamplingParams
 
-    (output,) = engine._llm.chat(messages, SamplingParams(max_tokens=1), use_tqdm=False, **settings)
-    return list(output.prompt_token_ids)
+    greedy = SamplingParams(temperature=0, max_tokens=answer)
+    (output,) = engine._llm.chat(messages, greedy, use_tqdm=False, **settings)
+    return list(output.prompt_token_ids), list(output.outputs[0].token_ids)
 
 
 def _parts(*parts: str, text: str) -> list[dict[str, Any]]:
@@ -55,19 +58,26 @@ def _conversations(demo: Demo) -> dict[str, list[dict[str, Any]]]:
     "text alone", "a clip", "an image", "a clip behind its question", "two clips", "a clip and an image",
     "several turns", "control tokens as text",
 ])  # fmt: skip
-def test_the_same_prompt_tokens(case: str, demo: Demo, ours: Any, engine: Any) -> None:
+def test_the_same_prompt_tokens_and_answer(case: str, demo: Demo, ours: Any, engine: Any) -> None:
     messages = _conversations(demo)[case]
-    expected = ours.processor.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=True, return_tensors=None
+    batch = ours.processor.apply_chat_template(
+        messages, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
-    assert ids_of(engine, messages) == expected[0]
+    end = ours.processor.tokenizer.eos_token_id
+    with torch.inference_mode():
+        (made,) = ours.model.generate(
+            **batch, do_sample=False, max_new_tokens=ANSWER, eos_token_id=end, pad_token_id=0
+        ).tolist()
+    prompt, answer = ids_of(engine, messages, ANSWER)
+    assert (prompt, answer) == (batch["input_ids"][0].tolist(), made[len(prompt) :])
 
 
 def test_an_answer_that_goes_on(demo: Demo, ours: Any, engine: Any) -> None:
     messages = [*_conversations(demo)["a clip"], {"role": "assistant", "content": "A red"}]
     settings = {"continue_final_message": True}
     expected = ours.processor.apply_chat_template(messages, tokenize=True, return_tensors=None, **settings)
-    assert ids_of(engine, messages, add_generation_prompt=False, **settings) == expected[0]
+    prompt, _ = ids_of(engine, messages, add_generation_prompt=False, **settings)
+    assert prompt == expected[0]
 
 
 def test_a_prompt_as_text(demo: Demo, ours: Any, engine: Any) -> None:
