@@ -72,7 +72,7 @@ def test_log_probabilities_of_a_given_answer(ours: Any, engine: Any, rows: list[
 
 def test_features(engine: Any, ours: Any, rows: list[dict[str, Any]]) -> None:
     read = ours.processor
-    with np.load(recording.FEATURES) as recorded:
+    with np.load(recording.FEATURES) as recorded, torch.inference_mode():
         for medium in filter(None, MEDIA):
             path = shown(medium)
             is_clip = recorded[medium].shape[0] * recording.STEP > ours.processor.tokens_per_image
