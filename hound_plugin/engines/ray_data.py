@@ -78,7 +78,8 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
     data: Dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / settings.batch))
     del rows
     data.context.enable_progress_bars = False
-    data.context.custom_execution_callback_classes = [_Watch]
+    watches: list[Any] = [_Watch]  # by its methods, not by its base
+    data.context.custom_execution_callback_classes = watches
     if work.reader is not None and settings.decoders:
         data = data.map_batches(_Reading, **_pool(settings.decoders, packed), num_cpus=1)
     attempts = _start_counting(settings.retries + 1)
