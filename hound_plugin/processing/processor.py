@@ -23,7 +23,13 @@ from hound_plugin.processing.chat_template import is_own
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.media_inputs import as_clips, as_images, check_rows
 from hound_plugin.processing.prompt import IMAGE_TOKEN, SYSTEM, VIDEO_TOKEN, add_placeholder_tokens, expand_prompt
-from hound_plugin.processing.saved_settings import HUB_KEYS, check_tokenizer, part_settings, saved_settings, saved_template
+from hound_plugin.processing.saved_settings import (
+    HUB_KEYS,
+    check_tokenizer,
+    part_settings,
+    saved_settings,
+    saved_template,
+)
 from hound_plugin.processing.token_rows import Row, as_kind, pad_rows
 from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 
