@@ -26,7 +26,7 @@ _LONGEST_COMMENT = 0xFFFF
 
 
 def zip_members(archive: Path) -> Iterator[tuple[zipfile.ZipInfo, zipfile.ZipFile]]:
-    """The members of a zip archive, in the order in which they lie in the file.
+    """The members of a zip archive, in the order of their bytes in the file.
 
     Args:
         archive: the file.
