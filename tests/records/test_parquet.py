@@ -81,7 +81,7 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
     path, damaged = tmp_path / "rows.parquet", tmp_path / "damaged.parquet"
     rows = [{"id": f"clip {number}", "start": number / 4, "n": number} for number in range(300)]
     write_parquet(path, rows)
-    content, refused, places = path.read_bytes(), 0, random.Random(5)
+    content, messages, places = path.read_bytes(), [], random.Random(5)
     end_of_pages = len(content) - 8 - int.from_bytes(content[-8:-4], "little")  # the footer has no checksum
     for _ in range(300):
         changed = bytearray(content)
@@ -90,9 +90,9 @@ def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
         try:
             assert list(read_objects(damaged)) == rows
         except DataError as error:
-            assert str(damaged) in str(error)
-            refused += 1
-    assert refused > 200
+            messages.append(str(error))
+    assert len(messages) > 200
+    assert all(str(damaged) in message for message in messages)
 
 
 @pytest.mark.parametrize("at", [5, 60, -200])
