@@ -8,15 +8,16 @@ the ones that you measured:
     python benchmarks/scale_plan.py check --model demo/runs/dpo
     python benchmarks/scale_plan.py plan --gpu-hour 2.5 --core-hour 0.04 --judge-price 0.6
     python benchmarks/scale_plan.py plan --prefill 24000 --decode 5200        tokens per second and GPU, measured
+
+Both leave a file for `docs/write_performance.py` where `--out` says: `check` before its second job, with the
+prediction, and again after it.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
-import platform
 import tempfile
 import time
 from collections.abc import Sequence
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image
+from report import RESULTS, Report, Table
 
 from hound_plugin.demo.clips import write_clip
 from hound_plugin.engines.ray_data import RayEngine
@@ -38,7 +40,6 @@ from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.own_model import OwnPredictor
 from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
-from hound_plugin.records.files import write_json
 
 PARAMETERS = 6.74e9  # of Vicuna 7B
 BYTES = 2  # bfloat16
@@ -127,27 +128,44 @@ def machine_of(chosen: argparse.Namespace, read: tuple[float, float]) -> Machine
 
 
 def plan(chosen: argparse.Namespace) -> None:
-    """Print the tables."""
+    """Print the tables, and write them where `--out` says."""
     with tempfile.TemporaryDirectory() as folder:
         read = read_cost(Path(folder))
-    print(f"{platform.platform()}, torch {torch.__version__}; one core, CPU seconds a clip")
-    for name, (seconds, megabytes) in read.items():
-        print(f"  {name:<44} {seconds:6.3f} s  {megabytes:6.3f} MB")
-    for name in (chosen.clips,) if chosen.clips else tuple(read):
+    kinds = [name for name in read if chosen.clips is None or chosen.clips in name]
+    if not kinds:
+        raise SystemExit(f"--clips: expected a part of one of {', '.join(map(repr, read))}; got {chosen.clips!r}.")
+    costs = [[name, f"{seconds:.3f}", f"{megabytes:.3f}"] for name, (seconds, megabytes) in read.items()]
+    report = Report("scale_plan", f"prices: {chosen.gpu_hour:g} a GPU hour, {chosen.core_hour:g} a core hour, "
+                    f"{chosen.judge_price:g} for 1000 requests to the judge", script="scale_plan")  # fmt: skip
+    report.tables = [Table("Reading a clip to pixels, measured", ["clip", "CPU seconds", "MB"], costs)]
+    for name in kinds:
         machine = machine_of(chosen, read[name])
-        print(f"\n{name}; a GPU: prefill {machine.prefill:,.0f} and decode {machine.decode:,.0f} tokens/s"
-              f"{'' if chosen.prefill and chosen.decode else ' (arithmetic, not measured)'}, {machine.cores:g} cores;"
-              f" a judge: {machine.judge_per_minute:,.0f} requests a minute")  # fmt: skip
-        print("| job | GPUs | hours | cost | bottleneck | I/O | decode CPU | towers | prefill | decode | judge |")
-        print("|---|---|---|---|---|---|---|---|---|---|---|")
-        for job in JOBS:
-            for gpus in (1, 8, 64):
-                parts = stages(job, machine, gpus)
-                hours, slowest = total(parts, machine)
-                paid = (hours - parts["judge"]) * gpus * (chosen.gpu_hour + chosen.cores * chosen.core_hour)
-                paid += job.prompts * job.answers * chosen.judge_price / 1000 if job.judged else 0
-                cells = [job.name, gpus, f"{hours:.2f}", f"{paid:,.0f}", slowest]
-                print("| " + " | ".join(map(str, [*cells, *(f"{part:.2f}" for part in parts.values())])) + " |")
+        measured = "" if chosen.prefill and chosen.decode else " (arithmetic, not measured)"
+        title = (
+            f"{name[0].upper()}{name[1:]}. A GPU: prefill {machine.prefill:,.0f} and decode {machine.decode:,.0f} "
+            f"tokens/s{measured}, {machine.cores:g} cores; a judge: {machine.judge_per_minute:,.0f} requests a minute. "
+            "Hours of the whole job and of each stage"
+        )
+        report.tables.append(Table(title, COLUMNS, [row for job in JOBS for row in planned(job, machine, chosen)]))
+    report.print_all()
+    if chosen.out is not None:
+        report.write(chosen.out)
+
+
+COLUMNS = ["job", "GPUs", "hours", "cost", "bottleneck", "I/O", "decode CPU", "towers", "prefill", "decode", "judge"]
+
+
+def planned(job: Job, machine: Machine, chosen: argparse.Namespace) -> list[list[str]]:
+    """Rows of a job on 1, 8 and 64 GPUs; while the judge is waited for, no GPU is paid."""
+    rows = []
+    for gpus in (1, 8, 64):
+        parts = stages(job, machine, gpus)
+        hours, slowest = total(parts, machine)
+        paid = (hours - parts["judge"]) * gpus * (chosen.gpu_hour + chosen.cores * chosen.core_hour)
+        paid += job.prompts * job.answers * chosen.judge_price / 1000 if job.judged else 0
+        cells = [job.name, gpus, f"{hours:.2f}", f"{paid:,.0f}", slowest]
+        rows.append([*map(str, cells), *(f"{part:.2f}" for part in parts.values())])
+    return rows
 
 
 def read_cost(folder: Path, repeat: int = 5) -> dict[str, tuple[float, float]]:
@@ -224,7 +242,7 @@ class Timed:
         self.predictor.keep_media(kept)
 
     def __call__(self, questions: Sequence[Question]) -> list[float]:
-        self.predictor._hound  # noqa: B018 - loading it is part of the start, not of an answer
+        self.predictor.hound  # noqa: B018 - loading it is part of the start, not of an answer
         began = time.process_time(), time.perf_counter()
         self.predictor.predict(questions)
         return [*self.read_times, time.process_time() - began[0], time.perf_counter() - began[1]]
@@ -269,27 +287,51 @@ def check(chosen: argparse.Namespace) -> None:
     """Measure, predict, write the prediction down, measure again, compare."""
     sizes = [int(size) for size in chosen.sizes.split(",")]
     with tempfile.TemporaryDirectory() as folder:
-        clips = []
-        for number in range(max(sizes)):
-            frame = np.full((120, 160, 3), number * 7 % 255, np.uint8)
-            frames = np.stack([np.roll(frame, shift, axis=1) for shift in range(40)])
-            frames[:, 20:60, 30:70] = (number * 11) % 255
-            clips.append(f"{folder}/{number}.mp4")
-            write_clip(clips[-1], frames, 10)
+        clips = small_clips(Path(folder), max(sizes))
         small = small_job(chosen, clips[: sizes[0]])
         expected = predicted(small, sizes[1], chosen)
-        when = time.strftime("%Y-%m-%d %H:%M:%S")
-        written = {"written": when, "small": asdict(small), "clips": sizes[1], "expected": expected}
-        write_json(chosen.out, written)
-        print(f"{when}: {chosen.out} has the prediction for {sizes[1]} clips, from {sizes[0]}", flush=True)
+        shape = f"{chosen.actors} actors, {chosen.decoders} decoders, batches of {chosen.batch}, {chosen.tokens} tokens"
+        report = Report("scale_check", f"{shape} at most; clips of 40 frames, 160x120", script="scale_plan")
+        report.raw = {"written": now(), "small": asdict(small), "clips": sizes[1], "expected": expected}
+        report.tables = [compared(small, sizes, expected, None)]
+        report.write(chosen.out)
+        print(f"{report.raw['written']}: it has the prediction for {sizes[1]} clips, from {sizes[0]}", flush=True)
+        report.raw["began"] = now()
         second = small_job(chosen, clips[: sizes[1]])
-    print(f"{platform.platform()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, torch {torch.__version__}")
-    print(f"{chosen.model}: {chosen.actors} actors, {chosen.decoders} decoders, batches of {chosen.batch}")
-    print(f"| | {sizes[0]} clips | {sizes[1]} clips, predicted | measured | off by |\n|---|---|---|---|---|")
+    report.raw["measured"] = asdict(second)
+    report.tables = [compared(small, sizes, expected, second)]
+    report.finish(chosen.out)
+
+
+def now() -> str:
+    """The time of day, to the second."""
+    return time.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def compared(small: Measured, sizes: Sequence[int], expected: dict[str, float], second: Measured | None) -> Table:
+    """What the first job took, what the second one should, and what it did."""
+    rows = []
     for name, title in (("read", "reading, CPU s"), ("answered", "answering, CPU s"), ("seconds", "clock, s")):
-        before, after = getattr(small, name), getattr(second, name)
-        print(f"| {title} | {before:.2f} | {expected[name]:.2f} | {after:.2f} | {after / expected[name] - 1:+.0%} |")
-    write_json(chosen.out, {**json.loads(Path(chosen.out).read_text()), "measured": asdict(second)})
+        row = [title, f"{getattr(small, name):.2f}", f"{expected[name]:.2f}"]
+        if second is not None:
+            after = getattr(second, name)
+            row += [f"{after:.2f}", f"{after / expected[name] - 1:+.0%}"]
+        rows.append(row)
+    columns = ["", f"{sizes[0]} clips", f"{sizes[1]} clips, predicted", "measured", "off by"]
+    return Table("A small job, and another one that it predicts", columns[: len(rows[0])], rows)
+
+
+def small_clips(folder: Path, count: int) -> list[str]:
+    """Clips of four seconds with a moving square."""
+    paths = []
+    for number in range(count):
+        frame = np.full((120, 160, 3), number * 7 % 255, np.uint8)
+        frames = np.stack([np.roll(frame, shift, axis=1) for shift in range(40)])
+        frames[:, 20:60, 30:70] = (number * 11) % 255
+        path = folder / f"{number}.mp4"
+        write_clip(path, frames, 10)
+        paths.append(str(path))
+    return paths
 
 
 def main() -> None:
@@ -314,12 +356,15 @@ def main() -> None:
         ("core-hour", 0.0, "price of a core"),
     ):
         table.add_argument(f"--{name}", type=float, default=default, help=f"{text} (default: {default})")
-    table.add_argument("--clips", help="only this kind of clip, by its name in the first table")
+    table.add_argument("--clips", help="only kinds of clips whose name in the first table has this in it")
+    table.add_argument("--out", type=Path, help="JSON file to write besides (for the documentation: "
+                       "benchmarks/results/scale_plan.json)")  # fmt: skip
     table.set_defaults(run=plan)
     small = commands.add_parser("check", help="a prediction for a second small job, compared with it")
     small.add_argument("--model", default="demo/runs/dpo", help="checkpoint (default: that of `make demo`)")
     small.add_argument("--sizes", default="24,96", help="clips of the first and the second job (default: 24,96)")
-    small.add_argument("--out", default="scale_plan.json", help="where the prediction is written down, before")
+    small.add_argument("--out", type=Path, default=RESULTS / "scale_check.json",
+                       help="where the prediction is written down before the second job")  # fmt: skip
     for name, default in (("actors", 1), ("decoders", 1), ("batch", 4), ("tokens", 16)):
         small.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
     small.set_defaults(run=check)

@@ -1,4 +1,4 @@
-"""Writes the tables of ``docs/performance.md``, ``docs/performance_cost.svg`` and ``docs/performance_profile.svg``.
+"""Writes the figures of ``performance.md`` and ``scale.md``, ``performance_cost.svg`` and ``performance_profile.svg``.
 
 ``python docs/write_performance.py``. All figures come from ``benchmarks/results/*.json``, which the scripts in
 ``benchmarks/`` write; a test compares the files with what this writes.
@@ -17,6 +17,7 @@ from typing import Any
 DOCS = Path(__file__).resolve().parent
 RESULTS = DOCS.parent / "benchmarks" / "results"
 PAGE, COST, PROFILE = DOCS / "performance.md", DOCS / "performance_cost.svg", DOCS / "performance_profile.svg"
+PAGES = (PAGE, DOCS / "scale.md")
 END = "<!-- end -->\n"
 HOST, OURS = "host's own step", "answers only, shared prompts"
 SHOWN = {
@@ -189,6 +190,7 @@ def pictures(found: dict[str, Any]) -> dict[Path, str]:
 
 if __name__ == "__main__":
     measured = results()
-    for file, content in {PAGE: page(PAGE.read_text(encoding="utf-8"), measured), **pictures(measured)}.items():
+    pages = {file: page(file.read_text(encoding="utf-8"), measured) for file in PAGES}
+    for file, content in {**pages, **pictures(measured)}.items():
         file.write_text(content, encoding="utf-8")
         sys.stdout.write(f"written to {file}\n")

@@ -286,10 +286,12 @@ def performance() -> ModuleType:
     return _writer("write_performance")
 
 
-def test_figures_on_performance_are_those_of_the_benchmarks(performance: ModuleType) -> None:
+def test_figures_on_pages_are_those_of_the_benchmarks(performance: ModuleType) -> None:
     found = performance.results()
-    text = performance.PAGE.read_text(encoding="utf-8")
-    assert text == performance.page(text, found), performance.__doc__
+    for path in performance.PAGES:
+        text = path.read_text(encoding="utf-8")
+        assert "<!-- results: " in text
+        assert text == performance.page(text, found), performance.__doc__
     for path, content in performance.pictures(found).items():
         assert path.read_text(encoding="utf-8") == content, performance.__doc__
 

@@ -28,6 +28,7 @@ LAYERS = (
     "processing",
     "model",
     "engines",
+    "command_line",
     "corpus",
     "llm",
     "pages",

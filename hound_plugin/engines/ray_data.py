@@ -13,6 +13,7 @@ import contextlib
 import math
 import os
 import pickle
+import time
 from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ray.data import Dataset
 
 IN_FLIGHT = 2  # blocks of an actor: one that it is at, one that waits
+WATCH_SECONDS = 5.0
 
 
 class RayEngine:
@@ -76,6 +78,7 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
     data: Dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / settings.batch))
     del rows
     data.context.enable_progress_bars = False
+    data.context.custom_execution_callback_classes = [_Watch]
     if work.reader is not None and settings.decoders:
         data = data.map_batches(_Reading, **_pool(settings.decoders, packed), num_cpus=1)
     attempts = _start_counting(settings.retries + 1)
@@ -94,6 +97,43 @@ def _pool(size: int, *arguments: Any) -> dict[str, Any]:
         "batch_format": "pyarrow",
         "compute": ActorPoolStrategy(size=size, max_tasks_in_flight_per_actor=IN_FLIGHT),
     }
+
+
+class _Watch:
+    """Ray Data's callbacks of an execution: ends it if this machine's own part of the cluster was lost.
+
+    Ray itself would wait for it without end.
+    """
+
+    def __init__(self) -> None:
+        self.next_look = time.monotonic() + WATCH_SECONDS
+
+    def before_execution_starts(self, executor: object) -> None:
+        """Nothing to do."""
+
+    def on_execution_step(self, executor: object) -> None:
+        """Look now and then whether the cluster still counts this machine in.
+
+        Raises:
+            HoundError: it does not.
+        """
+        import ray
+
+        if time.monotonic() < self.next_look:
+            return
+        self.next_look = time.monotonic() + WATCH_SECONDS
+        here = ray.get_runtime_context().get_node_id()
+        if not any(node["Alive"] and node["NodeID"] == here for node in ray.nodes()):
+            raise HoundError(
+                "Ray's own process on this machine (raylet) ended, was killed, or was suspended for too long. Finished "
+                "tasks are kept: start the command again. Look for too little memory: fewer engine.actors on a machine."
+            )
+
+    def after_execution_succeeds(self, executor: object) -> None:
+        """Nothing to do."""
+
+    def after_execution_fails(self, executor: object, error: Exception) -> None:
+        """Nothing to do."""
 
 
 class _Attempts:

@@ -43,9 +43,9 @@ _usages: dict[str, _Usage] = {}
 class ArrayFolder:
     """Arrays by key as ``.npy`` files under one folder; safe for many processes on one file system.
 
-    Each file ends with a checksum (XXH3, 128 bits) of key, shape, type and content: an entry that was changed, truncated
-    or renamed is computed again. Half-written files of killed processes are cleared when a process first uses the folder. If the
-    folder is not writable, a warning says so once, and nothing is cached.
+    Each file ends with a checksum (XXH3, 128 bits) of key, shape, type and content: an entry that was changed,
+    truncated or renamed is computed again. Half-written files of killed processes are cleared when a process first uses
+    the folder. If the folder is not writable, a warning says so once, and nothing is cached.
 
     Where the entries exceed the limit, the least recently used ones are removed. Each process looks at the sizes when
     it has written a fiftieth of the limit, so several writers may exceed it by that much each.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import Iterator
 from io import BytesIO
@@ -19,6 +20,10 @@ _LISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg opens the files listed in these bef
 _OPTIONS = {"protocol_whitelist": "file"}
 _COVERS = ("attached_pic", "timed_thumbnails", "still_image")
 _ENOUGH = 64  # packets of one stream after which another stream with at most one is a still picture
+
+# To free a decoder with threads, FFmpeg waits for them. In a forked process (a loader worker) those of the parent's are
+# missing: collecting one that somebody left as garbage there would wait forever.
+os.register_at_fork(after_in_child=gc.freeze)
 
 
 class NotExactError(Exception):

@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +172,16 @@ predict_with_model(Path(sys.argv[1]), Echo(0.2), 2, Shard(), print, engine=engin
 """
 
 
+@pytest.fixture
+def of_ray(monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Where Ray has its folders; sockets are in them, whose paths must be short."""
+    with tempfile.TemporaryDirectory(prefix="ray", dir="/tmp") as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield Path(folder) / "ray"
+
+
 @pytest.mark.long
-def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path) -> None:
+def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path, of_ray: Path) -> None:
     questions = asked({"s": 60}, per_clip=2)
     folders = [tmp_path / name for name in ("whole", "killed")]
     for folder in folders:
@@ -191,12 +201,38 @@ def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path) -> No
     driver.wait()
     _, alive = psutil.wait_procs(below, timeout=240)  # agents look for their parent now and then
     assert not alive, "processes of Ray outlive the driver"
+    assert list(of_ray.glob("session_2*")), "its logs stay until the next start"
     kept = rows(folders[1] / PREDICTIONS)
     assert 10 <= len(kept) < len(questions)
     subprocess.run(command, cwd=ROOT.parents[1], check=True, timeout=500)
+    assert not list(of_ray.glob("session_2*"))
     assert finish_predictions(folders[1])
     assert rows(folders[1] / PREDICTIONS) == rows(folders[0] / PREDICTIONS)
     assert (folders[1] / PREDICTIONS).read_bytes() == (folders[0] / PREDICTIONS).read_bytes()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+def test_a_lost_part_of_ray_ends_the_command(part: str, tmp_path: Path, of_ray: Path) -> None:
+    """Ray itself would wait without end. Machines that sleep, and those with too little memory, lose it."""
+    freeze_questions(tmp_path, asked({"s": 400}, per_clip=2))
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    driver = subprocess.Popen(command, cwd=ROOT.parents[1], stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 300
+    while not (tmp_path / PREDICTIONS).exists():
+        assert driver.poll() is None
+        assert time.monotonic() < deadline, "too slow to begin"
+        time.sleep(0.1)
+    below = psutil.Process(driver.pid).children(recursive=True)
+    (lost,) = (process for process in below if process.name() == part)
+    lost.kill()
+    _, told = driver.communicate(timeout=240)
+    assert driver.returncode != 0
+    if part == "raylet":
+        assert "Ray's own process on this machine (raylet) ended" in told
+    _, alive = psutil.wait_procs(below, timeout=240)
+    assert not alive
+    assert rows(tmp_path / PREDICTIONS), "what was done is kept"
 
 
 # --- what is refused before anything starts

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hound_plugin.engines.cluster import check_room
+from hound_plugin.engines.choice import make_engine
+from hound_plugin.engines.cluster import OURS, check_room, clear_sessions
 from hound_plugin.engines.settings import EngineSettings
 from hound_plugin.engines.work import LOCAL, Work, media_reader
 from hound_plugin.errors import HoundError, MediaDecodeError, SettingsError
+from hound_plugin.records.files import hold
 from tests.engines.conftest import STORE, MakeEngine
 from tests.engines.jobs import Ahead, Double, EndsItsProcess, Weigh, calls, memory, one_name, refuse
 
@@ -32,6 +34,7 @@ def test_a_lost_process_repeats_only_its_blocks(ray_engine: MakeEngine, tmp_path
     assert len(asked) <= 40 + 2 * 4, f"more than the two blocks that a process has were repeated: {twice}"
 
 
+@pytest.mark.long
 def test_a_task_that_ends_every_process_ends_the_job(ray_engine: MakeEngine, tmp_path: Path) -> None:
     work = Work(EndsItsProcess(tmp_path, 5, always=True))
     with pytest.raises(HoundError, match=r"Task 5 was given up, as process after process was lost"):
@@ -58,6 +61,7 @@ def test_clips_are_read_by_another_process(ray_engine: MakeEngine) -> None:
     assert {read for read, _ in alone.values()} == {"not sent"}
 
 
+@pytest.mark.long
 def test_results_larger_than_the_object_store_come_through(ray_engine: MakeEngine) -> None:
     size, count = 4 << 20, 80
     assert size * count > 2 * STORE * (1 << 30), "more than the store holds"
@@ -65,6 +69,7 @@ def test_results_larger_than_the_object_store_come_through(ray_engine: MakeEngin
     assert sorted(seen) == list(range(count))
 
 
+@pytest.mark.long
 def test_memory_stays_flat_over_ten_thousand_items(ray_engine: MakeEngine) -> None:
     results = ray_engine(batch=50).run(Work(Weigh(20_000)), range(10_000))
     first, most = 0, 0
@@ -95,3 +100,30 @@ def test_a_cluster_that_is_too_small_is_refused(
 def test_addresses_that_cannot_be_used_are_refused() -> None:
     with pytest.raises(SettingsError, match=r"address: expected local, auto or HOST:PORT.*ray job submit"):
         EngineSettings(kind="ray", address="ray://head:10001")
+
+
+@pytest.mark.parametrize(
+    ("variable", "settings", "message"),
+    [
+        ("10.0.0.1:6379", {}, r"engine\.address: expected it .* RAY_ADDRESS is set \(10\.0\.0\.1:6379\)"),
+        ("ray://head:10001", {"address": "auto"}, r"RAY_ADDRESS: expected HOST:PORT .*ray job submit"),
+    ],
+)
+def test_an_address_in_the_environment_is_neither_ignored_nor_followed_silently(
+    variable: str, settings: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_ADDRESS", variable)
+    with pytest.raises(SettingsError, match=message):
+        make_engine(EngineSettings(kind="ray", **settings))
+    assert make_engine(EngineSettings()) is LOCAL
+    for address in ("local", "10.0.0.2:6379"):
+        make_engine(EngineSettings(kind="ray", address=address))
+
+
+def test_folders_of_killed_commands_are_removed_and_no_others(tmp_path: Path) -> None:
+    for name in ("session_killed", "session_running", "session_of_ray_start"):
+        (tmp_path / name / "logs").mkdir(parents=True)
+    (tmp_path / "session_killed" / OURS).touch()
+    with hold(tmp_path / "session_running" / OURS):
+        clear_sessions(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["session_of_ray_start", "session_running"]

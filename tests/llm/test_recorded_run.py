@@ -112,9 +112,9 @@ def _without_later(name: str, text: str) -> str:
 
 def _known_settings(values: dict[str, Any]) -> dict[str, Any]:
     """Settings that the recorded version had: those that came since are named here, and change nothing unless given."""
-    later = ("captions", "replace_dropped", "evaluation")
+    later = ("captions", "replace_dropped", "evaluation", "engine", "vllm")
     return {
-        name: _known_settings(value) if name in ("pairs", "iterate") else value
+        name: _known_settings(value) if name in ("pairs", "iterate", "sample") else value
         for name, value in values.items()
         if name not in later
     }

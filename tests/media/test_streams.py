@@ -216,3 +216,38 @@ def test_a_stream_of_a_kind_that_ffmpeg_does_not_know(look: str, tmp_path: Path)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 1
     assert "it has no video stream, only unknown" in done.stderr
+
+
+FORKED = """
+import gc, multiprocessing, sys
+import av
+from hound_plugin.media.decode import read_clip
+
+def play(path):
+    container = av.open(path)
+    container.streams.video[0].codec_context.thread_count = 4
+    next(container.decode(video=0))
+    garbage = [container]
+    garbage.append(garbage)
+
+def read_in_worker(path):
+    gc.collect()
+    print(len(read_clip(path, num_frames=4).frames), flush=True)
+
+gc.disable()
+play(sys.argv[1])
+worker = multiprocessing.get_context("fork").Process(target=read_in_worker, args=(sys.argv[1],))
+worker.start()
+worker.join(20)
+sys.exit(worker.exitcode or (worker.is_alive() and (worker.kill() or "hangs")))
+"""
+
+
+@pytest.mark.parametrize("kind", ["SLICE", "FRAME"])
+def test_a_forked_process_does_not_wait_for_threads_of_its_parent(kind: str, tmp_path: Path) -> None:
+    """Somebody left a decoder with threads as garbage, and a loader worker collects it."""
+    path = tmp_path / "clip.mp4"
+    zoo.write(path)
+    script = FORKED.replace("thread_count = 4", f'thread_count = 4; container.streams.video[0].thread_type = "{kind}"')
+    done = subprocess.run([sys.executable, "-c", script, str(path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "4\n"), done.stderr

@@ -117,7 +117,7 @@ def test_clips_of_clients_that_hung_up_are_not_read_on(client: openai.OpenAI, me
     request = body(heavy_clip())
     before = {process.pid for process in server.children()}
     connections = [hang_up(port_of(client), request) for _ in range(6)]
-    assert wait_until(lambda: len(reading(server)) >= 2, 60), "no clip is being read"
+    assert wait_until(lambda: bool(reading(server)), 120), "no clip is being read"
     assert ask(client, "And now?", max_tokens=2), "text waits for clips"
     busy = reading(server)
     for connection in connections:
