@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -129,13 +130,17 @@ def test_the_script_for_slurm_starts_ray_on_each_machine_and_the_command_on_the_
     environment = {"PATH": f"{tools}:/usr/bin:/bin", "SLURM_JOB_NODELIST": "node[1-2]", "SLURM_GPUS_ON_NODE": "4"}
     command = ["hound", "reward", "sample", "x.yaml", "--engine", "ray", "engine.gpus=1"]
     subprocess.run([str(script), *command], env=environment, check=True, timeout=60)
+    deadline = time.monotonic() + 20  # what runs in the background notes its call when it comes to it
+    while log.read_text().count(" ray start ") < 2 and time.monotonic() < deadline:
+        time.sleep(0.05)
     calls = log.read_text().splitlines()
     started = sorted(line for line in calls if " ray start " in line)
     assert [line.split("-w ")[1].split()[0] for line in started] == ["node1", "node2"]
     assert "--head --port=6379" in started[0]
     assert "--address=10.0.0.1:6379" in started[1]
     assert all("--num-gpus=4" in line for line in started)
-    assert calls[-1].endswith(f"-w node1 {' '.join(command)} engine.address=10.0.0.1:6379 engine.actors=8")
+    (asked,) = [line for line in calls if " hound reward " in line]
+    assert asked.endswith(f"-w node1 {' '.join(command)} engine.address=10.0.0.1:6379 engine.actors=8")
     refused = subprocess.run([str(script)], env=environment, capture_output=True, text=True, timeout=60, check=False)
     assert refused.returncode == 2
     assert "usage: sbatch" in refused.stderr
