@@ -90,7 +90,7 @@ def _start(settings: EngineSettings, reads_ahead: bool, quiet: dict[str, Any]) -
     cores = _cores(settings, reads_ahead)
     for number in range(1, TRIES + 1):
         try:
-            started = ray.init(address="local", num_cpus=cores, include_dashboard=False, **store, **quiet)
+            started: Any = ray.init(address="local", num_cpus=cores, include_dashboard=False, **store, **quiet)
             break
         except Exception as error:  # Ray raises a plain Exception if its own processes are slow to start
             ray.shutdown()
