@@ -1,6 +1,7 @@
 """Six sampled answers about each of 200 demo clips: our own model, and the same checkpoint in vLLM's engine.
 
-Each way runs in a process of its own, one after the other, and is timed without its start. Run in `.venv-vllm`:
+Each way runs in a process of its own, one after the other, and is timed without its start: by the clock, and by the
+seconds that all of its processes spent on cores, which other work on the machine changes little. Run in `.venv-vllm`:
 
     .venv-vllm/bin/python benchmarks/vllm_sampling.py [DEMO] [--model DIR] [--clips 200] [--answers 6] [--tokens 32]
 
@@ -21,6 +22,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 WAYS = ("one clip at a time (`backend: model`)", "8 clips side by side (`sample_many`)", "vLLM (`backend: vllm`)")
 
 
@@ -37,6 +40,12 @@ def read_items(demo: Path, count: int) -> list[tuple[str, str]]:
     return list(items.values())[:count]
 
 
+def core_seconds() -> float:
+    """Seconds on cores of this process and of those that it started."""
+    here = psutil.Process()
+    return sum(sum(process.cpu_times()[:2]) for process in (here, *here.children(recursive=True)))
+
+
 def run(way: int, model: str, items: list[tuple[str, str]], answers: int, tokens: int) -> dict[str, Any]:
     """Seconds of one way, and what became of the prefix cache."""
     seeds = [[number * answers + draw for draw in range(answers)] for number in range(len(items))]
@@ -48,9 +57,10 @@ def run(way: int, model: str, items: list[tuple[str, str]], answers: int, tokens
 
         engine = VllmModel(model, "float32", engine={"enforce_eager": True})
         engine.answer(items[:1], [[0]], **settings)
-        start = time.perf_counter()
+        start, on_cores = time.perf_counter(), core_seconds()
         texts = [[answer.text for answer in own] for own in engine.answer(items, seeds, **settings)]
-        seconds, hits = time.perf_counter() - start, engine.prefix_cache_hits()
+        seconds, cores = time.perf_counter() - start, core_seconds() - on_cores
+        hits = engine.prefix_cache_hits()
     else:
         from hound_plugin import load
         from hound_plugin.model.answer_sampling import sample_many
@@ -58,14 +68,16 @@ def run(way: int, model: str, items: list[tuple[str, str]], answers: int, tokens
         hound, together = load(model, "cpu", "float32"), (1, 8)[way]
         sample_many(hound, items[:1], [[0]], **settings)
         hound.processor.pixel_cache.clear()
-        start, texts = time.perf_counter(), []
+        texts = []
+        start, on_cores = time.perf_counter(), core_seconds()
         for first in range(0, len(items), together):
             chunk = slice(first, first + together)
             rows = sample_many(hound, items[chunk], seeds[chunk], batch_size=answers * together, **settings)
             texts += [[answer.text for answer in own] for own in rows]
-        seconds = time.perf_counter() - start
+        seconds, cores = time.perf_counter() - start, core_seconds() - on_cores
     different = sum(len(set(own)) > 1 for own in texts)
-    return {"seconds": seconds, "hits": hits, "different": different, "answers": sum(map(len, texts))}
+    answered = {"different": different, "answers": sum(map(len, texts))}
+    return {"seconds": seconds, "cores": cores, "hits": hits, **answered}
 
 
 def main() -> None:
@@ -99,8 +111,9 @@ def _compare(demo: Path, model: str, chosen: argparse.Namespace) -> None:
 
     print(f"{platform.platform()}, {os.cpu_count()} cores, torch {torch.__version__}, float32")
     print(f"{chosen.clips} clips, {chosen.answers} answers each, at most {chosen.tokens} tokens\n")
-    print("| way | s | rows/s | times faster | questions with different answers |\n|---|---|---|---|---|")
-    first = None
+    print("| way | s | rows/s | times faster | s on cores | times less | questions with different answers |")
+    print("|---|---|---|---|---|---|---|", flush=True)
+    first: dict[str, Any] = {}
     for number, way in enumerate(WAYS):
         command = [sys.executable, __file__, str(demo), "--model", model, "--way", str(number)]
         for name in ("clips", "answers", "tokens"):
@@ -109,10 +122,11 @@ def _compare(demo: Path, model: str, chosen: argparse.Namespace) -> None:
         if done.returncode:
             sys.exit(done.stderr[-3000:])
         result = json.loads(done.stdout.splitlines()[-1])
-        first = first or result["seconds"]
+        first = first or result
         rate = result["answers"] / result["seconds"]
         print(
-            f"| {way} | {result['seconds']:.1f} | {rate:.1f} | {first / result['seconds']:.2f} | "
+            f"| {way} | {result['seconds']:.1f} | {rate:.1f} | {first['seconds'] / result['seconds']:.2f} | "
+            f"{result['cores']:.1f} | {first['cores'] / result['cores']:.2f} | "
             f"{result['different']} of {chosen.clips} |",
             flush=True,
         )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -149,3 +151,19 @@ def test_a_clear_word_for_an_old_python(tmp_path: Path) -> None:
         assert done.returncode != 0
         assert word in done.stderr
         assert not (tmp_path / ".venv").exists()
+
+
+def test_what_vllm_does_not_bring_is_documented_as_it_is_tested() -> None:
+    from tests.vllm.install import BESIDE
+
+    text = (REPO / "docs" / "serving.md").read_text(encoding="utf-8")
+    block = text.partition("## Serving with vLLM")[2].partition("```bash\n")[2].partition("```")[0]
+    commands = [shlex.split(line) for line in block.splitlines() if line.startswith("pip install ")]
+    assert commands == [
+        ["pip", "install", "vllm"],
+        ["pip", "install", "--no-deps", "hound-plugin"],
+        ["pip", "install", *BESIDE],
+    ]
+    requirements = (REPO / "setup.cfg").read_text(encoding="utf-8").partition("install_requires =")[2]
+    named = set(re.findall(r"^    ([\w-]+)", requirements.partition("\n[")[0], flags=re.M))
+    assert {re.match(r"[\w-]+", item)[0] for item in BESIDE} <= named  # type: ignore[index]

@@ -12,7 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from .activation import check_activation, check_switches
 from .machine import check_machine
 from .report import FAIL, OK, WARN, Check, closing_line, exit_code, to_json, to_lines, to_text
-from .runtime import check_decoders, check_torch
+from .runtime import check_decoders, check_tokenizer, check_torch
 from .serving import check_serving
 from .versions import check_versions
 
@@ -23,6 +23,7 @@ _SECTIONS: tuple[tuple[str, Callable[[], Iterable[Check]]], ...] = (
     ("switches", check_switches),
     ("plugin", check_activation),
     ("torch", check_torch),
+    ("tokenizer", check_tokenizer),
     ("decoders", check_decoders),
     ("machine", check_machine),
 )

@@ -52,6 +52,15 @@ attempt("gpu", gpu)
 attempt("flash-attn", flash)
 """
 
+_TOKENIZER_SCRIPT = """
+def tokenizer():
+    import sentencepiece
+    from sentencepiece import sentencepiece_model_pb2  # as transformers does for a tokenizer.model
+    return sentencepiece.__version__
+
+attempt("sentencepiece", tokenizer)
+"""
+
 # The clip: 12 frames, each of one grey level, H.264 in mp4, as nearly all clips in the wild are.
 _DECODER_SCRIPT = """
 import os, tempfile
@@ -125,6 +134,15 @@ def check_torch() -> Iterator[Check]:
             yield Check(f"{name} import", FAIL, stage.error, expected, _SAME_RELEASE)
     yield _check_gpu(outcome, torch.facts["cuda"])
     yield _check_flash(outcome)
+
+
+def check_tokenizer() -> list[Check]:
+    """sentencepiece and protobuf match: what 0.2.3 imports needs a newer protobuf than wandb and others allow."""
+    name, stage = "sentencepiece import", run_script(_TOKENIZER_SCRIPT, timeout=60).stage("sentencepiece")
+    if stage.ok:
+        return [Check(name, OK, str(stage.facts))]
+    fix = 'pip install "sentencepiece<0.2.3", which works with older releases of protobuf too'
+    return [Check(name, WARN, stage.error, "reads the tokenizer.model of original checkpoints", fix)]
 
 
 def _check_gpu(outcome: Outcome, cuda: str | None) -> Check:

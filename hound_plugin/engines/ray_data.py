@@ -84,8 +84,8 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
     data: Dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / settings.batch))
     del rows
     data.context.enable_progress_bars = False
-    watch: list[Any] = [_Watch]
-    data.context.custom_execution_callback_classes = watch
+    watches: list[Any] = [_Watch]  # by its methods, not by its base
+    data.context.custom_execution_callback_classes = watches
     if work.reader is not None and settings.decoders:
         # No core is reserved for them: after the loss of a machine, models that start again could take them all.
         anywhere: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}

@@ -8,13 +8,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.evaluation.facts import facts_of_both
 from hound_plugin.evaluation.items import STATUSES, Judgement, Question, count_statuses
 from hound_plugin.evaluation.pairing import Paired, check_same_predictions, pair
 from hound_plugin.evaluation.plots import draw_confusion
-from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, described, percent
+from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, percent
 from hound_plugin.evaluation.run_folder import EvaluationRun
 from hound_plugin.evaluation.statistics import Estimate, accuracy
-from hound_plugin.evaluation.summary import ALL, judge_of, summarise
+from hound_plugin.evaluation.summary import ALL, judge_of
 from hound_plugin.judge.agreement import kappa, spearman
 from hound_plugin.records.files import write_rows, write_whole
 from hound_plugin.records.tables import csv_table, escape_markdown, latex_table, markdown_table, one_line
@@ -250,12 +251,8 @@ def to_markdown(agreement: Agreement, pictures: Sequence[str] = ()) -> str:
     if len(agreement.disagreements) > EXAMPLES:
         count = len(agreement.disagreements)
         lines += [f"The first {EXAMPLES} of {count}; `disagreements.jsonl` has all of them, whole.", ""]
-    lines += ["## What was compared", ""]
-    values: dict[str, list[Any]] = {}
-    for side, run in enumerate((agreement.first, agreement.second)):
-        for name, value in described(run, summarise(run)):
-            values.setdefault(name, [None, None])[side] = value
-    lines += [markdown_table(("what", "first", "second"), [[name, *both] for name, both in values.items()]), ""]
+    facts = facts_of_both(agreement.first, agreement.second)
+    lines += ["## What was compared", "", markdown_table(("what", "first", "second"), facts), ""]
     return "\n".join(lines)
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from typing import TYPE_CHECKING
 
+from hound_plugin.command_line import say
 from hound_plugin.engines.arguments import add_engine_arguments
 
 if TYPE_CHECKING:
@@ -80,10 +80,6 @@ def add_caption_command(commands: Commands, make_predictor: MakePredictor) -> No
     parser.set_defaults(run=lambda arguments: _caption(arguments, make_predictor))
 
 
-def _say(text: str) -> None:
-    print(text, file=sys.stderr if text.startswith("warning") else sys.stdout, flush=True)
-
-
 def _caption(arguments: argparse.Namespace, make_predictor: MakePredictor) -> int:
     from pathlib import Path
 
@@ -112,24 +108,24 @@ def _caption(arguments: argparse.Namespace, make_predictor: MakePredictor) -> in
     if out.is_dir() or str(out) in arguments.clips:
         raise SettingsError(f"--out: expected a file to write, other than CLIPS; got {out}.")
     clips, remarks = list_clips(arguments.clips, arguments.media_dir)
-    say = _say if shard.is_first else lambda _: None
+    tell = say if shard.is_first else lambda _: None
     for line in remarks:
-        say(line)
-    result = caption_clips(clips, out, settings, pool, make_predictor, shard, say, engine)
+        tell(line)
+    result = caption_clips(clips, out, settings, pool, make_predictor, shard, tell, engine)
     if not shard.is_first:
         return 0
-    _say(f"caption: {result.captions} of {len(clips)} clips, {result.added} in this run, in {out}")
+    say(f"caption: {result.captions} of {len(clips)} clips, {result.added} in this run, in {out}")
     for name, why in list(result.broken.items())[:5]:
-        _say(f"warning: no caption: {name}: {why}")
+        say(f"warning: no caption: {name}: {why}")
     if result.broken:
-        _say(f"warning: {len(result.broken)} of {len(clips)} clips have no caption; {bad_list(out)} lists them all")
+        say(f"warning: {len(result.broken)} of {len(clips)} clips have no caption; {bad_list(out)} lists them all")
     if result.cut:
-        _say(
+        say(
             f"warning: {result.cut} of {result.captions} captions were cut at --max-new-tokens "
             f"{settings.predict.max_new_tokens}; they have `finish: length`, and their end is missing"
         )
     if result.missing:
-        _say(
+        say(
             f"warning: {result.missing} of {len(clips)} clips have no reply yet, and {out} was not written; run the "
             "same command again to continue"
         )

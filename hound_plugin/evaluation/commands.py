@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from hound_plugin.engines.arguments import add_engine_arguments, engine_overrides
+from hound_plugin.command_line import MAX_COST, add_recipe_arguments, recipe_overrides, say
+from hound_plugin.engines.arguments import add_engine_arguments
 
 if TYPE_CHECKING:
     from hound_plugin.evaluation.run import MakeFrames, MakePredictor
@@ -40,8 +40,8 @@ def add_eval_commands(commands: Commands, models: Models) -> None:
         help="benchmark suites: predict, judge, report; compare two runs or two judges",
         description=(
             "Asks a model the questions of a suite, has a judge compare its answers with the right ones, and reports "
-            "accuracy with intervals. Whatever stops a run, no question is asked twice; what has no answer or no "
-            "verdict is counted and shown as such."
+            "accuracy with intervals. Whatever stops a run, nothing that was answered is asked again; what has no "
+            "answer or no verdict is counted and shown as such."
         ),
         epilog=(
             "examples:\n"
@@ -59,10 +59,6 @@ def add_eval_commands(commands: Commands, models: Models) -> None:
         _add_stage(stages, name, text, models)
     _add_compare(stages)
     _add_agree(stages)
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr if text.startswith("warning") else sys.stdout, flush=True)
 
 
 def _add_list(stages: Commands) -> None:
@@ -111,13 +107,11 @@ def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
         ),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", metavar="YAML", help=f"settings; see {RECIPE}")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override the file, such as suite=official")
-    parser.add_argument("--limit", type=int, help="use only the first LIMIT questions of each test set")
+    add_recipe_arguments(parser, RECIPE, "suite=official", "of each test set")
     if name in ("run", "predict"):
         add_engine_arguments(parser, options=False)
     if name != "report":
-        parser.add_argument("--max-cost", type=float, help="stop before the total cost exceeds this (needs prices)")
+        parser.add_argument("--max-cost", type=float, help=MAX_COST)
         parser.add_argument("--dry-run", action="store_true", help="print requests and estimated cost; send nothing")
     parser.set_defaults(run=lambda arguments: _run_stage(arguments, name, models))
 
@@ -125,9 +119,7 @@ def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
 def _settings(arguments: argparse.Namespace) -> EvaluationSettings:
     from hound_plugin.evaluation.settings import read_settings
 
-    given = {"limit": arguments.limit, "max_cost": getattr(arguments, "max_cost", None)}
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    return read_settings(arguments.recipe, [*arguments.overrides, *overrides, *engine_overrides(arguments)])
+    return read_settings(arguments.recipe, recipe_overrides(arguments))
 
 
 def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
@@ -135,10 +127,11 @@ def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
     from hound_plugin.evaluation.shards import shard_of_process
 
     stages = STAGES if name == "run" else (name,)
+    dry = getattr(arguments, "dry_run", False)
     evaluation = open_evaluation(
-        _settings(arguments), _say, models.predictor, shard_of_process(), stages, models.frames
+        _settings(arguments), say, models.predictor, shard_of_process(), stages, models.frames, dry=dry
     )
-    if getattr(arguments, "dry_run", False):
+    if dry:
         dry_run(evaluation, stages)
         return 0
     return 0 if is_complete(run_stages(evaluation, stages)) else 1
@@ -178,7 +171,7 @@ def _compare(arguments: argparse.Namespace) -> int:
     comparison = compare(first, second, arguments.seed)
     folder = _out(arguments, second.folder / "compare" / first.name)
     print(comparison.to_markdown())
-    _say(f"written to {write_comparison(comparison, folder).parent}")
+    say(f"written to {write_comparison(comparison, folder).parent}")
     return 0
 
 
@@ -206,7 +199,7 @@ def _agree(arguments: argparse.Namespace) -> int:
     agreement = agree(first, second)
     folder = _out(arguments, second.folder / "agree" / first.name)
     print(agreement.to_markdown())
-    _say(f"written to {write_agreement(agreement, folder).parent}")
+    say(f"written to {write_agreement(agreement, folder).parent}")
     return 0
 
 

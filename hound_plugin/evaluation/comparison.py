@@ -7,10 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.evaluation.facts import facts_of_both
 from hound_plugin.evaluation.items import STATUSES, Judgement, Question, count_statuses
 from hound_plugin.evaluation.pairing import Paired, check_same_judge, pair
 from hound_plugin.evaluation.plots import draw_estimates
-from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, described, interval_text, percent, points, remarks
+from hound_plugin.evaluation.report import COUNTS_NOTE, HEADINGS, interval_text, percent, points, remarks
 from hound_plugin.evaluation.run_folder import EvaluationRun
 from hound_plugin.evaluation.statistics import Estimate, McNemar, accuracy, mcnemar, paired_difference
 from hound_plugin.evaluation.summary import ALL, summarise
@@ -22,8 +23,8 @@ LETTERS = 240
 METHOD_NOTE = (
     "Differences are second minus first, in points, over questions with a verdict in both runs; `if wrong` is over all "
     "common questions, with missing verdicts counted as wrong. Intervals are 95%, from a bootstrap that resamples "
-    "whole clips. `p` is of McNemar's exact test, which takes questions as independent: where the two disagree, trust "
-    "the interval."
+    "whole clips; where all clips differ alike, they allow for what so many would not show. `p` is of McNemar's exact "
+    "test, which takes questions as independent: where the two disagree, trust the interval."
 )
 
 
@@ -124,17 +125,21 @@ def compare(first: EvaluationRun, second: EvaluationRun, seed: int = 0) -> Compa
     notes = check_same_judge(first, second)
     paired = pair(first, second)
     notes = [*([paired.remark] if paired.remark else []), *notes]
-    for run, which in ((first, "first"), (second, "second")):
-        notes += [f"Of the {which} run: {remark}" for remark in remarks(summarise(run))]
+    one, two = summarise(first), summarise(second)
+    said = remarks(one), remarks(two)
+    notes += [f"Of both runs: {remark}" for remark in said[0] if remark in said[1]]
+    notes += [f"Of the first run: {remark}" for remark in said[0] if remark not in said[1]]
+    notes += [f"Of the second run: {remark}" for remark in said[1] if remark not in said[0]]
     groups: dict[str, list[Question]] = {}
     for question in paired.questions:
         groups.setdefault(question.set, []).append(question)
-    sets = [_compare_set(name, questions, paired, seed) for name, questions in groups.items()]
-    total = _compare_set(ALL, paired.questions, paired, seed)
+    span = one.scale[1] - one.scale[0]
+    sets = [_compare_set(name, questions, paired, seed, span) for name, questions in groups.items()]
+    total = _compare_set(ALL, paired.questions, paired, seed, span)
     return Comparison(first, second, sets, total, _changes(first, second, paired, bool(total.both)), notes)
 
 
-def _compare_set(name: str, questions: Sequence[Question], paired: Paired, seed: int) -> SetComparison:
+def _compare_set(name: str, questions: Sequence[Question], paired: Paired, seed: int, span: float) -> SetComparison:
     one = [paired.first[question.id] for question in questions]
     two = [paired.second[question.id] for question in questions]
     clips = [question.clip for question in questions]
@@ -150,7 +155,7 @@ def _compare_set(name: str, questions: Sequence[Question], paired: Paired, seed:
         accuracies=(accuracy(verdicts[0], verdicts[2]), accuracy(verdicts[1], verdicts[2])),
         difference=paired_difference(*verdicts, seed=seed),
         if_wrong=paired_difference(*wrong, clips, seed=seed) if verdicts[0] else None,
-        score=paired_difference(*scores, seed=seed),
+        score=paired_difference(*scores, seed=seed, span=span),
         test=mcnemar(verdicts[0], verdicts[1]) if verdicts[0] else None,
     )
 
@@ -236,7 +241,7 @@ def to_markdown(comparison: Comparison, picture: str | None = None) -> str:
     first, second = escape_markdown(_name(comparison.first)), escape_markdown(_name(comparison.second))
     lines = [f"# {second} against {first}", ""]
     for note in comparison.remarks:
-        lines += [f"> **{escape_markdown(note)}**", ""]
+        lines += [f"> **{escape_markdown(note.replace('`', ''))}**", ""]
     lines += [_verdict(comparison), "", markdown_table(*_table(comparison)), "", METHOD_NOTE, "", COUNTS_NOTE, ""]
     lines += [f"![differences]({picture})", ""] if picture else []
     for title, changes in (("Wins of the second run", comparison.wins), ("Losses", comparison.losses)):
@@ -245,11 +250,8 @@ def to_markdown(comparison: Comparison, picture: str | None = None) -> str:
             lines += [_examples(changes[:EXAMPLES]), ""]
         if len(changes) > EXAMPLES:
             lines += [f"The first {EXAMPLES} of {len(changes)}; `changes.jsonl` has all of them, whole.", ""]
-    lines += ["## What was compared", ""]
-    rows = {name: [value, None] for name, value in described(comparison.first, summarise(comparison.first))}
-    for name, value in described(comparison.second, summarise(comparison.second)):
-        rows.setdefault(name, [None, None])[1] = value
-    lines += [markdown_table(("what", "first", "second"), [[name, *values] for name, values in rows.items()]), ""]
+    facts = facts_of_both(comparison.first, comparison.second)
+    lines += ["## What was compared", "", markdown_table(("what", "first", "second"), facts), ""]
     return "\n".join(lines)
 
 

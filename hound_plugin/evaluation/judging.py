@@ -27,7 +27,7 @@ from hound_plugin.judge.backends import (
     scale_of,
     template_id,
 )
-from hound_plugin.judge.estimate import estimate_judging, unknown_answer
+from hound_plugin.judge.estimate import estimate_judging, ledger_of_dry_run, unknown_answer
 from hound_plugin.judge.lexical import words_of
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.prompts import JudgePrompt
@@ -254,7 +254,7 @@ def dry_run(run: EvaluationRun, settings: JudgingSettings, say: Callable[[str], 
     if judge.backend == "lexical":
         say(f"judge: no requests: {judge.metric} of {len(run.questions)} questions is computed offline")
         return {"requests": 0, "known": 0, "prompt_tokens": 0, "output_tokens": 0, "cost": 0.0}
-    with Ledger(run.folder / LEDGER, template_id(judge)) as ledger:
+    with ledger_of_dry_run(run.folder / LEDGER, template_id(judge)) as ledger:
         backend = make_judge(judge, ledger, lambda _: None, probe_server=False, make_prompt=_prompt_type(judge))
         requests = _requests(run, backend, judge, _digests(run.questions, judge), planned=True)
         return estimate_judging(requests, backend, ledger, judge, settings.prices, say)

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.evaluation.facts import run_facts
 from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Prediction, Question
 from hound_plugin.evaluation.run_folder import EvaluationRun
 from hound_plugin.llm.redaction import cut
@@ -62,7 +63,7 @@ def write_page(
         title=f"Evaluation: {run.name} on {run.suite}",
         smoke_test=smoke_test,
         lead=[info] if (info := str(run.meta.get("suite_info", {}).get("title") or "")) else [],
-        run=facts(run),
+        run=run_facts(run),
         raw=[("run.json", json.dumps(run.meta, ensure_ascii=False, indent=2, sort_keys=True))],
         charts=charts(run),
         tables=tables,
@@ -176,31 +177,6 @@ def filters(items: Sequence[Item]) -> list[Filter]:
         chosen += [Bound("score", "score from", "from", min(scores)), Bound("score", "score to", "to", max(scores))]
     words = [float(item.values["words"]) for item in items if "words" in item.values]
     return [*chosen, Bound("words", "words at most", "to", max(words, default=0.0), 10)]
-
-
-def facts(run: EvaluationRun) -> list[tuple[str, Any]]:
-    """What was run, by name: model, judge, prompt version, seed."""
-    meta, judge = run.meta, run.meta.get("judge") or {}
-    settings = meta.get("settings") or {}
-    predict = settings.get("predict") or {}
-    scale = judge.get("scale")
-    rows = [
-        ("model", meta.get("model")),
-        ("answers by", predict.get("backend")),
-        ("temperature", predict.get("temperature")),
-        ("longest answer, tokens", predict.get("max_new_tokens")),
-        ("frames per clip", predict.get("num_frames") or "the model's own number"),
-        ("judge", judge.get("model")),
-        ("judge's address", judge.get("endpoint")),
-        ("prompt version", judge.get("protocol")),
-        ("replies are read", judge.get("parsing")),
-        ("scale", f"{scale[0]} to {scale[1]}" if isinstance(scale, list | tuple) and len(scale) == 2 else None),
-        ("metric", (meta.get("suite_info") or {}).get("metric")),
-        ("questions", f"{len(run.questions)} about {len({question.clip for question in run.questions})} clips"),
-        ("seed", meta.get("seed")),
-        ("hound_plugin", meta.get("hound_plugin")),
-    ]
-    return [(name, value) for name, value in rows if value not in (None, "")]
 
 
 def charts(run: EvaluationRun) -> list[Chart]:

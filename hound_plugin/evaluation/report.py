@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.evaluation.facts import run_facts
 from hound_plugin.evaluation.items import FAILED, JUDGED, STATUSES, UNANSWERED, UNREADABLE
 from hound_plugin.evaluation.plots import draw_accuracy, draw_estimates, draw_sample_size
 from hound_plugin.evaluation.published import SOURCE, WARNING, PublishedRow, published_rows
@@ -184,7 +185,7 @@ def to_markdown(
     if references:
         lines += ["## Published numbers", "", f"> **{WARNING}**", "", markdown_table(*_published_table(references)), ""]
         lines += [f"Source: <{SOURCE}>", ""]
-    lines += ["## What was run", "", markdown_table(("what", "value"), described(run, summary)), ""]
+    lines += ["## What was run", "", markdown_table(("what", "value"), run_facts(run)), ""]
     return "\n".join(lines)
 
 
@@ -249,29 +250,6 @@ def _missing_lines(run: EvaluationRun, summary: Summary) -> list[str]:
         rows = [[name, one_line(reply, REPLY_LETTERS) or "(empty)"] for name, reply in replies]
         lines += ["First replies that could not be read:", "", markdown_table(("question", "reply"), rows), ""]
     return lines
-
-
-def described(run: EvaluationRun, summary: Summary) -> list[list[Any]]:
-    """Model, judge, prompt and settings of a run, as rows of a table."""
-    settings = run.meta.get("settings")
-    settings = settings if isinstance(settings, Mapping) else {}
-    judge = summary.judge
-    values = {
-        "suite": run.suite,
-        "model": run.meta.get("model") or settings.get("model"),
-        "judge": judge.get("model"),
-        "back end": judge.get("backend"),
-        "models that the server reported": ", ".join(judge.get("reported_models", ())) or None,
-        "prompt": judge.get("protocol"),
-        "scale": f"{summary.scale[0]:g} to {summary.scale[1]:g}",
-        "parsing": judge.get("parsing"),
-        "words of a prediction that the judge sees": judge.get("max_words"),
-        "right from a score of": judge.get("correct_from"),
-        "seed": settings.get("seed"),
-        "limit": settings.get("limit"),
-        "hound-plugin": run.meta.get("hound_plugin"),
-    }
-    return [[name, value] for name, value in values.items() if value is not None]
 
 
 def sets_csv(summary: Summary, references: Sequence[PublishedRow]) -> str:

@@ -25,16 +25,19 @@ from hound_plugin.evaluation.prediction import (
     wait_for_others,
 )
 from hound_plugin.evaluation.questions import read_suite_questions
-from hound_plugin.evaluation.report import page_tables, sets_table, write_report
+from hound_plugin.evaluation.report import page_tables, remarks, sets_table, write_report
 from hound_plugin.evaluation.run_folder import (
     PREDICTIONS,
+    QUESTIONS,
+    EvaluationRun,
     append_predictions,
+    check_questions,
     finish_predictions,
     freeze_questions,
     load_run,
 )
 from hound_plugin.evaluation.server import estimate_predicting, predict_with_server
-from hound_plugin.evaluation.settings import EvaluationSettings
+from hound_plugin.evaluation.settings import EvaluationSettings, PredictSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.evaluation.suites import Suite, read_suite
 from hound_plugin.evaluation.summary import summarise
@@ -43,6 +46,7 @@ from hound_plugin.pages.frames import FrameReader
 from hound_plugin.records.media_identity import sampled_digest
 from hound_plugin.records.run_folders import open_folder, read_run, write_run
 from hound_plugin.records.tables import markdown_table
+from hound_plugin.validation import build
 
 STAGES = ("predict", "judge", "report")
 SHOWN = 3
@@ -50,6 +54,8 @@ SHOWN = 3
 MakePredictor = Callable[[EvaluationSettings, Shard], Predictor]
 MakeFrames = Callable[[SamplerSettings, int], FrameReader]
 FRAME_SIZE = 160
+PREDICTED_WITH = ("model", "predict", "seed", "engine")
+"""Settings that only predicting uses."""
 
 
 @dataclass
@@ -91,8 +97,10 @@ def open_evaluation(
     shard: Shard = Shard(),  # noqa: B008 - frozen
     stages: Sequence[str] = STAGES,
     make_frames: MakeFrames | None = None,
+    *,
+    dry: bool = False,
 ) -> Evaluation:
-    """Make every check that needs no request and no model, then open the folder.
+    """Make every check that needs no request and no model, then open the folder; if ``dry``, write nothing.
 
     Raises:
         DataError, MediaNotFoundError: questions that cannot be used, or that lack what the judge reads.
@@ -108,11 +116,15 @@ def open_evaluation(
     questions = read_suite_questions(suite, settings, quiet)
     if "judge" in stages:
         judging.check_judging(questions, settings)
-    open_folder(settings.run_folder)
-    freeze_questions(settings.run_folder, questions)
+    evaluation = Evaluation(settings, suite, questions, say, shard, make_predictor, make_frames)
+    if dry:
+        check_questions(evaluation.folder, questions)
+        return evaluation
+    open_folder(evaluation.folder)
+    freeze_questions(evaluation.folder, questions)
     if "judge" in stages and shard.is_first:
-        judging.open_judge(settings.run_folder, settings)
-    return Evaluation(settings, suite, questions, say, shard, make_predictor, make_frames)
+        judging.open_judge(evaluation.folder, settings)
+    return evaluation
 
 
 def run_stages(evaluation: Evaluation, names: Sequence[str] = STAGES) -> dict[str, Any]:
@@ -134,14 +146,22 @@ def run_stages(evaluation: Evaluation, names: Sequence[str] = STAGES) -> dict[st
 
 
 def _values(evaluation: Evaluation) -> dict[str, Any]:
+    """For ``run.json``. What predicted and what judged stay on record when a later command runs another stage only."""
     before, settings, suite = read_run(evaluation.folder), evaluation.settings, evaluation.suite
+    model, used = settings.model or settings.predict.answers or "", settings.as_dict()
+    recorded = before.get("settings", {})
+    if "predict" in recorded and "predict" not in evaluation.counts:
+        model = before["model"]
+        used |= {name: recorded[name] for name in PREDICTED_WITH if name in recorded}
+    if "judge" in recorded and "judge" not in evaluation.counts:
+        used["judge"] = recorded["judge"]
     return {
         "name": settings.name,
         "suite": settings.suite_name,
         "suite_info": {name: getattr(suite, name) for name in ("title", "paper", "metric", "protocol", "measure")},
-        "model": settings.model or settings.predict.answers or "",
-        "settings": settings.as_dict(),
-        "seed": settings.seed,
+        "model": model,
+        "settings": used,
+        "seed": used["seed"],
         **{name: before[name] for name in ("judge",) if name in before},
         **evaluation.record,
         "counts": {**before.get("counts", {}), **evaluation.counts},
@@ -223,9 +243,14 @@ def report(evaluation: Evaluation) -> None:
     """Write ``report/``: tables, pictures and the page with frames."""
     run, settings = load_run(evaluation.folder), evaluation.settings
     path = write_report(run, settings.seed)
-    frames = (evaluation.make_frames or _unknown_frames)(settings.predict, FRAME_SIZE)
+    recorded = run.meta.get("settings", {}).get("predict")
+    predicted_with = settings.predict if recorded is None else build(PredictSettings, recorded)
+    frames = (evaluation.make_frames or _unknown_frames)(predicted_with, FRAME_SIZE)
     page = write_page(run, path.parent, frames, most=settings.report.examples, tables=page_tables(run))
-    evaluation.say(markdown_table(*sets_table(summarise(run))))
+    summary = summarise(run)
+    for remark in remarks(summary):
+        evaluation.say(f"note: {remark}")
+    evaluation.say(markdown_table(*sets_table(summary)))
     evaluation.say(f"report: {path} and {page}")
 
 
@@ -244,8 +269,10 @@ def is_complete(counts: dict[str, Any]) -> bool:
 
 
 def dry_run(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
-    """What the stages would send and roughly cost; nothing is sent, and no model is loaded."""
-    run, estimates = load_run(evaluation.folder), {}
+    """What the stages would send and roughly cost; nothing is sent or written, and no model is loaded."""
+    folder, estimates = evaluation.folder, {}
+    started = (folder / QUESTIONS).is_file()
+    run = load_run(folder) if started else EvaluationRun(folder, {}, evaluation.questions, {}, {})
     evaluation.say(f"{len(run.questions)} questions, {len(run.predictions)} of them predicted")
     if "predict" in names and evaluation.settings.predict.backend == "openai":
         missing = [question for question in run.questions if question.id not in run.predictions]

@@ -149,11 +149,21 @@ def freeze_questions(folder: Path, questions: Sequence[Question]) -> None:
         LedgerError: the folder has other questions.
     """
     with locked(folder, "questions"):
-        path = folder / QUESTIONS
-        if not path.is_file():
-            write_rows(path, [question.to_row() for question in questions])
-            return
-        before = {question.id: question for question in _read(path, Question)}
+        if not (folder / QUESTIONS).is_file():
+            write_rows(folder / QUESTIONS, [question.to_row() for question in questions])
+    check_questions(folder, questions)
+
+
+def check_questions(folder: Path, questions: Sequence[Question]) -> None:
+    """Compare questions with those of a run, if it has any.
+
+    Raises:
+        LedgerError: the folder has other questions.
+    """
+    path = folder / QUESTIONS
+    if not path.is_file():
+        return
+    before = {question.id: question for question in _read(path, Question)}
     now = {question.id: question for question in questions}
     if before == now and list(before) == list(now):
         return

@@ -13,7 +13,6 @@ from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.limits import Limits
-from hound_plugin.llm.prices import estimate_tokens
 from hound_plugin.llm.replies import finish_of, why_missing
 from hound_plugin.llm.requests import FINAL, OK, Request
 from hound_plugin.llm.runner import run_requests
@@ -25,7 +24,7 @@ from hound_plugin.llm.sampling_server import (
     sampling_request,
 )
 from hound_plugin.llm.server_settings import make_limits, output_token_limit
-from hound_plugin.llm.usage import finished_usage
+from hound_plugin.llm.usage import estimate_answers, finished_usage
 from hound_plugin.records.placeholders import IMAGE_TOKEN
 
 ATTEMPTS = 3
@@ -105,16 +104,5 @@ def _reason(entry: Entry) -> str:
 
 def estimate_predicting(questions: Sequence[Question], settings: EvaluationSettings, say: Say) -> dict[str, Any]:
     """What asking a server would take; nothing is sent."""
-    limits = server_limits(settings)
-    tokens = sum(estimate_tokens(question.question) for question in questions)
-    output = len(questions) * limits.output_tokens
-    cost = limits.price.cost(tokens, output) if limits.price else None
-    say(
-        f"{len(questions)} requests to {settings.model}: about {tokens} input tokens of text and at most {output} "
-        "output tokens; the server adds tokens for clips"
-    )
-    priced = (
-        f"at most about {cost:.4f} without clips" if cost is not None else f"unknown: no price for {settings.model}"
-    )
-    say(f"cost of predicting: {priced} (in the currency of your price table)")
-    return {"requests": len(questions), "prompt_tokens": tokens, "output_tokens": output, "cost": cost}
+    texts = [question.question for question in questions]
+    return estimate_answers(texts, settings.model, server_limits(settings), "predicting", say)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import tempfile
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from hound_plugin.judge.backends import JudgeBackend, judge_limits
@@ -13,6 +16,21 @@ from hound_plugin.llm.requests import Request, message_text
 
 SHOWN_PROMPTS = 2
 OFFLINE = ("lexical", "local")
+
+
+@contextmanager
+def ledger_of_dry_run(path: Path, prompt_id: str) -> Iterator[Ledger]:
+    """The ledger of a run, or an empty one that leaves no file if the run has none yet.
+
+    Raises:
+        LedgerError: as :class:`Ledger`.
+    """
+    if path.is_file():
+        with Ledger(path, prompt_id) as ledger:
+            yield ledger
+        return
+    with tempfile.TemporaryDirectory() as folder, Ledger(Path(folder) / path.name, prompt_id) as ledger:
+        yield ledger
 
 
 def unknown_answer(reference: str, number: int = 0) -> str:

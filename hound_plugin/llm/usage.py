@@ -1,13 +1,39 @@
-"""What a ledger's requests have used, and how a run of requests ended: for ``run.json`` and for the user."""
+"""What requests will use, have used, and how a run of them ended: for ``run.json`` and for the user."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hound_plugin.llm.ledger import Ledger
-from hound_plugin.llm.limits import Outcome
-from hound_plugin.llm.prices import Price
+from hound_plugin.llm.limits import Limits, Outcome
+from hound_plugin.llm.prices import Price, estimate_tokens
+
+
+def estimate_answers(
+    texts: Sequence[str], model: str, limits: Limits, what: str, say: Callable[[str], None]
+) -> dict[str, Any]:
+    """What answers of a server about clips would take; nothing is sent.
+
+    Args:
+        texts: one for each request; clips are not counted.
+        model: the server's name of it, as prices have it.
+        limits: of the run.
+        what: the job, for the user, such as ``sampling``.
+        say: receives lines.
+
+    Returns:
+        ``requests``, ``prompt_tokens``, ``output_tokens`` and ``cost`` (None without a price).
+    """
+    tokens, output = sum(map(estimate_tokens, texts)), len(texts) * limits.output_tokens
+    cost = limits.price.cost(tokens, output) if limits.price else None
+    say(
+        f"{len(texts)} requests to {model} for {what}: about {tokens} input tokens of text and at most {output} output "
+        "tokens; the server adds tokens for clips"
+    )
+    priced = f"at most about {cost:.4f} without clips" if cost is not None else f"unknown: no price for {model}"
+    say(f"cost of {what}: {priced} (in the currency of your price table)")
+    return {"requests": len(texts), "prompt_tokens": tokens, "output_tokens": output, "cost": cost}
 
 
 def ledger_usage(ledger: Ledger, price: Price | None) -> dict[str, Any]:

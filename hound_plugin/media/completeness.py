@@ -67,7 +67,10 @@ class LastPacket:
         if span is None:
             self._spans[packet.stream_index] = [time, end, packet.time_base]
         else:
-            span[0], span[1] = min(span[0], time), max(span[1], end)
+            if time < span[0]:
+                span[0] = time
+            if end > span[1]:
+                span[1] = end
 
     @property
     def end(self) -> float:

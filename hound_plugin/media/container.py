@@ -161,19 +161,21 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], l
     presented: list[int] = []
     keys: list[int] = []
     clean = True
+    number, codec = stream.index, stream.codec_context.name
     for packet in packets(container):
         last.see(packet)
-        if not packet.size or packet.stream.index != stream.index:
+        if not packet.size or packet.stream_index != number:
             continue
-        empty = packet.size < _NOT_CODED and stream.codec_context.name == "mpeg4"
-        if packet.pts is None or (not keys and not packet.is_keyframe) or empty:
+        pts, is_key = packet.pts, packet.is_keyframe
+        empty = codec == "mpeg4" and packet.size < _NOT_CODED
+        if pts is None or (not keys and not is_key) or empty:
             return None
-        if packet.is_keyframe:
-            keys.append(packet.pts)
+        if is_key:
+            keys.append(pts)
             clean = clean and _is_clean(stream.codec_context, packet)
-        hidden = stream.codec_context.name == "vp8" and not bytes(packet)[0] & 0x10  # bit show_frame, RFC 6386, 9.1
+        hidden = codec == "vp8" and not bytes(packet)[0] & 0x10  # bit show_frame, RFC 6386, 9.1
         if not (packet.is_discard or hidden):
-            presented.append(packet.pts)
+            presented.append(pts)
     unique = len(set(presented)) == len(presented)
     if not presented or not unique or min(presented) < keys[0]:  # pictures before the first key cannot be decoded
         return None
@@ -213,7 +215,8 @@ def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:
     """Times after the first frame; by the frame rate if timestamps are missing or jump back."""
     if None in pts or any(after < before for before, after in itertools.pairwise(pts)):
         return [number / rate for number in range(len(pts))]
-    return [(stamp - pts[0]) * base.numerator / base.denominator for stamp in pts]  # integers: rounded only once
+    first, ticks, unit = pts[0], base.numerator, base.denominator
+    return [(stamp - first) * ticks / unit for stamp in pts]  # integers: rounded only once
 
 
 def _frames(container: Any, stream: Any, source: Source, last: LastPacket) -> Iterator[Any]:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from hound_plugin.engines.arguments import add_engine_arguments, engine_overrides
+from hound_plugin.command_line import MAX_COST, add_recipe_arguments, recipe_overrides, say
+from hound_plugin.engines.arguments import add_engine_arguments
 
 if TYPE_CHECKING:
     from hound_plugin.pages.frames import FrameReader
@@ -78,9 +78,7 @@ def add_reward_commands(commands: Commands, models: Models) -> None:
 
 
 def _add_recipe(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("recipe", metavar="YAML", help=f"settings; see {RECIPE}")
-    parser.add_argument("overrides", nargs="*", metavar="key=value", help="override the file, such as judge.k=3")
-    parser.add_argument("--limit", type=int, help="use only the first LIMIT questions")
+    add_recipe_arguments(parser, RECIPE, "judge.k=3")
 
 
 def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
@@ -95,7 +93,7 @@ def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
     if name in ("run", "sample"):
         add_engine_arguments(parser, options=False)
     if name in ("run", "judge", "sample"):
-        parser.add_argument("--max-cost", type=float, help="stop before the total cost exceeds this (needs prices)")
+        parser.add_argument("--max-cost", type=float, help=MAX_COST)
     if name in ("run", "judge"):
         parser.add_argument("--dry-run", action="store_true", help="print prompts and the estimated cost; send nothing")
     if name == "report":
@@ -106,13 +104,7 @@ def _add_stage(stages: Commands, name: str, text: str, models: Models) -> None:
 def _settings(arguments: argparse.Namespace) -> RewardSettings:
     from hound_plugin.reward.settings import read_settings
 
-    given = {"limit": arguments.limit, "max_cost": getattr(arguments, "max_cost", None)}
-    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
-    return read_settings(arguments.recipe, [*arguments.overrides, *overrides, *engine_overrides(arguments)])
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr if text.startswith("warning") else sys.stdout, flush=True)
+    return read_settings(arguments.recipe, recipe_overrides(arguments))
 
 
 def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
@@ -122,13 +114,14 @@ def _run_stage(arguments: argparse.Namespace, name: str, models: Models) -> int:
     settings = _settings(arguments)
     if getattr(arguments, "second", None):
         settings = settings.changed(report={"second": arguments.second})
-    run = open_run(settings, _say, models.generator, models.frames)
-    if getattr(arguments, "dry_run", False):
+    dry = getattr(arguments, "dry_run", False)
+    run = open_run(settings, say, models.generator, models.frames, dry=dry)
+    if dry:
         dry_run(run)
         return 0
     counts = run_stages(run, STAGES if name == "run" else (name,))
     if "judge" in counts and not counts["judge"]["scored"]:
-        _say(f"warning: no answer has a score; {run.folder / 'scores.jsonl'} says why")
+        say(f"warning: no answer has a score; {run.folder / 'scores.jsonl'} says why")
         return 1
     return 1 if any(_incomplete(counts.get(f"{stage}_usage")) for stage in ("sample", "judge")) else 0
 
@@ -177,7 +170,7 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     settings = _settings(arguments)
     folder = open_folder(settings.folder)
     questions = read_run_questions(settings, report := RowReport(settings.questions))
-    report_bad_rows(report, settings, folder, _say)
+    report_bad_rows(report, settings, folder, say)
     candidates = read_candidates(folder)
     items = [(q, number, row["answer"]) for q in questions for number, row in sorted(candidates.get(q.id, {}).items())]
     device, dtype = settings.sample.device, settings.sample.dtype
@@ -193,10 +186,10 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     if arguments.best:
         for row in best_of_n(rows):
             print(json.dumps(row, ensure_ascii=False))
-    _say(f"rank: {len(rows)} answers in {folder / RANKED}")
+    say(f"rank: {len(rows)} answers in {folder / RANKED}")
     agreement = agreement_with_scores(rows, latest(folder / SCORES))
     if agreement["pairs"]:
-        _say(
+        say(
             f"judge and implicit reward order {agreement['alike']} of {agreement['pairs']} pairs of answers the same "
             "way"
         )
@@ -230,7 +223,7 @@ def _add_ref_logps(stages: Commands, models: Models) -> None:
 def _ref_logps(arguments: argparse.Namespace, models: Models) -> int:
     path = models.write_reference(arguments.recipe, arguments.overrides)
     if os.environ.get("RANK", "0") == "0":
-        _say(f"ref-logps: complete in {path}")
+        say(f"ref-logps: complete in {path}")
     return 0
 
 
@@ -257,7 +250,7 @@ def _browse(arguments: argparse.Namespace, models: Models) -> int:
     from hound_plugin.reward.browse import open_page
 
     settings = _settings(arguments)
-    open_page(settings, arguments.port, models.frames(settings.sample, LARGE), _say)
+    open_page(settings, arguments.port, models.frames(settings.sample, LARGE), say)
     return 0
 
 
@@ -280,5 +273,5 @@ def _add_iterate(stages: Commands, models: Models) -> None:
 def _iterate(arguments: argparse.Namespace, models: Models) -> int:
     from hound_plugin.reward.rounds import run_rounds
 
-    run_rounds(_settings(arguments), _say, models.generator, models.frames, models.evaluate)
+    run_rounds(_settings(arguments), say, models.generator, models.frames, models.evaluate)
     return 0

@@ -8,9 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.judge.backends import make_judge, template_id
-from hound_plugin.judge.estimate import estimate_judging, unknown_answer
-from hound_plugin.llm.ledger import Ledger
-from hound_plugin.llm.prices import estimate_tokens
+from hound_plugin.judge.estimate import estimate_judging, ledger_of_dry_run, unknown_answer
+from hound_plugin.llm.usage import estimate_answers
 from hound_plugin.pages.frames import SIZE, FrameReader
 from hound_plugin.records.questions import Question
 from hound_plugin.records.run_folders import read_run, write_run
@@ -78,7 +77,7 @@ def stage_counts(run: Run) -> dict[str, Any]:
 
 
 def dry_run(run: Run) -> dict[str, Any]:
-    """What a run would send and roughly what it would cost; nothing is sent, and no model is loaded.
+    """What a run would send and roughly what it would cost; nothing is sent or written, and no model is loaded.
 
     Answers that are not sampled yet are assumed to be as long as the reference, or 200 characters.
     """
@@ -86,7 +85,7 @@ def dry_run(run: Run) -> dict[str, Any]:
     sampled = read_candidates(run.folder)
     _dry_sampling(run, sampled)
     candidates = {question.id: _with_placeholders(run, question, sampled) for question in run.questions}
-    with Ledger(run.folder / LEDGER, template_id(settings.judge)) as ledger:
+    with ledger_of_dry_run(run.folder / LEDGER, template_id(settings.judge)) as ledger:
         judge = make_judge(settings.judge, ledger, lambda _: None, probe_server=False)
         requests = make_requests(run.questions, candidates, judge, settings.judge, run.media_digests())
         known = ((request, request.candidate in sampled.get(request.id, {})) for request in requests)
@@ -107,12 +106,5 @@ def _dry_sampling(run: Run, sampled: dict[str, dict[int, Row]]) -> None:
     if settings.backend != "openai":
         return
     missing = [q for q in run.questions for n in range(settings.n) if n not in sampled.get(q.id, {})]
-    tokens = sum(estimate_tokens(question.text) for question in missing)
     limits = stage_limits(run.settings, "sample")
-    output = len(missing) * limits.output_tokens
-    run.say(
-        f"{len(missing)} requests to the sampling server: about {tokens} input tokens of text and at most {output} "
-        "output tokens; the server adds tokens for clips"
-    )
-    if limits.price:
-        run.say(f"cost of sampling: at most about {limits.price.cost(tokens, output):.4f} without clips")
+    estimate_answers([question.text for question in missing], settings.model, limits, "sampling", run.say)

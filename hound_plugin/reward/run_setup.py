@@ -64,8 +64,10 @@ def open_run(
     say: Callable[[str], None],
     make_generator: MakeGenerator | None = None,
     make_frames: MakeFrames | None = None,
+    *,
+    dry: bool = False,
 ) -> Run:
-    """Make every check that needs no request, then open the folder.
+    """Make every check that needs no request, then open the folder; if ``dry``, write nothing.
 
     Raises:
         DataError, MediaNotFoundError: questions that cannot be used.
@@ -83,6 +85,10 @@ def open_run(
         raise DataError(f"judge.backend vision: {len(blind)} questions have no clip; the first is {blind[0]}.")
     if settings.pairs.chosen_from_reference and not any(question.reference for question in questions):
         raise DataError("pairs.chosen_from_reference: no question has a `reference`.")
+    run = Run(settings, Path(settings.folder), questions, say, make_generator, make_frames)
+    if dry:
+        report_bad_rows(report, settings, None, say)
+        return run
     folder = open_folder(settings.folder)
     try:
         with Ledger(folder / LEDGER, template_id(settings.judge)) as ledger:
@@ -93,7 +99,7 @@ def open_run(
             f"sample.answers={folder / CANDIDATES}."
         ) from error
     report_bad_rows(report, settings, folder, say)
-    return Run(settings, folder, questions, say, make_generator, make_frames)
+    return run
 
 
 def check_scale(settings: RewardSettings) -> None:
@@ -142,12 +148,16 @@ def read_run_questions(settings: RewardSettings, report: RowReport | None = None
     return with_captions(questions, settings.captions, settings.media_dir, report)
 
 
-def report_bad_rows(report: RowReport, settings: RewardSettings, folder: Path, say: Callable[[str], None]) -> None:
-    """Print what was decided about rows of questions, and list those that are left out in the folder."""
+def report_bad_rows(
+    report: RowReport, settings: RewardSettings, folder: Path | None, say: Callable[[str], None]
+) -> None:
+    """Print what was decided about rows of questions, and list those left out in the folder if there is one."""
     for line in report.remarks():
         say(line)
-    if not report.bad:
-        (folder / LIST).unlink(missing_ok=True)  # of an earlier run
-        return
-    write_whole(folder / LIST, to_lines(report.entries))
-    say(f"warning: {report.settle('skip', settings.max_bad_rows, folder / LIST, '')}")
+    listed = None if folder is None else folder / LIST
+    if listed is not None and report.bad:
+        write_whole(listed, to_lines(report.entries))
+    elif listed is not None:
+        listed.unlink(missing_ok=True)  # of an earlier run
+    if report.bad:
+        say(f"warning: {report.settle('skip', settings.max_bad_rows, listed)}")

@@ -192,6 +192,26 @@ def test_torchaudio_of_another_release(stubs: Path) -> None:
     assert "torchaudio==2.11.0" in checks["torchaudio import"].fix
 
 
+def test_a_protobuf_that_is_too_old_for_sentencepiece(stubs: Path) -> None:
+    package = stubs / "sentencepiece"
+    package.mkdir()
+    (package / "__init__.py").write_text("__version__ = '0.2.3'\n")
+    (package / "sentencepiece_model_pb2.py").write_text(
+        "from google.protobuf import runtime_version\n"  # as its generated code does, with the version of the future
+        "runtime_version.ValidateProtobufRuntimeVersion(\n"
+        "    runtime_version.Domain.PUBLIC, 99, 0, 0, '', 'sentencepiece_model.proto')\n"
+    )
+    (check,) = runtime.check_tokenizer()
+    assert check.status == "warn"
+    assert "VersionError" in check.found
+    assert "sentencepiece<0.2.3" in check.fix
+
+
+def test_the_sentencepiece_that_is_installed_works() -> None:
+    (check,) = runtime.check_tokenizer()
+    assert check.status == "ok", check.found
+
+
 def test_a_crash_keeps_what_came_before_it(stubs: Path) -> None:
     (stubs / "torchvision.py").write_text("import os, signal\nos.kill(os.getpid(), signal.SIGSEGV)\n")
     checks = _by_name(runtime.check_torch())

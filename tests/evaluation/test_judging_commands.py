@@ -87,6 +87,55 @@ def test_a_dry_run_sends_nothing_and_prints_the_cost(
     assert "8 requests to the judge" in printed
     assert "cost: at most about 0.00" in printed
     assert server.stats()["counts"] == {}
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_dry_run_decides_nothing_about_the_run(
+    server: FaultServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Neither its questions nor its prompt; and a run that is there stays as it is."""
+    common = [*prepare(tmp_path), "judge.backend=openai", "judge.model=tiny", f"judge.base_url={server.base_url}"]
+    assert run("run", RECIPE, *common, "--limit", "3", "--dry-run") == 0
+    assert run("run", RECIPE, *common, "judge.answer_format=json") == 0
+    folder = tmp_path / "runs" / "run" / "mine"
+    before = {path: path.read_bytes() for path in folder.rglob("*.json*")}
+    capsys.readouterr()
+    assert run("judge", RECIPE, *common, "judge.answer_format=json", "--dry-run") == 0
+    assert "0 requests to the judge; 8 others are answered already" in capsys.readouterr().out
+    assert {path: path.read_bytes() for path in folder.rglob("*.json*")} == before
+    assert run("run", RECIPE, *common, "--limit", "3", "--dry-run") == 2
+    assert "was written with other questions" in capsys.readouterr().err
+
+
+def test_a_later_stage_does_not_rewrite_what_predicted_and_judged(
+    server: FaultServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """``hound eval report`` with the recipe as it is: its `model` is another one than that of the run."""
+    common = [*prepare(tmp_path), "name=theirs", "seed=3"]
+    judge = [
+        "judge.backend=openai",
+        "judge.model=tiny",
+        f"judge.base_url={server.base_url}",
+        "judge.answer_format=json",
+    ]
+    assert run("run", RECIPE, *common, *judge, "model=their-model", "predict.num_frames=4") == 0
+    folder = tmp_path / "runs" / "theirs" / "mine"
+    once = json.loads((folder / "run.json").read_text())
+    place = [f"suite={tmp_path}/mine.jsonl", f"media_dir={tmp_path}", f"folder={tmp_path}/runs", "name=theirs"]
+    for _ in range(2):
+        assert run("report", RECIPE, *place) == 0
+    now = json.loads((folder / "run.json").read_text())
+    assert [now[name] for name in ("model", "seed", "judge")] == [once[name] for name in ("model", "seed", "judge")]
+    assert [now["settings"][name] for name in ("predict", "judge")] == [
+        once["settings"][name] for name in ("predict", "judge")
+    ]
+    report = (folder / "report" / "report.md").read_text()
+    assert "| model | their-model |" in report
+    assert "demo/runs/dpo" not in report
+    assert run("judge", RECIPE, *place, "judge.metric=contains") == 0
+    again = json.loads((folder / "run.json").read_text())
+    assert (again["model"], again["judge"]["metric"]) == ("their-model", "contains")
+    assert again["settings"]["judge"]["backend"] == "lexical"
 
 
 @pytest.mark.parametrize(

@@ -102,6 +102,30 @@ def test_the_paired_bootstrap_covers_the_truth() -> None:
     assert abs(_coverage(draw, 0.1) - 0.95) < TOLERANCE + 0.01
 
 
+def test_rare_differences_are_covered_too() -> None:
+    """One clip in a hundred differs, so that a third of such comparisons of 100 clips shows no difference at all."""
+
+    def draw(source: np.random.Generator) -> Estimate | None:
+        clusters, index = _clips(source, 100)
+        second = (source.random(100) < 0.01)[index]
+        return paired_difference([False] * len(index), second.tolist(), clusters, seed=int(source.integers(1 << 30)))
+
+    assert _coverage(draw, 0.01) > 0.95 - TOLERANCE
+
+
+@pytest.mark.parametrize(("gain", "span"), [(0, 1.0), (1, 1.0), (-1, 1.0), (0, 4.0), (2, 4.0)])
+def test_clips_that_differ_alike_are_not_certainty(gain: float, span: float) -> None:
+    """Fifty clips: another 7% of all clips would be missed by one sample in forty."""
+    clusters = [number // 2 for number in range(100)]
+    found = paired_difference([0.0] * 100, [gain] * 100, clusters, span=span)
+    assert found is not None
+    assert found.mean == gain
+    unseen = 1 - 0.025 ** (1 / 50)
+    assert 0.07 < unseen < 0.072
+    assert found.low == pytest.approx(gain - unseen * (span + gain))
+    assert found.high == pytest.approx(gain + unseen * (span - gain))
+
+
 def test_the_standard_error_is_that_of_a_clustered_regression() -> None:
     api = pytest.importorskip("statsmodels.api")
     source = np.random.default_rng(3)

@@ -21,6 +21,7 @@ import yaml
 
 from hound_plugin import cli
 from hound_plugin.demo.build import DemoPaths, build_demo
+from hound_plugin.evaluation.comparison import compare
 from hound_plugin.evaluation.run_folder import EvaluationRun, load_run
 from tests.evaluation.stand_ins import write_recipe
 from tests.goldens import SFT
@@ -60,12 +61,18 @@ class Measured:
         return load_run(self.run.folder.parents[1] / "lmms_eval" / "demo"), results
 
     def check(self, theirs: EvaluationRun, results: dict[str, Any]) -> None:
-        """The same answers, one for each question, and the same accuracy."""
+        """The same answers, one for each question, and the same accuracy; the run on disk can be compared with ours."""
         assert {name: row.text or "" for name, row in theirs.predictions.items()} == {
             name: row.text for name, row in self.run.predictions.items()
         }
         right = [row.correct for row in self.run.judgements.values()]
         assert results["accuracy,none"] == pytest.approx(sum(map(bool, right)) / len(right))
+        assert not compare(self.run, theirs).changes
+        assert theirs.meta["judge"] == self.run.meta["judge"]
+        assert "hound_demo" in theirs.meta["command"]
+        assert cli.main(["eval", "report", str(self.recipe), "name=lmms_eval"]) == 0
+        report = (theirs.folder / "report" / "report.md").read_text()
+        assert f"| {theirs.meta['model']} |".replace("_", r"\_") in report, "not the model that the recipe names"
 
 
 @pytest.fixture(scope="module")

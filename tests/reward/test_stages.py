@@ -287,7 +287,7 @@ def test_the_dry_run_counts_tokens_as_they_are_requested(
     settings = build_settings({**values, "sample": sample, "limit": 2})
     said: list[str] = []
     dry_run(start(settings, said))
-    (line,) = [line for line in said if "to the sampling server" in line]
+    (line,) = [line for line in said if "for sampling: about" in line]
     assert f"at most {2 * tokens} output tokens" in line
     stages.sample(start(settings))
     body = server.stats()["bodies"][0]["body"]

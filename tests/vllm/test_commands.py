@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +23,7 @@ ANSWER = 12  # tokens
 
 @pytest.fixture
 def one_engine(engine: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commands take the engine that is running: a start takes half a minute, and is tested in `make test-long`."""
+    """The commands take the engine that is running: a start takes half a minute, and its test is a long one."""
     monkeypatch.setattr(own_model, "_in_vllm", lambda settings: engine)
 
 
@@ -91,6 +96,55 @@ def test_reward_sample(demo: Demo, tmp_path: Path, one_engine: None) -> None:
     recipe = _recipe(demo, tmp_path, vllm={"max_num_seqs": 64})  # goes on, as it decides nothing but the speed
     assert cli.main(["reward", "sample", recipe]) == 0
     assert sorted(file.read_text().splitlines(keepends=True)) == sorted(lines)
+
+
+@pytest.mark.long
+def test_a_killed_run_goes_on(demo: Demo, tmp_path: Path, one_engine: None) -> None:
+    """Each command starts an engine of its own; the answers are those of a run that nothing disturbed."""
+    whole, recipe, rows = _twice(demo, tmp_path, 5)
+    written = tmp_path / "own" / "run" / "candidates.jsonl"
+    with subprocess.Popen(
+        _sample(recipe), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as job:
+        while not written.exists():
+            assert job.poll() is None, job.communicate()[0].decode()
+            time.sleep(0.02)
+        os.killpg(job.pid, signal.SIGKILL)
+    kept = _rows(written)
+    assert 0 < len(kept) < rows, "nothing was left to do"
+    done = subprocess.run(_sample(recipe), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"{rows - len(kept)} answers added" in done.stdout
+    assert _rows(written) == _rows(whole)
+
+
+@pytest.mark.long
+def test_engines_of_ray_actors(demo: Demo, tmp_path: Path, one_engine: None) -> None:
+    """`--engine ray` with `backend: vllm`: one engine an actor, and the answers of this process."""
+    pytest.importorskip("ray", reason="Ray is not installed here (extra `ray`)")
+    whole, recipe, rows = _twice(demo, tmp_path, 2)
+    settings = ["--engine", "ray", "engine.actors=1", "engine.batch=1", "engine.object_store=0.2"]
+    done = subprocess.run([*_sample(recipe), *settings], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert f"{rows} answers added" in done.stdout
+    assert _rows(tmp_path / "own" / "run" / "candidates.jsonl") == _rows(whole)
+
+
+def _sample(recipe: str) -> list[str]:
+    return [sys.executable, "-m", "hound_plugin.cli", "reward", "sample", recipe]
+
+
+def _twice(demo: Demo, folder: Path, turns: int) -> tuple[Path, str, int]:
+    """Answers by the engine that is running, a recipe for the same ones by another engine, and how many they are."""
+    asked = _questions(demo, folder / "once.jsonl", 80)
+    rows = [{**row, "id": f"{row['id']}/{turn}"} for turn in range(turns) for row in asked]
+    recipes = []
+    for name in ("whole", "own"):
+        (folder / name).mkdir()
+        (folder / name / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        recipes.append(_recipe(demo, folder / name, n=3, dtype="float32", vllm={"enforce_eager": True}))
+    assert cli.main(["reward", "sample", recipes[0]]) == 0
+    return folder / "whole" / "run" / "candidates.jsonl", recipes[1], 3 * len(rows)
 
 
 def test_what_is_done_is_kept_when_a_clip_is_bad(

@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import torch
 
 from hound_plugin.processing.prompt import SYSTEM, Turn, encode_conversation
-from tests.vllm.conftest import Demo
+from tests.vllm.conftest import FEATURES, LOG_PROBS, Demo
+from tests.vllm.recording import greedy_tokens
 
-FEATURES = 5e-4
-LOG_PROBS = 1e-3
 ANSWER = 24  # tokens
 
 
-def ids_of(engine: Any, messages: list[dict[str, Any]], **settings: Any) -> list[int]:
-    """The prompt's tokens as vLLM's engine gets them."""
+def ids_of(
+    engine: Any, messages: list[dict[str, Any]], answer: int = 1, **settings: Any
+) -> tuple[list[int], list[int]]:
+    """The prompt's tokens as vLLM's engine gets them, and those of its greedy answer."""
     from vllm import SamplingParams
 
-    (output,) = engine._llm.chat(messages, SamplingParams(max_tokens=1), use_tqdm=False, **settings)
-    return list(output.prompt_token_ids)
+    greedy = SamplingParams(temperature=0, max_tokens=answer)
+    (output,) = engine._llm.chat(messages, greedy, use_tqdm=False, **settings)
+    return list(output.prompt_token_ids), list(output.outputs[0].token_ids)
 
 
 def _parts(*parts: str, text: str) -> list[dict[str, Any]]:
@@ -56,19 +59,27 @@ def _conversations(demo: Demo) -> dict[str, list[dict[str, Any]]]:
     "text alone", "a clip", "an image", "a clip behind its question", "two clips", "a clip and an image",
     "several turns", "control tokens as text",
 ])  # fmt: skip
-def test_the_same_prompt_tokens(case: str, demo: Demo, ours: Any, engine: Any) -> None:
+def test_the_same_prompt_tokens_and_answer(case: str, demo: Demo, ours: Any, engine: Any) -> None:
     messages = _conversations(demo)[case]
-    expected = ours.processor.apply_chat_template(
-        messages, tokenize=True, add_generation_prompt=True, return_tensors=None
+    by_path = json.loads(json.dumps(messages).replace("file://", ""))
+    batch = ours.processor.apply_chat_template(
+        by_path, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
     )
-    assert ids_of(engine, messages) == expected[0]
+    end = ours.processor.tokenizer.eos_token_id
+    with torch.inference_mode():
+        (made,) = ours.model.generate(
+            **batch, do_sample=False, max_new_tokens=ANSWER, eos_token_id=end, pad_token_id=0
+        ).tolist()
+    prompt, answer = ids_of(engine, messages, ANSWER)
+    assert (prompt, answer) == (batch["input_ids"][0].tolist(), made[len(prompt) :])
 
 
 def test_an_answer_that_goes_on(demo: Demo, ours: Any, engine: Any) -> None:
     messages = [*_conversations(demo)["a clip"], {"role": "assistant", "content": "A red"}]
     settings = {"continue_final_message": True}
     expected = ours.processor.apply_chat_template(messages, tokenize=True, return_tensors=None, **settings)
-    assert ids_of(engine, messages, add_generation_prompt=False, **settings) == expected[0]
+    prompt, _ = ids_of(engine, messages, add_generation_prompt=False, **settings)
+    assert prompt == expected[0]
 
 
 def test_a_prompt_as_text(demo: Demo, ours: Any, engine: Any) -> None:
@@ -106,15 +117,10 @@ def test_the_same_answers_token_by_token(demo: Demo, ours: Any, engine: Any) -> 
         prompt = engine._prompt(question, clip, shown, ANSWER)
         requests.append({"prompt_token_ids": prompt.ids, "multi_modal_data": {prompt.kind: [prompt.media]}})
     outputs = engine._llm.generate(requests, SamplingParams(temperature=0, max_tokens=ANSWER), use_tqdm=False)
-    end, different = ours.processor.tokenizer.eos_token_id, {}
+    different = {}
     for number, ((question, clip), output) in enumerate(zip(demo.asked, outputs, strict=True)):
-        batch = ours.batch([(question, "", clip)], "left")
-        batch.pop("labels")
-        with torch.inference_mode():
-            made = ours.model.generate(
-                **batch, do_sample=False, max_new_tokens=ANSWER, eos_token_id=end, pad_token_id=0
-            )
-        expected = made[0, batch["input_ids"].shape[1] :].tolist()
+        ids, expected = greedy_tokens(ours, question, clip, ANSWER)
+        assert list(output.prompt_token_ids) == ids
         if list(output.outputs[0].token_ids) != expected:
             different[number] = (list(output.outputs[0].token_ids), expected)
     assert not different, f"{len(different)} of {len(requests)}: {dict(list(different.items())[:3])}"

@@ -18,7 +18,9 @@ import openai
 import pytest
 import yaml
 
+from hound_plugin import cli
 from hound_plugin.model.generation import cut_roles
+from hound_plugin.records.jsonl import read_objects
 from tests.vllm.conftest import Demo
 from tests.vllm.serving import NAME, Server
 
@@ -152,6 +154,36 @@ def test_sixty_four_at_once_with_bad_media_among_them(server: Server, demo: Demo
             assert "not a video" in str(reply)
         else:
             assert _text(ours, _tokens(reply)) == expected[number]
+
+
+def test_eval_and_captions_by_a_server(server: Server, demo: Demo, ours: Any, tmp_path: Path) -> None:
+    rows, questions = demo.rows[:24], tmp_path / "questions.jsonl"
+    questions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    predict = {"backend": "openai", "base_url": server.url, "max_new_tokens": ANSWER, "concurrency": 8}
+    values = {
+        "suite": str(questions), "media_dir": str(demo.folder / "clips"), "name": "served", "model": NAME,
+        "folder": str(tmp_path / "runs"), "predict": predict, "judge": {"backend": "lexical"},
+    }  # fmt: skip
+    (tmp_path / "eval.yaml").write_text(yaml.safe_dump(values))
+    assert cli.main(["eval", "predict", str(tmp_path / "eval.yaml")]) == 0
+    predictions = read_objects(next((tmp_path / "runs").rglob("predictions.jsonl")))
+    texts = {str(row["id"]): str(row["text"]) for row in predictions}
+    asked = [(row["prompt"], demo.clip(row)) for row in rows]
+    expected = ours.chat_many(*map(list, zip(*asked, strict=True)), do_sample=False, max_new_tokens=ANSWER)
+    answers = [cut_roles(texts[str(row["id"])]).strip() for row in rows]
+    plain = [number for number, text in enumerate(expected) if "\ufffd" not in text]
+    assert [answers[number] for number in plain] == [expected[number] for number in plain]
+    assert len(plain) > 3
+
+    out, before = tmp_path / "captions.jsonl", _answered(server)
+    clips = sorted({clip for _, clip in asked})[:6]
+    command = ["caption", *clips, "--model", NAME, "--base-url", server.url, "--out", str(out)]
+    command += ["--max-new-tokens", str(ANSWER)]
+    assert cli.main(command) == 0
+    assert [row["id"] for row in read_objects(out)] == [row["id"] for row in read_objects(out) if row["caption"]]
+    assert len(list(read_objects(out))) == _answered(server) - before == len(clips)
+    assert cli.main(command) == 0
+    assert _answered(server) - before == len(clips), "captions that are there were asked for again"
 
 
 def test_a_server_that_is_killed_under_a_running_job(server: Server, demo: Demo, tmp_path: Path) -> None:

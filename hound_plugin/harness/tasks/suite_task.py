@@ -9,17 +9,19 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Any
 
 from datasets import Dataset
 from lmms_eval.api.instance import Instance
 from lmms_eval.api.task import ConfigurableMessagesTask
 
-from hound_plugin.evaluation import judging
 from hound_plugin.evaluation.items import JUDGED, Prediction, Question
 from hound_plugin.evaluation.questions import read_suite_questions
+from hound_plugin.evaluation.run import Evaluation, run_stages
 from hound_plugin.evaluation.run_folder import (
+    JUDGEMENTS,
+    PREDICTIONS,
+    QUESTIONS,
     append_predictions,
     finish_predictions,
     freeze_questions,
@@ -28,9 +30,10 @@ from hound_plugin.evaluation.run_folder import (
 from hound_plugin.evaluation.settings import EvaluationSettings, read_settings
 from hound_plugin.evaluation.suites import read_suite
 from hound_plugin.records.files import clear_leftovers
-from hound_plugin.records.run_folders import open_folder
+from hound_plugin.records.run_folders import RUN, open_folder
 
 RECIPE = "LMMS_EVAL_HOUND_RECIPE"
+MODEL = "a model of lmms-eval; the command is in run.json"
 NO_ANSWER = ("[LMMS_EVAL_REQUEST_FAILED", "[LMMS_EVAL_BUDGET_EXCEEDED")
 
 
@@ -63,9 +66,9 @@ class SuiteTask(ConfigurableMessagesTask):
         recipe = os.environ.get(RECIPE)
         default = EvaluationSettings(suite=self.suite, name="lmms_eval")
         settings = read_settings(recipe, overrides) if recipe else default
-        suite = read_suite(self.suite)
-        self.settings = settings.for_suite(suite.protocol, suite.measure)
-        self.questions = {question.id: question for question in read_suite_questions(suite, self.settings, _say)}
+        suite = self.described = read_suite(self.suite)
+        settings = settings.for_suite(suite.protocol, suite.measure)
+        self.questions = {question.id: question for question in read_suite_questions(suite, settings, _say)}
         super().__init__(
             config={
                 "task": (config or {}).get("task"),
@@ -80,6 +83,8 @@ class SuiteTask(ConfigurableMessagesTask):
                 "generation_kwargs": {"max_new_tokens": settings.predict.max_new_tokens, "temperature": 0},
             }
         )
+        # for `hound eval report`: the recipe does not say what answered here
+        self.settings = settings.changed(model=MODEL, predict={"backend": "given", "answers": MODEL, "model": MODEL})
 
     def download(self, dataset_kwargs: dict[str, Any] | None = None) -> None:
         """The questions of the suite, which are on this machine already."""
@@ -102,14 +107,17 @@ class SuiteTask(ConfigurableMessagesTask):
         """Judge all answers of the run and return the share of right ones among those with a verdict; NaN of none."""
         asked: list[Question] = [self.questions[row["id"]] for row in answers]
         folder = open_folder(self.settings.run_folder)
-        for file in ("questions.jsonl", "predictions.jsonl"):  # of an earlier run: this one has asked again
+        for file in (QUESTIONS, PREDICTIONS, JUDGEMENTS, RUN):  # of an earlier run: this one has asked again
             (folder / file).unlink(missing_ok=True)
         clear_leftovers(folder)
         freeze_questions(folder, asked)
         append_predictions(folder, [_prediction(row) for row in answers])
         finish_predictions(folder)
-        result = judging.judge_run(replace(load_run(folder), judgements={}), self.settings, _say)
-        verdicts = [row.correct for row in result.judgements if row.status == JUDGED and row.correct is not None]
+        run_stages(Evaluation(self.settings, self.described, asked, _say), ("judge",))
+        judged = load_run(folder).judgements.values()
+        verdicts = [row.correct for row in judged if row.status == JUDGED and row.correct is not None]
+        if not verdicts:
+            _say(f"hound: no answer has a verdict, so that there is no accuracy; see `hound eval report` and {folder}")
         return sum(verdicts) / len(verdicts) if verdicts else float("nan")
 
 
