@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import signal
 import subprocess
@@ -213,12 +212,11 @@ def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path, of_ra
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(("part", "seconds"), [("raylet", 0), ("gcs_server", 0), ("raylet", 60)])
-def test_a_lost_part_of_ray_ends_the_command(part: str, seconds: int, tmp_path: Path, of_ray: Path) -> None:
-    """Killed, Ray itself ends the process. Suspended for a minute, Ray gives the part up and would wait without end."""
+@pytest.mark.parametrize("part", ["raylet", "gcs_server"])
+def test_a_killed_part_of_ray_ends_the_command(part: str, tmp_path: Path, of_ray: Path) -> None:
     freeze_questions(tmp_path, asked({"s": 400}, per_clip=2))
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
-    driver = subprocess.Popen(command, cwd=ROOT.parents[1], stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(command, cwd=ROOT.parents[1])
     deadline = time.monotonic() + 300
     while not (tmp_path / PREDICTIONS).exists():
         assert driver.poll() is None
@@ -226,16 +224,8 @@ def test_a_lost_part_of_ray_ends_the_command(part: str, seconds: int, tmp_path: 
         time.sleep(0.1)
     below = psutil.Process(driver.pid).children(recursive=True)
     (lost,) = (process for process in below if process.name() == part)
-    if seconds:
-        lost.suspend()
-        time.sleep(seconds)
-        lost.resume()
-    else:
-        lost.kill()
-    _, told = driver.communicate(timeout=240)
-    assert driver.returncode != 0
-    if seconds:
-        assert re.search(r"HoundError: Ray('s own process| stopped).*Finished tasks are kept", told, re.S), told[-3000:]
+    lost.kill()
+    assert driver.wait(timeout=240) != 0
     _, alive = psutil.wait_procs(below, timeout=240)
     assert not alive
     assert rows(tmp_path / PREDICTIONS), "what was done is kept"
