@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 IN_FLIGHT = 2  # blocks of an actor: one that it is at, one that waits
 WATCH_SECONDS = 5.0
+KEPT = "Finished tasks are kept: start the command again. Look for too little memory: fewer engine.actors on a machine."
 
 
 class RayEngine:
@@ -69,9 +70,14 @@ class RayEngine:
 
 
 def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings) -> Generator[pa.Table, None, None]:
-    """Blocks of results as they are done."""
+    """Blocks of results as they are done.
+
+    Raises:
+        HoundError: a part of Ray is lost that it does not start again.
+    """
     import ray
     from ray import cloudpickle
+    from ray.exceptions import RayError
 
     packed = cloudpickle.dumps(work)
     rows = [{"number": number, "task": cloudpickle.dumps(task)} for number, task in enumerate(tasks)]
@@ -87,7 +93,10 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
     attempts = _start_counting(settings.retries + 1)
     gpus = settings.gpus or None
     data = data.map_batches(_Doing, **_pool(settings.actors, packed, attempts), num_cpus=settings.cpus, num_gpus=gpus)
-    yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    try:
+        yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
+    except RayError as error:
+        raise HoundError(f"Ray stopped: {type(error).__name__}: {error!s:.300}. {KEPT}") from error
 
 
 def _pool(size: int, *arguments: Any) -> dict[str, Any]:
@@ -128,8 +137,7 @@ class _Watch:
         here = ray.get_runtime_context().get_node_id()
         if not any(node["Alive"] and node["NodeID"] == here for node in ray.nodes()):
             raise HoundError(
-                "Ray's own process on this machine (raylet) ended, was killed, or was suspended for too long. Finished "
-                "tasks are kept: start the command again. Look for too little memory: fewer engine.actors on a machine."
+                f"Ray's own process on this machine (raylet) ended, was killed, or was suspended for too long. {KEPT}"
             )
 
     def after_execution_succeeds(self, executor: object) -> None:

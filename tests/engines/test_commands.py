@@ -213,11 +213,10 @@ def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path, of_ra
 
 @pytest.mark.long
 @pytest.mark.parametrize("part", ["raylet", "gcs_server"])
-def test_a_lost_part_of_ray_ends_the_command(part: str, tmp_path: Path, of_ray: Path) -> None:
-    """Ray itself would wait without end. Machines that sleep, and those with too little memory, lose it."""
+def test_a_killed_part_of_ray_ends_the_command(part: str, tmp_path: Path, of_ray: Path) -> None:
     freeze_questions(tmp_path, asked({"s": 400}, per_clip=2))
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
-    driver = subprocess.Popen(command, cwd=ROOT.parents[1], stderr=subprocess.PIPE, text=True)
+    driver = subprocess.Popen(command, cwd=ROOT.parents[1])
     deadline = time.monotonic() + 300
     while not (tmp_path / PREDICTIONS).exists():
         assert driver.poll() is None
@@ -226,10 +225,7 @@ def test_a_lost_part_of_ray_ends_the_command(part: str, tmp_path: Path, of_ray: 
     below = psutil.Process(driver.pid).children(recursive=True)
     (lost,) = (process for process in below if process.name() == part)
     lost.kill()
-    _, told = driver.communicate(timeout=240)
-    assert driver.returncode != 0
-    if part == "raylet":
-        assert "Ray's own process on this machine (raylet) ended" in told
+    assert driver.wait(timeout=240) != 0
     _, alive = psutil.wait_procs(below, timeout=240)
     assert not alive
     assert rows(tmp_path / PREDICTIONS), "what was done is kept"

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hound_plugin.engines import ray_data
 from hound_plugin.engines.choice import make_engine
 from hound_plugin.engines.cluster import OURS, check_room, clear_sessions
 from hound_plugin.engines.settings import EngineSettings
@@ -130,6 +131,19 @@ def test_folders_of_killed_commands_are_removed_and_no_others(tmp_path: Path) ->
     with hold(tmp_path / "session_running" / OURS):
         clear_sessions(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["session_of_ray_start", "session_running"]
+
+
+def test_a_machine_that_its_cluster_gave_up_ends_the_job(
+    ray_engine: MakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Ray says of a machine that slept too long; Ray Data itself would wait without end."""
+    import ray
+
+    nodes = ray.nodes
+    monkeypatch.setattr(ray_data, "WATCH_SECONDS", 0.5)
+    monkeypatch.setattr(ray, "nodes", lambda: [{**node, "Alive": False} for node in nodes()])
+    with pytest.raises(HoundError, match=r"\(raylet\) ended.*Finished tasks are kept: start the command again"):
+        list(ray_engine().run(Work(Double(seconds=0.1)), range(1000)))
 
 
 MACHINES = """
