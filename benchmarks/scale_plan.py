@@ -299,6 +299,7 @@ def check(chosen: argparse.Namespace) -> None:
         report.raw["began"] = now()
         second = small_job(chosen, clips[: sizes[1]])
     report.raw["measured"] = asdict(second)
+    report.size += f"; load {os.getloadavg()[0]:.0f} at the end"
     report.tables = [compared(small, sizes, expected, second)]
     report.finish(chosen.out)
 

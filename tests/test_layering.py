@@ -46,7 +46,7 @@ LAYERS = (
 # What a layer does without although it stands above: data and judges need no model, the host no judge.
 WITHOUT: dict[str, tuple[str, ...]] = {
     "model.configuration": ("media", "processing", "model"),
-    "engines": ("records", "media", "processing", "model"),
+    "engines": ("media", "processing", "model"),
     "corpus": ("processing", "model"),
     "llm": ("processing", "model", "engines", "corpus"),
     "pages": ("processing", "model", "engines", "corpus"),

@@ -7,6 +7,7 @@ of members are ignored. Formats: tar, tar.gz and zip.
 from __future__ import annotations
 
 import errno
+import functools
 import gzip
 import lzma
 import os
@@ -22,6 +23,7 @@ from typing import IO, NoReturn
 
 from hound_plugin.corpus.files import readable_size
 from hound_plugin.corpus.tar_reader import tar_members
+from hound_plugin.corpus.zip_reader import zip_members
 from hound_plugin.errors import ArchiveError
 
 STATE = ".hound"  # our own folder in every target: markers, locks, unfinished content
@@ -41,6 +43,19 @@ _DAMAGE = (
     OverflowError,
     ValueError,
 )
+_ZIP, _GZIP, _USTAR, _USTAR_AT = (b"PK\3\4", b"PK\5\6"), b"\x1f\x8b", b"ustar", 257
+_OTHERS = {
+    b"bzh": "compressed by bzip2",
+    b"\xfd7zxz\0": "compressed by xz",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd",
+    b"\x04\x22\x4d\x18": "compressed by lz4",
+    b"7z\xbc\xaf\x27\x1c": "a 7z archive",
+    b"rar!": "a rar archive",
+    b"<!doctype": "a web page, such as a server's error",
+    b"<html": "a web page, such as a server's error",
+    b"version https://": "a pointer of Git LFS, not the file",
+}
+"""How other files begin, in lower case."""
 _KINDS = (
     (tarfile.TarInfo.issym, "a symbolic link"),
     (tarfile.TarInfo.islnk, "a hard link"),
@@ -92,7 +107,7 @@ def unpack(
     """Unpack ``archive`` into ``folder``, which should be new: on an error, files written so far are left there.
 
     Args:
-        archive: ``.tar``, ``.tar.gz`` / ``.tgz`` or ``.zip``.
+        archive: a tar, a gzipped tar or a zip; its content says which, whatever its name.
         folder: created if missing.
         limits: see :class:`Limits`.
         flatten: drop the archive's own folders; two files of the same name are then an error.
@@ -104,7 +119,7 @@ def unpack(
     """
     folder.mkdir(parents=True, exist_ok=True)
     writer = _Writer(archive, folder, limits, flatten)
-    members = _zip_members if archive.suffix == ".zip" else _tar_members
+    members = _zip_members if _is_zip(archive) else _tar_members
     try:
         for member in members(archive, progress or (lambda _: None)):
             writer.write(member)
@@ -125,7 +140,26 @@ def unpack(
     return Counts(writer.files, writer.size)
 
 
+def _is_zip(archive: Path) -> bool:
+    """By its content; by its name if that says nothing, as it is damaged."""
+    begin = _begin(archive)
+    is_tar = begin.startswith(_GZIP) or begin[_USTAR_AT:] == _USTAR
+    return begin.startswith(_ZIP) or (archive.suffix == ".zip" and not is_tar)
+
+
+def _begin(archive: Path) -> bytes:
+    with archive.open("rb") as file:
+        return file.read(_USTAR_AT + len(_USTAR))
+
+
 def _damaged(archive: Path, error: Exception) -> ArchiveError:
+    begin = _begin(archive).lstrip().lower()
+    other = next((words for mark, words in _OTHERS.items() if begin.startswith(mark)), None)
+    if other is not None:
+        return ArchiveError(
+            f"Cannot unpack {archive}: expected a tar, a gzipped tar or a zip; it is {other}. Download it again, or "
+            "repack it."
+        )
     return ArchiveError(
         f"Cannot unpack {archive}: {error}. It is damaged or cut short; remove it and download it again."
     )
@@ -200,26 +234,49 @@ class _Writer:
         source = member.content()
         if source is None:
             self._refuse(member.name, "has no content")
-        flags = os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | (os.O_EXCL if self.flatten else os.O_TRUNC)
+        target = self._create(member, path)
+        with source:
+            if target is None:
+                self._compare(member, path, source)
+                return
+            with target:
+                self.size += self._fill(member, source, target)
+        self.files += 1
+
+    def _create(self, member: _Member, path: Path) -> IO[bytes] | None:
+        """The new file; None if an earlier member has the name, and its folders too."""
         try:
-            descriptor = os.open(path, flags, 0o644)
+            return os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_EXCL, 0o644), "wb")
         except FileExistsError as error:
-            self._refuse(member.name, "has the same name as another file, and the archive's folders are dropped", error)
+            if path.is_dir():
+                self._refuse(member.name, "is a file and a folder at once", error)
+            if self.flatten:
+                reason = "has the same name as another file, and the archive's folders are dropped"
+                self._refuse(member.name, reason, error)
+            return None
         except OSError as error:
             if error.errno == errno.ENOSPC:
                 raise
             self._refuse(member.name, f"cannot be written: {error}", error)
+
+    def _fill(self, member: _Member, source: IO[bytes], target: IO[bytes]) -> int:
         written = 0
-        with os.fdopen(descriptor, "wb") as target, source:
-            while block := source.read(_BLOCK):
-                written += len(block)
-                if written > member.size:
-                    self._refuse(member.name, f"has more than the {member.size} bytes that the archive states")
-                target.write(block)
+        while block := source.read(_BLOCK):
+            written += len(block)
+            if written > member.size:
+                self._refuse(member.name, f"has more than the {member.size} bytes that the archive states")
+            target.write(block)
         if written < member.size:
             self._refuse(member.name, f"is cut short: {written} of {member.size} bytes")
-        self.files += 1
-        self.size += written
+        return written
+
+    def _compare(self, member: _Member, path: Path, source: IO[bytes]) -> None:
+        """A file that is in an archive twice must be the same: one of two would be lost."""
+        with path.open("rb") as first:
+            while (block := source.read(_BLOCK)) == first.read(_BLOCK):
+                if not block:
+                    return
+        self._refuse(member.name, "is there twice, with different contents")
 
     def _refuse(self, name: str, reason: str, cause: BaseException | None = None) -> NoReturn:
         raise _refusal(self.archive, name, reason) from cause
@@ -239,14 +296,14 @@ def _tar_members(archive: Path, progress: Progress) -> Iterator[_Member]:
 
 
 def _zip_members(archive: Path, progress: Progress) -> Iterator[_Member]:
-    with zipfile.ZipFile(archive) as opened:
-        for info in opened.infolist():
-            mode = info.external_attr >> 16
-            if stat.S_IFMT(mode) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
-                kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
-                raise _refusal(archive, info.filename, f"is {kind}")
-            yield _Member(info.filename, info.file_size, info.is_dir(), lambda info=info: opened.open(info))  # type: ignore[misc]
-            progress(info.compress_size)
+    for info, opened in zip_members(archive):
+        mode = info.external_attr >> 16
+        if stat.S_IFMT(mode) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
+            raise _refusal(archive, info.filename, f"is {kind}")
+        content = functools.partial(opened.open, info)
+        yield _Member(info.filename, info.file_size, info.is_dir(), content)
+        progress(info.compress_size)
 
 
 def _refusal(archive: Path, name: str, reason: str) -> ArchiveError:

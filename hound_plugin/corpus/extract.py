@@ -8,6 +8,7 @@ archives whose marker matches. A refused archive leaves nothing.
 
 from __future__ import annotations
 
+import filecmp
 import json
 import os
 import shutil
@@ -192,7 +193,10 @@ def _extract_one(job: Job) -> None:
         if not _matches(_with_suffix(job, ".ready.json"), stamp):
             _discard(ready)
             _unpack(job, ready, stamp)
-        _merge(ready, job.target)
+        with locked(job.target / STATE / "merge.lock"):  # two archives may have a file of one name
+            if not _with_suffix(job, ".json").exists():  # otherwise it is a new version of what was unpacked before
+                _check_others(ready, job.target, job.archive)
+            _merge(ready, job.target)
         os.sync()  # content before marker: a power cut must not leave a marker without its content
         rename(_with_suffix(job, ".ready.json"), _with_suffix(job, ".json"))
         _discard(ready)
@@ -230,6 +234,23 @@ def _merge(source: Path, target: Path) -> None:
             os.rmdir(entry.path)
         else:
             rename(entry.path, path)
+
+
+def _check_others(source: Path, target: Path, archive: Path) -> None:
+    """Refuse to replace a file of another archive by a different one: one of the two would be lost."""
+    for entry in os.scandir(source):
+        path = target / entry.name
+        if not os.path.lexists(path):
+            continue
+        if entry.is_dir(follow_symlinks=False):
+            if path.is_dir():
+                _check_others(Path(entry.path), path, archive)
+        elif path.is_file() and not filecmp.cmp(entry.path, path, shallow=False):
+            raise ArchiveError(
+                f"{archive} has {path}, which is there already with other content: of another archive, or yours. "
+                "Nothing of the archive was moved to its place. Remove the file if the archive's is the right one, "
+                "and run the command again."
+            )
 
 
 def _is_done(job: Job) -> bool:

@@ -30,18 +30,18 @@ def joined(settings: EngineSettings, reads_ahead: bool) -> Iterator[None]:
         reads_ahead: whether there will be processes that read clips.
 
     Raises:
-        SettingsError: there is no cluster at the address, or it is too small for one process of each kind.
+        SettingsError: there is no cluster at the address, or it is too small for one process with a model.
         EnvironmentMismatchError: Ray does not start here.
     """
     import ray
 
     if ray.is_initialized():
-        check_room(settings, reads_ahead, ray.cluster_resources())
+        check_room(settings, ray.cluster_resources())
         yield
         return
     session = _join(settings, reads_ahead)
     try:
-        check_room(settings, reads_ahead, ray.cluster_resources())
+        check_room(settings, ray.cluster_resources())
         yield
     except BaseException:
         ray.shutdown()
@@ -90,7 +90,7 @@ def _start(settings: EngineSettings, reads_ahead: bool, quiet: dict[str, Any]) -
     cores = _cores(settings, reads_ahead)
     for number in range(1, TRIES + 1):
         try:
-            started = ray.init(address="local", num_cpus=cores, include_dashboard=False, **store, **quiet)
+            started: Any = ray.init(address="local", num_cpus=cores, include_dashboard=False, **store, **quiet)
             break
         except Exception as error:  # Ray raises a plain Exception if its own processes are slow to start
             ray.shutdown()
@@ -130,20 +130,17 @@ def _cores(settings: EngineSettings, reads_ahead: bool) -> int:
     return max(os.cpu_count() or 1, math.ceil(wanted))
 
 
-def check_room(settings: EngineSettings, reads_ahead: bool, there: dict[str, float]) -> None:
-    """Compare what one process of each kind needs with what a cluster has; too little would wait forever.
+def check_room(settings: EngineSettings, there: dict[str, float]) -> None:
+    """Compare what one process with a model needs with what a cluster has; too little would wait forever.
 
     Raises:
         SettingsError: it is too little.
     """
-    needed = {"CPU": settings.cpus + (1 if reads_ahead else 0), "GPU": settings.gpus}
-    for name, amount in needed.items():
+    needed = {"cpus": ("CPU", settings.cpus), "gpus": ("GPU", settings.gpus)}
+    for key, (name, amount) in needed.items():
         if amount > there.get(name, 0):
-            key = {"CPU": "cpus", "GPU": "gpus"}[name]
-            also = " and one for a process that reads clips (`decoders: 0` saves it)" if key == "cpus" else ""
             raise SettingsError(
-                f"engine.{key}: expected a cluster with at least {amount:g} {name} ({getattr(settings, key):g} for a "
-                f"process with a model{also if reads_ahead else ''}); it has {there.get(name, 0):g}. Lower the "
-                "setting, or wait until the cluster's machines have joined.",
+                f"engine.{key}: expected a cluster with at least {amount:g} {name}, for one process with a model; it "
+                f"has {there.get(name, 0):g}. Lower the setting, or wait until the cluster's machines have joined.",
                 f"engine.{key}",
             )

@@ -54,7 +54,7 @@ class RayEngine:
 
         Raises:
             HoundError: whatever a task raised; or process after process was lost over one.
-            SettingsError: the cluster is too small for one process of each kind, or there is none.
+            SettingsError: the cluster is too small for one process with a model, or there is none.
         """
         if not tasks:
             return
@@ -78,9 +78,12 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
     data: Dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / settings.batch))
     del rows
     data.context.enable_progress_bars = False
-    data.context.custom_execution_callback_classes = [_Watch]
+    watches: list[Any] = [_Watch]  # by its methods, not by its base
+    data.context.custom_execution_callback_classes = watches
     if work.reader is not None and settings.decoders:
-        data = data.map_batches(_Reading, **_pool(settings.decoders, packed), num_cpus=1)
+        # No core is reserved for them: after the loss of a machine, models that start again could take them all.
+        anywhere: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+        data = data.map_batches(_Reading, **_pool(settings.decoders, packed), **anywhere)
     attempts = _start_counting(settings.retries + 1)
     gpus = settings.gpus or None
     data = data.map_batches(_Doing, **_pool(settings.actors, packed, attempts), num_cpus=settings.cpus, num_gpus=gpus)

@@ -28,7 +28,7 @@ class EngineSettings(Settings):
     cpus: float = Field(default=1.0, ge=0, description="cores of each of them")
     gpus: float = Field(default=0.0, ge=0, description="GPUs of each of them; 0.5 lets two share one")
     decoders: int = Field(
-        default=1, ge=0, description="processes that read clips ahead, one core each; 0: the model's process reads them"
+        default=1, ge=0, description="processes that read clips ahead, on any cores; 0: the model's process reads them"
     )
     batch: int = Field(
         default=8,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 from collections.abc import Iterable, Mapping
@@ -96,12 +97,23 @@ def is_finite(tensor: torch.Tensor) -> bool:
     True for tensors without values to look at: of integers, empty (as ZeRO-3 leaves them), on the meta device, or of
     quantised weights, whose packed bits may have any type.
     """
+    return all(map(math.isfinite, _range(tensor) or ()))
+
+
+def _range(tensor: torch.Tensor) -> tuple[float, float] | None:
+    """The least and the largest value, NaN where there is one; None without values to look at."""
     if not tensor.is_floating_point() or tensor.is_meta or not tensor.numel() or hasattr(tensor, "quant_state"):
-        return True
+        return None
     if tensor.element_size() == 1:
         tensor = tensor.float()  # torch does not compare 8-bit numbers
-    least, most = torch.aminmax(tensor.detach())  # NaN where there is one
-    return bool(torch.isfinite(least) & torch.isfinite(most))
+    least, most = torch.aminmax(tensor.detach())
+    return float(least), float(most)
+
+
+# Projections that write into the residual stream may begin as zeros (LLaMA-Pro), as may LoRA's second matrix.
+_NEVER_ZERO = re.compile(
+    r"(?:^|\.)(?:[qkv]_proj|gate_proj|up_proj|fc1|embed_tokens|patch_embedding|position_embedding|lm_head)\.weight$"
+)
 
 
 def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: Any) -> None:
@@ -112,13 +124,27 @@ def check_finite(tensors: Iterable[tuple[str, torch.Tensor]], name: Any) -> None
         name: of the checkpoint, for the message.
 
     Raises:
-        CheckpointError: tensors have NaN or infinity; the first ten are listed.
+        CheckpointError: tensors have NaN or infinity, or are zeros throughout where no model has them; the first ten
+            are listed.
     """
-    bad = sorted(key for key, tensor in tensors if not is_finite(tensor))
+    bad, blank = [], []
+    for key, tensor in tensors:
+        values = _range(tensor)
+        if values is None:
+            continue
+        if not all(map(math.isfinite, values)):
+            bad.append(key)
+        elif values == (0.0, 0.0) and _NEVER_ZERO.search(key):
+            blank.append(key)
     if bad:
         raise CheckpointError(
-            f"Expected finite weights in {name}, found NaN or infinity in {_listed(bad)}. The file is damaged, or a "
-            "training had diverged when it was saved: download it again, or take an earlier checkpoint."
+            f"Expected finite weights in {name}, found NaN or infinity in {_listed(sorted(bad))}. The file is damaged, "
+            "or a training had diverged when it was saved: download it again, or take an earlier checkpoint."
+        )
+    if blank:
+        raise CheckpointError(
+            f"Expected weights in {name}, found nothing but zeros in {_listed(sorted(blank))}. The file has a hole, as "
+            "a download or a copy that was cut off leaves it: download or copy it again."
         )
 
 

@@ -23,7 +23,13 @@ from hound_plugin.processing.chat_template import is_own
 from hound_plugin.processing.image_processor import LlavaHoundImageProcessor
 from hound_plugin.processing.media_inputs import as_clips, as_images, check_rows
 from hound_plugin.processing.prompt import IMAGE_TOKEN, SYSTEM, VIDEO_TOKEN, add_placeholder_tokens, expand_prompt
-from hound_plugin.processing.saved_settings import HUB_KEYS, part_settings, saved_settings, saved_template
+from hound_plugin.processing.saved_settings import (
+    HUB_KEYS,
+    check_tokenizer,
+    part_settings,
+    saved_settings,
+    saved_template,
+)
 from hound_plugin.processing.token_rows import Row, as_kind, pad_rows
 from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
 
@@ -168,11 +174,7 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
             )
         with damage_named(name, "tokenizer"):
             tokenizer = AutoTokenizer.from_pretrained(name, padding_side="right", **hub, trust_remote_code=False)
-        if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
-            raise CheckpointError(
-                f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in {name}. Is "
-                "its tokenizer_config.json there and whole?"
-            )
+        check_tokenizer(tokenizer, name)
         settings = saved_settings(name, **hub)
         template = kwargs.get("chat_template") or saved_template(name, **hub)
         parts = {part: dict(settings[part]) for part in _PARTS}

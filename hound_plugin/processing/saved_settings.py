@@ -110,3 +110,24 @@ def _cached(name: Any, file: str, hub: dict[str, Any]) -> Path | None:
         name, file, **hub, _raise_exceptions_for_missing_entries=False, _raise_exceptions_for_connection_errors=False
     )
     return Path(path) if path else None
+
+
+def check_tokenizer(tokenizer: Any, name: Any) -> None:
+    """Refuse a tokenizer whose files lack something.
+
+    Raises:
+        CheckpointError: it does not know where a text begins and ends, or two of its tokens have one id.
+    """
+    if tokenizer.bos_token_id is None or tokenizer.eos_token_id is None:
+        raise CheckpointError(
+            f"Expected a tokenizer that knows where a text begins and ends (bos_token, eos_token) in {name}. Is "
+            "its tokenizer_config.json there and whole?"
+        )
+    tokens: dict[int, str] = {}
+    for token, number in tokenizer.get_vocab().items():
+        other = tokens.setdefault(number, token)
+        if other is not token:
+            raise CheckpointError(
+                f"Expected an id for each token in {name}, found {number} for {other!r} and {token!r}. Its "
+                "tokenizer is damaged; download it again."
+            )

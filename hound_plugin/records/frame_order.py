@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError
-from hound_plugin.records.media_paths import IMAGE_SUFFIXES
+from hound_plugin.records.media_paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 # A single dot between two numbers is a decimal point: `2024.05.01` holds three numbers. `.mp4` stands for itself.
 _NUMBER = re.compile(
@@ -76,7 +76,8 @@ def list_frames(folder: str) -> list[str]:
 
     Raises:
         EmptyMediaError: the folder has no image file.
-        MediaDecodeError: the folder cannot be listed, or the names leave the order open.
+        MediaDecodeError: the folder cannot be listed, the names leave the order open, or other files look like the
+            clip itself or like frames of it that would be left out.
     """
     try:
         with os.scandir(folder) as entries:
@@ -90,7 +91,40 @@ def list_frames(folder: str) -> list[str]:
             f"in it, found none among {len(in_folder)} entries. Extract the frames again or point to the video file.",
             folder,
         )
-    return [os.path.join(folder, name) for name in order_frames(frames, folder)]
+    others = [entry.name for entry in in_folder if entry.name not in frames and not entry.name.startswith(".")]
+    ordered = order_frames(frames, folder)
+    if others:
+        _check_others(folder, frames, others)
+    return [os.path.join(folder, name) for name in ordered]
+
+
+def _check_others(folder: str, frames: list[str], others: list[str]) -> None:
+    """Refuse a folder of which leaving out the other files would make another clip."""
+    video = next((name for name in sorted(others) if name.lower().endswith(VIDEO_SUFFIXES)), None)
+    if video is not None:
+        raise MediaDecodeError(
+            f"Expected the frames of one clip in the folder {folder}, got {frames[0]!r} and the video {video!r}: which "
+            "of them is the clip? Name the video itself, or move it elsewhere.",
+            folder,
+        )
+    parsed = [_parse_name(name) for name in frames]
+    pattern, keys = parsed[0].pattern, {name.key for name in parsed}
+    for name in sorted(others):
+        other = _parse_name(_without_suffixes(name))
+        if pattern and other.pattern == pattern and other.key not in keys:  # a note beside each frame has its number
+            raise MediaDecodeError(
+                f"Expected all frames in the folder {folder} as {', '.join(IMAGE_SUFFIXES)}; {name!r} has the name of "
+                f"one, as {frames[0]!r} has, and would be left out. Finish or convert it, or move it elsewhere.",
+                folder,
+            )
+
+
+def _without_suffixes(name: str) -> str:
+    """``f_1`` with a harmless suffix for ``f_1.tif``, ``f_1`` and an unfinished ``f_1.jpg.part``."""
+    stem, suffix = os.path.splitext(name)
+    stem = name if suffix[1:].isdigit() else stem
+    inner, suffix = os.path.splitext(stem)
+    return f"{inner if suffix.lower() in IMAGE_SUFFIXES else stem}.jpg"
 
 
 def _is_frame(entry: os.DirEntry[str]) -> bool:

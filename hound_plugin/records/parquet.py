@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -18,19 +19,50 @@ def read_parquet(path: PathLike) -> Iterator[tuple[dict[str, Any] | None, str]]:
     """Each row, or None and why it has no value.
 
     Raises:
-        DataError: it is not a whole Parquet file.
+        DataError: it is not a whole Parquet file, or two of its columns have one name.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     with open_rows(path) as file:
-        try:
-            for batch in pq.ParquetFile(file).iter_batches(batch_size=ROWS):
-                for row in batch.to_pylist():
-                    reason = _refused(row)
-                    yield (None, reason) if reason else (_without_nulls(row), "")
-        except pa.ArrowException as error:
-            raise DataError(f"{path}: expected a whole Parquet file: {error} Download or write it again.") from error
+        batches = _batches(path, file)
+        while True:
+            try:
+                batch = next(batches, None)
+                rows = [] if batch is None else batch.to_pylist()
+            except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+                if isinstance(error, DataError) or getattr(error, "errno", None):  # the disk's
+                    raise
+                raise DataError(
+                    f"{path}: expected a whole Parquet file: {error} Download or write it again."
+                ) from error
+            if batch is None:
+                return
+            for row in rows:
+                reason = _refused(row)
+                yield (None, reason) if reason else (_without_nulls(row), "")
+
+
+def _batches(path: PathLike, file: Any) -> Iterator[Any]:
+    import pyarrow.parquet as pq
+
+    opened = pq.ParquetFile(file, page_checksum_verification=True)
+    _check_names(path, opened.schema_arrow)
+    yield from opened.iter_batches(batch_size=ROWS)
+
+
+def _check_names(path: PathLike, fields: Any, within: str = "") -> None:
+    """Of two values of one name a row would only have the last."""
+    import pyarrow as pa
+
+    for name, count in Counter(field.name for field in fields).items():
+        if count > 1:
+            raise DataError(f"{path}: expected one column {within + name!r}, got {count}. Rename or remove them.")
+    for field in fields:
+        kind, inner = field.type, within + field.name + "."
+        while pa.types.is_list(kind) or pa.types.is_large_list(kind):
+            kind = kind.value_type
+        if pa.types.is_struct(kind):
+            _check_names(path, list(kind), inner)
 
 
 def _without_nulls(value: Any) -> Any:
@@ -56,23 +88,39 @@ def _refused(value: Any, where: str = "") -> str:
 
 
 def write_parquet(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Write rows as a whole file; columns in the order in which the rows first have them.
+    """Write rows as a whole file, with checksums; columns in the order in which the rows first have them.
+
+    Half a surrogate pair in a text becomes ``?``, as in JSON lines.
 
     Raises:
-        DataError: a field has values of two types.
+        DataError: a field has values of two types, or one that Parquet or JSON does not have.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    for row in rows:
+        if reason := _refused(dict(row)):
+            raise DataError(f"{path}: expected rows that can be written, got {row!r:.200}: {reason}.")
     names = dict.fromkeys(name for row in rows for name in row)
     columns = {}
     for name in names:
         try:
-            columns[name] = pa.array([row.get(name) for row in rows])
-        except (pa.ArrowInvalid, pa.ArrowTypeError) as error:
+            columns[name] = pa.array([_writable(row.get(name)) for row in rows])
+        except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError) as error:
             raise DataError(
-                f"{path}: a column of Parquet has values of one type, and those of {name!r} have several: {error}. "
-                "Write JSON lines instead (a name that ends in .jsonl)."
+                f"{path}: a column of Parquet has values of one type, and whole numbers of 64 bits; those of {name!r} "
+                f"do not: {error}. Write JSON lines instead (a name that ends in .jsonl)."
             ) from error
     with whole_file(path, "wb") as file:
-        pq.write_table(pa.table(columns), file)
+        try:
+            pq.write_table(pa.table(columns), file, write_page_checksum=True)
+        except pa.ArrowNotImplementedError as error:  # an object that is empty in every row
+            raise DataError(f"{path}: {error} Write JSON lines instead (a name that ends in .jsonl).") from error
+
+
+def _writable(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.encode("utf-8", "replace").decode("utf-8")
+    if isinstance(value, dict):
+        return {_writable(name): _writable(item) for name, item in value.items()}
+    return [_writable(item) for item in value] if isinstance(value, list) else value

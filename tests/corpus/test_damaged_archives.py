@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import bz2
 import gzip
 import io
+import lzma
 import shutil
 import tarfile
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -191,6 +194,114 @@ def folders_alone() -> bytes:
     return buffer.getvalue()
 
 
+def entries(*names: str) -> list[tuple[str, bytes]]:
+    return [(name, name.encode() * 40) for name in names]
+
+
+def zip_of(*members: tuple[str, bytes], lost: str = "") -> bytes:
+    """A zip of members, one of which its directory does not have."""
+    buffer = io.BytesIO()
+    with warnings.catch_warnings(), zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        warnings.simplefilter("ignore")  # of two members with one name
+        for name, content in members:
+            opened.writestr(name, content)
+        opened.filelist = [info for info in opened.filelist if info.filename != lost]
+    return buffer.getvalue()
+
+
+def tar_of(*members: tuple[str, bytes], **headers: str) -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", pax_headers=headers) as opened:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            info.size = len(content)
+            opened.addfile(info, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+def streamed(*members: tuple[str, bytes]) -> bytes:
+    """As a pipe is written: sizes follow the content."""
+
+    class Pipe(io.BytesIO):
+        def seekable(self) -> bool:
+            return False
+
+        def tell(self) -> int:
+            raise OSError("a pipe")
+
+    buffer = Pipe()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as opened:
+        for name, content in members:
+            opened.writestr(name, content)
+    return buffer.getvalue()
+
+
+ONE, OTHER = zip_of(*entries("a/1", "a/2", "a/3")), zip_of(*entries("b/1", "b/2"))
+LOSING: dict[str, tuple[str, Callable[[], bytes], str]] = {
+    "two zips in one file": (".zip", lambda: ONE + OTHER, "belong to no file of its directory"),
+    "a zip and most of another": (".zip", lambda: ONE + OTHER[:-30], "data follow the mark that ends"),
+    "a zip and the begin of another": (".zip", lambda: ONE + OTHER[:50], "data follow the mark that ends"),
+    "the first file is not in the directory": (
+        ".zip",
+        lambda: zip_of(*entries("a/1", "a/2", "a/3"), lost="a/1"),
+        "bytes from byte 0 on belong to no file",
+    ),
+    "a file in the middle is not": (".zip", lambda: zip_of(*entries("a", "b", "c"), lost="b"), "belong to no file"),
+    "the last one is not": (".zip", lambda: zip_of(*entries("a", "b", "c"), lost="c"), "belong to no file"),
+    "a comment that is cut": (".zip", lambda: ONE[:-2] + b"\x09\0" + b"four", "ends within a comment"),
+    "one name twice, tar": (".tar", lambda: tar_of(("a/1", b"x"), ("b", b""), ("a/1", b"y")), "'a/1' is there twice"),
+    "one name twice, zip": (".zip", lambda: zip_of(("a/1", b"x"), ("a/1", b"xx")), "'a/1' is there twice"),
+    "one path in two spellings": (".tar", lambda: tar_of(("a/1", b"x"), ("./a//1", b"")), "is there twice"),
+    "one path for all files": (
+        ".tar",
+        lambda: tar_of(*entries("a/1", "a/2"), path="a/0"),
+        "'a/0' is there twice, with different contents",
+    ),
+    "a folder's name": (".zip", lambda: zip_of(("a/1", b"x"), ("a", b"y")), "'a' is a file and a folder at once"),
+}
+
+
+@pytest.mark.parametrize("kind", LOSING)
+def test_an_archive_that_would_lose_files_is_refused(kind: str, tmp_path: Path) -> None:
+    suffix, make, reason = LOSING[kind]
+    archive = tmp_path / f"a{suffix}"
+    archive.write_bytes(make())
+    with pytest.raises(ArchiveError, match=reason):
+        unpack(archive, tmp_path / "out", Limits())
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        streamed(*entries("a/1", "a/2")),
+        zip_of(*entries("a/1", "a/2")) + bytes(700),
+        zip_of(*entries("a/1", "a/2"), *entries("a/2")),
+        tar_of(*entries("a/1", "a/2", "a/1")),
+    ],
+    ids=["streamed", "padded", "a file twice, zip", "a file twice, tar"],
+)
+@pytest.mark.parametrize("suffix", [".zip", ".tar", ".tar.gz", ".ZIP"])
+def test_whole_archives_of_other_writers_and_names(content: bytes, suffix: str) -> None:
+    assert unpacked(content, suffix) == dict(entries("a/1", "a/2"))
+
+
+OTHER_FILES: dict[str, tuple[bytes, str]] = {
+    "bzip2": (bz2.compress(PLAIN), "compressed by bzip2"),
+    "xz": (lzma.compress(PLAIN), "compressed by xz"),
+    "zstd": (b"\x28\xb5\x2f\xfd" + PLAIN[:1000], "compressed by zstd"),
+    "rar": (b"Rar!\x1a\x07\0" + PLAIN[:1000], "a rar archive"),
+    "an error page": (b"\n<!DOCTYPE html><title>404</title>", "a web page"),
+    "a pointer": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 3\n", "a pointer of Git LFS"),
+}
+
+
+@pytest.mark.parametrize("kind", OTHER_FILES)
+@pytest.mark.parametrize("suffix", [".tar", ".tar.gz", ".zip"])
+def test_other_files_are_named(kind: str, suffix: str) -> None:
+    content, words = OTHER_FILES[kind]
+    assert f"expected a tar, a gzipped tar or a zip; it is {words}" in str(unpacked(content, suffix))
+
+
 @pytest.mark.parametrize("compress", [False, True])
 @pytest.mark.parametrize("kind", DAMAGED)
 def test_damage_by_its_name(kind: str, compress: bool, tmp_path: Path) -> None:
@@ -207,6 +318,22 @@ def test_what_is_allowed() -> None:
     assert unpacked(global_first, ".tar") == NAMED
     assert unpacked(tar(nested(64)), ".tar") == nested(64)
     assert unpacked(PLAIN + bytes(1 << 20), ".tar") == FILES
+
+
+def test_an_archive_replaces_no_file_of_another(tmp_path: Path) -> None:
+    """Two that share a file are unpacked, whichever comes first; if it differs, the second is refused and named."""
+    (tmp_path / "a.tar").write_bytes(tar_of(*entries("v/1", "v/2")))
+    (tmp_path / "b.zip").write_bytes(zip_of(*entries("v/2", "v/3")))
+    (tmp_path / "c.tar").write_bytes(tar_of(*entries("u/1"), ("v/2", b"another picture")))
+    work = [Job(tmp_path / name, tmp_path / "frames") for name in ("a.tar", "b.zip", "c.tar")]
+    assert extract(work[:2], 2) == 2
+    with pytest.raises(ArchiveError, match=r"c\.tar has .*v/2, which is there already with other content"):
+        extract(work, 1)
+    frames = {name: content for name, content in tree(tmp_path / "frames").items() if not name.startswith(".hound")}
+    assert frames == dict(entries("v/1", "v/2", "v/3"))
+    (tmp_path / "frames" / "v" / "2").unlink()
+    assert extract(work, 1) == 1
+    assert (tmp_path / "frames" / "v" / "2").read_bytes() == b"another picture"
 
 
 def test_a_full_disk_leaves_nothing_and_the_next_run_goes_on(tmp_path: Path) -> None:

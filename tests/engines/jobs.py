@@ -59,8 +59,9 @@ def refuse(number: int) -> int:
 class Ahead:
     """A model whose clips are read by another process; a clip that was not sent is an error."""
 
-    def __init__(self) -> None:
+    def __init__(self, seconds: float = 0.0) -> None:
         self.kept: dict[str, str] = {}
+        self.seconds = seconds
 
     def read_media(self, media: Sequence[Any]) -> dict[str, str]:
         return {name: f"{name} read by {os.getpid()}" for name in media if name != "broken"}
@@ -69,6 +70,7 @@ class Ahead:
         self.kept = read
 
     def __call__(self, name: str) -> tuple[str, int]:
+        time.sleep(self.seconds)
         return self.kept.get(name, "not sent"), os.getpid()
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from hound_plugin.errors import HoundError, MediaDecodeError, SettingsError
 from hound_plugin.records.files import hold
 from tests.engines.conftest import STORE, MakeEngine
 from tests.engines.jobs import Ahead, Double, EndsItsProcess, Weigh, calls, memory, one_name, refuse
+from tests.goldens import ROOT
 
 
 def test_every_task_once_by_several_processes(ray_engine: MakeEngine, tmp_path: Path) -> None:
@@ -85,7 +88,7 @@ def test_memory_stays_flat_over_ten_thousand_items(ray_engine: MakeEngine) -> No
 @pytest.mark.parametrize(
     ("settings", "there", "message"),
     [
-        ({"cpus": 2}, {"CPU": 2.0}, r"engine\.cpus: .*at least 3 CPU .*decoders: 0.*it has 2"),
+        ({"cpus": 3}, {"CPU": 2.0}, r"engine\.cpus: .*at least 3 CPU.*it has 2"),
         ({"gpus": 1}, {"CPU": 8.0}, r"engine\.gpus: .*at least 1 GPU.*it has 0"),
     ],
 )
@@ -93,8 +96,8 @@ def test_a_cluster_that_is_too_small_is_refused(
     settings: dict[str, float], there: dict[str, float], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        check_room(EngineSettings(kind="ray", **settings), True, there)
-    check_room(EngineSettings(kind="ray", **settings), False, {"CPU": 2.0, "GPU": 1.0})
+        check_room(EngineSettings(kind="ray", **settings), there)
+    check_room(EngineSettings(kind="ray", **settings), {"CPU": 3.0, "GPU": 1.0})
 
 
 def test_addresses_that_cannot_be_used_are_refused() -> None:
@@ -127,3 +130,34 @@ def test_folders_of_killed_commands_are_removed_and_no_others(tmp_path: Path) ->
     with hold(tmp_path / "session_running" / OURS):
         clear_sessions(tmp_path)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["session_of_ray_start", "session_running"]
+
+
+MACHINES = """
+import sys
+import ray
+from ray.cluster_utils import Cluster
+from hound_plugin.engines.ray_data import RayEngine
+from hound_plugin.engines.settings import EngineSettings
+from hound_plugin.engines.work import Work, media_reader
+from tests.engines.jobs import Ahead, one_name
+cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
+second = cluster.add_node(num_cpus=2)
+model = Ahead(0.2)
+names = [str(number) for number in range(80)]
+engine = RayEngine(EngineSettings(kind="ray", address=cluster.address, actors=3, batch=1))
+done = {}
+for number, (read, _) in engine.run(Work(model, one_name, media_reader(model)), names):
+    done[number] = read
+    if len(done) == 5:
+        cluster.remove_node(second, allow_graceful=False)
+cluster.shutdown()
+assert all(done[number].startswith(f"{number} read by") for number in range(80))
+"""
+
+
+@pytest.mark.long
+def test_a_lost_machine_is_done_without(tmp_path: Path) -> None:
+    """The processes with a model that start again on the other machine leave room for those that read clips."""
+    command = [sys.executable, "-c", MACHINES]
+    done = subprocess.run(command, cwd=ROOT.parents[1], capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]

@@ -73,6 +73,12 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         lambda f: put(f, -inf, "norm.weight", "fc1.weight", "projector.2.bias", dtype=torch.bfloat16),
         r"finite weights in .*found NaN or infinity in .*fc1\.weight, .* more\.",
     ),
+    "a hole in an embedding": (lambda f: fill(f, "embed_tokens.weight"), r"but zeros in .*embed_tokens.* has a hole"),
+    "a hole over layers": (
+        lambda f: fill(f, "language_model.layers.1."),
+        r"nothing but zeros in .*layers\.1\.mlp\.gate_proj\.weight, .*k_proj\.weight, .*q_proj\.weight",
+    ),
+    "a hole in a tower": (lambda f: fill(f, "video_tower.encoder.layers.0.mlp"), r"but zeros in .*video.*fc1\.weight"),
     "an index that is a list": (lambda f: index(f, []), "weight_map"),
     "an index of nothing": (lambda f: index(f, {}), "weight_map"),
     "an index of numbers": (lambda f: index(f, {"lm_head.weight": 3}), "weight_map"),
@@ -109,6 +115,14 @@ def put(folder: Path, value: float, *pieces: str, dtype: torch.dtype | None = No
     for name in chosen:
         held[name].view(-1)[-1] = value
     save_file(held, folder / "model.safetensors", {"format": "pt"})
+
+
+def fill(folder: Path, piece: str) -> None:
+    """Zeros over neighbouring tensors, as a hole of a download leaves them."""
+    held = tensors(folder)
+    chosen = [name for name in held if piece in name]
+    assert chosen
+    save_file(held | {name: torch.zeros_like(held[name]) for name in chosen}, folder / "model.safetensors")
 
 
 def index(folder: Path, weights: Any) -> None:
@@ -262,3 +276,23 @@ def test_a_whole_checkpoint_without_its_head_and_the_other_way_round(in_our_layo
     LlavaHoundModel.from_pretrained(tmp_path / "base")
     with pytest.raises(CheckpointError, match=r"1 keys are missing \(lm_head\.weight\)"):
         LlavaHoundForConditionalGeneration.from_pretrained(tmp_path / "base")
+
+
+def test_zeros_that_models_begin_with(in_our_layout: Path, tmp_path: Path) -> None:
+    """LLaMA-Pro adds layers whose projections into the residual stream are zeros."""
+    folder = copy_of(in_our_layout, tmp_path / "model")
+    for piece in ("layers.1.self_attn.o_proj.weight", "layers.1.mlp.down_proj.weight"):
+        fill(folder, piece)
+    assert hound_plugin.load(str(folder))
+
+
+@pytest.mark.parametrize("token", ["\u2581a", "e"])
+def test_a_tokenizer_with_one_id_for_two_tokens(token: str, in_our_layout: Path, tmp_path: Path) -> None:
+    folder = copy_of(in_our_layout, tmp_path / "model")
+    content = json.loads((folder / "tokenizer.json").read_text())
+    vocabulary = content["model"]["vocab"]
+    token = token if token in vocabulary else list(vocabulary)[-5]
+    vocabulary[token] = vocabulary[list(vocabulary)[-1]]
+    (folder / "tokenizer.json").write_text(json.dumps(content))
+    with pytest.raises(CheckpointError, match="Expected an id for each token"):
+        hound_plugin.load(str(folder))

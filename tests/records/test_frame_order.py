@@ -86,6 +86,30 @@ def test_a_folder_lists_visible_images_alone(tmp_path: Path) -> None:
     assert caught.value.path == str(tmp_path)
 
 
+@pytest.mark.parametrize("video", ["a.mp4", "f_3.MKV", "f_1.gif"])
+def test_a_folder_with_frames_and_a_video_is_refused(video: str, tmp_path: Path) -> None:
+    """A folder of clips with a thumbnail was taken for a clip of one frame."""
+    for name in ("f_1.png", "f_2.png", video):
+        (tmp_path / name).touch()
+    with pytest.raises(MediaDecodeError, match=f"got 'f_.*png' and the video '{video}': which of them"):
+        list_frames(str(tmp_path))
+
+
+@pytest.mark.parametrize("other", ["f_3.tif", "f_10.heic", "f_03.jpg.part", "f_3.jpg.crdownload", "f_3"])
+def test_frames_of_other_formats_are_not_left_out(other: str, tmp_path: Path) -> None:
+    for name in ("f_1.png", "f_2.png", other):
+        (tmp_path / name).touch()
+    with pytest.raises(MediaDecodeError, match=f"'{other}' has the name of one, .* would be left out"):
+        list_frames(str(tmp_path))
+
+
+@pytest.mark.parametrize("other", ["f_1.json", "f_2.png.md5", "f.json", "notes_3.txt", "3.txt", "README", "f_1"])
+def test_notes_beside_frames_are_ignored(other: str, tmp_path: Path) -> None:
+    for name in ("f_1.png", "f_2.png", other):
+        (tmp_path / name).touch()
+    assert list_frames(str(tmp_path)) == [str(tmp_path / "f_1.png"), str(tmp_path / "f_2.png")]
+
+
 def test_a_folder_without_frames(tmp_path: Path) -> None:
     with pytest.raises(EmptyMediaError, match="No frame in the folder"):
         list_frames(str(tmp_path))

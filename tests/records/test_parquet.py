@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -62,7 +63,7 @@ def test_values_that_json_has_not_are_refused_by_column(tmp_path: Path, column: 
 
 def test_a_column_of_two_types_is_refused_and_nothing_is_written(tmp_path: Path) -> None:
     path = tmp_path / "mixed.parquet"
-    with pytest.raises(DataError, match=r"those of 'x' have several.*ends in \.jsonl"):
+    with pytest.raises(DataError, match=r"those of 'x' do not.*ends in \.jsonl"):
         write_parquet(path, [{"x": 1}, {"x": "one"}])
     assert not list(tmp_path.iterdir())
 
@@ -73,6 +74,69 @@ def test_a_file_that_was_cut_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-20])
     with pytest.raises(DataError, match="expected a whole Parquet file"):
         list(read_rows(path))
+
+
+def test_a_flipped_bit_is_refused_or_changes_nothing(tmp_path: Path) -> None:
+    """A file of this package has checksums of its pages; whatever breaks, it is a DataError that names the file."""
+    path, damaged = tmp_path / "rows.parquet", tmp_path / "damaged.parquet"
+    rows = [{"id": f"clip {number}", "start": number / 4, "n": number} for number in range(300)]
+    write_parquet(path, rows)
+    content, messages, places = path.read_bytes(), [], random.Random(5)
+    end_of_pages = len(content) - 8 - int.from_bytes(content[-8:-4], "little")  # the footer has no checksum
+    for _ in range(300):
+        changed = bytearray(content)
+        changed[places.randrange(4, end_of_pages)] ^= 1 << places.randrange(8)
+        damaged.write_bytes(changed)
+        try:
+            assert list(read_objects(damaged)) == rows
+        except DataError as error:
+            messages.append(str(error))
+    assert len(messages) > 200
+    assert all(str(damaged) in message for message in messages)
+
+
+@pytest.mark.parametrize("at", [5, 60, -200])
+def test_damage_of_other_writers_files_is_one_error(at: int, tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    pq.write_table(pa.table({"id": ["a" * number for number in range(200)]}), path, compression="gzip")
+    content = bytearray(path.read_bytes())
+    content[at : at + 12] = b"\xff" * 12
+    path.write_bytes(content)
+    with pytest.raises(DataError, match="expected a whole Parquet file"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize("within", ["", "clip."])
+def test_two_columns_of_one_name_are_refused(within: str, tmp_path: Path) -> None:
+    path, arrays = tmp_path / "rows.parquet", [pa.array(["a.mp4"]), pa.array(["b.mp4"])]
+    if within:
+        struct = pa.StructArray.from_arrays(arrays, fields=[pa.field("video", pa.string())] * 2)
+        pq.write_table(pa.table({"clip": struct}), path)
+    else:
+        pq.write_table(pa.Table.from_arrays(arrays, names=["video", "video"]), path)
+    with pytest.raises(DataError, match=f"expected one column '{within}video', got 2"):
+        list(read_rows(path))
+
+
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (float("nan"), "the column x is nan, not a number"),
+        ([{"y": float("-inf")}], r"the column x\.y is -inf, not a number"),
+        (2**70, "those of 'x' do not"),
+        ({}, "no child field.*Write JSON lines instead"),
+        ({"a"}, "the column x is a set"),
+    ],
+)
+def test_what_parquet_does_not_have_is_refused_and_nothing_is_written(value: Any, message: str, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=message):
+        write_parquet(tmp_path / "rows.parquet", [{"id": "a", "x": value}])
+    assert not list(tmp_path.iterdir())
+
+
+def test_half_a_character_is_written_as_in_json_lines(tmp_path: Path) -> None:
+    write_parquet(tmp_path / "rows.parquet", [{"id": "a", "tags": ["\ud800x"]}])
+    assert list(read_objects(tmp_path / "rows.parquet")) == [{"id": "a", "tags": ["?x"]}]
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "json", "parquet"])

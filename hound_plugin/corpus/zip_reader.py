@@ -1,0 +1,83 @@
+"""Read a zip archive whole: :mod:`zipfile` looks for a directory near the file's end, and skips what is not in it.
+
+Every byte of the file must belong to a member of the directory, to the directory itself, or to the mark of the end.
+Otherwise files were left behind without notice: those of another archive in the same file, or a member that the
+directory lost.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+_LOCAL = struct.Struct("<4s22xHH")
+"""Of a member's own header: signature, lengths of the name and of what follows it."""
+_DESCRIPTORS = (12, 16, 20, 24)
+"""Bytes of checksum and sizes behind a member that was written as a stream."""
+_STREAMED = 8
+"""The flag of such a member."""
+_END = b"PK\5\6"
+_END_SIZE = 22
+_LONGEST_COMMENT = 0xFFFF
+
+
+def zip_members(archive: Path) -> Iterator[tuple[zipfile.ZipInfo, zipfile.ZipFile]]:
+    """The members of a zip archive, in the order of their bytes in the file.
+
+    Args:
+        archive: the file.
+
+    Yields:
+        A member, and the archive to open it from.
+
+    Raises:
+        zipfile.BadZipFile: it is damaged, or something in it belongs to no member.
+        OSError: reading fails.
+    """
+    with zipfile.ZipFile(archive) as opened, archive.open("rb") as file:
+        _check_end(file)
+        position, is_streamed = 0, False
+        for info in sorted(opened.infolist(), key=lambda info: info.header_offset):
+            _check_gap(position, info.header_offset, is_streamed)
+            yield info, opened
+            position = _end_of(info, file)
+            is_streamed = bool(info.flag_bits & _STREAMED)
+        _check_gap(position, opened.start_dir, is_streamed)
+
+
+def _end_of(info: zipfile.ZipInfo, file: IO[bytes]) -> int:
+    file.seek(info.header_offset)
+    header = file.read(_LOCAL.size)
+    if len(header) < _LOCAL.size:
+        raise zipfile.BadZipFile(f"it ends within the header at byte {info.header_offset}")
+    _, name, extra = _LOCAL.unpack(header)
+    return int(info.header_offset + _LOCAL.size + name + extra + info.compress_size)
+
+
+def _check_gap(begin: int, end: int, is_streamed: bool) -> None:
+    if begin > end:
+        raise zipfile.BadZipFile(f"two members overlap at byte {end}")
+    if begin < end and not (is_streamed and end - begin in _DESCRIPTORS):
+        raise zipfile.BadZipFile(
+            f"the {end - begin} bytes from byte {begin} on belong to no file of its directory (several archives in "
+            "one file, or a directory that lost files)"
+        )
+
+
+def _check_end(file: IO[bytes]) -> None:
+    """Nothing but padding follows the mark of the end and its comment."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _END_SIZE - _LONGEST_COMMENT))
+    tail = file.read()
+    mark = tail[tail.rfind(_END) :]
+    comment = struct.unpack_from("<H", mark, _END_SIZE - 2)[0]
+    if len(mark) < _END_SIZE + comment:
+        raise zipfile.BadZipFile(f"it ends within a comment of {comment} bytes")
+    if mark[_END_SIZE + comment :].strip(b"\0"):
+        raise zipfile.BadZipFile(
+            "data follow the mark that ends the archive (several archives in one file, the last of them cut short)"
+        )
