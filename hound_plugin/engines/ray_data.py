@@ -87,8 +87,8 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
     watches: list[Any] = [_Watch]  # by its methods, not by its base
     data.context.custom_execution_callback_classes = watches
     if work.reader is not None and settings.decoders:
-        # No core is reserved for them: after the loss of a machine, models that start again could take them all. Ray Data
-        # spreads them over the machines by itself.
+        # No core is reserved for them: after the loss of a machine, models that start again could take them all.
+        # Ray Data spreads them over the machines by itself.
         data = data.map_batches(_Reading, **_pool(settings.decoders, packed), num_cpus=0)
     attempts = _start_counting(settings.retries + 1)
     gpus = settings.gpus or None
