@@ -88,8 +88,8 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
     data.context.custom_execution_callback_classes = watches
     if work.reader is not None and settings.decoders:
         # No core is reserved for them: after the loss of a machine, models that start again could take them all.
-        anywhere: dict[str, Any] = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
-        data = data.map_batches(_Reading, **_pool(settings.decoders, packed), **anywhere)
+        # Ray Data spreads them over the machines by itself.
+        data = data.map_batches(_Reading, **_pool(settings.decoders, packed), num_cpus=0)
     attempts = _start_counting(settings.retries + 1)
     gpus = settings.gpus or None
     data = data.map_batches(_Doing, **_pool(settings.actors, packed, attempts), num_cpus=settings.cpus, num_gpus=gpus)
