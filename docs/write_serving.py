@@ -186,9 +186,10 @@ vllm serve ShareGPTVideo/LLaVA-Hound-DPO --allowed-local-media-path /data/clips
 ```
 
 vLLM finds the plugin by itself, in every process that it starts. Both checkpoint layouts work; tensor parallelism,
-prefix caching, LoRA adapters (`--enable-lora`) and quantised weights of the language model are vLLM's. Frames, pixels
-and prompt tokens are those of this package, so greedy answers are those of `hound_plugin.load` at the same dtype: vLLM
-makes 16 bits of float32 checkpoints unless `--dtype float32` is given.
+prefix caching, LoRA adapters (`--enable-lora`) and quantised weights of the language model are vLLM's (several GPUs and
+quantised weights were not tried here). Frames, pixels and prompt tokens are those of this package, so greedy answers
+are those of `hound_plugin.load` at the same dtype: vLLM makes 16 bits of float32 checkpoints unless `--dtype float32`
+is given.
 
 - `video_url` is a path or `file://` under `--allowed-local-media-path`, `data:video/mp4;base64,...` or http; there, a
   folder of frames is a clip too, and `file:///data/clips/dog.mp4#t=5,10` is a part of one. Several clips and images
