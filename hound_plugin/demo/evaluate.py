@@ -24,7 +24,7 @@ from hound_plugin.records.tables import markdown_table
 
 BATCH = 64
 MAX_NEW_TOKENS = 32
-"""For answers of a few words; with the larger limit of ``examples/yaml/hound_eval.yaml`` a trained model's are the same."""
+"""For answers of a few words; the larger limit of ``examples/yaml/hound_eval.yaml`` gives a trained model's, too."""
 TIME = "motion and order"
 STAGES = ("predict", "judge")
 
