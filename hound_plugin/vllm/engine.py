@@ -67,7 +67,7 @@ class VllmModel:
         chosen = _checked(engine or {})
         base, adapter = _base_and_adapter(model)
         with damage_named(base, "config.json"):
-            self.config = AutoConfig.from_pretrained(base)
+            self.config = AutoConfig.from_pretrained(base, trust_remote_code=False)
         if not isinstance(self.config, LlavaHoundConfig):
             raise CheckpointError(
                 f"Expected a LLaVA-Hound checkpoint in {base}, found model_type {self.config.model_type!r}."

@@ -31,11 +31,11 @@ class PlaceholderTokenizer:
             CheckpointError: its files are damaged, or it is not a fast tokenizer.
         """
         hub = {"revision": revision, "cache_dir": download_dir}
-        for name in ("config", "tokenizer_mode", "mistral_format"):
+        for name in ("config", "tokenizer_mode", "mistral_format", "trust_remote_code"):
             kwargs.pop(name, None)
         with damage_named(path_or_repo_id, "config.json"):
-            config = AutoConfig.from_pretrained(path_or_repo_id, **hub)
+            config = AutoConfig.from_pretrained(path_or_repo_id, trust_remote_code=False, **hub)
         with damage_named(path_or_repo_id, "tokenizer"):
-            tokenizer = AutoTokenizer.from_pretrained(path_or_repo_id, *args, **hub, **kwargs)
+            tokenizer = AutoTokenizer.from_pretrained(path_or_repo_id, *args, trust_remote_code=False, **hub, **kwargs)
         add_placeholder_tokens(tokenizer, config.text_config.vocab_size)
         return get_cached_tokenizer(tokenizer)

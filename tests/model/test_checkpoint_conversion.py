@@ -321,13 +321,13 @@ def test_memory_stays_near_one_shard(tmp_path: Path) -> None:
     config = json.loads((source / "config.json").read_text())
     config.update(vocab_size=2**18, num_hidden_layers=layers, intermediate_size=wide)
     (source / "config.json").write_text(json.dumps(config))
-    shards = [{name: torch.zeros(2**18, 64)} for name in ("model.embed_tokens.weight", "lm_head.weight")]
+    shards = [{name: torch.ones(2**18, 64)} for name in ("model.embed_tokens.weight", "lm_head.weight")]
     for layer in range(layers):
         prefix = f"model.layers.{layer}."
         block = {name.replace("model.layers.0.", prefix): t for name, t in small.items() if ".layers.0." in name}
         block = {name: t for name, t in block.items() if name.startswith(prefix)}
-        block.update({f"{prefix}mlp.{name}.weight": torch.zeros(wide, 64) for name in ("gate_proj", "up_proj")})
-        shards.append({**block, f"{prefix}mlp.down_proj.weight": torch.zeros(64, wide)})
+        block.update({f"{prefix}mlp.{name}.weight": torch.ones(wide, 64) for name in ("gate_proj", "up_proj")})
+        shards.append({**block, f"{prefix}mlp.down_proj.weight": torch.ones(64, wide)})
     rest = {name: t for name, t in small.items() if not re.match(r"model\.(layers|embed_tokens)\.|lm_head", name)}
     index: dict[str, Any] = {"metadata": {}, "weight_map": {}}
     for number, held in enumerate([*shards, rest]):
