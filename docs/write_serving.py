@@ -181,7 +181,8 @@ environment of its own, without the host:
 ```bash
 pip install vllm
 pip install --no-deps hound-plugin
-pip install 'av<17' scipy statsmodels rouge-score matplotlib      # what is used here and vLLM does not bring
+# what is used here, and vLLM does not bring
+pip install 'av<17' matplotlib peft pyarrow rouge-score scipy statsmodels xxhash
 vllm serve ShareGPTVideo/LLaVA-Hound-DPO --allowed-local-media-path /data/clips
 ```
 

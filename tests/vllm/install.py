@@ -32,7 +32,7 @@ BESIDE = (
     "statsmodels",
     "xxhash",
 )
-TESTS = ("accelerate", "pytest>=8", "pytest-timeout>=2.3", "ray[data]>=2.51,<2.61")
+TESTS = ("accelerate", "pytest>=8", "pytest-timeout>=2.3", "ray[data]>=2.59,<2.61")
 
 
 def run(*command: str) -> bool:
