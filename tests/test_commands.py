@@ -121,10 +121,10 @@ def problem_of(command: str) -> str:
 
 
 def _problem_of_extras(words: list[str]) -> str:
-    """``pip install '.[extra]'``: is there such an extra of ours?"""
+    """``pip install '.[extra]'``: is there such an extra?"""
     setup = configparser.ConfigParser()
     setup.read(ROOT / "setup.cfg")
-    asked = {extra for word in words for names in re.findall(r"^(?:\.|hound-plugin)\[(.+)\]", word) for extra in names.split(",")}
+    asked = {extra for word in words for names in re.findall(r"\[(.+)\]", word) for extra in names.split(",")}
     unknown = asked - set(setup["options.extras_require"])
     return f"no such extra: {unknown}" if unknown else ""
 
