@@ -1,12 +1,12 @@
 """Six sampled answers about each of 200 demo clips: our own model, and the same checkpoint in vLLM's engine.
 
-Each way runs in a process of its own, one after the other, and is timed without its start: by the clock, and by the
-seconds that all of its processes spent on cores, which other work on the machine changes little. Run in `.venv-vllm`:
+The ways run one after the other, each in its own process, timed without their start: by the clock, and by the
+seconds that all of their processes spent on cores, which other work on the machine changes little. Run in `.venv-vllm`:
 
     .venv-vllm/bin/python benchmarks/vllm_sampling.py [DEMO] [--model DIR] [--clips 200] [--answers 6] [--tokens 32]
 
-DEMO is a folder of `hound demo`; by default a small one is made. Without --model it is DEMO/runs/dpo if that is there,
-or else the untrained DEMO/model.
+DEMO is a folder of `hound demo`; by default the script makes a small one. Without --model it is DEMO/runs/dpo if
+that is there, or else the untrained DEMO/model.
 """
 
 from __future__ import annotations

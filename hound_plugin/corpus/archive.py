@@ -276,7 +276,7 @@ class _Writer:
             while (block := source.read(_BLOCK)) == first.read(_BLOCK):
                 if not block:
                     return
-        self._refuse(member.name, "is there twice, with different contents")
+        self._refuse(member.name, "occurs twice, with different contents")
 
     def _refuse(self, name: str, reason: str, cause: BaseException | None = None) -> NoReturn:
         raise _refusal(self.archive, name, reason) from cause

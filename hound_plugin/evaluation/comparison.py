@@ -23,8 +23,9 @@ LETTERS = 240
 METHOD_NOTE = (
     "Differences are second minus first, in points, over questions with a verdict in both runs; `if wrong` is over all "
     "common questions, with missing verdicts counted as wrong. Intervals are 95%, from a bootstrap that resamples "
-    "whole clips; where all clips differ alike, they allow for what so many would not show. `p` is of McNemar's exact "
-    "test, which takes questions as independent: where the two disagree, trust the interval."
+    "whole clips; where all clips differ alike, they allow for rare differences that a sample of this size can "
+    "miss. `p` is of McNemar's exact test, which takes questions as independent: where the two disagree, trust "
+    "the interval."
 )
 
 

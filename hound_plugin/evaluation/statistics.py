@@ -144,8 +144,8 @@ def paired_difference(
 ) -> Estimate | None:
     """Mean of ``second - first`` with its 95% interval: percentiles of a bootstrap that resamples whole clips.
 
-    Where all clips differ alike, such as not at all, resampling shows nothing; then the interval allows for the largest
-    share of other clips that so many would not show, 3.7% of 100.
+    Where all clips differ alike, such as not at all, resampling shows nothing; then the interval allows for the
+    largest share of differing clips that a sample of this size may have missed: 3.7% for 100 clips.
 
     Args:
         first, second: values of the same questions.

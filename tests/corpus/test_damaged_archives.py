@@ -249,13 +249,13 @@ LOSING: dict[str, tuple[str, Callable[[], bytes], str]] = {
     "a file in the middle is not": (".zip", lambda: zip_of(*entries("a", "b", "c"), lost="b"), "belong to no file"),
     "the last one is not": (".zip", lambda: zip_of(*entries("a", "b", "c"), lost="c"), "belong to no file"),
     "a comment that is cut": (".zip", lambda: ONE[:-2] + b"\x09\0" + b"four", "ends within a comment"),
-    "one name twice, tar": (".tar", lambda: tar_of(("a/1", b"x"), ("b", b""), ("a/1", b"y")), "'a/1' is there twice"),
-    "one name twice, zip": (".zip", lambda: zip_of(("a/1", b"x"), ("a/1", b"xx")), "'a/1' is there twice"),
-    "one path in two spellings": (".tar", lambda: tar_of(("a/1", b"x"), ("./a//1", b"")), "is there twice"),
+    "one name twice, tar": (".tar", lambda: tar_of(("a/1", b"x"), ("b", b""), ("a/1", b"y")), "'a/1' occurs twice"),
+    "one name twice, zip": (".zip", lambda: zip_of(("a/1", b"x"), ("a/1", b"xx")), "'a/1' occurs twice"),
+    "one path in two spellings": (".tar", lambda: tar_of(("a/1", b"x"), ("./a//1", b"")), "occurs twice"),
     "one path for all files": (
         ".tar",
         lambda: tar_of(*entries("a/1", "a/2"), path="a/0"),
-        "'a/0' is there twice, with different contents",
+        "'a/0' occurs twice, with different contents",
     ),
     "a folder's name": (".zip", lambda: zip_of(("a/1", b"x"), ("a", b"y")), "'a' is a file and a folder at once"),
 }
