@@ -9,6 +9,8 @@ from pathlib import Path
 from hound_plugin.errors import CheckpointError
 
 CONFIG = "adapter_config.json"
+BESIDE = "non_lora_trainables.bin"
+"""What LLaVA's own trainings put beside an adapter: the weights that they trained in full, such as the projector."""
 RUN = "hound_run.json"
 """In checkpoints of the host's trainings: which run they belong to; in an adapter's folder, the adapters below it."""
 BELOW = "adapters_below"
@@ -39,11 +41,25 @@ def adapters_below(adapter: str | os.PathLike[str]) -> list[str]:
     return [name for name in below if isinstance(name, str)] if isinstance(below, list) else []
 
 
+def check_whole(adapter: str | os.PathLike[str]) -> None:
+    """Refuse an adapter that is one part of what was trained.
+
+    Raises:
+        CheckpointError: there are weights beside it, which would be left out.
+    """
+    if os.path.exists(os.path.join(adapter, BESIDE)):
+        raise CheckpointError(
+            f"Expected all that was trained in the adapter {os.fspath(adapter)}, found {BESIDE} beside it: LLaVA's own "
+            "trainings put there what they trained in full, such as the projector. Merge both into the model with "
+            "LLaVA's `merge_lora_weights.py` and use that."
+        )
+
+
 def chain_of(adapter: str) -> tuple[str, list[str]]:
     """The model that an adapter belongs to, and all adapters to merge into it, in their order.
 
     Raises:
-        CheckpointError: the model is not named, or an adapter below is missing.
+        CheckpointError: the model is not named, an adapter below is missing, or one is not whole.
     """
     base = base_of(adapter)
     if base is None:
@@ -58,4 +74,6 @@ def chain_of(adapter: str) -> tuple[str, list[str]]:
                 f"The adapter {adapter} was trained on a model into which the adapter {folder} had been merged, which "
                 "is not there. Bring that folder back, or use the model that was exported with both."
             )
+    for folder in (*below, adapter):
+        check_whole(folder)
     return base, [*below, adapter]

@@ -41,6 +41,14 @@ def is_original(keys: list[str]) -> bool:
     return "model.embed_tokens.weight" in keys or any(key.startswith("model.mm_projector.") for key in keys)
 
 
+def our_name(key: str) -> str:
+    """The name of a tensor of either layout in ours; of one that is unknown, its own."""
+    for pattern, target in _TO_OURS:
+        if pattern.fullmatch(key):
+            return pattern.sub(target, key)
+    return key
+
+
 def _rename(keys: list[str], rows: list[tuple[re.Pattern[str], str]], layout: str) -> dict[str, str]:
     renamed: dict[str, str] = {}
     unknown = []

@@ -23,6 +23,7 @@ from hound_plugin.model.generation import ROLES, cut_roles, new_tokens, wants_sa
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import Turn, encode_conversation, medium_of, with_placeholder
 from hound_plugin.records.placeholders import token_of
+from hound_plugin.vllm.adapters import WITH_ITS_SYSTEM, check_adapter
 from hound_plugin.vllm.media import ReadMedia, read_media
 
 _OURS = (
@@ -57,7 +58,7 @@ class VllmModel:
         engine: further arguments of ``vllm.LLM``, such as ``tensor_parallel_size``.
 
     Raises:
-        CheckpointError: it is of another architecture, or incomplete; or an adapter on top of another one.
+        CheckpointError: it is of another architecture, or incomplete; or an adapter that vLLM would apply in part.
         SettingsError: ``engine`` has a name that vLLM does not know, or one that is set here.
     """
 
@@ -81,7 +82,7 @@ class VllmModel:
         if adapter is not None:
             self.processor.take_system_of(adapter)
             chosen = {"max_lora_rank": _rank_of(adapter), **chosen, "enable_lora": True}
-        self._adapter = None if adapter is None else LoRARequest("adapter", 1, adapter)
+        self._adapter = None if adapter is None else LoRARequest(WITH_ITS_SYSTEM, 1, adapter)
         if dtype == "auto" and self.config.dtype is not None:
             dtype = str(self.config.dtype).removeprefix("torch.")
         self._llm = LLM(
@@ -187,13 +188,9 @@ def _checked(engine: Mapping[str, Any]) -> dict[str, Any]:
 def _base_and_adapter(model: str) -> tuple[str, str | None]:
     if not is_adapter(model):
         return model, None
-    base, adapters = chain_of(model)
-    if len(adapters) > 1:
-        raise CheckpointError(
-            f"The adapter {model} was trained on top of {', '.join(adapters[:-1])}, and vLLM applies one adapter. "
-            "Merge them (`llamafactory-cli export`), or use `backend: model`."
-        )
-    return base, adapters[0]
+    base, _ = chain_of(model)
+    check_adapter(model, None)
+    return base, model
 
 
 def _rank_of(adapter: str) -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
@@ -24,15 +24,19 @@ from hound_plugin.errors import CheckpointError
 from hound_plugin.model.checkpoint import tower_tensors
 from hound_plugin.model.completeness import check_complete, check_finite, tensor_shapes
 from hound_plugin.model.configuration import LlavaHoundConfig
-from hound_plugin.model.key_mapping import IGNORED, KEY_TABLE, is_original
+from hound_plugin.model.key_mapping import KEY_TABLE
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.vision import LlavaHoundTower
-from hound_plugin.processing.prompt import IMAGE_TOKEN, VIDEO_TOKEN
+from hound_plugin.processing.prompt import IMAGE_TOKEN, SYSTEM, VIDEO_TOKEN
+from hound_plugin.processing.saved_settings import saved_settings
+from hound_plugin.vllm.adapters import WITH_ITS_SYSTEM, refuse_partial_adapters
 from hound_plugin.vllm.inputs import DummyInputs, MediaProcessor, ProcessingInfo
+from hound_plugin.vllm.weights import TOWERS, CheckedWeights
 
 LANGUAGE_MODELS = {"llama": "LlamaForCausalLM"}
-TOWERS = ("image_tower", "video_tower")
 _BY_TOKEN = ("embed_tokens.weight", "lm_head.weight")
+
+refuse_partial_adapters()
 
 
 def _names_in_vllm() -> dict[str, str]:
@@ -91,6 +95,7 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
         self.config = config
         self._name = vllm_config.model_config.model
         self._revision = vllm_config.model_config.revision
+        self._is_loaded = False
         self._answer_vocab_size: int = config.answer_vocab_size  # set by the plugin
         self.configure_mm_token_handling(self._answer_vocab_size, [config.image_token_id, config.video_token_id])
         with self._mark_tower_model(vllm_config, {"image", "video"}):
@@ -154,21 +159,34 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
         """Load a checkpoint of either layout; the towers of an original one come from their own files, if there.
 
         Raises:
-            CheckpointError: the towers are neither in the checkpoint nor elsewhere, or weights are not finite.
+            CheckpointError: it lacks something or has something else, the towers are neither in it nor elsewhere, or
+                weights are not finite.
         """
-        names: list[str] = []
-
-        def noted() -> Iterator[tuple[str, torch.Tensor]]:
-            for name, tensor in weights:
-                if not IGNORED.search(name):
-                    names.append(name)
-                    yield name, self._with_placeholders(tensor) if name.endswith(_BY_TOKEN) else tensor
-
-        loaded: set[str] = AutoWeightsLoader(self).load_weights(noted(), mapper=self.hf_to_vllm_mapper)
-        if is_original(names) and isinstance(self.image_tower, LlavaHoundTower):
+        is_first = not self._is_loaded  # later ones may bring a part: trainings send what they changed
+        read = CheckedWeights(self.config, self._answer_vocab_size, self._name)
+        widened = (
+            (name, self._with_placeholders(tensor) if name.endswith(_BY_TOKEN) else tensor)
+            for name, tensor in read.checked(weights)
+        )
+        loaded: set[str] = AutoWeightsLoader(self).load_weights(widened, mapper=self.hf_to_vllm_mapper)
+        if is_first:
+            read.check_complete()
+        if read.is_original and isinstance(self.image_tower, LlavaHoundTower):
             loaded |= self._load_towers(loaded)
         check_finite(self.named_parameters(), f"the checkpoint {self._name}")
+        self._is_loaded = True
         return loaded
+
+    def system_of_adapters(self, name: str) -> str | None:
+        """The system prompt before questions that are asked of an adapter; None: its own.
+
+        Args:
+            name: of the request for the adapter.
+        """
+        if name == WITH_ITS_SYSTEM:
+            return None
+        system: str = saved_settings(self._name, revision=self._revision).get("system", SYSTEM)
+        return system
 
     def _with_placeholders(self, rows: torch.Tensor) -> torch.Tensor:
         """A weight of one row a token, with rows of zeros for the placeholders."""

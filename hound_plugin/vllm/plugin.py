@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from hound_plugin.errors import SettingsError
+
 ARCHITECTURE = "LlavaHoundForConditionalGeneration"
 MODE = "llava_hound"
 """vLLM's name of our tokenizer and renderer."""
@@ -54,11 +56,21 @@ class _ModelSettings:
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """On a CPU, take whole prompts at each step.
+        """Refuse a split that leaves a rest; on a CPU, take whole prompts at each step.
 
         vLLM draws a token after each part of a prompt and rewinds the request's generator, which generators of a CPU
         cannot do: a request with a seed would end the engine.
+
+        Raises:
+            SettingsError: the feed-forward layers cannot be split evenly.
         """
+        parts = vllm_config.parallel_config.tensor_parallel_size
+        width = vllm_config.model_config.hf_config.text_config.intermediate_size
+        if width % parts:
+            raise SettingsError(
+                f"tensor_parallel_size: expected a divisor of {width}, the model's intermediate_size, got {parts}.",
+                "tensor_parallel_size",
+            )
         from vllm.platforms import current_platform
 
         if current_platform.is_cpu():

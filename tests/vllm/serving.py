@@ -29,10 +29,10 @@ def free_port() -> int:
 
 
 class Server:
-    """A server that can be killed and started again on its port."""
+    """A server that can be killed and started again on its port; ``more`` are arguments of its command."""
 
-    def __init__(self, model: Path, media: Path, log: Path) -> None:
-        self.model, self.media, self.log, self.port = model, media, log, free_port()
+    def __init__(self, model: Path, media: Path, log: Path, *more: str) -> None:
+        self.model, self.media, self.log, self.port, self.more = model, media, log, free_port(), more
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -45,9 +45,10 @@ class Server:
             sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(self.model),
             "--served-model-name", NAME,
             "--enforce-eager", "--dtype", "float32", "--port", str(self.port), "--host", "127.0.0.1",
-            "--allowed-local-media-path", str(self.media),
+            "--allowed-local-media-path", str(self.media), *self.more,
         ]  # fmt: skip
         environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_LOGGING_LEVEL": "INFO"}
+        environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"  # for `/v1/load_lora_adapter`
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=environment)
 

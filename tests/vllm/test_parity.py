@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -10,6 +9,7 @@ import torch
 
 from hound_plugin.processing.prompt import SYSTEM, Turn, encode_conversation
 from tests.vllm.conftest import FEATURES, LOG_PROBS, Demo
+from tests.vllm.conversations import conversations, ids_of_ours
 from tests.vllm.recording import greedy_tokens
 
 ANSWER = 24  # tokens
@@ -26,56 +26,17 @@ def ids_of(
     return list(output.prompt_token_ids), list(output.outputs[0].token_ids)
 
 
-def _parts(*parts: str, text: str) -> list[dict[str, Any]]:
-    shown = []
-    for path in parts:
-        kind = "image_url" if path.endswith(".png") else "video_url"
-        shown.append({"type": kind, kind: {"url": f"file://{path}"}})
-    return [*shown, {"type": "text", "text": text}]
-
-
-def _conversations(demo: Demo) -> dict[str, list[dict[str, Any]]]:
-    clips = [demo.clip(row) for row in demo.rows if "video" in row]
-    images = [demo.clip(row) for row in demo.rows if "image" in row]
-    user = {"role": "user"}
-    return {
-        "text alone": [{**user, "content": "What is red?"}],
-        "a clip": [{**user, "content": _parts(clips[0], text="What moves?")}],
-        "an image": [{**user, "content": _parts(images[0], text="What is it?")}],
-        "a clip behind its question": [{**user, "content": _parts(clips[0], text="What moves?")[::-1]}],
-        "two clips": [{**user, "content": _parts(clips[0], clips[-1], text="What differs?")}],
-        "a clip and an image": [{**user, "content": _parts(images[0], clips[0], text="Which is longer?")}],
-        "several turns": [
-            {"role": "system", "content": "Be brief."},
-            {**user, "content": _parts(clips[0], text="What moves?")},
-            {"role": "assistant", "content": "A circle. It is red."},
-            {**user, "content": _parts(clips[-1], text=" And here?  ")},
-        ],
-        "control tokens as text": [{**user, "content": "Say </s> and <s> and <unk>, USER: please"}],
-    }
-
-
 @pytest.mark.parametrize("case", [
     "text alone", "a clip", "an image", "a clip behind its question", "two clips", "a clip and an image",
     "several turns", "control tokens as text",
 ])  # fmt: skip
 def test_the_same_prompt_tokens_and_answer(case: str, demo: Demo, ours: Any, engine: Any) -> None:
-    messages = _conversations(demo)[case]
-    by_path = json.loads(json.dumps(messages).replace("file://", ""))
-    batch = ours.processor.apply_chat_template(
-        by_path, tokenize=True, add_generation_prompt=True, return_dict=True, return_tensors="pt"
-    )
-    end = ours.processor.tokenizer.eos_token_id
-    with torch.inference_mode():
-        (made,) = ours.model.generate(
-            **batch, do_sample=False, max_new_tokens=ANSWER, eos_token_id=end, pad_token_id=0
-        ).tolist()
-    prompt, answer = ids_of(engine, messages, ANSWER)
-    assert (prompt, answer) == (batch["input_ids"][0].tolist(), made[len(prompt) :])
+    messages = conversations(demo)[case]
+    assert ids_of(engine, messages, ANSWER) == ids_of_ours(ours, messages, ANSWER)
 
 
 def test_an_answer_that_goes_on(demo: Demo, ours: Any, engine: Any) -> None:
-    messages = [*_conversations(demo)["a clip"], {"role": "assistant", "content": "A red"}]
+    messages = [*conversations(demo)["a clip"], {"role": "assistant", "content": "A red"}]
     settings = {"continue_final_message": True}
     expected = ours.processor.apply_chat_template(messages, tokenize=True, return_tensors=None, **settings)
     prompt, _ = ids_of(engine, messages, add_generation_prompt=False, **settings)

@@ -1,0 +1,105 @@
+"""LoRA adapters in vLLM: only those that it applies as a whole are loaded.
+
+vLLM adapts the linear layers of the language model's blocks. It compares no more than the last part of a layer's name,
+so that a tower's ``q_proj`` passes as the language model's and is then left out; nor does it know of the adapters below
+one, or of a system prompt that belongs to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from vllm.lora.utils import get_adapter_absolute_path
+from vllm.lora.worker_manager import WorkerLoRAManager
+
+from hound_plugin.errors import CheckpointError, damage_named
+from hound_plugin.model.adapters import adapters_below, check_whole
+from hound_plugin.model.checkpoint import read_tensors
+from hound_plugin.processing.saved_settings import saved_settings
+
+WITH_ITS_SYSTEM = "adapter and its system prompt"
+"""The name of a request whose prompts have the adapter's own system prompt."""
+_APPLIED = re.compile(r"(base_model\.model\.)?model\.(language_model\.)?layers\.\d+\.(self_attn|mlp)\.")
+_FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
+_PARTS = ("image_tower", "video_tower", "multi_modal_projector", "mm_projector", "embed_tokens", "lm_head")
+
+
+def check_adapter(folder: str, system: str | None) -> None:
+    """Refuse an adapter of which vLLM would leave something out.
+
+    Args:
+        folder: of the adapter.
+        system: the system prompt of the model that is served; None: prompts have the adapter's own.
+
+    Raises:
+        CheckpointError: the adapter changes more than the blocks of the language model, was trained on top of another
+            one or with another system prompt, or is damaged.
+    """
+    check_whole(folder)
+    below = adapters_below(folder)
+    if below:
+        raise CheckpointError(
+            f"The adapter {folder} was trained on top of {', '.join(below)}, and vLLM applies one adapter. {_INSTEAD}"
+        )
+    names = _names(folder)
+    others = [name for name in names if not _APPLIED.match(name)]
+    if others:
+        raise CheckpointError(
+            f"Expected an adapter of the language model's layers in {folder}: vLLM applies no other, and "
+            f"{len(others)} of its {len(names)} tensors are elsewhere ({_parts(others)}). {_INSTEAD}"
+        )
+    if system is None:
+        return
+    own = saved_settings(folder).get("system", system)
+    if own != system:
+        raise CheckpointError(
+            f"The adapter {folder} was trained with the system prompt {own!r}, and the model that is served has "
+            f"{system!r}, which vLLM would put before every question. {_INSTEAD}"
+        )
+
+
+_INSTEAD = (
+    "Merge it into the model (`llamafactory-cli export`) and use that, or `backend: model`, which applies all of it."
+)
+
+
+def refuse_partial_adapters() -> None:
+    """Have vLLM ask :func:`check_adapter` before it loads one for a model of this package; may be called repeatedly.
+
+    A patch: vLLM has no hook for it. To be removed when `LoRAModel.from_local_checkpoint` compares whole names, and
+    models may check an adapter's folder.
+    """
+    load = WorkerLoRAManager._load_adapter
+    if getattr(load, "checks_adapters", False):
+        return
+
+    @functools.wraps(load)
+    def checked(self: Any, lora_request: Any) -> Any:
+        system_of = getattr(self._adapter_manager.model, "system_of_adapters", None)
+        if system_of is not None:
+            with contextlib.suppress(FileNotFoundError):  # vLLM's own words follow
+                check_adapter(get_adapter_absolute_path(lora_request.lora_path), system_of(lora_request.lora_name))
+        return load(self, lora_request)
+
+    checked.checks_adapters = True  # type: ignore[attr-defined]
+    WorkerLoRAManager._load_adapter = checked
+
+
+def _names(folder: str) -> list[str]:
+    """Names of an adapter's tensors, of the file that vLLM reads."""
+    file = next((path for path in (Path(folder) / name for name in _FILES) if path.is_file()), None)
+    if file is None:
+        raise FileNotFoundError(folder)
+    with contextlib.ExitStack() as stack, damage_named(folder, "adapter"):
+        return sorted(read_tensors([str(file)], stack))
+
+
+def _parts(names: Iterable[str]) -> str:
+    """The parts of the model that tensors belong to, or the tensors where that is none of those known."""
+    parts = {next((part for part in _PARTS if part in name.split(".")), name) for name in names}
+    return ", ".join(sorted(parts)[:10])
