@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from typing import Any
 
+from pydantic import ValidationError
 from transformers import AutoConfig
 from vllm import LLM, SamplingParams
 from vllm.engine.arg_utils import EngineArgs
@@ -59,7 +61,8 @@ class VllmModel:
 
     Raises:
         CheckpointError: it is of another architecture, or incomplete; or an adapter that vLLM would apply in part.
-        SettingsError: ``engine`` has a name that vLLM does not know, or one that is set here.
+        SettingsError: ``engine`` has a name that vLLM does not know, or one that is set here; or its sizes or
+            ``dtype`` do not fit the model.
     """
 
     def __init__(
@@ -85,14 +88,15 @@ class VllmModel:
         self._adapter = None if adapter is None else LoRARequest(WITH_ITS_SYSTEM, 1, adapter)
         if dtype == "auto" and self.config.dtype is not None:
             dtype = str(self.config.dtype).removeprefix("torch.")
-        self._llm = LLM(
-            model=base,
-            dtype=dtype,
-            enable_prefix_caching=True,
-            disable_log_stats=False,
-            mm_processor_kwargs={} if num_frames is None else {"num_frames": num_frames},
-            **chosen,
-        )
+        with _our_own_errors():
+            self._llm = LLM(
+                model=base,
+                dtype=dtype,
+                enable_prefix_caching=True,
+                disable_log_stats=False,
+                mm_processor_kwargs={} if num_frames is None else {"num_frames": num_frames},
+                **chosen,
+            )
 
     def answer(
         self,
@@ -183,6 +187,19 @@ def _checked(engine: Mapping[str, Any]) -> dict[str, Any]:
             f"({', '.join(_OURS)}), such as tensor_parallel_size or gpu_memory_utilization."
         )
     return dict(engine)
+
+
+@contextmanager
+def _our_own_errors() -> Iterator[None]:
+    """Raise errors of this package as they were, which vLLM's checks of its configuration wrap."""
+    try:
+        yield
+    except ValidationError as error:
+        for detail in error.errors():
+            own = detail.get("ctx", {}).get("error")
+            if isinstance(own, HoundError):
+                raise own from error
+        raise
 
 
 def _base_and_adapter(model: str) -> tuple[str, str | None]:

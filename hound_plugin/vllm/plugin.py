@@ -62,7 +62,7 @@ class _ModelSettings:
         cannot do: a request with a seed would end the engine.
 
         Raises:
-            SettingsError: the feed-forward layers cannot be split evenly.
+            SettingsError: the feed-forward layers cannot be split evenly; or vLLM has no code for the weights.
         """
         parts = vllm_config.parallel_config.tensor_parallel_size
         width = vllm_config.model_config.hf_config.text_config.intermediate_size
@@ -74,8 +74,20 @@ class _ModelSettings:
         from vllm.platforms import current_platform
 
         if current_platform.is_cpu():
+            _check_four_bits(vllm_config.model_config)
             scheduler = vllm_config.scheduler_config
             scheduler.enable_chunked_prefill = False
             most = max(scheduler.max_num_batched_tokens, vllm_config.model_config.max_model_len)
             scheduler.max_num_batched_tokens = scheduler.max_num_encoder_input_tokens = most
             scheduler.encoder_cache_size = most
+
+
+def _check_four_bits(model_config: Any) -> None:
+    """Refuse what vLLM's CPU build finds out when it first computes something; other formats it refuses itself."""
+    settings = getattr(model_config.hf_config, "quantization_config", None) or {}
+    if settings.get("format") == "pack-quantized" and str(model_config.dtype) == "torch.float32":
+        raise SettingsError(
+            "dtype: expected bfloat16 or float16, got float32, for which vLLM's CPU build has no code where "
+            "weights are packed.",
+            "dtype",
+        )

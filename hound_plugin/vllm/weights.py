@@ -42,6 +42,7 @@ class CheckedWeights:
         self._name = name
         self._shapes: dict[str, tuple[int, ...]] = {}
         self._names: list[str] = []
+        self._packed: set[str] = set()
 
     @property
     def is_original(self) -> bool:
@@ -60,6 +61,8 @@ class CheckedWeights:
             ours, shape = our_name(name), tuple(tensor.shape)
             if not (self._is_quantised and ours.startswith(_BLOCKS)):
                 self._check(ours, tensor)
+            elif tensor.itemsize == 1 or not tensor.is_floating_point():
+                self._packed.add(ours.rpartition(".")[0])
             self._names.append(name)
             self._shapes[ours] = shape
             yield name, tensor
@@ -102,12 +105,11 @@ class CheckedWeights:
 
     def _check_scales(self) -> None:
         """Every quantised layer has what the others have beside its weight: scales, zeros, shapes."""
-        beside: dict[str, set[str]] = {}
+        quantised: dict[str, set[str]] = {module: set() for module in self._packed}
         for name in self._shapes:
             module, _, last = name.rpartition(".")
-            if name.startswith(_BLOCKS) and module.endswith("_proj"):
-                beside.setdefault(module, set()).add(last)
-        quantised = {module: names for module, names in beside.items() if names != {"weight"}}
+            if module in quantised:
+                quantised[module].add(last)
         every = set().union(*quantised.values()) if quantised else set()
         check_complete(
             {f"{module}.{last}": () for module in quantised for last in every},

@@ -6,11 +6,13 @@ import json
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from hound_plugin.processing.prompt import Turn, encode_conversation
 from tests.vllm.conftest import Demo
 
 Messages = list[dict[str, Any]]
@@ -70,26 +72,57 @@ def ids_of_ours(hound: Any, messages: Messages, most: int) -> Ids:
     return made[:length], made[length:]
 
 
-def ids_of_other_engine(
-    model: Path, asked: Sequence[Messages], most: int, media: Path, folder: Path, **engine: Any
-) -> list[Ids]:
-    """By vLLM's engine in processes of its own.
+def log_probs_of(engine: Any, items: Sequence[tuple[str, str, str]]) -> list[float]:
+    """Summed log-probabilities of given answers by vLLM's engine; ``items`` as ``HoundModel.log_probs`` takes them."""
+    from vllm import SamplingParams
 
-    Args:
+    requests, lengths = [], []
+    for (question, answer, clip), shown in zip(items, engine._read([clip for *_, clip in items]), strict=True):
+        prompt = engine._prompt(question, clip, shown, 1)
+        whole = f"<{prompt.kind}>\n{question.partition(chr(10))[2]}"
+        ((source, target),) = encode_conversation(
+            engine.processor.tokenizer, [Turn(whole, answer)], engine.processor.system
+        )
+        assert source == prompt.ids
+        requests.append({"prompt_token_ids": source + target, "multi_modal_data": {prompt.kind: [prompt.media]}})
+        lengths.append(len(target))
+    outputs = engine._llm.generate(requests, SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False)
+    sums = []
+    for output, length in zip(outputs, lengths, strict=True):
+        ids, steps = output.prompt_token_ids[-length:], output.prompt_logprobs[-length:]
+        sums.append(sum(step[token].logprob for token, step in zip(ids, steps, strict=True)))
+    return sums
+
+
+@dataclass(frozen=True)
+class OtherEngine:
+    """vLLM's engine in processes of its own, for one batch of questions.
+
+    Attributes:
         model: a checkpoint or an adapter.
-        asked: conversations.
-        most: tokens of an answer.
-        media: the folder that the engine may read.
+        media: the folder that it may read.
         folder: for files on the way.
-        engine: further arguments of the engine.
+        dtype: of the engine.
     """
-    settings = {"enforce_eager": True, "allowed_local_media_path": str(media), **engine}
-    job, out = folder / "job.json", folder / "out.json"
-    job.write_text(json.dumps({"model": str(model), "engine": settings, "asked": asked, "most": most}))
-    command = [sys.executable, "-m", "tests.vllm.conversations", str(job), str(out)]
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
-    return [(prompt, answer) for prompt, answer in json.loads(out.read_text())]
+
+    model: Path
+    media: Path
+    folder: Path
+    dtype: str = "float32"
+
+    def answers(
+        self, asked: Sequence[Messages], most: int, items: Sequence[tuple[str, str, str]] = (), **engine: Any
+    ) -> tuple[list[Ids], list[float]]:
+        """Greedy answers of at most ``most`` tokens, and log-probabilities of the answers of ``items``."""
+        settings = {"enforce_eager": True, "allowed_local_media_path": str(self.media), **engine}
+        job, out = self.folder / "job.json", self.folder / "out.json"
+        values = {"model": str(self.model), "dtype": self.dtype, "engine": settings, "asked": asked, "most": most}
+        job.write_text(json.dumps({**values, "items": items}))
+        command = [sys.executable, "-m", "tests.vllm.conversations", str(job), str(out)]
+        done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)
+        assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+        ids, log_probs = json.loads(out.read_text())
+        return [(prompt, answer) for prompt, answer in ids], log_probs
 
 
 def _answer(job: Path, out: Path) -> None:
@@ -98,10 +131,11 @@ def _answer(job: Path, out: Path) -> None:
     from hound_plugin.vllm.engine import VllmModel
 
     given = json.loads(job.read_text())
-    model = VllmModel(given["model"], "float32", engine=given["engine"])
+    model = VllmModel(given["model"], given["dtype"], engine=given["engine"])
     greedy = SamplingParams(temperature=0, max_tokens=given["most"])
     outputs = model._llm.chat(given["asked"], greedy, use_tqdm=False, lora_request=model._adapter)
-    out.write_text(json.dumps([[output.prompt_token_ids, output.outputs[0].token_ids] for output in outputs]))
+    ids = [[output.prompt_token_ids, output.outputs[0].token_ids] for output in outputs]
+    out.write_text(json.dumps([ids, log_probs_of(model, given["items"]) if given["items"] else []]))
 
 
 if __name__ == "__main__":

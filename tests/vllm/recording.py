@@ -12,6 +12,8 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
+import shutil
+import subprocess
 import tempfile
 from collections.abc import Sequence
 from importlib.metadata import version
@@ -26,6 +28,7 @@ from tests.goldens import ROOT
 
 FOLDER = Path(__file__).parent / "recordings"
 ANSWERS, FEATURES = FOLDER / "answers.json", FOLDER / "features.npz"
+ADAPTER = FOLDER / "adapter"
 MEDIA = (
     "media/clip_short.mp4", "media/clip_portrait.mp4", "media/clip_long.mp4", "frames/clip_short",
     "frames/clip_portrait", "frames/few3", "media/img_tall.png", "media/img_wide.jpg", None,
@@ -123,7 +126,37 @@ def record() -> None:
     FOLDER.mkdir(exist_ok=True)
     lines = ",\n".join(json.dumps(row) for row in rows)
     ANSWERS.write_text(json.dumps(head, indent=1)[:-2] + ',\n "rows": [\n' + lines + "\n]}\n", encoding="utf-8")
+    record_adapter()
     np.savez_compressed(FEATURES, **{medium: kept(features(hound, medium)) for medium in MEDIA if medium is not None})
+
+
+def record_adapter() -> None:
+    """Train an adapter of the untrained demo by the recipe for DPO with LoRA, and write it with its answers."""
+    import hound_plugin
+    from hound_plugin.demo.build import build_demo
+    from hound_plugin.demo.model import write_model
+
+    recipe = ROOT.parents[1] / "examples" / "yaml" / "hound_dpo_lora.yaml"
+    with tempfile.TemporaryDirectory() as made:
+        demo = build_demo(Path(made) / "demo", train_clips=8, held_out_clips=4, progress=False, write_model=write_model)
+        trained = Path(made) / "adapter"
+        settings = {
+            "model_name_or_path": demo.model, "dataset_dir": demo.folder / "data", "media_dir": demo.folder / "clips",
+            "dataset": "demo_dpo", "output_dir": trained, "max_steps": 8, "bf16": "false", "lora_rank": 2,
+            "lora_alpha": 4, "gradient_accumulation_steps": 1, "per_device_train_batch_size": 4, "learning_rate": 0.02,
+            "cutoff_len": 1024, "preprocessing_num_workers": 1, "dataloader_num_workers": 0, "plot_loss": "false",
+        }  # fmt: skip
+        command = ["llamafactory-cli", "train", str(recipe), *(f"{name}={value}" for name, value in settings.items())]
+        subprocess.run(command, check=True)
+        ADAPTER.mkdir(parents=True, exist_ok=True)
+        for name in ("adapter_config.json", "adapter_model.safetensors", "processor_config.json"):
+            shutil.copy(trained / name, ADAPTER)
+        hound = hound_plugin.load(str(trained), "cpu", "float32")
+        answers = [greedy_tokens(hound, question, shown(medium), TOKENS)[1] for question, medium in asked()]
+    config = json.loads((ADAPTER / "adapter_config.json").read_text(encoding="utf-8"))
+    config["base_model_name_or_path"] = None  # a folder that is gone
+    (ADAPTER / "adapter_config.json").write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    (ADAPTER / "answers.json").write_text(json.dumps(answers) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

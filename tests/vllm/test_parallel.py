@@ -8,7 +8,7 @@ import pytest
 
 from hound_plugin.errors import SettingsError
 from tests.vllm.conftest import Demo
-from tests.vllm.conversations import Ids, Messages, about_each, conversations, ids_of_other_engine, ids_of_ours
+from tests.vllm.conversations import Ids, Messages, OtherEngine, about_each, conversations, ids_of_ours
 from tests.vllm.variants import widened
 
 ANSWER = 24  # tokens
@@ -39,7 +39,7 @@ def expected(wide: Path, asked: list[Messages]) -> list[Ids]:
 def test_the_same_tokens(
     sizes: dict[str, int], demo: Demo, wide: Path, asked: list[Messages], expected: list[Ids], tmp_path: Path
 ) -> None:
-    made = ids_of_other_engine(wide, asked, ANSWER, demo.folder, tmp_path, **sizes)
+    made, _ = OtherEngine(wide, demo.folder, tmp_path).answers(asked, ANSWER, **sizes)
     assert [prompt for prompt, _ in made] == [prompt for prompt, _ in expected]
     different = [number for number, (_, ids) in enumerate(made) if ids != expected[number][1]]
     assert not different, f"{len(different)} of {len(asked)}: {different[:10]}"

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from hound_plugin.processing.prompt import SYSTEM, Turn, encode_conversation
+from hound_plugin.processing.prompt import SYSTEM
 from tests.vllm.conftest import FEATURES, LOG_PROBS, Demo
-from tests.vllm.conversations import conversations, ids_of_ours
+from tests.vllm.conversations import conversations, ids_of_ours, log_probs_of
 from tests.vllm.recording import greedy_tokens
 
 ANSWER = 24  # tokens
@@ -96,24 +96,8 @@ def test_the_same_texts(demo: Demo, ours: Any, engine: Any) -> None:
 
 
 def test_the_same_log_probabilities_of_given_answers(demo: Demo, ours: Any, engine: Any) -> None:
-    from vllm import SamplingParams
-
-    tokenizer = ours.processor.tokenizer
     items = [(q, f"The {word} shape moves, then it stops.", clip) for (q, clip), word in zip(
         demo.asked[:12], ("red", "blue", "green") * 4, strict=True
     )]  # fmt: skip
-    requests, lengths = [], []
-    for (question, answer, clip), shown in zip(items, engine._read([clip for *_, clip in items]), strict=True):
-        prompt = engine._prompt(question, clip, shown, 1)
-        whole = f"<{prompt.kind}>\n{question.partition(chr(10))[2]}"
-        ((source, target),) = encode_conversation(tokenizer, [Turn(whole, answer)], ours.processor.system)
-        assert source == prompt.ids
-        requests.append({"prompt_token_ids": source + target, "multi_modal_data": {prompt.kind: [prompt.media]}})
-        lengths.append(len(target))
-    outputs = engine._llm.generate(requests, SamplingParams(max_tokens=1, prompt_logprobs=0), use_tqdm=False)
-    sums = []
-    for output, length in zip(outputs, lengths, strict=True):
-        ids, steps = output.prompt_token_ids[-length:], output.prompt_logprobs[-length:]
-        sums.append(sum(step[token].logprob for token, step in zip(ids, steps, strict=True)))
-    difference = (torch.tensor(sums) - ours.log_probs(items)).abs()
+    difference = (torch.tensor(log_probs_of(engine, items)) - ours.log_probs(items)).abs()
     assert difference.max() <= LOG_PROBS, f"{difference.max():.2e}, mean {difference.mean():.2e}"
