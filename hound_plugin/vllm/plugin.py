@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from hound_plugin.errors import SettingsError
 
 ARCHITECTURE = "LlavaHoundForConditionalGeneration"
@@ -74,7 +76,7 @@ class _ModelSettings:
         from vllm.platforms import current_platform
 
         if current_platform.is_cpu():
-            _check_four_bits(vllm_config.model_config)
+            _check_weights(vllm_config.model_config)
             scheduler = vllm_config.scheduler_config
             scheduler.enable_chunked_prefill = False
             most = max(scheduler.max_num_batched_tokens, vllm_config.model_config.max_model_len)
@@ -82,12 +84,18 @@ class _ModelSettings:
             scheduler.encoder_cache_size = most
 
 
-def _check_four_bits(model_config: Any) -> None:
-    """Refuse what vLLM's CPU build finds out when it first computes something; other formats it refuses itself."""
+def _check_weights(model_config: Any) -> None:
+    """Refuse weights of which vLLM's CPU build notices only at its first step that it cannot compute with them."""
     settings = getattr(model_config.hf_config, "quantization_config", None) or {}
-    if settings.get("format") == "pack-quantized" and str(model_config.dtype) == "torch.float32":
+    if settings.get("format") == "pack-quantized" and model_config.dtype == torch.float32:
         raise SettingsError(
             "dtype: expected bfloat16 or float16, got float32, for which vLLM's CPU build has no code where "
             "weights are packed.",
             "dtype",
+        )
+    if str(model_config.quantization).startswith("fp8") and not torch.cpu._is_amx_tile_supported():
+        raise SettingsError(
+            f"quantization: expected int8_per_channel_weight_only, or a checkpoint of 4 or 8 bits, got "
+            f"{model_config.quantization}, for which vLLM's CPU build needs a processor with AMX.",
+            "quantization",
         )

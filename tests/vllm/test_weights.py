@@ -96,3 +96,13 @@ def test_packed_weights_at_32_bits_are_refused_before_anything_starts(packed: di
 
     with pytest.raises(SettingsError, match="dtype: expected bfloat16 or float16, got float32"):
         VllmModel(str(packed["int4"]), "float32")
+
+
+@pytest.mark.skipif(torch.cpu._is_amx_tile_supported(), reason="this processor has AMX")
+def test_eight_bit_floats_without_the_processor_for_them(demo: Demo) -> None:
+    from hound_plugin.vllm.engine import VllmModel
+
+    with pytest.raises(
+        SettingsError, match="got fp8_per_tensor, for which vLLM's CPU build needs a processor with AMX"
+    ):
+        VllmModel(str(demo.model), "bfloat16", engine={"quantization": "fp8_per_tensor"})
