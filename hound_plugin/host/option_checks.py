@@ -20,7 +20,7 @@ from hound_plugin.host.models import MODELS
 from hound_plugin.host.refused_options import check_values
 from hound_plugin.host.template import check_system
 from hound_plugin.host.tower_cache import check_frozen
-from hound_plugin.model.adapters import adapters_below, base_of, is_adapter
+from hound_plugin.model.adapters import adapters_below, base_of, check_whole, is_adapter
 from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.records.media_identity import sampled_digest
 
@@ -103,6 +103,7 @@ def _check_model(model: Any) -> None:
     below = model.adapter_folder
     adapters = [os.path.join(name, below) if below else name for name in model.adapter_name_or_path or []]
     for number, adapter in enumerate(adapters):
+        check_whole(adapter)
         _check_base(adapter, model.model_name_or_path)
         _check_below(adapter, adapters[:number])
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from llamafactory.hparams import get_infer_args, get_train_args
 
-from hound_plugin.errors import SettingsError
+from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.host.trainable_parts import settle_targets
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
@@ -144,3 +144,13 @@ def test_an_adapter_that_was_trained_over_another_one(adapter: Path, tmp_path: P
     for wrong in (str(above), f"{above},{adapter}"):
         with pytest.raises(SettingsError, match=f"adapter_name_or_path: {adapter},{above}"):
             get_infer_args({**values, "adapter_name_or_path": wrong})
+
+
+def test_an_adapter_beside_what_was_trained_in_full_is_refused(adapter: Path, tmp_path: Path) -> None:
+    """LLaVA's own trainings write the projector there."""
+    part = tmp_path / "part"
+    shutil.copytree(adapter, part)
+    (part / "non_lora_trainables.bin").write_bytes(b"the projector")
+    values = {"model_name_or_path": str(SFT), "template": "llava_hound", "adapter_name_or_path": str(part)}
+    with pytest.raises(CheckpointError, match="found non_lora_trainables.bin beside it"):
+        get_infer_args(values)

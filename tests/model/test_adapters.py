@@ -82,6 +82,14 @@ def test_an_adapter_that_names_no_model_is_refused(content: str, tmp_path: Path)
         hound_plugin.load(str(folder))
 
 
+def test_one_part_of_a_training_is_refused(tmp_path: Path) -> None:
+    """LLaVA's own trainings put what they trained in full into a file beside the adapter."""
+    adapter = write_adapter(tmp_path / "adapter", 1)
+    (adapter / "non_lora_trainables.bin").write_bytes(b"the projector")
+    with pytest.raises(CheckpointError, match=r"found non_lora_trainables\.bin beside it.*merge_lora_weights\.py"):
+        hound_plugin.load(str(adapter), "cpu", "float32")
+
+
 def test_a_damaged_adapter_is_named(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "adapter", 4)
     weights = folder / "adapter_model.safetensors"
