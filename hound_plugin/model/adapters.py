@@ -9,8 +9,8 @@ from pathlib import Path
 from hound_plugin.errors import CheckpointError
 
 CONFIG = "adapter_config.json"
-BESIDE = "non_lora_trainables.bin"
-"""What LLaVA's own trainings put beside an adapter: the weights that they trained in full, such as the projector."""
+NEXT_TO_IT = "non_lora_trainables.bin"
+"""What LLaVA's own trainings put next to an adapter: the weights that they trained in full, such as the projector."""
 RUN = "hound_run.json"
 """In checkpoints of the host's trainings: which run they belong to; in an adapter's folder, the adapters below it."""
 BELOW = "adapters_below"
@@ -45,12 +45,12 @@ def check_whole(adapter: str | os.PathLike[str]) -> None:
     """Refuse an adapter that is one part of what was trained.
 
     Raises:
-        CheckpointError: there are weights beside it, which would be left out.
+        CheckpointError: there are weights next to it, which would be left out.
     """
-    if os.path.exists(os.path.join(adapter, BESIDE)):
+    if os.path.exists(os.path.join(adapter, NEXT_TO_IT)):
         raise CheckpointError(
-            f"Expected all that was trained in the adapter {os.fspath(adapter)}, found {BESIDE} beside it: LLaVA's own "
-            "trainings put there what they trained in full, such as the projector. Merge both into the model with "
+            f"Expected all that was trained in the adapter {os.fspath(adapter)}, found {NEXT_TO_IT} next to it: LLaVA's "
+            "own trainings put there what they trained in full, such as the projector. Merge both into the model with "
             "LLaVA's `merge_lora_weights.py` and use that."
         )
 

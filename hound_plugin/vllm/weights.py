@@ -104,7 +104,7 @@ class CheckedWeights:
         return f"{module}.weight" if self._is_quantised and last in _PACKED else name
 
     def _check_scales(self) -> None:
-        """Every quantised layer has what the others have beside its weight: scales, zeros, shapes."""
+        """Every quantised layer has what the others have besides its weight: scales, zeros, shapes."""
         quantised: dict[str, set[str]] = {module: set() for module in self._packed}
         for name in self._shapes:
             module, _, last = name.rpartition(".")

@@ -152,5 +152,5 @@ def test_an_adapter_beside_what_was_trained_in_full_is_refused(adapter: Path, tm
     shutil.copytree(adapter, part)
     (part / "non_lora_trainables.bin").write_bytes(b"the projector")
     values = {"model_name_or_path": str(SFT), "template": "llava_hound", "adapter_name_or_path": str(part)}
-    with pytest.raises(CheckpointError, match="found non_lora_trainables.bin beside it"):
+    with pytest.raises(CheckpointError, match=r"found non_lora_trainables\.bin next to it"):
         get_infer_args(values)

@@ -86,7 +86,7 @@ def test_one_part_of_a_training_is_refused(tmp_path: Path) -> None:
     """LLaVA's own trainings put what they trained in full into a file beside the adapter."""
     adapter = write_adapter(tmp_path / "adapter", 1)
     (adapter / "non_lora_trainables.bin").write_bytes(b"the projector")
-    with pytest.raises(CheckpointError, match=r"found non_lora_trainables\.bin beside it.*merge_lora_weights\.py"):
+    with pytest.raises(CheckpointError, match=r"found non_lora_trainables\.bin next to it.*merge_lora_weights\.py"):
         hound_plugin.load(str(adapter), "cpu", "float32")
 
 

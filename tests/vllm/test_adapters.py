@@ -72,7 +72,7 @@ def _below(folder: Path) -> None:
     (folder / "hound_run.json").write_text(json.dumps({"adapters_below": ["runs/sft-lora"]}))
 
 
-def _beside(folder: Path) -> None:
+def _next_to_it(folder: Path) -> None:
     (folder / "non_lora_trainables.bin").write_bytes(b"projector")
 
 
@@ -89,7 +89,7 @@ def _damage(folder: Path) -> None:
     ("change", "reason"),
     [
         (_below, "trained on top of runs/sft-lora, and vLLM applies one adapter"),
-        (_beside, "found non_lora_trainables.bin beside it"),
+        (_next_to_it, "found non_lora_trainables.bin next to it"),
         (_system, "trained with the system prompt 'Be brief.', and the model that is served has .A chat"),
         (_damage, "damaged; download it again"),
     ],
@@ -106,7 +106,7 @@ def test_what_else_vllm_would_leave_out(
 def test_our_own_path_takes_no_part_of_a_training_either(demo: Demo, tmp_path: Path) -> None:
     folder = adapter_on(demo.model, tmp_path / "adapter")
     assert chain_of(str(folder)) == (str(demo.model), [str(folder)])
-    _beside(folder)
+    _next_to_it(folder)
     with pytest.raises(CheckpointError, match=r"merge_lora_weights\.py"):
         chain_of(str(folder))
 
