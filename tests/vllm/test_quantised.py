@@ -18,7 +18,7 @@ ANSWER = 24  # tokens
 GIVEN = "The red shape moves, then it stops."
 DTYPES = {"int8": "float32", "int4": "bfloat16", "gptq": "bfloat16", "awq": "bfloat16"}
 ROUNDING = {"int8": 0.4, "int4": 0.3, "gptq": 0.3, "awq": 0.3}
-"""Of the log-probability of ``GIVEN``, about -92: what rounding activations changes; the weights of 4 bits change 0.9."""
+"""Of the log-probability of ``GIVEN``, about -92: what rounding activations changes; 4 bits change 0.9."""
 
 
 @pytest.fixture(scope="module")
