@@ -50,8 +50,8 @@ def check_whole(adapter: str | os.PathLike[str]) -> None:
     if os.path.exists(os.path.join(adapter, NEXT_TO_IT)):
         raise CheckpointError(
             f"Expected all that was trained in the adapter {os.fspath(adapter)}, found {NEXT_TO_IT} next to it: "
-            "LLaVA's own trainings put there what they trained in full, such as the projector. Merge both into the model "
-            "with LLaVA's `merge_lora_weights.py` and use that."
+            "LLaVA's own trainings put there what they trained in full, such as the projector. Merge both into the "
+            "model with LLaVA's `merge_lora_weights.py` and use that."
         )
 
 
