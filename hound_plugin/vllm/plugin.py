@@ -64,7 +64,7 @@ class _ModelSettings:
         cannot do: a request with a seed would end the engine.
 
         Raises:
-            SettingsError: the feed-forward layers cannot be split evenly; or vLLM has no code for the weights.
+            SettingsError: the feed-forward layers cannot be split evenly; or vLLM cannot run this on a CPU.
         """
         parts = vllm_config.parallel_config.tensor_parallel_size
         width = vllm_config.model_config.hf_config.text_config.intermediate_size
@@ -77,6 +77,12 @@ class _ModelSettings:
 
         if current_platform.is_cpu():
             _check_weights(vllm_config.model_config)
+            if vllm_config.parallel_config.pipeline_parallel_size > 1:
+                raise SettingsError(
+                    "pipeline_parallel_size: expected 1: vLLM's engine for CPUs ends at its first step with more, for "
+                    "every model. Set tensor_parallel_size instead.",
+                    "pipeline_parallel_size",
+                )
             scheduler = vllm_config.scheduler_config
             scheduler.enable_chunked_prefill = False
             most = max(scheduler.max_num_batched_tokens, vllm_config.model_config.max_model_len)
