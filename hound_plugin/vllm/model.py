@@ -1,6 +1,6 @@
 """The model in vLLM: LLaMA of vLLM's own layers, towers and projector of this package.
 
-Tensor and pipeline parallelism, prefix caching, LoRA adapters and quantised weights of the language model are vLLM's.
+Tensor parallelism, prefix caching, LoRA adapters and quantised weights of the language model are vLLM's.
 The towers are whole in every process.
 """
 
