@@ -58,10 +58,12 @@ class _ModelSettings:
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """Refuse a split that leaves a rest; on a CPU, take whole prompts at each step.
+        """Refuse what vLLM or the model cannot do; on a CPU, set how prompts are worked through.
 
-        vLLM draws a token after each part of a prompt and rewinds the request's generator, which generators of a CPU
-        cannot do: a request with a seed would end the engine.
+        There, whole prompts are taken at each step: vLLM draws a token after each part of a prompt and rewinds the
+        request's generator, which generators of a CPU cannot do, and a request with a seed would end the engine. And
+        prompts are shared in blocks of 32 tokens unless told otherwise: vLLM's blocks on a CPU have 128, and what a
+        prompt has beyond a multiple of that is computed again for each answer, which is a third of a short prompt.
 
         Raises:
             SettingsError: the feed-forward layers cannot be split evenly; or vLLM cannot run this on a CPU.
@@ -88,6 +90,9 @@ class _ModelSettings:
             most = max(scheduler.max_num_batched_tokens, vllm_config.model_config.max_model_len)
             scheduler.max_num_batched_tokens = scheduler.max_num_encoder_input_tokens = most
             scheduler.encoder_cache_size = most
+            cache = vllm_config.cache_config
+            if not cache.user_specified_block_size:
+                cache.block_size, cache.user_specified_block_size = 32, True
 
 
 def _check_weights(model_config: Any) -> None:
