@@ -5,41 +5,41 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from hound_plugin.errors import DataError
 from hound_plugin.records.files import PathLike, whole_file
-from hound_plugin.records.row_sources import open_rows
 
 ROWS = 1024  # read at a time
 SUFFIX = ".parquet"
 
 
-def read_parquet(path: PathLike) -> Iterator[tuple[dict[str, Any] | None, str]]:
+def read_parquet(path: PathLike, file: BinaryIO) -> Iterator[tuple[dict[str, Any] | None, str]]:
     """Each row, or None and why it has no value.
+
+    Args:
+        path: the file's name, for messages.
+        file: the open file.
 
     Raises:
         DataError: it is not a whole Parquet file, or two of its columns have one name.
     """
     import pyarrow as pa
 
-    with open_rows(path) as file:
-        batches = _batches(path, file)
-        while True:
-            try:
-                batch = next(batches, None)
-                rows = [] if batch is None else batch.to_pylist()
-            except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-                if isinstance(error, DataError) or getattr(error, "errno", None):  # the disk's
-                    raise
-                raise DataError(
-                    f"{path}: expected a whole Parquet file: {error} Download or write it again."
-                ) from error
-            if batch is None:
-                return
-            for row in rows:
-                reason = _refused(row)
-                yield (None, reason) if reason else (_without_nulls(row), "")
+    batches = _batches(path, file)
+    while True:
+        try:
+            batch = next(batches, None)
+            rows = [] if batch is None else batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            if isinstance(error, DataError) or getattr(error, "errno", None):  # the disk's
+                raise
+            raise DataError(f"{path}: expected a whole Parquet file: {error} Download or write it again.") from error
+        if batch is None:
+            return
+        for row in rows:
+            reason = _refused(row)
+            yield (None, reason) if reason else (_without_nulls(row), "")
 
 
 def _batches(path: PathLike, file: Any) -> Iterator[Any]:
