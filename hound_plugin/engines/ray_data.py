@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hound_plugin.engines.cluster import joined
+from hound_plugin.engines.cluster import check_version, joined
 from hound_plugin.engines.settings import EngineSettings
 from hound_plugin.engines.work import Result, Task, Work
 from hound_plugin.errors import EnvironmentMismatchError, HoundError
@@ -36,18 +36,19 @@ class RayEngine:
     """An :class:`~hound_plugin.engines.work.Engine` on a Ray cluster.
 
     Raises:
-        EnvironmentMismatchError: ``ray`` is not installed.
+        EnvironmentMismatchError: ``ray`` is not installed, or in another version than those tested.
     """
 
     keeps_order = False
 
     def __init__(self, settings: EngineSettings) -> None:
         try:
-            import ray.data  # noqa: F401
+            import ray.data
         except ImportError as error:
             raise EnvironmentMismatchError(
                 f"--engine ray needs Ray Data: {error}. Install the extra: pip install 'hound-plugin[ray]'."
             ) from error
+        check_version(ray.__version__)
         self.settings = settings
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Generator[tuple[int, Result], None, None]:

@@ -121,7 +121,7 @@ def test_credentials_come_from_netrc(whole: str, tmp_path: Path, monkeypatch: py
 )
 def test_an_address_with_a_secret_is_refused_and_not_repeated(url: str) -> None:
     for use in (is_file, size_of, values):
-        with pytest.raises(DataError, match="without secrets.*curl") as caught:
+        with pytest.raises(DataError, match=r"without secrets.*curl") as caught:
             use(url)
         assert "hunter2" not in str(caught.value)
 
@@ -197,7 +197,7 @@ def test_what_a_bucket_does_not_have_is_named(bucket: str, url: str, message: st
 def test_results_are_not_written_to_a_folder_called_s3(url: str, tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.chdir(tmp_path)
     for path in (url, Path(url)):
-        with pytest.raises(SettingsError, match="to write to; .* is a URL.*local disk"):
+        with pytest.raises(SettingsError, match=r"to write to; .* is a URL.*local disk"):
             open_folder(path)
         with pytest.raises(SettingsError, match="is a URL"), whole_file(path):
             pass
