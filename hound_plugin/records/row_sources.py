@@ -216,5 +216,6 @@ def _reached(path: PathLike) -> Iterator[None]:
         reason = _QUERY.sub(r"\1", f"{type(cause).__name__}: {cause}")  # where a server redirected to may be signed
         raise DataError(
             f"Expected a file of rows at {path}: {reason:.500}. Check the address, the access rights "
-            "(as fsspec reads them from the environment), and that the package of its file system is installed."
+            "(as fsspec reads them from the environment), and that the package of its file system is installed, in the "
+            "release of fsspec itself (for s3://: pip install 'hound-plugin[s3]')."
         ) from None

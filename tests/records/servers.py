@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import functools
 import gzip
 import os
@@ -72,7 +73,8 @@ class Whole(SimpleHTTPRequestHandler):
 
     def _send(self, content: bytes) -> None:
         if self.command == "GET":
-            self.wfile.write(content)
+            with contextlib.suppress(ConnectionError):  # it has seen enough
+                self.wfile.write(content)
 
 
 def _parts(content: bytes) -> list[bytes]:

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from hound_plugin import cli
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records import row_sources
-from hound_plugin.records.files import whole_file
+from hound_plugin.records.files import whole_file, write_json, write_rows
 from hound_plugin.records.jsonl import read_objects, read_rows
 from hound_plugin.records.parquet import write_parquet
 from hound_plugin.records.row_sources import is_file, open_rows, size_of
@@ -202,3 +203,78 @@ def test_results_are_not_written_to_a_folder_called_s3(url: str, tmp_path: Path,
         with pytest.raises(SettingsError, match="is a URL"), whole_file(path):
             pass
     assert not list(tmp_path.iterdir())
+
+
+# --- commands
+
+
+def test_commands_read_rows_and_answers_behind_urls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each input of a command may be at a URL; what it writes is on this machine, and names the URL."""
+    served = tmp_path / "served"
+    served.mkdir()
+    (tmp_path / "clip.mp4").write_bytes(b"clip")
+    monkeypatch.chdir(tmp_path)
+    asked = [
+        {"id": f"q{n}", "video": "clip.mp4", "prompt": f"<video>\nWhat is {n}?", "reference": f"It is {n}."}
+        for n in range(8)
+    ]
+    write_rows(served / "questions.jsonl", asked)
+    write_parquet(served / "questions.parquet", asked)
+    write_rows(served / "captions.jsonl", [{"id": "c", "video": "clip.mp4", "caption": "Numbers."}])
+    given = [{"id": f"q{n}", "candidate": k, "answer": f"It is {n + k}."} for n in range(8) for k in range(2)]
+    write_rows(served / "answers.jsonl", given)
+    write_rows(served / "predictions.jsonl", [{"id": row["id"], "text": row["answer"]} for row in given[::2]])
+    with whole_files(served) as address:
+        at = f"{address}/plain"
+        assert cli.main(["corpus", "validate", f"{at}/questions.parquet", "--kind", "questions"]) == 0
+        assert cli.main(["corpus", "convert", f"{at}/captions.jsonl", "ours.jsonl"]) == 0
+        assert len(list(read_objects("ours.jsonl"))) == 1
+        sampling = {"backend": "given", "answers": f"{at}/answers.jsonl", "n": 2}
+        recipe = {"questions": f"{at}/questions.jsonl", "captions": f"{at}/captions.jsonl", "folder": "reward"}
+        write_json("reward.yaml", {**recipe, "media_dir": ".", "sample": sampling, "judge": {"backend": "lexical"}})
+        assert cli.main(["reward", "sample", "reward.yaml"]) == 0
+        assert len(list(read_objects("reward/candidates.jsonl"))) == 16
+        predict = {"backend": "given", "answers": f"{at}/predictions.jsonl"}
+        evaluation = {"suite": f"{at}/questions.parquet", "media_dir": ".", "folder": "eval", "name": "run"}
+        write_json("eval.yaml", {**evaluation, "predict": predict, "judge": {"backend": "lexical"}})
+        assert cli.main(["eval", "run", "eval.yaml"]) == 0
+        assert len(list(read_objects("eval/run/questions/predictions.jsonl"))) == 8
+        assert json.loads(Path("eval/run/questions/run.json").read_text())["settings"]["suite"] == evaluation["suite"]
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["caption", "rows.jsonl", "--model", "m", "--out", "s3://bucket/captions.jsonl"],
+        ["corpus", "convert", "rows.jsonl", "s3://bucket/ours.jsonl"],
+        ["corpus", "validate", "rows.jsonl", "--media", "none", "--report", "s3://bucket/bad.jsonl"],
+        ["reward", "sample", "reward.yaml", "folder=s3://bucket/run"],
+        ["eval", "run", "eval.yaml", "folder=gs://bucket/runs"],
+    ],
+)
+def test_commands_do_not_write_to_urls(
+    command: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "clip.mp4").write_bytes(b"clip")
+    write_rows("rows.jsonl", [{"id": "q", "video": "clip.mp4", "prompt": "<video>\nWhat?", "reference": "A dog."}])
+    sampling = {"backend": "given", "answers": "rows.jsonl"}
+    write_json(
+        "reward.yaml", {"questions": "rows.jsonl", "folder": "x", "sample": sampling, "judge": {"backend": "lexical"}}
+    )
+    write_json("eval.yaml", {"suite": "rows.jsonl", "name": "n", "predict": sampling, "judge": {"backend": "lexical"}})
+    before = sorted(tmp_path.iterdir())
+    assert cli.main(command) == 2
+    assert "to write to;" in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("scheme", ["s3", "https"])
+def test_a_clip_at_a_url_is_refused_by_name(scheme: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    url = f"{scheme}://bucket/a.mp4"
+    write_rows(tmp_path / "rows.jsonl", [{"id": "q", "video": url, "prompt": "<video>\nWhat?"}])
+    command = ["--model", "m", "--out", str(tmp_path / "out.jsonl")]
+    assert cli.main(["caption", url, *command]) == 2
+    assert f"{url} is at a URL" in capsys.readouterr().err
+    assert cli.main(["caption", str(tmp_path / "rows.jsonl"), *command]) == 2
+    assert url in capsys.readouterr().err
