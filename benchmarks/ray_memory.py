@@ -4,8 +4,9 @@
 
 The first job is `hound reward sample --engine ray` with one short answer to each of many questions about the clips of
 `make demo`, a task each. Once a second: memory of the command's process, of the model's process, of the reader's and of
-Ray's own (RSS without shared pages, MB), and what is in the object store, in memory and on disk. The first tenth of the
-answers is left out, as everything starts there; of the rest, the first quarter is compared with the last.
+Ray's own (RSS without shared pages, MB), pages of the object store that were ever used, and what Ray has put on disk.
+The first tenth of the answers is left out, as everything starts there; of the rest, the first quarter is compared with
+the last.
 
 The second and third job have no model. Clips of `--clip` MB are read as fast as they can be and take `--pause` seconds
 each to be answered; then results of that size are made fast and taken by the command at one in `--pause` seconds.
@@ -14,7 +15,9 @@ each to be answered; then results of that size are made fast and taken by the co
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
+import os
 import statistics
 import tempfile
 import threading
@@ -49,8 +52,7 @@ class Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._ends.wait(self._seconds):
-            if (store := in_store()) is not None:
-                self.samples.append({"done": self._done(), **store, **by_part()})
+            self.samples.append({"done": self._done(), **by_part()})
 
     def __enter__(self) -> Watch:
         self.start()
@@ -61,24 +63,9 @@ class Watch(threading.Thread):
         self.join()
 
 
-def in_store() -> dict[str, float] | None:
-    """MB in the object store and on disk; None while there is no cluster. What `ray memory` prints, of one node."""
-    import ray
-    from ray._private.internal_api import get_memory_info_reply, get_state_from_address
-
-    if not ray.is_initialized():
-        return None
-    try:
-        stats = get_memory_info_reply(get_state_from_address(ray.get_runtime_context().gcs_address)).store_stats
-    except Exception:  # it is just starting or ending
-        return None
-    spilled = stats.spilled_bytes_total - stats.restored_bytes_total
-    return {"object store": stats.object_store_bytes_used / MB, "spilled to disk": max(spilled, 0) / MB}
-
-
 def by_part() -> dict[str, float]:
-    """MB of each part of the job, without pages that it shares with others."""
-    sums = dict.fromkeys(PARTS[:4], 0.0)
+    """MB of each part of the job without pages that it shares with others; the object store is shared by all."""
+    sums = dict.fromkeys(PARTS, 0.0)
     here = psutil.Process()
     for process in (here, *here.children(recursive=True)):
         try:
@@ -87,7 +74,28 @@ def by_part() -> dict[str, float]:
             continue
         part = "model" if "_Doing" in title else "reader" if "_Reading" in title else "Ray itself"
         sums["command" if process is here else part] += (memory.rss - memory.shared) / MB
+        if title.endswith("raylet"):
+            sums["object store"] += store_of(process.pid) / MB
+    sums["spilled to disk"] = sum(map(size_of, Path(tempfile.gettempdir()).glob("ray/session_latest/*spilled*/*"))) / MB
     return sums
+
+
+def store_of(raylet: int) -> int:
+    """Bytes of the object store that were ever used; its pages are not given back."""
+    size = 0
+    for link in Path(f"/proc/{raylet}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            if "plasma" in os.readlink(link):
+                size = max(size, link.stat().st_blocks * 512)
+    return size
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file that may just be removed."""
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
 
 
 # --- many small tasks of the real command
@@ -131,10 +139,11 @@ def quarters(samples: Sequence[dict[str, float]], items: int) -> tuple[Table, li
     warm = [sample for sample in samples if WARM * items <= sample["done"] < items]
     if len(warm) < 8:
         raise SystemExit(f"expected a longer job: it was seen {len(warm)} times; raise --items")
-    size = len(warm) // 4
     rows, goals = [], []
     for part in PARTS:
-        first, last = (statistics.mean(sample[part] for sample in some) for some in (warm[:size], warm[-size:]))
+        there = [sample[part] for sample in warm if part in PARTS[4:] or sample[part]]  # readers end first
+        size = len(there) // 4
+        first, last = statistics.mean(there[:size]), statistics.mean(there[-size:])
         most = max(sample[part] for sample in samples)
         rows.append([part, f"{first:.1f}", f"{last:.1f}", f"{last - first:+.1f}", f"{most:.1f}"])
         if part in PARTS[:3]:

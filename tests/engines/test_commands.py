@@ -252,6 +252,7 @@ def test_ray_under_torchrun_is_refused(
             "--engine-options: actor: unknown key. Did you mean 'actors'",
         ),
         (["--engine", "ray", "--engine-options", "gpus=-1"], "--engine-options: gpus: expected a number of at least 0"),
+        (["--engine", "ray", "--engine-options", "gpus=1.5"], "gpus: expected a part of one GPU or a whole number"),
         (["--engine-options", "actors=2"], "--engine-options: expected --engine ray with it"),
     ],
 )
