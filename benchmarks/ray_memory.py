@@ -2,11 +2,11 @@
 
     python benchmarks/ray_memory.py [--items 10000] [--demo demo] [--out FILE]
 
-The first job is `hound reward sample --engine ray` with one short answer to each of many questions about the clips of
-`make demo`, a task each. Once a second: memory of the command's process, of the model's process, of the reader's and of
-Ray's own (RSS without shared pages, MB), pages of the object store that were ever used, and what Ray has put on disk.
-The first tenth of the answers is left out, as everything starts there; of the rest, the first quarter is compared with
-the last.
+The first job is `hound reward sample --engine ray` with one short answer to a question about each of many clips (those
+of `make demo`, under more names), a task each. Once a second: memory of the command's process, of the model's, of the
+reader's and of Ray's own (RSS without shared pages, MB), pages of the object store that were ever used, and what Ray
+has put on disk. The model keeps what it saw last, up to 256 MiB of pixels and 512 MiB of features; so the first part of
+the answers is left out. Of the rest, the first quarter is compared with the last.
 
 The second and third job have no model. Clips of `--clip` MB are read as fast as they can be and take `--pause` seconds
 each to be answered; then results of that size are made fast and taken by the command at one in `--pause` seconds.
@@ -37,7 +37,7 @@ from hound_plugin.engines.work import Work, media_reader
 
 MB = 1e6
 PARTS = ("command", "model", "reader", "Ray itself", "object store", "spilled to disk")
-WARM = 0.1  # of the answers
+WARM = 0.6  # of the answers: by then the model's caches are full
 GROWTH = 0.05  # of a process's memory, from the first to the last quarter
 STORE = 0.2  # GiB
 
@@ -102,12 +102,17 @@ def size_of(path: Path) -> int:
 
 
 def questions(demo: Path, folder: Path, items: int) -> Path:
-    """Questions about the demo's clips, again under other ids until there are enough."""
+    """Questions about as many clips: those of the demo, again under other names until there are enough."""
     rows = [json.loads(line) for line in (demo / "data" / "reward_questions.jsonl").read_text().splitlines()]
-    path = folder / "questions.jsonl"
+    path, clips = folder / "questions.jsonl", folder / "clips"
+    clips.mkdir()
     with path.open("w") as file:
         for number in range(items):
-            file.write(json.dumps({**rows[number % len(rows)], "id": f"item-{number}"}) + "\n")
+            row = rows[number % len(rows)]
+            kind = "video" if "video" in row else "image"
+            name = f"{number}{Path(row[kind]).suffix}"
+            (clips / name).symlink_to((demo / "clips" / row[kind]).absolute())
+            file.write(json.dumps({**row, "id": f"item-{number}", kind: name}) + "\n")
     return path
 
 
@@ -119,7 +124,7 @@ def sample(chosen: argparse.Namespace, folder: Path) -> list[dict[str, float]]:
     recipe = {
         "folder": str(folder / "run"),
         "questions": str(questions(demo, folder, chosen.items)),
-        "media_dir": str(demo / "clips"),
+        "media_dir": str(folder / "clips"),
         "sample": {**sampling, "max_new_tokens": 2, "dtype": "float32", "device": "cpu"},
         "engine": {"kind": "ray", "object_store": STORE},
     }
