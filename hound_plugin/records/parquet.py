@@ -98,6 +98,26 @@ def write_parquet(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    table = _table(path, rows)
+    with whole_file(path, "wb") as file:
+        try:
+            pq.write_table(table, file, write_page_checksum=True)
+        except pa.ArrowNotImplementedError as error:  # an object that is empty in every row
+            raise DataError(f"{path}: {error} Write JSON lines instead (a name that ends in .jsonl).") from error
+
+
+def check_columns(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what :func:`write_parquet` would, before the work whose results these rows will have.
+
+    Raises:
+        DataError: a field has values of two types, or one that Parquet or JSON does not have.
+    """
+    _table(path, rows)
+
+
+def _table(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> Any:
+    import pyarrow as pa
+
     for row in rows:
         if reason := _refused(dict(row)):
             raise DataError(f"{path}: expected rows that can be written, got {row!r:.200}: {reason}.")
@@ -111,11 +131,7 @@ def write_parquet(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{path}: a column of Parquet has values of one type, and whole numbers of 64 bits; those of {name!r} "
                 f"do not: {error}. Write JSON lines instead (a name that ends in .jsonl)."
             ) from error
-    with whole_file(path, "wb") as file:
-        try:
-            pq.write_table(pa.table(columns), file, write_page_checksum=True)
-        except pa.ArrowNotImplementedError as error:  # an object that is empty in every row
-            raise DataError(f"{path}: {error} Write JSON lines instead (a name that ends in .jsonl).") from error
+    return pa.table(columns)
 
 
 def _writable(value: Any) -> Any:

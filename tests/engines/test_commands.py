@@ -32,6 +32,7 @@ from tests.evaluation.runs import questions as asked
 from tests.evaluation.stand_ins import rows, write_rows
 from tests.goldens import ROOT, SFT
 from tests.media.clips import encode
+from tests.records.servers import ranges
 
 OPTIONS = ["--engine", "ray", "--engine-options", "actors=2", "batch=2"]
 ENGINE = ["--engine", "ray", "engine.actors=2", "engine.batch=2"]
@@ -128,6 +129,36 @@ def test_validating(cluster: None, clips: Path, tmp_path: Path, capsys: pytest.C
     assert told[0] == told[1]
     assert "10 rows, 2 with problems" in told[0]
     assert (tmp_path / "local.jsonl").read_bytes() == (tmp_path / "ray.jsonl").read_bytes()
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_rows_behind_a_url(
+    cluster: None, clips: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read from a server by the command, answered on the cluster: what one process makes of the file itself."""
+    with ranges(clips) as address:
+        url = f"{address}/questions.{kind}"
+        recipes = [
+            reward_recipe(tmp_path / name, clips, questions=questions)
+            for name, questions in (("local", str(clips / "questions.jsonl")), ("ray", url))
+        ]
+        assert cli.main(["reward", "sample", recipes[0]]) == 0
+        assert cli.main(["reward", "sample", recipes[1], *ENGINE]) == 0
+        written = [(tmp_path / name / "run" / "candidates.jsonl").read_bytes() for name in ("local", "ray")]
+        assert written[0] == written[1]
+        predict = {"max_new_tokens": 6, "batch_size": 2, "device": "cpu", "dtype": "float32"}
+        values = {"suite": url, "media_dir": str(clips), "model": str(SFT), "folder": str(tmp_path), "name": "run"}
+        (tmp_path / "eval.yaml").write_text(yaml.safe_dump({**values, "predict": predict}))
+        assert cli.main(["eval", "predict", str(tmp_path / "eval.yaml"), *ENGINE]) == 0
+        assert len(rows(tmp_path / "run" / "questions" / PREDICTIONS)) == 10
+        command = ["caption", url, "--media-dir", str(clips), "--model", str(SFT), "--max-new-tokens", "6"]
+        assert cli.main([*command, "--device", "cpu", "--out", str(tmp_path / "captions.parquet"), *OPTIONS]) == 1
+        assert len(list(read_objects(tmp_path / "captions.parquet"))) == 4
+        capsys.readouterr()
+        report = ["--report", str(tmp_path / "bad.jsonl"), "--kind", "questions", "--media", "open"]
+        assert cli.main(["corpus", "validate", url, "--media-dir", str(clips), *report, *OPTIONS]) == 1
+        assert "10 rows, 2 with problems" in capsys.readouterr().out
 
 
 # --- without a model
