@@ -6,6 +6,8 @@ import logging
 import math
 import os
 import shutil
+import signal
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -58,8 +60,9 @@ def joined(settings: EngineSettings, reads_ahead: bool) -> Iterator[None]:
         return
     session = _join(settings, reads_ahead)
     try:
-        _check_machines(settings)
-        yield
+        with _ends_at_sigterm():
+            _check_machines(settings)
+            yield
     except BaseException:
         ray.shutdown()
         if session is not None:
@@ -68,6 +71,25 @@ def joined(settings: EngineSettings, reads_ahead: bool) -> Iterator[None]:
     ray.shutdown()
     if session is not None:
         _remove(session)
+
+
+@contextmanager
+def _ends_at_sigterm() -> Iterator[None]:
+    """At SIGTERM, leave the block by ``SystemExit``; Ray's own handler would abort three seconds later."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        logger.warning("hound: SIGTERM received. Finished tasks are kept: start the command again to go on.")
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _join(settings: EngineSettings, reads_ahead: bool) -> HeldLock | None:
