@@ -243,6 +243,29 @@ def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path, of_ra
 
 
 @pytest.mark.long
+def test_sigterm_ends_it_in_order(tmp_path: Path, of_ray: Path) -> None:
+    """As a batch system ends a job: not by Ray's own handler, which prints a stack and aborts."""
+    freeze_questions(tmp_path, asked({"s": 400}, per_clip=2))
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    with (tmp_path / "told").open("w") as told:
+        driver = subprocess.Popen(command, cwd=ROOT.parents[1], stderr=told)
+        deadline = time.monotonic() + 300
+        while not (tmp_path / PREDICTIONS).exists():
+            assert driver.poll() is None
+            assert time.monotonic() < deadline, "too slow to begin"
+            time.sleep(0.1)
+        below = psutil.Process(driver.pid).children(recursive=True)
+        driver.terminate()
+        assert driver.wait(timeout=120) == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(below, timeout=120)
+    assert not alive
+    text = (tmp_path / "told").read_text()
+    assert "SIGTERM received. Finished tasks are kept: start the command again" in text
+    assert "***" not in text
+    assert rows(tmp_path / PREDICTIONS)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["raylet", "gcs_server"])
 def test_a_killed_part_of_ray_ends_the_command(part: str, tmp_path: Path, of_ray: Path) -> None:
     freeze_questions(tmp_path, asked({"s": 400}, per_clip=2))
