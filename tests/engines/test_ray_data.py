@@ -27,6 +27,7 @@ from tests.engines.jobs import (
     Counted,
     Double,
     EndsItsProcess,
+    EndsProcess,
     Paced,
     Weigh,
     calls,
@@ -61,6 +62,13 @@ def test_a_task_that_ends_every_process_ends_the_job(ray_engine: MakeEngine, tmp
     work = Work(EndsItsProcess(tmp_path, 5, always=True))
     with pytest.raises(HoundError, match=r"Task 5 was given up, as process after process was lost"):
         list(ray_engine(actors=1, retries=1).run(work, range(8)))
+
+
+def test_a_lost_counter_of_attempts_ends_the_job(ray_engine: MakeEngine, tmp_path: Path) -> None:
+    """Ray ends small processes too where memory is short: here that one, by the task."""
+    work = Work(EndsProcess("ray::_Attempts"))
+    with pytest.raises(HoundError, match=r"counts attempts was lost.*Finished tasks are kept.*too little memory"):
+        list(ray_engine(actors=1).run(work, range(8)))
 
 
 def test_an_error_of_a_task_is_raised_here(ray_engine: MakeEngine) -> None:
