@@ -3,7 +3,7 @@
     python benchmarks/ray_memory.py [--items 10000] [--demo demo] [--out FILE]
 
 The first job is `hound reward sample --engine ray` with one short answer to a question about each of many clips (those
-of `make demo`, under more names), a task each. Once a second: memory of the command's process, of the model's, of the
+of `make demo`, under more names), a task each. Twice a second: memory of the command's process, of the model's, of the
 reader's and of Ray's own (RSS without shared pages, MB), pages of the object store that were ever used, and what Ray
 has put on disk. The model keeps what it saw last, up to 256 MiB of pixels and 512 MiB of features; so the first part of
 the answers is left out. Of the rest, the first quarter is compared with the last.
@@ -45,7 +45,7 @@ STORE = 0.2  # GiB
 class Watch(threading.Thread):
     """Looks at this process and what it started, again and again, while a block runs."""
 
-    def __init__(self, done: Callable[[], int], seconds: float = 1.0) -> None:
+    def __init__(self, done: Callable[[], int], seconds: float = 0.5) -> None:
         super().__init__(daemon=True)
         self.samples: list[dict[str, float]] = []
         self._done, self._seconds, self._ends = done, seconds, threading.Event()
