@@ -62,7 +62,8 @@ def test_memory_of_a_ray_job(tmp_path: Path) -> None:
     (demo / "model").symlink_to(SFT)
     for name in ("a.mp4", "b.mp4"):
         encode(str(demo / "clips" / name), 8, 64, 48)
-    asked = [{"id": name, "video": name, "prompt": "<video>\nWhat moves?"} for name in ("a.mp4", "b.mp4")]
+    row = {"prompt": "<video>\nWhat moves?", "caption": "A square."}
+    asked = [{"id": name, "video": name, **row} for name in ("a.mp4", "b.mp4")]
     (demo / "data" / "reward_questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     small = ("--items", "400", "--clips", "30", "--clip", "8", "--batch", "2", "--pause", "0.05")
     values = written(tmp_path, "ray_memory", "--demo", str(demo), *small)
