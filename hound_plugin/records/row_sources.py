@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -127,12 +128,11 @@ class _Reads(io.RawIOBase):
 
 def _gives_ranges(remote: Any) -> bool:
     """Whether a part of an open file can be read without what is before it."""
-    from fsspec.implementations.http import HTTPFile, HTTPStreamFile
-
-    if isinstance(remote, HTTPStreamFile):
-        return False
-    if not isinstance(remote, HTTPFile):
+    http = sys.modules.get("fsspec.implementations.http")  # it needs aiohttp, which not every environment has
+    if http is None or not isinstance(remote, http.HTTPFile | http.HTTPStreamFile):
         return True
+    if isinstance(remote, http.HTTPStreamFile):
+        return False
     try:
         remote.seek(int(remote.size) - 1)
         return len(remote.read(1)) == 1
