@@ -62,7 +62,7 @@ def test_memory_of_a_ray_job(tmp_path: Path) -> None:
     (demo / "model").symlink_to(SFT)
     for name in ("a.mp4", "b.mp4"):
         encode(str(demo / "clips" / name), 8, 64, 48)
-    row = {"prompt": "<video>\nWhat moves?", "caption": "A square."}
+    row = {"prompt": "<video>\nWhat moves?", "reference": "A square."}
     asked = [{"id": name, "video": name, **row} for name in ("a.mp4", "b.mp4")]
     (demo / "data" / "reward_questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
     small = ("--items", "400", "--clips", "30", "--clip", "8", "--batch", "2", "--pause", "0.05")
