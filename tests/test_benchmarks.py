@@ -15,6 +15,7 @@ import pytest
 
 from tests.goldens import SFT
 from tests.host.hosting import REPO
+from tests.media.clips import encode
 
 SMALL = ("--hidden", "128", "--layers", "1", "--answer", "8")
 
@@ -49,6 +50,29 @@ def written(tmp_path: Path, script: str, *options: str) -> dict[str, Any]:
     for goal in values["goals"]:
         assert goal["name"] in printed
     return values
+
+
+@pytest.mark.long
+def test_memory_of_a_ray_job(tmp_path: Path) -> None:
+    """On a demo of two clips; the answers are counted and compared with the questions by the script itself."""
+    pytest.importorskip("ray")
+    demo = tmp_path / "demo"
+    (demo / "data").mkdir(parents=True)
+    (demo / "clips").mkdir()
+    (demo / "model").symlink_to(SFT)
+    for name in ("a.mp4", "b.mp4"):
+        encode(str(demo / "clips" / name), 8, 64, 48)
+    row = {"prompt": "<video>\nWhat moves?", "reference": "A square."}
+    asked = [{"id": name, "video": name, **row} for name in ("a.mp4", "b.mp4")]
+    (demo / "data" / "reward_questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    small = ("--items", "400", "--clips", "30", "--clip", "8", "--batch", "2", "--pause", "0.05")
+    values = written(tmp_path, "ray_memory", "--demo", str(demo), *small)
+    memory, on_the_way = values["tables"]
+    assert [row[0] for row in memory["rows"]] == [
+        "command", "model", "reader", "Ray itself", "object store", "spilled to disk"
+    ]  # fmt: skip
+    for row in on_the_way["rows"]:
+        assert 8 < float(row[3]) < 0.2 * 2**30 / 1e6, "MB on the way, of 240, in a store of 0.2 GiB"
 
 
 @pytest.mark.long

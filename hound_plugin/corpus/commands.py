@@ -224,7 +224,7 @@ def add_convert(commands: Commands) -> None:
         "  hound corpus convert pairs.jsonl kto.jsonl --labels\n"
         "  hound corpus convert captions.jsonl sft.jsonl --caption-prompt 'What happens?'",
     )
-    parser.add_argument("source", type=Path, metavar="SRC", help="JSONL, or a JSON array")
+    parser.add_argument("source", type=_row_file, metavar="SRC", help="JSONL, Parquet or a JSON array; or its URL")
     parser.add_argument("target", type=Path, metavar="DST", help="JSONL to write")
     parser.add_argument("--split", type=float, metavar="FRACTION", help="share of clips to hold out")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")

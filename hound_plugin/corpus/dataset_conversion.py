@@ -22,6 +22,7 @@ from hound_plugin.records.media_paths import cut_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record, Turn
+from hound_plugin.records.row_sources import is_file, is_same
 from hound_plugin.records.write import to_row
 
 CAPTION_PROMPT = "Describe the video in detail."
@@ -49,7 +50,7 @@ class ConversionResult:
 
 
 def convert(
-    source: Path,
+    source: Path | str,
     target: Path,
     *,
     split: float | None = None,
@@ -64,7 +65,7 @@ def convert(
     """Convert the rows of ``source`` to our format, one at a time.
 
     Args:
-        source: JSON or JSONL.
+        source: JSON, JSONL or Parquet; a URL as text.
         target: JSONL; with ``split``, ``name.train.jsonl`` and ``name.heldout.jsonl`` are written instead.
         split: share of clips to hold out, above 0 and below 1; None for one file.
         seed: changes which clips are held out.
@@ -100,24 +101,24 @@ def convert(
     return result
 
 
-def _check_outputs(source: Path, target: Path, split: float | None, force: bool) -> tuple[list[Path], Path]:
+def _check_outputs(source: Path | str, target: Path, split: float | None, force: bool) -> tuple[list[Path], Path]:
     """The files to write, one or one per side of the split, and the list of bad rows; refused before work starts."""
     if split is not None and not 0 < split < 1:
         raise SettingsError(f"Expected --split above 0 and below 1; got {split}.")
-    if not source.is_file():
+    if not is_file(source):
         raise DataError(f"Expected a file of JSON or JSON lines; {source} is not a file. Check the path.")
     paths = [target] if split is None else [target.with_name(f"{target.stem}.{side}.jsonl") for side in SIDES]
     for path in paths:
-        if path.exists() and (path.samefile(source) or not force):
+        if is_same(path, source) or (path.exists() and not force):
             raise SettingsError(f"{path} exists. Name another target, or replace it with --force.")
     bad_path = target.with_name(f"{target.stem}.bad.jsonl")
-    if bad_path.exists() and bad_path.samefile(source):
+    if is_same(bad_path, source):
         raise SettingsError(f"{bad_path} is the input, and bad rows would be listed there. Name another target.")
     return paths, bad_path
 
 
 def _converted_rows(
-    source: Path, caption_prompt: str, keep: Sequence[str], labels: bool, report: RowReport
+    source: Path | str, caption_prompt: str, keep: Sequence[str], labels: bool, report: RowReport
 ) -> Iterator[list[dict[str, Any]]]:
     """What each usable row becomes, one row or with ``labels`` two; bad rows go to ``report``."""
     for row in read_rows(source):

@@ -14,7 +14,7 @@ from hound_plugin.corpus.workers import follow_parent
 from hound_plugin.engines.work import LOCAL, Engine, Work
 from hound_plugin.errors import EmptyMediaError, MediaError, MediaNotFoundError
 from hound_plugin.records.bad_rows import MISSING
-from hound_plugin.records.media_paths import dead_link, find_media, refuse_part, split_part
+from hound_plugin.records.media_paths import find_media, refuse_part, split_part, why_absent
 from hound_plugin.records.record import Problem
 
 Depth = Literal["none", "exists", "open"]
@@ -40,7 +40,7 @@ def check_media(media: Media, is_video: bool, media_dir: str | None, depth: Dept
         paths = [find_media(name, media_dir) for name in names]
         if None in paths:
             absent = names[paths.index(None)]
-            problems.append(Problem(MISSING, _field(is_video), dead_link(absent, media_dir) or absent))
+            problems.append(Problem(MISSING, _field(is_video), why_absent(absent, media_dir) or absent))
             continue
         parts = [problem for path in paths if (problem := _part(path or "", is_video, item)) is not None]
         if parts:

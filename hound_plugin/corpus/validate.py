@@ -23,7 +23,7 @@ from hound_plugin.records.files import whole_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.parse import row_id
 from hound_plugin.records.record import Note, Problem
-from hound_plugin.records.row_sources import is_file, is_url, size_of
+from hound_plugin.records.row_sources import is_file, is_same, is_url, size_of
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _check_options(path: Path | str, options: Options) -> None:
     if options.media_dir is not None and not os.path.isdir(options.media_dir):
         raise SettingsError(f"Expected a folder as --media-dir; {options.media_dir} is not a folder. Check the path.")
     for output in filter(None, (options.report, options.fixed)):
-        if output.exists() and not is_url(path) and output.samefile(path):
+        if is_same(output, path):
             raise SettingsError(f"Expected an output file other than the input; got {output}. Name another file.")
     if options.fixed and options.fixed.exists() and not options.force:
         raise SettingsError(f"{options.fixed} exists. Name another with --output, or replace it with --force.")

@@ -6,19 +6,38 @@ import logging
 import math
 import os
 import shutil
-from collections.abc import Iterator
+import signal
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from packaging.specifiers import SpecifierSet
 
 from hound_plugin.engines.settings import EngineSettings
 from hound_plugin.errors import EnvironmentMismatchError, InUseError, SettingsError
 from hound_plugin.records.files import HeldLock, hold
 
+logger = logging.getLogger(__name__)
+
+SUPPORTED = ">=2.59,<2.61"  # as in the extra `ray`
 TRIES = 3  # a busy machine may need longer than the 30 seconds that Ray gives itself to start
 GIBIBYTE = 1 << 30
 OURS = "hound.lock"  # in the folder of each cluster that a command started; locked while the command runs
 _CHATTY = ("ray._private.authentication.authentication_token_setup", "ray.data._internal.progress")
+
+
+def check_version(version: str) -> None:
+    """Refuse a release of Ray whose Ray Data may lack, or silently ignore, what is used here.
+
+    Raises:
+        EnvironmentMismatchError: it is not among those tested.
+    """
+    if not SpecifierSet(SUPPORTED).contains(version, prereleases=True):
+        raise EnvironmentMismatchError(
+            f"--engine ray: expected Ray {SUPPORTED}; got {version}. Install it: pip install 'ray[data]{SUPPORTED}'."
+        )
 
 
 @contextmanager
@@ -30,19 +49,20 @@ def joined(settings: EngineSettings, reads_ahead: bool) -> Iterator[None]:
         reads_ahead: whether there will be processes that read clips.
 
     Raises:
-        SettingsError: there is no cluster at the address, or it is too small for one process with a model.
-        EnvironmentMismatchError: Ray does not start here.
+        SettingsError: there is no cluster at the address, or none of its machines has room for a process with a model.
+        EnvironmentMismatchError: Ray does not start here, or the cluster has another version of it.
     """
     import ray
 
     if ray.is_initialized():
-        check_room(settings, ray.cluster_resources())
+        _check_machines(settings)
         yield
         return
     session = _join(settings, reads_ahead)
     try:
-        check_room(settings, ray.cluster_resources())
-        yield
+        with _ends_at_sigterm():
+            _check_machines(settings)
+            yield
     except BaseException:
         ray.shutdown()
         if session is not None:
@@ -51,6 +71,25 @@ def joined(settings: EngineSettings, reads_ahead: bool) -> Iterator[None]:
     ray.shutdown()
     if session is not None:
         _remove(session)
+
+
+@contextmanager
+def _ends_at_sigterm() -> Iterator[None]:
+    """At SIGTERM, leave the block by ``SystemExit``; Ray's own handler would abort three seconds later."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, frame: object) -> None:
+        signal.signal(number, signal.SIG_IGN)  # once is enough
+        logger.warning("hound: SIGTERM received. Finished tasks are kept: start the command again to go on.")
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before or signal.SIG_DFL)
 
 
 def _join(settings: EngineSettings, reads_ahead: bool) -> HeldLock | None:
@@ -73,6 +112,12 @@ def _find(address: str, quiet: dict[str, Any]) -> None:
     try:
         ray.init(address=address, **quiet)
     except (ConnectionError, RuntimeError, ValueError) as error:
+        if "ersion mismatch" in str(error):
+            raise EnvironmentMismatchError(
+                f"engine.address: expected the cluster at {address!r} to have Ray and Python in the versions of this "
+                f"environment: {' '.join(str(error).split())} Install the same versions on all machines, and start "
+                "the cluster again."
+            ) from error
         raise SettingsError(
             f"engine.address: expected a Ray cluster at {address!r}: {error}. Start one with `ray start --head`, or "
             "use `local`. A cluster with a token is joined where RAY_AUTH_MODE=token is set and ~/.ray/auth_token (or "
@@ -130,17 +175,56 @@ def _cores(settings: EngineSettings, reads_ahead: bool) -> int:
     return max(os.cpu_count() or 1, math.ceil(wanted))
 
 
-def check_room(settings: EngineSettings, there: dict[str, float]) -> None:
-    """Compare what one process with a model needs with what a cluster has; too little would wait forever.
+def _check_machines(settings: EngineSettings) -> None:
+    import ray
+
+    check_room(settings, [node["Resources"] for node in ray.nodes() if node["Alive"]], ray.available_resources())
+
+
+def check_room(
+    settings: EngineSettings, machines: Sequence[Mapping[str, float]], free: Mapping[str, float] | None = None
+) -> None:
+    """Compare what processes with a model need with what machines have; too little for one would wait forever.
+
+    Room for fewer processes than ``engine.actors``, or none before other jobs have ended, is only said.
+
+    Args:
+        settings: the engine's.
+        machines: cores and GPUs of each.
+        free: what other jobs leave of them all; everything if not given.
 
     Raises:
-        SettingsError: it is too little.
+        SettingsError: no machine has room for one.
     """
-    needed = {"cpus": ("CPU", settings.cpus), "gpus": ("GPU", settings.gpus)}
-    for key, (name, amount) in needed.items():
-        if amount > there.get(name, 0):
-            raise SettingsError(
-                f"engine.{key}: expected a cluster with at least {amount:g} {name}, for one process with a model; it "
-                f"has {there.get(name, 0):g}. Lower the setting, or wait until the cluster's machines have joined.",
-                f"engine.{key}",
-            )
+    needed = {"CPU": settings.cpus, "GPU": settings.gpus}
+    places = sum(_places(needed, machine, settings.actors) for machine in machines)
+    if not places:
+        amounts = _in_words(needed)
+        there = "; ".join(sorted(_in_words(machine) for machine in machines)) or "none"
+        short = "gpus" if settings.gpus > max((machine.get("GPU", 0) for machine in machines), default=0) else "cpus"
+        raise SettingsError(
+            f"engine.{short}: expected a machine with at least {amounts}, for one process with a model; the "
+            f"cluster's machines have {there}. Lower engine.cpus or engine.gpus, or wait until larger machines have "
+            "joined.",
+            f"engine.{short}",
+        )
+    if places < settings.actors:
+        logger.warning(
+            f"engine.actors: the cluster has room for {places} of {settings.actors} processes with a model; the others "
+            "start when machines join."
+        )
+    elif free is not None and any(amount > free.get(name, 0) for name, amount in needed.items()):
+        logger.warning(
+            f"The cluster is busy: a process with a model needs {_in_words(needed)}, and {_in_words(free)} are free. "
+            "The work starts when other jobs have ended."
+        )
+
+
+def _places(needed: Mapping[str, float], machine: Mapping[str, float], most: int) -> int:
+    """How many processes fit on a machine, up to ``most``."""
+    return min([most, *(math.floor(machine.get(name, 0) / amount) for name, amount in needed.items() if amount)])
+
+
+def _in_words(amounts: Mapping[str, float]) -> str:
+    words = [f"{amounts[name]:g} {name}" for name in ("CPU", "GPU") if amounts.get(name)]
+    return " and ".join(words) or "0 CPU"

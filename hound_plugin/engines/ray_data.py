@@ -18,7 +18,7 @@ from collections import Counter
 from collections.abc import Generator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hound_plugin.engines.cluster import joined
+from hound_plugin.engines.cluster import check_version, joined
 from hound_plugin.engines.settings import EngineSettings
 from hound_plugin.engines.work import Result, Task, Work
 from hound_plugin.errors import EnvironmentMismatchError, HoundError
@@ -36,18 +36,19 @@ class RayEngine:
     """An :class:`~hound_plugin.engines.work.Engine` on a Ray cluster.
 
     Raises:
-        EnvironmentMismatchError: ``ray`` is not installed.
+        EnvironmentMismatchError: ``ray`` is not installed, or in another version than those tested.
     """
 
     keeps_order = False
 
     def __init__(self, settings: EngineSettings) -> None:
         try:
-            import ray.data  # noqa: F401
+            import ray.data
         except ImportError as error:
             raise EnvironmentMismatchError(
                 f"--engine ray needs Ray Data: {error}. Install the extra: pip install 'hound-plugin[ray]'."
             ) from error
+        check_version(ray.__version__)
         self.settings = settings
 
     def run(self, work: Work[Task, Result], tasks: Sequence[Task]) -> Generator[tuple[int, Result], None, None]:
@@ -81,7 +82,8 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
 
     packed = cloudpickle.dumps(work)
     rows = [{"number": number, "task": cloudpickle.dumps(task)} for number, task in enumerate(tasks)]
-    data: Dataset = ray.data.from_items(rows, override_num_blocks=math.ceil(len(rows) / settings.batch))
+    blocks = math.ceil(len(rows) / settings.batch)
+    data: Dataset = ray.data.from_items(rows, override_num_blocks=blocks)
     del rows
     data.context.enable_progress_bars = False
     watches: list[Any] = [_Watch]  # by its methods, not by its base
@@ -89,14 +91,16 @@ def _blocks(work: Work[Any, Any], tasks: Sequence[Any], settings: EngineSettings
     if work.reader is not None and settings.decoders:
         # No core is reserved for them: after the loss of a machine, models that start again could take them all.
         # Ray Data spreads them over the machines by itself.
-        data = data.map_batches(_Reading, **_pool(settings.decoders, packed), num_cpus=0)
+        data = data.map_batches(_Reading, **_pool(min(settings.decoders, blocks), packed), num_cpus=0)
     attempts = _start_counting(settings.retries + 1)
     gpus = settings.gpus or None
-    data = data.map_batches(_Doing, **_pool(settings.actors, packed, attempts), num_cpus=settings.cpus, num_gpus=gpus)
+    actors = _pool(min(settings.actors, blocks), packed, attempts)  # more would find nothing to do
+    data = data.map_batches(_Doing, **actors, num_cpus=settings.cpus, num_gpus=gpus)
     try:
         yield from data.iter_batches(batch_size=None, batch_format="pyarrow", prefetch_batches=0)
     except RayError as error:
-        raise HoundError(f"Ray stopped: {type(error).__name__}: {error!s:.300}. {KEPT}") from error
+        *_, last = str(error).splitlines() or [""]  # of a stack, what it led to
+        raise HoundError(f"Ray stopped: {type(error).__name__}: {last:.300}. {KEPT}") from error
 
 
 def _pool(size: int, *arguments: Any) -> dict[str, Any]:
@@ -202,14 +206,19 @@ class _Doing:
     def __call__(self, block: pa.Table) -> pa.Table:
         import pyarrow as pa
         import ray
+        from ray.exceptions import RayActorError
 
         (number,), (task,) = block["number"].to_pylist(), block["task"].to_pylist()
         outcome: tuple[Any, Exception | None]
-        if ray.get(self.attempts.begin.remote(number)):
-            outcome = self._try(block, pickle.loads(task))
-        else:
-            outcome = (None, HoundError(_given_up(number, pickle.loads(task))))
-        self.attempts.done.remote(number)
+        try:
+            if ray.get(self.attempts.begin.remote(number)):
+                outcome = self._try(block, pickle.loads(task))
+            else:
+                outcome = (None, HoundError(_given_up(number, pickle.loads(task))))
+            self.attempts.done.remote(number)
+        except RayActorError as error:  # Ray ends small processes too where memory is short
+            lost = f"The process that counts attempts was lost at task {number} ({type(error).__name__}). {KEPT}"
+            outcome = (None, HoundError(lost))
         result = pa.array([pickle.dumps(outcome)], pa.large_binary())
         return pa.table({"number": block["number"], "result": result})
 

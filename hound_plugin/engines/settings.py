@@ -44,6 +44,13 @@ class EngineSettings(Settings):
         json_schema_extra={"unit": "GiB"},
     )
 
+    @field_validator("gpus")
+    @classmethod
+    def _whole_beyond_one(cls, gpus: float) -> float:
+        if gpus > 1 and gpus % 1:
+            raise ValueError(f"expected a part of one GPU or a whole number of them; got {gpus:g}")
+        return gpus
+
     @field_validator("address")
     @classmethod
     def _joins_as_driver(cls, address: str) -> str:

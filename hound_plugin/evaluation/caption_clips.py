@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from hound_plugin.errors import DataError, MediaError, MediaNotFoundError
 from hound_plugin.records.bad_rows import Place, RowReport
@@ -21,11 +22,12 @@ from hound_plugin.records.media_paths import (
     is_image_path,
     media_exists,
     split_part,
+    why_absent,
     with_part,
 )
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.record import Media, MediaKind, Problem
-from hound_plugin.records.row_sources import names_rows
+from hound_plugin.records.row_sources import is_url, names_rows
 
 SHOWN = 5
 
@@ -72,10 +74,13 @@ def list_clips(names: Sequence[str], media_dir: str | None) -> tuple[list[ClipTo
     remarks: list[str] = []
     absent: list[str] = []
     for name in names:
-        if names_rows(name) and not os.path.isdir(name):
+        if names_rows(name) and not os.path.isdir(name) and not _is_clip_at_url(name):
             clips += _of_rows(name, media_dir, remarks, absent)
         else:
             clips += _of_path(name, media_dir, absent)
+    for name in absent:
+        if reason := why_absent(name, media_dir):
+            raise MediaNotFoundError(f"Expected clips that exist: {reason}.")
     if absent:
         more = f" and {len(absent) - SHOWN} more" if len(absent) > SHOWN else ""
         where = f" (relative to {media_dir})" if media_dir else ""
@@ -84,6 +89,10 @@ def list_clips(names: Sequence[str], media_dir: str | None) -> tuple[list[ClipTo
             "--media-dir."
         )
     return _without_repeats(clips, remarks), remarks
+
+
+def _is_clip_at_url(name: str) -> bool:
+    return is_url(name) and urlsplit(name).path.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
 
 
 def _without_repeats(clips: Sequence[ClipToDescribe], remarks: list[str]) -> list[ClipToDescribe]:

@@ -23,7 +23,7 @@ from hound_plugin.evaluation.server import predict_with_server
 from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.records.files import clear_leftovers, write_rows
-from hound_plugin.records.parquet import SUFFIX, write_parquet
+from hound_plugin.records.parquet import SUFFIX, check_columns, write_parquet
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Record, Turn
 from hound_plugin.records.run_folders import locked, open_folder, write_run
@@ -91,14 +91,19 @@ def caption_clips(
 
     Raises:
         LedgerError: an earlier run on ``out`` had another model, other settings, another pool or other clips.
+        DataError: ``out`` is Parquet, which has no column for clips of these kinds together.
         JudgeError: the server refuses every request.
     """
     started, error = time.time(), ""
-    folder = open_folder(run_folder(out))
     questions = [to_question(clip, pool, settings.seed) for clip in clips]
+    if out.suffix == SUFFIX:
+        pairs = zip(clips, questions, strict=True)
+        check_columns(out, [_row(clip, question.prompt, "Its caption.") for clip, question in pairs])
+    folder = open_folder(run_folder(out))
     result = CaptionResult(0)
     try:
         clear_leftovers(folder)
+        clear_leftovers(out.parent, out.name)
         _note_questions(folder, questions)
         if settings.predict.backend == "openai":
             counts = predict_with_server(folder, settings, say, {"instructions": pool.id}) if shard.is_first else {}
@@ -193,17 +198,20 @@ def write_captions(
         if prediction.text is None or not prediction.text.strip():
             broken[clip.id] = prediction.error or EMPTY
             continue
-        turns = (Turn("user", asked[clip.id].prompt), Turn("assistant", prediction.text))
-        record = Record(id=clip.id, media=(clip.media,), turns=turns, caption=prediction.text, source=clip.source)
         made_by = {"model": settings.predict.model, "protocol": pool.id, "seed": settings.seed}
         made_by |= {"finish": prediction.finish} if prediction.finish else {}
-        rows.append({**to_row(record), **made_by})
+        rows.append({**_row(clip, asked[clip.id].prompt, prediction.text), **made_by})
     (write_parquet if out.suffix == SUFFIX else write_rows)(out, rows)
     if broken:
         write_rows(bad_list(out), [{"id": name, "problem": why} for name, why in broken.items()])
     else:
         bad_list(out).unlink(missing_ok=True)  # of an earlier run
     return CaptionResult(len(rows), broken, cut=sum(row.get("finish") == CUT for row in rows))
+
+
+def _row(clip: ClipToDescribe, prompt: str, caption: str) -> dict[str, Any]:
+    turns = (Turn("user", prompt), Turn("assistant", caption))
+    return to_row(Record(id=clip.id, media=(clip.media,), turns=turns, caption=caption, source=clip.source))
 
 
 def _values(

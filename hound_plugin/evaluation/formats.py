@@ -16,7 +16,6 @@ import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError
@@ -26,6 +25,7 @@ from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import cut_part
 from hound_plugin.records.parse import row_id
 from hound_plugin.records.placeholders import TOKENS
+from hound_plugin.records.row_sources import is_file
 
 SET = "{set}"
 EXPECTED = "expected `id` with `text`, `prediction`, `pred` or `model_prediction`, or `video_name`, `prompt` and `text`"
@@ -107,7 +107,7 @@ def read_given(path: str, questions: Sequence[Question]) -> GivenPredictions:
 
 
 def _read_file(path: str, questions: Sequence[Question], found: GivenPredictions) -> None:
-    if not Path(path).is_file():
+    if not is_file(path):
         raise DataError(f"predict.answers: expected a file of predictions, but {path} does not exist.")
     index = _Index(questions)
     for number, row in enumerate(read_objects(path, complete=True), 1):

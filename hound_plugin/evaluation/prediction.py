@@ -99,21 +99,25 @@ def predict_with_model(
         LedgerError: the folder has predictions of another model or of other settings.
     """
     bind_predictor(folder, {**predictor.identity, **(also or {})})
+    work = Work(predictor.predict, _media_of, media_reader(predictor))
+    with locked(folder, f"predict-{shard.rank}-of-{shard.size}", say):
+        todo = _missing(folder, batch_size, shard)  # read here: another run may just have ended
+        progress = Progress(sum(len(ids) for _, ids in todo), shard, say)
+        with closing(engine.run(work, [questions for questions, _ in todo])) as results:
+            for number, rows in results:
+                predictions = {row.id: row for row in rows}
+                append_predictions(folder, [predictions[id] for id in todo[number][1]])
+                progress.add(len(todo[number][1]))
+                count(len(todo[number][1]))
+    return progress.counts()
+
+
+def _missing(folder: Path, batch_size: int, shard: Shard) -> list[tuple[tuple[Question, ...], list[str]]]:
+    """This process's batches in which something is missing, each with the ids that are."""
     run = load_run(folder)
     mine = [batch for batch in make_batches(run.questions, batch_size) if batch.number % shard.size == shard.rank]
     missing = [[question.id for question in batch.questions if question.id not in run.predictions] for batch in mine]
-    todo = [(batch.questions, ids) for batch, ids in zip(mine, missing, strict=True) if ids]
-    del run
-    progress = Progress(sum(len(ids) for _, ids in todo), shard, say)
-    work = Work(predictor.predict, _media_of, media_reader(predictor))
-    tasks = [questions for questions, _ in todo]
-    with locked(folder, f"predict-{shard.rank}-of-{shard.size}", say), closing(engine.run(work, tasks)) as results:
-        for number, rows in results:
-            predictions = {row.id: row for row in rows}
-            append_predictions(folder, [predictions[id] for id in todo[number][1]])
-            progress.add(len(todo[number][1]))
-            count(len(todo[number][1]))
-    return progress.counts()
+    return [(batch.questions, ids) for batch, ids in zip(mine, missing, strict=True) if ids]
 
 
 def _media_of(questions: Sequence[Question]) -> list[Any]:

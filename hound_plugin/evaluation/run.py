@@ -43,7 +43,8 @@ from hound_plugin.evaluation.suites import Suite, read_suite
 from hound_plugin.evaluation.summary import summarise
 from hound_plugin.llm.sampler_settings import IN_THIS_PROCESS, SamplerSettings
 from hound_plugin.pages.frames import FrameReader
-from hound_plugin.records.media_identity import sampled_digest
+from hound_plugin.records.media_identity import sampled_digest_of
+from hound_plugin.records.row_sources import open_rows
 from hound_plugin.records.run_folders import open_folder, read_run, write_run
 from hound_plugin.records.tables import markdown_table
 from hound_plugin.validation import build
@@ -201,7 +202,11 @@ def _given(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _digest(path: str, evaluation: Evaluation) -> list[str]:
-    return [sampled_digest(path.replace("{set}", name)) for name in dict.fromkeys(q.set for q in evaluation.questions)]
+    digests = []
+    for name in dict.fromkeys(question.set for question in evaluation.questions):
+        with open_rows(path.replace("{set}", name)) as file:
+            digests.append(sampled_digest_of(file))
+    return digests
 
 
 def _report_predictions(evaluation: Evaluation, counts: dict[str, Any]) -> None:

@@ -20,7 +20,7 @@ from hound_plugin.processing.prompt import normalise_question
 from hound_plugin.records.bad_rows import MISSING, Place, error_of
 from hound_plugin.records.consumers import ConsumerName, check, with_placeholder
 from hound_plugin.records.embedded_media import as_file
-from hound_plugin.records.media_paths import dead_link, find_media, split_part, with_part
+from hound_plugin.records.media_paths import find_media, split_part, why_absent, with_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Media, Parsed, Problem, Record
@@ -163,7 +163,7 @@ class HoundDatasetConverter(DatasetConverter):
             folder = os.path.abspath(self.data_args.media_dir)
             detail = (
                 f"expected a file or a folder of frames {name!r} under media_dir {folder}; "
-                f"{dead_link(name, self.data_args.media_dir) or 'there is none'}. Set "
+                f"{why_absent(name, self.data_args.media_dir) or 'there is none'}. Set "
                 "`media_dir` to the folder that the rows' paths begin in, or `hound: {on_bad_media: skip}` to leave "
                 "such rows out"
             )

@@ -20,7 +20,7 @@ from hound_plugin.media.clip import Clip, Frames
 from hound_plugin.media.container import FrameIndex
 from hound_plugin.media.frame_sampling import FrameSampling, sample_indices
 from hound_plugin.media.streams import NotExactError, Source, describe
-from hound_plugin.records.media_paths import dead_link, is_image_path, refuse_part, split_part
+from hound_plugin.records.media_paths import is_image_path, refuse_part, split_part, why_absent
 
 
 def read_here(
@@ -112,7 +112,7 @@ def _kind(path: str, special_files: bool = False) -> str:
     try:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
-        reason = dead_link(path) or getattr(error, "strerror", None) or error
+        reason = why_absent(path) or getattr(error, "strerror", None) or error
         raise MediaNotFoundError(
             f"No video at {path}: {reason}. Expected a video file or a folder of frames; check the path and "
             "`media_dir`.",

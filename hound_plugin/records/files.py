@@ -49,10 +49,11 @@ def whole_path(path: PathLike, *, sync: bool = True) -> Iterator[Path]:
             an empty file; fine for what is cheap to recreate.
 
     Raises:
-        SettingsError: ``path`` exists and is neither a file nor a folder.
+        SettingsError: ``path`` exists and is neither a file nor a folder, or it is a URL.
         DiskFullError: there is too little space.
         OSError: writing fails.
     """
+    refuse_url(path)
     target = Path(path)
     if target.exists() and not (target.is_file() or target.is_dir()):
         raise SettingsError(f"Expected the path of a file to write; {target} is a device or a pipe. Name a file.")
@@ -66,6 +67,21 @@ def whole_path(path: PathLike, *, sync: bool = True) -> Iterator[Path]:
         _remove(part)
 
 
+def refuse_url(path: PathLike) -> None:
+    """Refuse to write to a URL; as a path, ``s3://bucket/x`` would be below a folder ``s3:``.
+
+    Raises:
+        SettingsError: ``path`` begins with a scheme, and there is no folder of that name.
+    """
+    first = Path(path).parts[:1]
+    if first and _SCHEME.fullmatch(first[0]) and not Path(first[0]).is_dir():
+        raise SettingsError(
+            f"Expected a path on a disk of this machine to write to; {os.fspath(path)} is a URL. Results are written "
+            "to a local disk: name a folder or a file there, and copy it when the command has ended."
+        )
+
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _FULL_IN_RUST = tuple(f"(os error {number})" for number in _FULL)  # safetensors and tokenizers raise their own classes
 _FULL_IN_TORCH = ("PytorchStreamWriter failed writing", "inline_container.cc")  # of `torch.save`

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 from hound_plugin.errors import DataError
 from hound_plugin.records.files import PathLike
 from hound_plugin.records.parquet import read_parquet
-from hound_plugin.records.row_sources import PARQUET, is_file, is_url, open_rows, size_of
+from hound_plugin.records.row_sources import PARQUET, is_file, is_url, open_rows
 
 LONGEST_LINE = 16 << 20
 LARGEST_ARRAY = 1 << 30
@@ -40,6 +41,7 @@ _OTHER_FORMATS = {
     b"PK": "a spreadsheet or another zip archive; save its rows as JSON lines, or unpack it",
     b"\xd0\xcf\x11\xe0": "a spreadsheet or another document of Office; save its rows as JSON lines",
 }
+_WEB_PAGE = (b"<!doctype html", b"<html")
 _SEPARATED = (
     "a table of separated values (CSV); a data set of a training may have it under a name that ends in .csv, the rest "
     "takes JSON lines (`pandas.read_csv(...).to_json(..., orient='records', lines=True)`)"
@@ -82,8 +84,6 @@ def read_rows(path: PathLike) -> Iterator[Row]:
     """
     if not is_file(path):
         raise DataError(f"Expected a file of JSON lines or Parquet; {path} is not a file. Check the path.")
-    if not size_of(path):
-        raise DataError(f"Expected rows in {path}; the file is empty. Download or write it again.")
     yield from _rows(path, mend=False)
 
 
@@ -146,8 +146,10 @@ def _is_table(beginning: bytes) -> bool:
 def _rows(path: PathLike, mend: bool) -> Iterator[Row]:
     with open_rows(path) as file:
         beginning = file.read(4096)
+        if not beginning and not mend:
+            raise DataError(f"Expected rows in {path}; the file is empty. Download or write it again.")
         if beginning.startswith(PARQUET):
-            yield from _columns(path)
+            yield from _columns(path, file)
             return
         for mark, description in _OTHER_FORMATS.items():
             if beginning.startswith(mark):
@@ -155,8 +157,13 @@ def _rows(path: PathLike, mend: bool) -> Iterator[Row]:
         beginning = beginning.removeprefix(_BOM).lstrip()
         if _is_table(beginning):
             raise DataError(f"Expected a file of JSON lines; {path} is {_SEPARATED}.")
+        if beginning[:14].lower().startswith(_WEB_PAGE):
+            raise DataError(
+                f"Expected a file of JSON lines or Parquet; {path} is a web page (HTML). Use the address of the file "
+                "itself (its `raw` or `resolve` link), and check that it can be read without logging in."
+            )
         if beginning.startswith(b"["):
-            yield from _array(path, mend)
+            yield from _array(path, file, mend)
             return
         if re.match(rb"\{[ \t\r]*\n", beginning):
             raise DataError(
@@ -167,8 +174,8 @@ def _rows(path: PathLike, mend: bool) -> Iterator[Row]:
         yield from read_lines(file, mend=mend)
 
 
-def _columns(path: PathLike) -> Iterator[Row]:
-    for number, (value, reason) in enumerate(read_parquet(path), 1):
+def _columns(path: PathLike, file: BinaryIO) -> Iterator[Row]:
+    for number, (value, reason) in enumerate(read_parquet(path, file), 1):
         yield Row(number, value, reason, problem="" if value is not None else NOT_JSON)
 
 
@@ -249,18 +256,18 @@ def _checked(number: int, value: Any, text: str, size: int, mend: bool) -> Row:
 # --- arrays
 
 
-def _array(path: PathLike, mend: bool) -> Iterator[Row]:
-    size = size_of(path)
+def _array(path: PathLike, file: BinaryIO, mend: bool) -> Iterator[Row]:
+    size = file.seek(0, os.SEEK_END)
+    file.seek(0)
     if size > LARGEST_ARRAY:
         raise DataError(
             f"Expected JSON lines in {path}, or an array of at most {_megabytes(LARGEST_ARRAY)}; it has "
             f"{_megabytes(size)}. Write one object per line, for example with `jq -c '.[]'`."
         )
     try:
-        with open_rows(path) as file:
-            text = file.read().removeprefix(_BOM).decode("utf-8")
+        text = file.read().removeprefix(_BOM).decode("utf-8")
         yield from _items(text, mend)
-    except (ValueError, RecursionError) as error:
+    except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise DataError(f"Expected a JSON array in {path}; {error}. The file is damaged; download it again.") from error
 
 

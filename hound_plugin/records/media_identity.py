@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Hashable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -97,12 +97,17 @@ def _stamp(path: str, in_process: bool, same_machine: bool = True) -> tuple[int 
 
 def sampled_digest(path: str) -> str:
     """SHA-256 of the head, the middle and the tail of a file; of all of it, if it is small."""
-    size, digest = os.path.getsize(path), hashlib.sha256()
     with open(path, "rb", buffering=0) as file:
-        starts = (0,) if size <= 3 * _SAMPLE else (0, (size - _SAMPLE) // 2, size - _SAMPLE)
-        for start in starts:
-            file.seek(start)
-            digest.update(file.read(size if len(starts) == 1 else _SAMPLE))
+        return sampled_digest_of(file)
+
+
+def sampled_digest_of(file: BinaryIO) -> str:
+    """:func:`sampled_digest` of an open file."""
+    size, digest = file.seek(0, os.SEEK_END), hashlib.sha256()
+    starts = (0,) if size <= 3 * _SAMPLE else (0, (size - _SAMPLE) // 2, size - _SAMPLE)
+    for start in starts:
+        file.seek(start)
+        digest.update(file.read(size if len(starts) == 1 else _SAMPLE))
     return digest.hexdigest()
 
 

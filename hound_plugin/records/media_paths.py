@@ -14,6 +14,7 @@ from numbers import Real
 from typing import Any
 
 from hound_plugin.errors import DataError, MediaDecodeError, MediaError
+from hound_plugin.records.row_sources import is_url
 
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 VIDEO_SUFFIXES = (
@@ -59,8 +60,10 @@ def find_media(name: str, media_dir: str | None) -> str | None:
     return next((candidate for candidate in _candidates(name, media_dir) if media_exists(candidate)), None)
 
 
-def dead_link(name: str, media_dir: str | None = None) -> str:
-    """For messages: the dangling link at the path of absent media, and its target; empty if there is no link."""
+def why_absent(name: str, media_dir: str | None = None) -> str:
+    """For messages: absent media are at a URL, or behind a dangling link; empty if neither is so."""
+    if is_url(name):
+        return f"{name} is at a URL, and media are read from disks: download it, or mount the bucket"
     for candidate in _candidates(name, media_dir):
         if os.path.islink(candidate):
             return f"{candidate} is a link to {os.readlink(candidate)}, which does not exist"

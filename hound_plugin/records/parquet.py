@@ -5,41 +5,41 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, BinaryIO
 
 from hound_plugin.errors import DataError
 from hound_plugin.records.files import PathLike, whole_file
-from hound_plugin.records.row_sources import open_rows
 
 ROWS = 1024  # read at a time
 SUFFIX = ".parquet"
 
 
-def read_parquet(path: PathLike) -> Iterator[tuple[dict[str, Any] | None, str]]:
+def read_parquet(path: PathLike, file: BinaryIO) -> Iterator[tuple[dict[str, Any] | None, str]]:
     """Each row, or None and why it has no value.
+
+    Args:
+        path: the file's name, for messages.
+        file: the open file.
 
     Raises:
         DataError: it is not a whole Parquet file, or two of its columns have one name.
     """
     import pyarrow as pa
 
-    with open_rows(path) as file:
-        batches = _batches(path, file)
-        while True:
-            try:
-                batch = next(batches, None)
-                rows = [] if batch is None else batch.to_pylist()
-            except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
-                if isinstance(error, DataError) or getattr(error, "errno", None):  # the disk's
-                    raise
-                raise DataError(
-                    f"{path}: expected a whole Parquet file: {error} Download or write it again."
-                ) from error
-            if batch is None:
-                return
-            for row in rows:
-                reason = _refused(row)
-                yield (None, reason) if reason else (_without_nulls(row), "")
+    batches = _batches(path, file)
+    while True:
+        try:
+            batch = next(batches, None)
+            rows = [] if batch is None else batch.to_pylist()
+        except (pa.ArrowException, OSError, ValueError, MemoryError) as error:
+            if isinstance(error, DataError) or getattr(error, "errno", None):  # the disk's
+                raise
+            raise DataError(f"{path}: expected a whole Parquet file: {error} Download or write it again.") from error
+        if batch is None:
+            return
+        for row in rows:
+            reason = _refused(row)
+            yield (None, reason) if reason else (_without_nulls(row), "")
 
 
 def _batches(path: PathLike, file: Any) -> Iterator[Any]:
@@ -98,6 +98,26 @@ def write_parquet(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
+    table = _table(path, rows)
+    with whole_file(path, "wb") as file:
+        try:
+            pq.write_table(table, file, write_page_checksum=True)
+        except pa.ArrowNotImplementedError as error:  # an object that is empty in every row
+            raise DataError(f"{path}: {error} Write JSON lines instead (a name that ends in .jsonl).") from error
+
+
+def check_columns(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Refuse what :func:`write_parquet` would, before the work whose results these rows will have.
+
+    Raises:
+        DataError: a field has values of two types, or one that Parquet or JSON does not have.
+    """
+    _table(path, rows)
+
+
+def _table(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> Any:
+    import pyarrow as pa
+
     for row in rows:
         if reason := _refused(dict(row)):
             raise DataError(f"{path}: expected rows that can be written, got {row!r:.200}: {reason}.")
@@ -111,11 +131,7 @@ def write_parquet(path: PathLike, rows: Sequence[Mapping[str, Any]]) -> None:
                 f"{path}: a column of Parquet has values of one type, and whole numbers of 64 bits; those of {name!r} "
                 f"do not: {error}. Write JSON lines instead (a name that ends in .jsonl)."
             ) from error
-    with whole_file(path, "wb") as file:
-        try:
-            pq.write_table(pa.table(columns), file, write_page_checksum=True)
-        except pa.ArrowNotImplementedError as error:  # an object that is empty in every row
-            raise DataError(f"{path}: {error} Write JSON lines instead (a name that ends in .jsonl).") from error
+    return pa.table(columns)
 
 
 def _writable(value: Any) -> Any:

@@ -13,7 +13,7 @@ from hound_plugin.records.bad_rows import MAX_SHARE, MISSING, OnBadRows, Place, 
 from hound_plugin.records.consumers import check
 from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.jsonl import Row, read_rows
-from hound_plugin.records.media_paths import cut_part, find_media, with_part
+from hound_plugin.records.media_paths import cut_part, find_media, why_absent, with_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
@@ -162,7 +162,7 @@ def _media(record: Record, media_dir: str | None, problems: list[Problem], keep_
         files = [file or os.path.join(media_dir or "", name) for file, name in zip(files, names, strict=True)]
     if None in files:
         missing = names[files.index(None)]
-        detail = (
+        detail = why_absent(missing) or (
             f"expected it under media_dir {media_dir}, found no {missing}; set `media_dir` to the folder that the "
             "paths are relative to"
         )

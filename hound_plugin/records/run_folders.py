@@ -23,8 +23,9 @@ def open_folder(path: str | Path) -> Path:
     """The run folder, created if necessary.
 
     Raises:
-        SettingsError: it is not writable.
+        SettingsError: it is not writable, or a URL.
     """
+    files.refuse_url(path)
     folder = Path(path)
     try:
         folder.mkdir(parents=True, exist_ok=True)

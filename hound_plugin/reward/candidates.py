@@ -22,6 +22,7 @@ from hound_plugin.records.bad_rows import OnBadRows
 from hound_plugin.records.files import append_rows, write_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
+from hound_plugin.records.row_sources import is_file
 from hound_plugin.records.run_folders import locked
 from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run_folder import CANDIDATES, Row
@@ -293,7 +294,7 @@ def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Qu
     Raises:
         DataError: no such file, a row of another form, or an id that no question has.
     """
-    if not Path(path).is_file():
+    if not is_file(path):
         raise DataError(f"sample.answers: expected a JSONL file, but {path} does not exist.")
     known = {question.id: question for question in questions}
     for number, row in enumerate(read_objects(path, complete=True), 1):

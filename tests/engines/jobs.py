@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -49,6 +50,19 @@ class EndsItsProcess:
         return self.double(number)
 
 
+class EndsProcess:
+    """Kills another process of its own cluster, by its title."""
+
+    def __init__(self, title: str) -> None:
+        self.title = title
+
+    def __call__(self, number: int) -> int:
+        for process in psutil.Process().parent().children():
+            if process.cmdline()[:1] == [self.title]:
+                process.kill()
+        return number
+
+
 def refuse(number: int) -> int:
     """Raises at 7 an error of ours with a path."""
     if number == 7:
@@ -74,7 +88,7 @@ class Ahead:
         return self.kept.get(name, "not sent"), os.getpid()
 
 
-def one_name(name: str) -> list[str]:
+def one_name(name: Any) -> list[Any]:
     return [name]
 
 
@@ -86,6 +100,57 @@ class Weigh:
 
     def __call__(self, number: int) -> bytes:
         return number.to_bytes(4, "big") + bytes(self.size)
+
+
+class Paced:
+    """A model with large clips, each answered after a pause; what was read and done is counted in files."""
+
+    def __init__(self, folder: Path, size: int, seconds: float) -> None:
+        self.folder, self.size, self.seconds = folder, size, seconds
+
+    def read_media(self, media: Sequence[Any]) -> bytes:
+        _count(self.folder / "read")
+        return bytes(self.size)
+
+    def keep_media(self, read: bytes) -> None:
+        assert len(read) == self.size
+
+    def __call__(self, number: int) -> int:
+        time.sleep(self.seconds)
+        _count(self.folder / "done")
+        return number
+
+
+class Answers:
+    """The paced model with large answers."""
+
+    def __init__(self, model: Paced, size: int) -> None:
+        self.model, self.size = model, size
+
+    def __call__(self, number: int) -> bytes:
+        self.model(number)
+        return bytes(self.size)
+
+
+class Counted:
+    """Large results, made as fast as they can be, and counted in a file."""
+
+    def __init__(self, folder: Path, size: int) -> None:
+        self.folder, self.weigh = folder, Weigh(size)
+
+    def __call__(self, number: int) -> bytes:
+        _count(self.folder / "read")
+        return self.weigh(number)
+
+
+def _count(path: Path) -> None:
+    with path.open("ab") as file:
+        file.write(b".")
+
+
+def counted(path: Path) -> int:
+    """How many there are so far."""
+    return path.stat().st_size if path.exists() else 0
 
 
 class Parrot:
@@ -114,6 +179,13 @@ class Echo:
         return [Prediction(question.id, f"answer to {question.id}") for question in questions]
 
 
-def memory() -> int:
-    """Bytes that this process has in memory."""
-    return int(psutil.Process().memory_info().rss)
+def memory() -> dict[str, int]:
+    """Bytes that this process, those with a model and those that read have for themselves, without shared pages."""
+    here, sums = psutil.Process(), {"command": 0, "_Doing": 0, "_Reading": 0}
+    for process in (here, *here.children(recursive=True)):
+        with contextlib.suppress(psutil.Error):
+            title, used = " ".join(process.cmdline()[:1]), process.memory_info()
+            name = "command" if process is here else next((name for name in sums if name in title), None)
+            if name is not None:
+                sums[name] += used.rss - used.shared
+    return sums

@@ -32,6 +32,7 @@ from tests.evaluation.runs import questions as asked
 from tests.evaluation.stand_ins import rows, write_rows
 from tests.goldens import ROOT, SFT
 from tests.media.clips import encode
+from tests.records.servers import ranges
 
 OPTIONS = ["--engine", "ray", "--engine-options", "actors=2", "batch=2"]
 ENGINE = ["--engine", "ray", "engine.actors=2", "engine.batch=2"]
@@ -130,6 +131,36 @@ def test_validating(cluster: None, clips: Path, tmp_path: Path, capsys: pytest.C
     assert (tmp_path / "local.jsonl").read_bytes() == (tmp_path / "ray.jsonl").read_bytes()
 
 
+@pytest.mark.long
+@pytest.mark.parametrize("kind", ["jsonl", "parquet"])
+def test_rows_behind_a_url(
+    cluster: None, clips: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Read from a server by the command, answered on the cluster: what one process makes of the file itself."""
+    with ranges(clips) as address:
+        url = f"{address}/questions.{kind}"
+        recipes = [
+            reward_recipe(tmp_path / name, clips, questions=questions)
+            for name, questions in (("local", str(clips / "questions.jsonl")), ("ray", url))
+        ]
+        assert cli.main(["reward", "sample", recipes[0]]) == 0
+        assert cli.main(["reward", "sample", recipes[1], *ENGINE]) == 0
+        written = [(tmp_path / name / "run" / "candidates.jsonl").read_bytes() for name in ("local", "ray")]
+        assert written[0] == written[1]
+        predict = {"max_new_tokens": 6, "batch_size": 2, "device": "cpu", "dtype": "float32"}
+        values = {"suite": url, "media_dir": str(clips), "model": str(SFT), "folder": str(tmp_path), "name": "run"}
+        (tmp_path / "eval.yaml").write_text(yaml.safe_dump({**values, "predict": predict}))
+        assert cli.main(["eval", "predict", str(tmp_path / "eval.yaml"), *ENGINE]) == 0
+        assert len(rows(tmp_path / "run" / "questions" / PREDICTIONS)) == 10
+        command = ["caption", url, "--media-dir", str(clips), "--model", str(SFT), "--max-new-tokens", "6"]
+        assert cli.main([*command, "--device", "cpu", "--out", str(tmp_path / "captions.parquet"), *OPTIONS]) == 1
+        assert len(list(read_objects(tmp_path / "captions.parquet"))) == 4
+        capsys.readouterr()
+        report = ["--report", str(tmp_path / "bad.jsonl"), "--kind", "questions", "--media", "open"]
+        assert cli.main(["corpus", "validate", url, "--media-dir", str(clips), *report, *OPTIONS]) == 1
+        assert "10 rows, 2 with problems" in capsys.readouterr().out
+
+
 # --- without a model
 
 
@@ -212,6 +243,29 @@ def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path, of_ra
 
 
 @pytest.mark.long
+def test_sigterm_ends_it_in_order(tmp_path: Path, of_ray: Path) -> None:
+    """As a batch system ends a job: not by Ray's own handler, which prints a stack and aborts."""
+    freeze_questions(tmp_path, asked({"s": 400}, per_clip=2))
+    command = [sys.executable, "-c", DRIVER, str(tmp_path)]
+    with (tmp_path / "told").open("w") as told:
+        driver = subprocess.Popen(command, cwd=ROOT.parents[1], stderr=told)
+        deadline = time.monotonic() + 300
+        while not (tmp_path / PREDICTIONS).exists():
+            assert driver.poll() is None
+            assert time.monotonic() < deadline, "too slow to begin"
+            time.sleep(0.1)
+        below = psutil.Process(driver.pid).children(recursive=True)
+        driver.terminate()
+        assert driver.wait(timeout=120) == 128 + signal.SIGTERM
+    _, alive = psutil.wait_procs(below, timeout=120)
+    assert not alive
+    text = (tmp_path / "told").read_text()
+    assert "SIGTERM received. Finished tasks are kept: start the command again" in text
+    assert "***" not in text
+    assert rows(tmp_path / PREDICTIONS)
+
+
+@pytest.mark.long
 @pytest.mark.parametrize("part", ["raylet", "gcs_server"])
 def test_a_killed_part_of_ray_ends_the_command(part: str, tmp_path: Path, of_ray: Path) -> None:
     freeze_questions(tmp_path, asked({"s": 400}, per_clip=2))
@@ -252,6 +306,7 @@ def test_ray_under_torchrun_is_refused(
             "--engine-options: actor: unknown key. Did you mean 'actors'",
         ),
         (["--engine", "ray", "--engine-options", "gpus=-1"], "--engine-options: gpus: expected a number of at least 0"),
+        (["--engine", "ray", "--engine-options", "gpus=1.5"], "gpus: expected a part of one GPU or a whole number"),
         (["--engine-options", "actors=2"], "--engine-options: expected --engine ray with it"),
     ],
 )

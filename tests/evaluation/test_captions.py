@@ -23,6 +23,7 @@ from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.settings import EvaluationSettings
 from hound_plugin.evaluation.shards import Shard
 from hound_plugin.records.consumers import check
+from hound_plugin.records.files import _HOST
 from hound_plugin.records.parse import CUT, parse
 from hound_plugin.records.run_folders import read_run
 from tests.evaluation.stand_ins import rows, write_rows
@@ -263,6 +264,27 @@ def test_a_stopped_run_writes_nothing_and_goes_on(clips: Path, tmp_path: Path) -
     whole = tmp_path / "whole.jsonl"
     describe(whole, names, clips)
     assert out.read_bytes() == whole.read_bytes()
+
+
+def test_rows_that_parquet_does_not_have_are_refused_before_anything_is_asked(clips: Path, tmp_path: Path) -> None:
+    frames = [f"sub/frames/{number}.png" for number in range(3)]
+    values = [{"id": "a", "video": "a.mp4"}, {"id": "f", "video": frames}]
+    write_rows(tmp_path / "rows.jsonl", values)
+    model = Echo()
+    with pytest.raises(DataError, match=r"out\.parquet: a column.*'video'.*ends in \.jsonl"):
+        describe(tmp_path / "out.parquet", [str(tmp_path / "rows.jsonl")], clips, model)
+    assert model.asked == []
+    assert [path.name for path in tmp_path.iterdir()] == ["rows.jsonl"]
+    assert describe(tmp_path / "out.jsonl", [str(tmp_path / "rows.jsonl")], clips, model).captions == 2
+
+
+def test_what_a_killed_command_left_of_its_file_is_removed(clips: Path, tmp_path: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
+        pass
+    left = tmp_path / f".out.parquet.{_HOST}-{ended.pid}-01234567.part"
+    left.write_bytes(b"PAR1")
+    describe(tmp_path / "out.parquet", ["a.mp4"], clips)
+    assert not left.exists()
 
 
 def test_the_command_with_a_model_and_a_kill(clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -115,6 +116,31 @@ def test_a_stopped_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     third = Echo()
     assert predict_with_model(folder, third, 5, Shard(0, 3))["added"] == 0
     assert third.asked == []
+
+
+def test_a_second_command_waits_and_asks_nothing_twice(tmp_path: Path) -> None:
+    folder = open_folder(tmp_path, some_questions(40))
+    second, said = Echo(), []
+
+    def run() -> None:
+        predict_with_model(folder, second, 5, Shard(), said.append)
+
+    class First(Echo):
+        """Begins the second command while it answers."""
+
+        def predict(self, questions: Sequence[Question]) -> list[Prediction]:
+            if not other.is_alive():
+                other.start()
+                while not said:
+                    time.sleep(0.01)
+            return super().predict(questions)
+
+    other = threading.Thread(target=run, daemon=True)
+    predict_with_model(folder, First(), 5, Shard())
+    other.join(60)
+    assert "another run is at `predict-0-of-1`" in said[0]
+    assert second.asked == []
+    assert len(rows(folder / PREDICTIONS)) == 40
 
 
 SLOW = """

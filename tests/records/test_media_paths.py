@@ -13,11 +13,11 @@ from hound_plugin.media.decode import probe
 from hound_plugin.records.media_paths import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
-    dead_link,
     find_media,
     is_image_path,
     media_exists,
     split_part,
+    why_absent,
     with_part,
 )
 
@@ -138,8 +138,8 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").symlink_to("/gone/clip.mp4")
     (tmp_path / "whole.mp4").write_bytes(b"x")
     told = f"{tmp_path}/clip.mp4 is a link to /gone/clip.mp4, which does not exist"
-    assert dead_link("clip.mp4", str(tmp_path)) == dead_link(str(tmp_path / "clip.mp4")) == told
-    assert dead_link("whole.mp4", str(tmp_path)) == dead_link("", str(tmp_path)) == dead_link("none") == ""
+    assert why_absent("clip.mp4", str(tmp_path)) == why_absent(str(tmp_path / "clip.mp4")) == told
+    assert why_absent("whole.mp4", str(tmp_path)) == why_absent("", str(tmp_path)) == why_absent("none") == ""
     with pytest.raises(MediaNotFoundError, match="is a link to /gone"):
         probe(str(tmp_path / "clip.mp4"))
     (problem,) = check_media(["clip.mp4"], True, str(tmp_path), "exists")

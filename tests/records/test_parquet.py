@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import random
+import signal
+import subprocess
+import sys
 import uuid
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from hound_plugin.errors import DataError
+from hound_plugin.records.files import clear_leftovers
 from hound_plugin.records.jsonl import NOT_JSON, read_objects, read_rows
 from hound_plugin.records.parquet import write_parquet
 from hound_plugin.records.questions import read_questions
@@ -35,6 +39,32 @@ def test_rows_come_back_as_they_were(tmp_path: Path) -> None:
     assert pq.read_schema(path).names == ["id", "video", "conversations", "caption", "start", "tags", "n", "ok"]
     path.rename(tmp_path / "rows.jsonl")  # what a file is, its content says
     assert [row.value for row in read_rows(tmp_path / "rows.jsonl")] == ROWS
+
+
+KILLED = """
+import os, signal, sys
+import pyarrow.parquet as pq
+from hound_plugin.records.parquet import write_parquet
+
+def half(table, file, **options):
+    file.write(b"PAR1" + bytes(10_000))
+    file.flush()
+    os.kill(os.getpid(), signal.SIGKILL)
+
+pq.write_table = half
+write_parquet(sys.argv[1], [{"id": "new"}])
+"""
+
+
+def test_killed_while_it_is_written(tmp_path: Path) -> None:
+    path = tmp_path / "rows.parquet"
+    write_parquet(path, ROWS)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert list(read_objects(path)) == ROWS
+    assert len(list(tmp_path.iterdir())) == 2
+    assert clear_leftovers(tmp_path, path.name) == 1
+    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_more_rows_than_are_read_at_a_time(tmp_path: Path) -> None:
