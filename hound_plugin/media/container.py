@@ -21,6 +21,7 @@ import numpy as np
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
+from hound_plugin.media.orientation import is_only_turned, upright
 from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
 
 Numbered = Generator[tuple[int, np.ndarray], None, None]
@@ -127,7 +128,18 @@ def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Number
         if index.pts is None:
             yield from _play(container, stream, unique, source)
         else:
-            yield from _seek(container, stream, index, unique)
+            yield from _seek(container, stream, index, unique, source)
+
+
+def is_mirrored(source: Source) -> bool:
+    """Whether the first frame is to be mirrored, or turned by another angle than other decoders know.
+
+    Raises:
+        MediaError: as :func:`build_index`.
+    """
+    with opened(source) as (container, stream):
+        frames = _frames(container, stream, source, LastPacket(container, source))
+        return any(not is_only_turned(frame) for frame in itertools.islice(frames, 1))
 
 
 def probe_container(source: Source) -> VideoInfo:
@@ -245,13 +257,13 @@ def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Num
     missing = set(wanted)
     for number, frame in enumerate(_frames(container, stream, source, LastPacket(container, source))):
         if number in missing:
-            yield number, _pixels(frame)
+            yield number, _pixels(frame, source)
             missing.discard(number)
         if not missing:
             return
 
 
-def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> Numbered:
+def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int], source: Source) -> Numbered:
     """Frames by timestamp: one seek per stretch between key pictures that contains a wanted frame."""
     stamps = index.pts or []
     valid_stamps = set(stamps)
@@ -262,10 +274,12 @@ def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> 
         stretch = {stamps[i]: i for i in wanted[position:] if until is None or stamps[i] < until}
         container.seek(index.keys[after - 1], stream=stream, backward=True)
         position += len(stretch)
-        yield from _decode_stretch(container, stream, stretch, valid_stamps)
+        yield from _decode_stretch(container, stream, stretch, valid_stamps, source)
 
 
-def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int]) -> Numbered:
+def _decode_stretch(
+    container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int], source: Source
+) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
         # Pictures on which no other depends need not be decoded unless they are wanted (a third of the time saved).
@@ -275,14 +289,13 @@ def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], valid_
             if frame.pts not in valid_stamps or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
-                yield missing.pop(frame.pts), _pixels(frame)
+                yield missing.pop(frame.pts), _pixels(frame, source)
         if not missing:
             return
     raise NotExactError
 
 
-def _pixels(frame: Any) -> np.ndarray:
-    check_size(frame.width, frame.height, "a frame")  # which may be larger than the header says
-    pixels = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+def _pixels(frame: Any, source: Source) -> np.ndarray:
+    path = path_of(source)
+    check_size(frame.width, frame.height, f"a frame of {describe(source)}", path)  # maybe larger than its header says
+    return upright(frame, frame.to_ndarray(format="rgb24"), describe(source), path)
