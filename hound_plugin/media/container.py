@@ -44,6 +44,7 @@ class FrameIndex:
         clean: nothing after one of ``keys`` depends on what precedes it (H.264: it is an IDR picture, unlike in open
             groups of pictures).
         seconds: when each frame is presented, counted from the first one, ascending.
+        last: seconds for which the last frame is shown.
         videos: number of video streams in the file.
     """
 
@@ -56,12 +57,19 @@ class FrameIndex:
     time_base: float
     clean: bool
     seconds: list[float]
+    last: float
     videos: int = 1
 
     @property
     def duration(self) -> float:
-        """Seconds from the first frame to the end of the last one, which is assumed to have average length."""
-        return self.seconds[-1] + 1 / self.fps
+        """Seconds from the first frame to the end of the last one."""
+        return self.seconds[-1] + self.last
+
+    def times(self, within: range) -> list[float]:
+        """When each frame of a part begins, counted from the first one, and when the last one ends."""
+        end = self.seconds[within.stop] if within.stop < self.total else self.duration
+        first = self.seconds[within.start]
+        return [second - first for second in (*self.seconds[within.start : within.stop], end)]
 
 
 def build_index(source: Source) -> FrameIndex:
@@ -101,10 +109,13 @@ def count_by_decoding(source: Source) -> FrameIndex:
     with opened(source) as (container, stream):
         is_complete = check_sizes(source, container)
         last = LastPacket(container, source)
-        times = [frame.pts for frame in _frames(container, stream, source, last)]
+        times, length = [], 0
+        for frame in _frames(container, stream, source, last):
+            times.append(frame.pts)
+            length = frame.duration or 0
         if not is_complete:
             last.check()
-        index = _index(stream, times, [], False, source)
+        index = _index(stream, times, length, [], False, source)
     return dataclasses.replace(index, pts=None)
 
 
@@ -168,9 +179,13 @@ def _size(container: Any, stream: Any, source: Source) -> tuple[int, int]:
     raise EmptyMediaError(f"There is no decodable frame in {describe(source)}.", path_of(source))
 
 
-def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], list[int], bool] | None:
-    """``pts``, ``keys`` and ``clean`` of :class:`FrameIndex`; None if timestamps do not identify the frames."""
+def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], int, list[int], bool] | None:
+    """``pts``, the duration of the last frame, ``keys`` and ``clean`` of :class:`FrameIndex`.
+
+    None if timestamps do not identify the frames.
+    """
     presented: list[int] = []
+    latest = length = 0
     keys: list[int] = []
     clean = True
     number, codec = stream.index, stream.codec_context.name
@@ -188,10 +203,12 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], l
         hidden = codec == "vp8" and not bytes(packet)[0] & 0x10  # bit show_frame, RFC 6386, 9.1
         if not (packet.is_discard or hidden):
             presented.append(pts)
+            if pts >= latest or len(presented) == 1:
+                latest, length = pts, packet.duration or 0
     unique = len(set(presented)) == len(presented)
     if not presented or not unique or min(presented) < keys[0]:  # pictures before the first key cannot be decoded
         return None
-    return sorted(presented), sorted(keys), clean
+    return sorted(presented), length, sorted(keys), clean
 
 
 def _is_clean(context: Any, packet: Any) -> bool:
@@ -209,7 +226,7 @@ def _is_clean(context: Any, packet: Any) -> bool:
     return False
 
 
-def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: Source) -> FrameIndex:
+def _index(stream: Any, pts: list[Any], length: int, keys: list[int], clean: bool, source: Source) -> FrameIndex:
     if not pts:
         raise EmptyMediaError(f"There is no decodable frame in {describe(source)}.", path_of(source))
     base = float(stream.time_base)
@@ -219,8 +236,9 @@ def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: So
     context = stream.codec_context
     rate = rate if rate > 0 else 1.0
     seconds = _seconds(pts, stream.time_base, rate)
-    videos = len(stream.container.streams.video)
-    return FrameIndex(len(pts), rate, pts, keys, context.name, context.pix_fmt or "", base, clean, seconds, videos)
+    last, videos = length * base or 1 / rate, len(stream.container.streams.video)
+    pixels = context.pix_fmt or ""
+    return FrameIndex(len(pts), rate, pts, keys, context.name, pixels, base, clean, seconds, last, videos)
 
 
 def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:

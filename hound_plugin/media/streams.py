@@ -70,13 +70,13 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
                     "a video file. Give the video itself.",
                     path,
                 )
+            stream = container.streams[_choose(container, source)]
             if _is_picture(container, head or b""):
                 raise MediaDecodeError(
                     f"Cannot decode {describe(source)}: expected a clip, got a picture. Give it as an image, or in a "
                     "list of frames if it is one; save an animated WebP as GIF or MP4.",
                     path,
                 )
-            stream = container.streams[_choose(container, source)]
             context = stream.codec_context
             if context.width and context.height:
                 check_size(context.width, context.height, describe(source), path)
