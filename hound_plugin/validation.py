@@ -143,7 +143,7 @@ def read_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: it is not valid, has a key twice in one block, or a number that is not what it looks like.
     """
-    return yaml.load(text, _StrictLoader)  # noqa: S506  # it derives from the safe one
+    return yaml.load(text, _StrictLoader)  # which derives from the safe one
 
 
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:

@@ -142,8 +142,8 @@ def check_sizes(source: Source, container: Any) -> bool:
             return False
         except JoinedError as error:
             raise MediaDecodeError(
-                f"Cannot decode {describe(source)}: it is several files in one; the second begins at {error}, and would "
-                "not be played. Split them, or encode them as one clip.",
+                f"Cannot decode {describe(source)}: it is several files in one; the second begins at {error}, and "
+                "would not be played. Split them, or encode them as one clip.",
                 path_of(source),
             ) from error
         except CutShortError as error:

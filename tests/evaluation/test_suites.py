@@ -77,7 +77,7 @@ def test_a_clip_with_two_captions_is_refused(tmp_path: Path) -> None:
     file = suite.paths(str(data))["webvid"]
     again = [{**row, "id": f"again_{row['id']}", "caption": "A cat sleeps."} for row in rows(file)]
     write_rows(file, [*rows(file), *again])
-    with pytest.raises(DataError, match=r"one caption for each clip; .* has another one in row 'webvid/again_.*Keep one"):
+    with pytest.raises(DataError, match=r"one caption for each clip; .* another one in row 'webvid/again_.*Keep one"):
         ask(suite="captions", data=str(data))
 
 
