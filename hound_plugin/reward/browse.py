@@ -86,9 +86,10 @@ class Browser:
         None too if it has become a link to another file since the page was started.
         """
         path = self._file(number)
-        if path is None or not os.path.isfile(path) or os.path.realpath(path) != self._places[path]:
+        if path is None or not os.path.isfile(path):
             return None
-        return path
+        place = os.path.realpath(path)
+        return path if self._places.setdefault(path, place) == place else None
 
     def _file(self, number: int) -> str | None:
         """The file of a pair's clip, if its name is that of a kind that a browser may play."""
