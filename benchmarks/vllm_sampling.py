@@ -1,12 +1,15 @@
-"""Six sampled answers about each of 200 demo clips: our own model, and the same checkpoint in vLLM's engine.
+"""Six sampled answers about each of the demo's clips: our own model, and the same checkpoint in vLLM's engine.
 
-The ways run one after the other, each in its own process, timed without their start: by the clock, and by the
-seconds that all of their processes spent on cores, which other work on the machine changes little. Run in `.venv-vllm`:
+The ways run one after the other, each in its own process with all cores, and are timed without their start: by the
+clock, and by the seconds that all of their processes spent on cores. A size other than `demo` is the demo's checkpoint
+with a language model of that width and depth and random weights, whose answers hardly ever end early. Run in
+`.venv-vllm`:
 
-    .venv-vllm/bin/python benchmarks/vllm_sampling.py [DEMO] [--model DIR] [--clips 200] [--answers 6] [--tokens 32]
+    .venv-vllm/bin/python benchmarks/vllm_sampling.py [DEMO] [--sizes demo 512x8 1024x8] [--clips 200 40 40]
+        [--answers 6] [--tokens 32] [--out FILE]
 
-DEMO is a folder of `hound demo`; by default the script makes a small one. Without --model it is DEMO/runs/dpo if
-that is there, or else the untrained DEMO/model.
+DEMO is a folder of `hound demo`; by default the script makes a small one. Its checkpoint is DEMO/runs/dpo if that is
+there, or else the untrained DEMO/model.
 """
 
 from __future__ import annotations
@@ -14,7 +17,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -23,8 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from report import Goal, Report, Table, parser
 
-WAYS = ("one clip at a time (`backend: model`)", "8 clips side by side (`sample_many`)", "vLLM (`backend: vllm`)")
+WAYS = (
+    "one clip at a time (`backend: model`)",
+    "8 clips side by side (the same with `batch_size: 48`)",
+    "vLLM (`backend: vllm`)",
+)
 
 
 def read_items(demo: Path, count: int) -> list[tuple[str, str]]:
@@ -52,7 +59,7 @@ def run(way: int, model: str, items: list[tuple[str, str]], answers: int, tokens
     settings: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95, "max_new_tokens": tokens}
     hits = None
     if way == 2:
-        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "4")
         from hound_plugin.vllm.engine import VllmModel
 
         engine = VllmModel(model, "float32", engine={"enforce_eager": True})
@@ -80,58 +87,90 @@ def run(way: int, model: str, items: list[tuple[str, str]], answers: int, tokens
     return {"seconds": seconds, "cores": cores, "hits": hits, **answered}
 
 
+def sized(model: Path, size: str, folder: Path) -> Path:
+    """The checkpoint with a random language model of another width and depth, such as ``512x8``."""
+    import transformers
+
+    import hound_plugin
+
+    width, _, depth = size.partition("x")
+    config = transformers.AutoConfig.from_pretrained(model)
+    text = config.text_config
+    text.hidden_size, text.num_hidden_layers = int(width), int(depth)
+    text.head_dim, text.intermediate_size = 64, int(width) * 11 // 4
+    text.num_attention_heads = text.num_key_value_heads = text.hidden_size // text.head_dim
+    transformers.set_seed(0)
+    built = hound_plugin.LlavaHoundForConditionalGeneration(config)
+    built.save_pretrained(folder)
+    hound_plugin.LlavaHoundProcessor.from_pretrained(str(model)).save_pretrained(folder)
+    return folder
+
+
+def measured(way: int, demo: Path, model: Path, clips: int, chosen: argparse.Namespace) -> dict[str, Any]:
+    """One way in a process of its own."""
+    command = [sys.executable, __file__, str(demo), "--way", str(way), "--model", str(model), "--clips", str(clips)]
+    command += ["--answers", str(chosen.answers), "--tokens", str(chosen.tokens)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    found = [line for line in done.stdout.splitlines() if line.startswith('{"seconds"')]
+    if done.returncode or not found:
+        sys.exit(f"{WAYS[way]} ended with code {done.returncode}\n{done.stdout[-3000:]}\n{done.stderr[-3000:]}")
+    return dict(json.loads(found[-1]))
+
+
 def main() -> None:
-    """Print the table."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("demo", nargs="?")
-    parser.add_argument("--model")
-    parser.add_argument("--clips", type=int, default=200)
-    parser.add_argument("--answers", type=int, default=6)
-    parser.add_argument("--tokens", type=int, default=32)
-    parser.add_argument("--way", type=int, help=argparse.SUPPRESS)
-    chosen = parser.parse_args()
+    """Print the tables, and write the file."""
+    options = parser(__doc__, answers=6, tokens=32)
+    options.add_argument("demo", nargs="?")
+    options.add_argument("--sizes", nargs="+", default=["demo", "512x8", "1024x8"])
+    options.add_argument("--clips", nargs="+", type=int, default=[200, 40, 40])
+    options.add_argument("--model", help=argparse.SUPPRESS)
+    options.add_argument("--way", type=int, help=argparse.SUPPRESS)
+    chosen = options.parse_args()
+    if chosen.way is not None:
+        items = read_items(Path(chosen.demo), chosen.clips[0])
+        print(json.dumps(run(chosen.way, chosen.model, items, chosen.answers, chosen.tokens)), flush=True)
+        return
     with tempfile.TemporaryDirectory() as made:
-        demo = Path(chosen.demo or made)
+        demo = Path(chosen.demo or Path(made, "demo"))
         if chosen.demo is None:
             from hound_plugin.demo.build import build_demo
             from hound_plugin.demo.model import write_model
 
-            build_demo(demo, train_clips=8, held_out_clips=2 * chosen.clips, write_model=write_model, progress=False)
+            count = 2 * max(chosen.clips)
+            build_demo(demo, train_clips=8, held_out_clips=count, write_model=write_model, progress=False)
         trained = demo / "runs" / "dpo"
-        model = chosen.model or str(trained if trained.is_dir() else demo / "model")
-        if chosen.way is not None:
-            result = run(chosen.way, model, read_items(demo, chosen.clips), chosen.answers, chosen.tokens)
-            print(json.dumps(result))
-            return
-        _compare(demo, model, chosen)
+        model = trained if trained.is_dir() else demo / "model"
+        size = f"{chosen.answers} answers a clip, at most {chosen.tokens} tokens"
+        report = Report("vllm_sampling", size)
+        for name, clips in zip(chosen.sizes, chosen.clips, strict=True):
+            checkpoint = model if name == "demo" else sized(model, name, Path(made, name))
+            ways = [measured(way, demo, checkpoint, clips, chosen) for way in range(len(WAYS))]
+            _add(report, name, clips, ways)
+        report.finish(chosen.out)
 
 
-def _compare(demo: Path, model: str, chosen: argparse.Namespace) -> None:
-    import torch
+def _add(report: Report, name: str, clips: int, ways: list[dict[str, Any]]) -> None:
+    from vllm import __version__
 
-    print(f"{platform.platform()}, {os.cpu_count()} cores, torch {torch.__version__}, float32")
-    print(f"{chosen.clips} clips, {chosen.answers} answers each, at most {chosen.tokens} tokens\n")
-    print("| way | s | rows/s | times faster | s on cores | times less | questions with different answers |")
-    print("|---|---|---|---|---|---|---|", flush=True)
-    first: dict[str, Any] = {}
-    for number, way in enumerate(WAYS):
-        command = [sys.executable, __file__, str(demo), "--model", model, "--way", str(number)]
-        for name in ("clips", "answers", "tokens"):
-            command += [f"--{name}", str(getattr(chosen, name))]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        if done.returncode:
-            sys.exit(done.stderr[-3000:])
-        result = json.loads(done.stdout.splitlines()[-1])
-        first = first or result
-        rate = result["answers"] / result["seconds"]
-        print(
-            f"| {way} | {result['seconds']:.1f} | {rate:.1f} | {first['seconds'] / result['seconds']:.2f} | "
-            f"{result['cores']:.1f} | {first['cores'] / result['cores']:.2f} | "
-            f"{result['different']} of {chosen.clips} |",
-            flush=True,
-        )
-    hits, looked_for = result["hits"]
-    print(f"\nprefix cache of vLLM: {hits} of {looked_for} tokens of prompts ({hits / looked_for:.0%})")
+    first, *_, last = ways
+    hits, looked_for = last["hits"]
+    rows = [
+        [
+            way,
+            f"{result['seconds']:.1f}",
+            f"{result['answers'] / result['seconds']:.1f}",
+            f"{first['seconds'] / result['seconds']:.2f}",
+            f"{first['cores'] / result['cores']:.2f}",
+        ]
+        for way, result in zip(WAYS, ways, strict=True)
+    ]
+    model = "the demo's model" if name == "demo" else f"language model {name.replace('x', ' wide, ')} layers"
+    shared = f"vLLM {__version__} found {hits / looked_for:.0%} of the prompts' tokens in its prefix cache"
+    title = f"{model}, {clips} clips; {shared}"
+    columns = ["way", "s", "answers a second", "times faster", "the same by time on cores"]
+    report.tables.append(Table(title, columns, rows))
+    report.goals.append(Goal(f"vLLM against one clip at a time, {model}", first["seconds"] / last["seconds"], least=3))
+    report.raw[name] = dict(zip(WAYS, ways, strict=True))
 
 
 if __name__ == "__main__":

@@ -32,6 +32,7 @@ GOALS = (
     "feature_cache",
     "media",
     "sampling",
+    "vllm_sampling",
 )
 """Benchmarks with goals, in the order of the page."""
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import weakref
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -92,6 +94,7 @@ class VllmModel:
             mm_processor_kwargs={} if num_frames is None else {"num_frames": num_frames},
             **chosen,
         )
+        atexit.register(_stop, weakref.ref(self._llm.llm_engine.engine_core))
 
     def answer(
         self,
@@ -171,6 +174,16 @@ class VllmModel:
         """Tokens of prompts that were found in the prefix cache, and tokens that were looked for."""
         counts = {metric.name: getattr(metric, "value", 0) for metric in self._llm.get_metrics()}
         return counts.get("vllm:prefix_cache_hits", 0), counts.get("vllm:prefix_cache_queries", 0)
+
+
+def _stop(engine_core: Any) -> None:
+    """End vLLM's processes, before ``multiprocessing`` waits for them as Python exits.
+
+    vLLM leaves that to ``weakref``, which comes after ``multiprocessing`` where something else has used it first
+    (``tempfile`` does): such a process would never end.
+    """
+    if (client := engine_core()) is not None:
+        client.shutdown()
 
 
 def _checked(engine: Mapping[str, Any]) -> dict[str, Any]:

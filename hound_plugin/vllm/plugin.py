@@ -54,10 +54,11 @@ class _ModelSettings:
 
     @staticmethod
     def verify_and_update_config(vllm_config: Any) -> None:
-        """On a CPU, take whole prompts at each step.
+        """On a CPU, take whole prompts at each step, and share prompts in blocks of 32 tokens unless told otherwise.
 
         vLLM draws a token after each part of a prompt and rewinds the request's generator, which generators of a CPU
-        cannot do: a request with a seed would end the engine.
+        cannot do: a request with a seed would end the engine. Its blocks on a CPU have 128 tokens: what a prompt has
+        beyond a multiple of that is computed again for each answer, which is a third of a short prompt.
         """
         from vllm.platforms import current_platform
 
@@ -67,3 +68,6 @@ class _ModelSettings:
             most = max(scheduler.max_num_batched_tokens, vllm_config.model_config.max_model_len)
             scheduler.max_num_batched_tokens = scheduler.max_num_encoder_input_tokens = most
             scheduler.encoder_cache_size = most
+            cache = vllm_config.cache_config
+            if not cache.user_specified_block_size:
+                cache.block_size, cache.user_specified_block_size = 32, True
