@@ -67,8 +67,8 @@ class Filled:
         if self.lost:
             lines.append(
                 f"{self.lost:,} of those that can be read are not in the cache: the disk is full or not writable, "
-                "or the limit (`frame_cache_limit`, `feature_cache_limit`) is below what they need. Free space or raise "
-                "the limit, and run the command again."
+                "or the limit (`frame_cache_limit`, `feature_cache_limit`) is below what they need. Free space or "
+                "raise the limit, and run the command again."
             )
         lines += [text if path in text else f"{path}: {text}" for path, text in list(self.bad.items())[:_SHOWN]]
         if self.bad:

@@ -115,8 +115,7 @@ def test_a_picture_that_is_cut(tmp_path: Path) -> None:
     path.write_bytes(content[: content.index(b"\xff\xd9") // 2])
     refused(path, "got a picture")
     path.write_bytes(content[: content.index(b"\xff\xd9") + 2] + b"and a note")
-    probe(path)
-    assert read_clip(path).total_frames == 1
+    refused(path, "got a picture")
 
 
 @pytest.mark.parametrize("name", ["mpeg2_422.mxf", "one_cluster.mkv"])
