@@ -301,7 +301,7 @@ def _prepare(arguments: argparse.Namespace) -> int:
     engine = make_engine(engine_of_options(arguments))
     filled = fill(arguments.recipe, arguments.overrides, arguments.processes, arguments.part, engine)
     print(filled.summary())
-    return FAILED if filled.bad else DONE
+    return FAILED if filled.bad or filled.lost else DONE
 
 
 def add_reward(commands: Commands) -> None:

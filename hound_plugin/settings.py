@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from difflib import get_close_matches
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
+from hound_plugin.errors import SettingsError
 from hound_plugin.validation import NUMBER, OFF, SWITCH, Settings, build
 
 ENVIRONMENT_PREFIX = "HOUND_"
+_ALIKE = 0.85  # of difflib's ratio; other programs may have variables of this prefix too
 
 
 def _expanded(path: str | None) -> str | None:
@@ -150,11 +153,22 @@ class HoundSettings(Settings):
             environment: variables to read; ``os.environ`` if None.
 
         Raises:
-            SettingsError: an unknown key or a bad value.
+            SettingsError: an unknown key, a bad value, or a variable whose name is nearly that of a setting.
         """
         environment = os.environ if environment is None else environment
+        _check_names(environment)
         given = {name: environment.get(ENVIRONMENT_PREFIX + name.upper()) for name in cls.model_fields}
         from_environment = {name: value for name, value in given.items() if value}
         if block is None:
             block = {}
         return build(cls, {**from_environment, **block} if isinstance(block, Mapping) else block, "hound.")
+
+
+def _check_names(environment: Mapping[str, str]) -> None:
+    """Refuse a misspelt variable, which would have no effect."""
+    known = {ENVIRONMENT_PREFIX + name.upper() for name in HoundSettings.model_fields}
+    for name in sorted(environment):
+        if name.upper().startswith(ENVIRONMENT_PREFIX) and name not in known and environment[name]:
+            close = get_close_matches(name.upper(), known, n=1, cutoff=_ALIKE)
+            if close:
+                raise SettingsError(f"{name}: no setting has this name. Did you mean {close[0]!r}? Else unset it.")

@@ -104,6 +104,48 @@ def build(model: type[Model], values: Any, where: str = "") -> Model:
         raise SettingsError("\n".join(where + line for line in str(error).splitlines()), key) from None
 
 
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses what YAML reads otherwise than it looks: of two equal keys the last one, ``010`` as 8, ``1:30`` as 90."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[tuple[str, Any]] = set()
+        for key, _ in node.value:
+            name = key.tag, key.value if isinstance(key, yaml.ScalarNode) else id(key)
+            if name in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key.value!r} appears twice in one block; remove one of them", key.start_mark
+                )
+            seen.add(name)
+        return super().construct_mapping(node, deep)
+
+    def construct_number(self, node: yaml.ScalarNode) -> Any:
+        """An integer or a float, as they are written."""
+        text = node.value
+        is_octal = text.lstrip("+-").startswith("0") and text.lstrip("+-0_").isdigit() and "." not in text
+        if is_octal or ":" in text:
+            raise yaml.constructor.ConstructorError(
+                None,
+                None,
+                f"{text!r} is another number in YAML (octal, or to the base 60); write it out, or in quotes as text",
+                node.start_mark,
+            )
+        is_float = node.tag.endswith(":float")
+        return self.construct_yaml_float(node) if is_float else self.construct_yaml_int(node)
+
+
+for _tag in ("int", "float"):
+    _StrictLoader.add_constructor(f"tag:yaml.org,2002:{_tag}", _StrictLoader.construct_number)
+
+
+def read_yaml(text: str) -> Any:
+    """The value of a text in YAML.
+
+    Raises:
+        yaml.YAMLError: it is not valid, has a key twice in one block, or a number that is not what it looks like.
+    """
+    return yaml.load(text, _StrictLoader)  # which derives from the safe one
+
+
 def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """The values of a YAML file, not checked yet.
 
@@ -115,7 +157,7 @@ def read_recipe(path: str | Path, overrides: Sequence[str] = ()) -> dict[str, An
         SettingsError: no such file, not valid YAML, or an override that is not ``key=value``.
     """
     try:
-        values = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        values = read_yaml(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"{path}: expected a YAML file: {error.strerror}.") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -142,7 +184,7 @@ def apply_overrides(values: dict[str, Any], overrides: Sequence[str]) -> dict[st
             if not isinstance(block, dict):
                 raise SettingsError(f"{name}: {part} is not a block.")
         try:
-            block[last] = yaml.safe_load(text)
+            block[last] = read_yaml(text)
         except yaml.YAMLError as error:
             raise SettingsError(f"{override!r}: expected a value in YAML: {error}") from error
     return values

@@ -80,3 +80,27 @@ def test_the_block_is_taken_out_of_the_arguments(arguments: Any) -> None:
 def test_nothing_of_ours_changes_nothing() -> None:
     assert split_arguments({"a": 1}) == ({"a": 1}, {})
     assert split_arguments(["-h"]) == (["-h"], {})
+
+
+@pytest.mark.parametrize(
+    ("variable", "meant"),
+    [
+        ("HOUND_NUM_FRAME", "HOUND_NUM_FRAMES"),
+        ("HOUND_FRAMESAMPLING", "HOUND_FRAME_SAMPLING"),
+        ("HOUND_ON_BAD_ROW", "HOUND_ON_BAD_ROWS"),
+        ("hound_decoder", "HOUND_DECODER"),
+    ],
+)
+def test_a_misspelt_variable_is_refused(variable: str, meant: str) -> None:
+    with pytest.raises(SettingsError, match=f"{variable}: no setting has this name. Did you mean '{meant}'"):
+        HoundSettings.build({}, {variable: "x"})
+
+
+def test_other_variables_of_the_prefix_are_left_alone() -> None:
+    others = {"HOUND_PLUGIN_DISABLE": "0", "HOUND_DEBUG": "1", "HOUND_SERVER": "x", "HOUND_NUM_FRAME": "", "PATH": "/"}
+    assert HoundSettings.build({}, others) == HoundSettings()
+
+
+def test_an_override_that_is_not_yaml_is_refused_by_name() -> None:
+    with pytest.raises(SettingsError, match=r"hound\.frame_cache='\[': expected a value in YAML"):
+        split_arguments(["hound.frame_cache=["])

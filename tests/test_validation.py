@@ -11,7 +11,19 @@ import pytest
 from pydantic import Field, model_validator
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.validation import NUMBER, OFF, SWITCH, Settings, accepts, build, default_in_words, documented, keys_of
+from hound_plugin.validation import (
+    NUMBER,
+    OFF,
+    SWITCH,
+    Settings,
+    accepts,
+    build,
+    default_in_words,
+    documented,
+    keys_of,
+    read_recipe,
+    read_yaml,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -131,3 +143,34 @@ def test_torch_is_imported_without_pydantic_of_ours() -> None:
     assert "hound_plugin.host.autoload" in done.stdout
     for name in ("validation", "settings", "settings_state"):
         assert f".{name}'" not in done.stdout
+
+
+READ_OTHERWISE = {
+    "a key twice": ("judge: {k: 3}\nname: x\njudge: {model: y}", "'judge' appears twice"),
+    "a key twice within": ("judge:\n  k: 3\n  k: 5", "'k' appears twice"),
+    "a key twice in quotes": ("'name': a\nname: b", "'name' appears twice"),
+    "an octal number": ("seed: 010", "'010' is another number in YAML"),
+    "a negative octal number": ("seed: -0_17", "'-0_17' is another number"),
+    "a time": ("timeout: 1:30", "'1:30' is another number"),
+    "a long time": ("timeout: 1:30:10.5", "'1:30:10.5' is another number"),
+}
+
+
+@pytest.mark.parametrize("kind", READ_OTHERWISE)
+def test_what_yaml_reads_otherwise_than_it_looks_is_refused(kind: str, tmp_path: Path) -> None:
+    text, message = READ_OTHERWISE[kind]
+    (tmp_path / "recipe.yaml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(tmp_path / "recipe.yaml")
+    (tmp_path / "recipe.yaml").write_text("name: x")
+    with pytest.raises(SettingsError, match=message):
+        read_recipe(tmp_path / "recipe.yaml", [f"block={text}"])
+
+
+def test_ordinary_yaml_is_read_as_ever() -> None:
+    text = "a: &x {k: 1, l: 2}\nb: {<<: *x, k: 3}\nc: 0\nd: 0.5\ne: '010'\nf: 1_000\ng: 0x1F\nh: -7\n"
+    text += "i: 1.0e-5\nj: 0.0\nk: 08\n"
+    assert read_yaml(text) == {
+        "a": {"k": 1, "l": 2}, "b": {"k": 3, "l": 2}, "c": 0, "d": 0.5, "e": "010", "f": 1000, "g": 31, "h": -7,
+        "i": 1e-5, "j": 0.0, "k": "08",
+    }  # fmt: skip

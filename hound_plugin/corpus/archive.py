@@ -296,13 +296,13 @@ def _tar_members(archive: Path, progress: Progress) -> Iterator[_Member]:
 
 
 def _zip_members(archive: Path, progress: Progress) -> Iterator[_Member]:
-    for info, opened in zip_members(archive):
+    for name, info, opened in zip_members(archive):
         mode = info.external_attr >> 16
         if stat.S_IFMT(mode) and not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
             kind = "a symbolic link" if stat.S_ISLNK(mode) else "a special file"
-            raise _refusal(archive, info.filename, f"is {kind}")
+            raise _refusal(archive, name, f"is {kind}")
         content = functools.partial(opened.open, info)
-        yield _Member(info.filename, info.file_size, info.is_dir(), content)
+        yield _Member(name, info.file_size, name.endswith("/"), content)
         progress(info.compress_size)
 
 

@@ -3,7 +3,8 @@
 An archive is unpacked into ``<target>/.hound/<archive>.partial``, which is renamed to ``.ready`` when every member has
 passed; then its content is moved to ``<target>`` by renaming, and a marker is written last. A killed run therefore
 leaves only complete files in the target; the next one discards ``.partial``, resumes moving ``.ready``, and skips
-archives whose marker matches. A refused archive leaves nothing.
+archives whose marker matches. A refused archive leaves nothing. The names of an archive's files are kept, so that those
+which a newer archive of the same name no longer has are removed: they would pass for frames of its clips.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import filecmp
 import json
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from hound_plugin.corpus.files import readable_size
 from hound_plugin.corpus.schema import Corpus
 from hound_plugin.corpus.workers import follow_parent
 from hound_plugin.errors import ArchiveError
-from hound_plugin.records.files import locked, rename, write_json
+from hound_plugin.records.files import locked, rename, write_json, write_whole
 
 DEFAULT_LIMITS = Limits()
 _REPORT_EVERY = 4 << 20  # bytes between two reports of progress
@@ -192,11 +193,14 @@ def _extract_one(job: Job) -> None:
         ready = _with_suffix(job, ".ready")
         if not _matches(_with_suffix(job, ".ready.json"), stamp):
             _discard(ready)
+            _keep_names(job)
             _unpack(job, ready, stamp)
         with locked(job.target / STATE / "merge.lock"):  # two archives may have a file of one name
-            if not _with_suffix(job, ".json").exists():  # otherwise it is a new version of what was unpacked before
-                _check_others(ready, job.target, job.archive)
+            own = _names(job, ".files")
+            if own or not _with_suffix(job, ".json").exists():  # earlier versions of this package kept no names
+                _check_others(ready, job.target, job.archive, own)
             _merge(ready, job.target)
+            _remove_old(job, own)
         os.sync()  # content before marker: a power cut must not leave a marker without its content
         rename(_with_suffix(job, ".ready.json"), _with_suffix(job, ".json"))
         _discard(ready)
@@ -219,7 +223,50 @@ def _unpack(job: Job, ready: Path, stamp: dict[str, Any]) -> None:
             f"{job.archive} changed while it was being unpacked; wait until it is complete and run the command again."
         )
     rename(partial, ready)
+    names = [os.path.relpath(path, ready) for path in _files_below(ready)]
+    write_whole(_with_suffix(job, ".ready.files"), json.dumps(names))
     write_json(_with_suffix(job, ".ready.json"), {**stamp, "files": counts.files, "bytes": counts.size})
+
+
+def _files_below(folder: Path) -> Iterator[str]:
+    for path, _, files in os.walk(folder):
+        yield from (os.path.join(path, name) for name in files)
+
+
+def _names(job: Job, suffix: str) -> set[str]:
+    """Paths of an archive's files below its target; empty where no list was kept."""
+    try:
+        return set(json.loads(_with_suffix(job, suffix).read_text()))
+    except (OSError, ValueError):
+        return set()
+
+
+def _keep_names(job: Job) -> None:
+    """Before another version is unpacked: what the last one may have left in the target, even if it was killed."""
+    names = _names(job, ".files") | _names(job, ".ready.files")
+    if names:
+        write_whole(_with_suffix(job, ".files"), json.dumps(sorted(names)))
+
+
+def _remove_old(job: Job, old: set[str]) -> None:
+    """Remove files of the version before that neither this one nor another archive has; then their empty folders."""
+    new = _with_suffix(job, ".ready.files")
+    gone = old - _names(job, ".ready.files") if new.exists() else set()
+    others = [path for path in (job.target / STATE).glob("*.json") if path.name != job.state.name + ".json"]
+    if gone and not all(path.with_suffix(".files").exists() for path in others):
+        gone = set()  # of an earlier version of this package, which kept no names: they may be theirs
+    if gone:
+        for path in (job.target / STATE).glob("*.files"):
+            if path.name != job.state.name + ".files":
+                gone -= set(json.loads(path.read_text()))
+    for name in gone:
+        (job.target / name).unlink(missing_ok=True)
+    for folder in sorted({Path(name).parent for name in gone}, reverse=True):
+        while folder != Path() and (job.target / folder).is_dir() and not any(os.scandir(job.target / folder)):
+            (job.target / folder).rmdir()
+            folder = folder.parent
+    if new.exists():
+        rename(new, _with_suffix(job, ".files"))
 
 
 def _merge(source: Path, target: Path) -> None:
@@ -236,15 +283,20 @@ def _merge(source: Path, target: Path) -> None:
             rename(entry.path, path)
 
 
-def _check_others(source: Path, target: Path, archive: Path) -> None:
-    """Refuse to replace a file of another archive by a different one: one of the two would be lost."""
+def _check_others(source: Path, target: Path, archive: Path, own: set[str], below: str = "") -> None:
+    """Refuse to replace a file of another archive by a different one: one of the two would be lost.
+
+    ``own`` are files of an earlier version of this archive.
+    """
     for entry in os.scandir(source):
         path = target / entry.name
         if not os.path.lexists(path):
             continue
         if entry.is_dir(follow_symlinks=False):
             if path.is_dir():
-                _check_others(Path(entry.path), path, archive)
+                _check_others(Path(entry.path), path, archive, own, os.path.join(below, entry.name))
+        elif os.path.join(below, entry.name) in own:
+            continue
         elif path.is_file() and not filecmp.cmp(entry.path, path, shallow=False):
             raise ArchiveError(
                 f"{archive} has {path}, which is there already with other content: of another archive, or yours. "

@@ -25,28 +25,42 @@ _END_SIZE = 22
 _LONGEST_COMMENT = 0xFFFF
 
 
-def zip_members(archive: Path) -> Iterator[tuple[zipfile.ZipInfo, zipfile.ZipFile]]:
+def zip_members(archive: Path) -> Iterator[tuple[str, zipfile.ZipInfo, zipfile.ZipFile]]:
     """The members of a zip archive, in the order of their bytes in the file.
 
     Args:
         archive: the file.
 
     Yields:
-        A member, and the archive to open it from.
+        The name of a member with ``/`` between its folders (old programs of Windows write a backslash), the member,
+        and the archive to open it from.
 
     Raises:
-        zipfile.BadZipFile: it is damaged, or something in it belongs to no member.
+        zipfile.BadZipFile: it is damaged, something in it belongs to no member, or it has backslashes and slashes.
         OSError: reading fails.
     """
     with zipfile.ZipFile(archive) as opened, archive.open("rb") as file:
         _check_end(file)
         position, is_streamed = 0, False
+        has_backslashes = _has_backslashes(opened)
         for info in sorted(opened.infolist(), key=lambda info: info.header_offset):
             _check_gap(position, info.header_offset, is_streamed)
-            yield info, opened
+            yield info.filename.replace("\\", "/") if has_backslashes else info.filename, info, opened
             position = _end_of(info, file)
             is_streamed = bool(info.flag_bits & _STREAMED)
         _check_gap(position, opened.start_dir, is_streamed)
+
+
+def _has_backslashes(opened: zipfile.ZipFile) -> bool:
+    """Whether folders are separated by backslashes."""
+    names = opened.namelist()
+    odd = next((name for name in names if "\\" in name), None)
+    if odd is not None and any("/" in name for name in names):
+        raise zipfile.BadZipFile(
+            f"its names have slashes and backslashes, such as {odd[:200]!r}, so that it is not clear which of them "
+            "separate folders; pack it again"
+        )
+    return odd is not None
 
 
 def _end_of(info: zipfile.ZipInfo, file: IO[bytes]) -> int:

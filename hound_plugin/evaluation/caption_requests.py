@@ -15,7 +15,7 @@ from hound_plugin.errors import SettingsError
 from hound_plugin.records.placeholders import TOKENS
 from hound_plugin.records.record import MediaKind
 from hound_plugin.records.seeds import make_seed
-from hound_plugin.validation import Settings, build
+from hound_plugin.validation import Settings, build, read_yaml
 
 BUILT_IN = ("detailed",)
 
@@ -71,7 +71,7 @@ def read_instructions(name: str) -> Instructions:
                 f"--instructions: expected {', '.join(BUILT_IN)} or a YAML file; {name}: {error}."
             ) from error
     try:
-        values: Any = yaml.safe_load(text)
+        values: Any = read_yaml(text)
     except yaml.YAMLError as error:
         raise SettingsError(f"--instructions: {name} is not valid YAML: {error}") from error
     if not isinstance(values, dict):

@@ -76,7 +76,12 @@ def _captions(ask: str, rows: Iterable[Question], prefix: str, path: Path | str)
     """One question for each clip, whose caption is the right answer."""
     first: dict[str, Question] = {}
     for row in rows:
-        first.setdefault(row.clip, row)
+        other = first.setdefault(row.clip, row)
+        if other.evidence != row.evidence:
+            raise DataError(
+                f"{path}: expected one caption for each clip; {row.clip} has another one in row {row.id!r} than in "
+                f"{other.id!r}. Keep one of them."
+            )
     bare = [row.id for row in first.values() if not row.evidence]
     if bare:
         raise DataError(

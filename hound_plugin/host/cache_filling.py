@@ -27,6 +27,7 @@ from hound_plugin.errors import MediaError, SettingsError
 from hound_plugin.host import alignment, tower_cache
 from hound_plugin.host.settings_state import is_ours, settings, split_arguments
 from hound_plugin.host.tower_step import WholeTowers
+from hound_plugin.media.array_folder import ArrayFolder
 from hound_plugin.media.frame_cache import FrameCache
 from hound_plugin.records.files import write_rows
 from hound_plugin.settings import HoundSettings
@@ -48,12 +49,14 @@ class Filled:
         kept: how many of them were in the cache.
         bad: path and reason of those that cannot be read.
         uncached: how many changed while they were read, and are not in the cache.
+        lost: how many could be read, but are not in the cache in the end.
     """
 
     folder: Path
     media: int
     kept: int = 0
     uncached: int = 0
+    lost: int = 0
     bad: dict[str, str] = field(default_factory=dict)
 
     def summary(self) -> str:
@@ -61,6 +64,12 @@ class Filled:
         lines = [f"{self.media:,} clips and images: {self.kept:,} were in the cache, {len(self.bad):,} cannot be read"]
         if self.uncached:
             lines.append(f"{self.uncached:,} changed while they were read, and are not in the cache")
+        if self.lost:
+            lines.append(
+                f"{self.lost:,} of those that can be read are not in the cache: the disk is full or not writable, "
+                "or the limit (`frame_cache_limit`, `feature_cache_limit`) is below what they need. Free space or "
+                "raise the limit, and run the command again."
+            )
         lines += [text if path in text else f"{path}: {text}" for path, text in list(self.bad.items())[:_SHOWN]]
         if self.bad:
             lines.append(f"listed in {self.folder / REPORT}")
@@ -73,12 +82,14 @@ class _Item:
 
     Attributes:
         number: in the list.
+        key: in the cache.
         kept: its features were in the cache.
         media: pixels to encode, if there are any.
         problem: why it cannot be read.
     """
 
     number: int
+    key: str | None = None
     kept: bool = False
     media: tower_cache.ReadMedia | None = None
     problem: str | None = None
@@ -100,12 +111,12 @@ class _Reading(Dataset[_Item]):
                 key = self.processor.video_processor.content_key(item)
                 kept = key is not None and key in FrameCache(self.processor.frame_cache)
                 self.processor.read_video(item)
-                return _Item(number, kept)
+                return _Item(number, key, kept)
             media = tower_cache.read_media(self.processor, kind, item)
         except MediaError as error:
             return _Item(number, problem=str(error))
         kept = media.tensor.dim() == 2
-        return _Item(number, kept, None if kept else media)
+        return _Item(number, media.key, kept, None if kept else media)
 
 
 def fill(
@@ -142,11 +153,15 @@ def fill(
     else:
         done = tqdm(engine.run(Work(_FillOne(values, sharded)), media), total=len(media), **_BAR)
     bad: dict[int, str] = {}
+    keys = []
     for number, outcome in done:
+        keys += [outcome.key] if outcome.key is not None else []
         filled.kept += outcome.kept
         filled.uncached += outcome.changed
         if outcome.problem is not None:
             bad[number] = outcome.problem
+    cache = ArrayFolder(str(settings().feature_cache or settings().frame_cache), "prepare")
+    filled.lost = sum(key not in cache for key in keys)
     filled.bad = {str(media[number][1]): bad[number] for number in sorted(bad)}
     report = filled.folder / REPORT
     report.unlink(missing_ok=True)
@@ -157,8 +172,9 @@ def fill(
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What became of one medium: it was in the cache, or changed while it was read, or cannot be read."""
+    """What became of one medium: its key, and whether it was there, changed while it was read, or cannot be read."""
 
+    key: str | None = None
     kept: bool = False
     changed: bool = False
     problem: str | None = None
@@ -196,10 +212,10 @@ class _Filling:
     def finish(self, kind: str, item: _Item) -> _Outcome:
         """Encode and store what was read, if that is needed."""
         if item.media is not None and item.media.key is None:
-            return _Outcome(item.kept, changed=True)
+            return _Outcome(kept=item.kept, changed=True)
         if item.media is not None and self._encoder is not None:
             self._encoder(kind, item.media)
-        return _Outcome(item.kept, problem=item.problem)
+        return _Outcome(item.key, item.kept, problem=item.problem)
 
 
 class _FillOne:

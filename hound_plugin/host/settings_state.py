@@ -9,8 +9,12 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import yaml
+
+from hound_plugin.errors import SettingsError
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.settings import HoundSettings
+from hound_plugin.validation import read_yaml
 
 _settings = HoundSettings()
 _template: str | None = None
@@ -23,6 +27,18 @@ _RUN_KEYS = (
     "max_samples", "ref_model", "pref_loss", "freeze_vision_tower", "freeze_multi_modal_projector",
     "freeze_language_model", "freeze_trainable_layers", "lora_rank", "lora_target", "additional_target",
 )  # fmt: skip
+
+
+def _value(name: str, text: str) -> Any:
+    """The value of an override on the command line.
+
+    Raises:
+        SettingsError: it is not valid YAML.
+    """
+    try:
+        return read_yaml(text)
+    except yaml.YAMLError as error:
+        raise SettingsError(f"{name}={text!r:.80}: expected a value in YAML: {error}") from error
 
 
 def settings() -> HoundSettings:
@@ -100,9 +116,7 @@ def split_arguments(args: dict[str, Any] | list[str]) -> tuple[dict[str, Any] | 
     for item in items:
         name, equals, value = item.lstrip("-").partition("=")
         if name == "hound" or name.startswith("hound."):
-            import yaml
-
-            given = yaml.safe_load(value if equals else next(items, ""))
+            given = _value(name, value if equals else next(items, ""))
             if name == "hound" and not isinstance(given, dict):
                 return rest_list, given  # refused by name in HoundSettings.build
             block.update(given if name == "hound" else {name.removeprefix("hound."): given})

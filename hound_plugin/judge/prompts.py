@@ -23,7 +23,7 @@ from hound_plugin.errors import SettingsError
 from hound_plugin.judge.parsing import Scale, read_score
 from hound_plugin.judge.verdicts import read_verdict
 from hound_plugin.llm.requests import Message, Request
-from hound_plugin.validation import Settings, build
+from hound_plugin.validation import Settings, build, read_yaml
 
 BUILT_IN = ("caption", "vision", "official")
 FIELDS = ("caption", "question", "reference", "answer")
@@ -123,7 +123,7 @@ def read_template(name: str) -> PromptTemplate:
     else:
         raise SettingsError(f"judge.protocol: expected {', '.join(BUILT_IN)} or a YAML file; got {name!r}.")
     try:
-        values = yaml.safe_load(content.decode("utf-8"))
+        values = read_yaml(content.decode("utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SettingsError(f"judge.protocol: {name} is not valid YAML: {error}") from error
     return build(PromptTemplate, values, f"judge.protocol: {name}: ")

@@ -19,7 +19,7 @@ import numpy as np
 
 from hound_plugin.errors import EnvironmentMismatchError, MediaDecodeError, SettingsError
 from hound_plugin.media.clip import Frames
-from hound_plugin.media.container import FrameIndex, Numbered, index_by_headers, read_frames
+from hound_plugin.media.container import FrameIndex, Numbered, index_by_headers, is_mirrored, read_frames
 from hound_plugin.media.streams import NotExactError, Source, describe, path_of
 
 DECODERS = ("auto", "decord", "torchcodec", "pyav")
@@ -165,6 +165,7 @@ def decode(decoder: Decoder, source: Source, index: FrameIndex, indices: list[in
     """
     frames.start(indices)
     with _refusals(decoder, source), contextlib.closing(decoder.read(source, index, indices)) as numbered:
+        _check_orientation(decoder, source)
         for number, frame in numbered:
             frames.put(number, frame)
 
@@ -182,6 +183,7 @@ def check(decoder: Decoder, source: Source) -> None:
         if index is None:
             raise NotExactError(_UNNUMBERED)
         decoder.check(index)
+        _check_orientation(decoder, source)
 
 
 @contextlib.contextmanager
@@ -207,6 +209,12 @@ def _check_numbering(index: FrameIndex) -> None:
         raise NotExactError("it has several video streams, and the decoder may choose another one")
     if not index.clean:
         raise NotExactError("it has open groups of pictures")
+
+
+def _check_orientation(decoder: Decoder, source: Source) -> None:
+    """Other decoders know turns by right angles, but show a mirrored picture turned, or as stored."""
+    if not isinstance(decoder, PyAVDecoder) and is_mirrored(source):
+        raise NotExactError("its pictures are to be mirrored, which it does not do")
 
 
 def _check_total(count: int, index: FrameIndex) -> None:

@@ -17,7 +17,7 @@ from io import BytesIO
 from typing import Any, BinaryIO
 
 from hound_plugin.errors import MediaDecodeError
-from hound_plugin.media.stated_sizes import WALKS, CutShortError, is_joined
+from hound_plugin.media.stated_sizes import WALKS, CutShortError, JoinedError, is_joined
 from hound_plugin.media.streams import Source, describe, kind_of, opened, packets, path_of
 
 # Formats whose header states the duration. FFmpeg estimates it for the others; AVI and RealMedia written to a pipe
@@ -128,7 +128,7 @@ def check_sizes(source: Source, container: Any) -> bool:
         Whether they prove that the file is complete; False if they prove nothing.
 
     Raises:
-        MediaDecodeError: the file is cut short.
+        MediaDecodeError: the file is cut short, or another one of its kind follows in it.
     """
     names = set(container.format.name.split(","))
     follow = next((walk for name, walk in WALKS.items() if name in names), None)
@@ -140,6 +140,12 @@ def check_sizes(source: Source, container: Any) -> bool:
             return follow(file, size)
         except (struct.error, IndexError):  # not in the form of the format: nothing is proved
             return False
+        except JoinedError as error:
+            raise MediaDecodeError(
+                f"Cannot decode {describe(source)}: it is several files in one; the second begins at {error}, and "
+                "would not be played. Split them, or encode them as one clip.",
+                path_of(source),
+            ) from error
         except CutShortError as error:
             missing = str(error)
     stated = container.duration / 1e6 if names & {*_TIMED, "avi"} and container.duration else None

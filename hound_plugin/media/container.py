@@ -21,6 +21,7 @@ import numpy as np
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
+from hound_plugin.media.orientation import is_only_turned, upright
 from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
 
 Numbered = Generator[tuple[int, np.ndarray], None, None]
@@ -43,6 +44,7 @@ class FrameIndex:
         clean: nothing after one of ``keys`` depends on what precedes it (H.264: it is an IDR picture, unlike in open
             groups of pictures).
         seconds: when each frame is presented, counted from the first one, ascending.
+        last: seconds for which the last frame is shown.
         videos: number of video streams in the file.
     """
 
@@ -55,12 +57,19 @@ class FrameIndex:
     time_base: float
     clean: bool
     seconds: list[float]
+    last: float
     videos: int = 1
 
     @property
     def duration(self) -> float:
-        """Seconds from the first frame to the end of the last one, which is assumed to have average length."""
-        return self.seconds[-1] + 1 / self.fps
+        """Seconds from the first frame to the end of the last one."""
+        return self.seconds[-1] + self.last
+
+    def times(self, within: range) -> list[float]:
+        """When each frame of a part begins, counted from the first one, and when the last one ends."""
+        end = self.seconds[within.stop] if within.stop < self.total else self.duration
+        first = self.seconds[within.start]
+        return [second - first for second in (*self.seconds[within.start : within.stop], end)]
 
 
 def build_index(source: Source) -> FrameIndex:
@@ -100,10 +109,13 @@ def count_by_decoding(source: Source) -> FrameIndex:
     with opened(source) as (container, stream):
         is_complete = check_sizes(source, container)
         last = LastPacket(container, source)
-        times = [frame.pts for frame in _frames(container, stream, source, last)]
+        times, length = [], 0
+        for frame in _frames(container, stream, source, last):
+            times.append(frame.pts)
+            length = frame.duration or 0
         if not is_complete:
             last.check()
-        index = _index(stream, times, [], False, source)
+        index = _index(stream, times, length, [], False, source)
     return dataclasses.replace(index, pts=None)
 
 
@@ -127,7 +139,18 @@ def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Number
         if index.pts is None:
             yield from _play(container, stream, unique, source)
         else:
-            yield from _seek(container, stream, index, unique)
+            yield from _seek(container, stream, index, unique, source)
+
+
+def is_mirrored(source: Source) -> bool:
+    """Whether the first frame is to be mirrored, or turned by another angle than other decoders know.
+
+    Raises:
+        MediaError: as :func:`build_index`.
+    """
+    with opened(source) as (container, stream):
+        frames = _frames(container, stream, source, LastPacket(container, source))
+        return any(not is_only_turned(frame) for frame in itertools.islice(frames, 1))
 
 
 def probe_container(source: Source) -> VideoInfo:
@@ -156,9 +179,13 @@ def _size(container: Any, stream: Any, source: Source) -> tuple[int, int]:
     raise EmptyMediaError(f"There is no decodable frame in {describe(source)}.", path_of(source))
 
 
-def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], list[int], bool] | None:
-    """``pts``, ``keys`` and ``clean`` of :class:`FrameIndex`; None if timestamps do not identify the frames."""
+def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], int, list[int], bool] | None:
+    """``pts``, the duration of the last frame, ``keys`` and ``clean`` of :class:`FrameIndex`.
+
+    None if timestamps do not identify the frames.
+    """
     presented: list[int] = []
+    latest = length = 0
     keys: list[int] = []
     clean = True
     number, codec = stream.index, stream.codec_context.name
@@ -176,10 +203,12 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], l
         hidden = codec == "vp8" and not bytes(packet)[0] & 0x10  # bit show_frame, RFC 6386, 9.1
         if not (packet.is_discard or hidden):
             presented.append(pts)
+            if pts >= latest or len(presented) == 1:
+                latest, length = pts, packet.duration or 0
     unique = len(set(presented)) == len(presented)
     if not presented or not unique or min(presented) < keys[0]:  # pictures before the first key cannot be decoded
         return None
-    return sorted(presented), sorted(keys), clean
+    return sorted(presented), length, sorted(keys), clean
 
 
 def _is_clean(context: Any, packet: Any) -> bool:
@@ -197,7 +226,7 @@ def _is_clean(context: Any, packet: Any) -> bool:
     return False
 
 
-def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: Source) -> FrameIndex:
+def _index(stream: Any, pts: list[Any], length: int, keys: list[int], clean: bool, source: Source) -> FrameIndex:
     if not pts:
         raise EmptyMediaError(f"There is no decodable frame in {describe(source)}.", path_of(source))
     base = float(stream.time_base)
@@ -207,8 +236,9 @@ def _index(stream: Any, pts: list[Any], keys: list[int], clean: bool, source: So
     context = stream.codec_context
     rate = rate if rate > 0 else 1.0
     seconds = _seconds(pts, stream.time_base, rate)
-    videos = len(stream.container.streams.video)
-    return FrameIndex(len(pts), rate, pts, keys, context.name, context.pix_fmt or "", base, clean, seconds, videos)
+    last, videos = length * base or 1 / rate, len(stream.container.streams.video)
+    pixels = context.pix_fmt or ""
+    return FrameIndex(len(pts), rate, pts, keys, context.name, pixels, base, clean, seconds, last, videos)
 
 
 def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:
@@ -245,13 +275,13 @@ def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Num
     missing = set(wanted)
     for number, frame in enumerate(_frames(container, stream, source, LastPacket(container, source))):
         if number in missing:
-            yield number, _pixels(frame)
+            yield number, _pixels(frame, source)
             missing.discard(number)
         if not missing:
             return
 
 
-def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> Numbered:
+def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int], source: Source) -> Numbered:
     """Frames by timestamp: one seek per stretch between key pictures that contains a wanted frame."""
     stamps = index.pts or []
     valid_stamps = set(stamps)
@@ -262,10 +292,12 @@ def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int]) -> 
         stretch = {stamps[i]: i for i in wanted[position:] if until is None or stamps[i] < until}
         container.seek(index.keys[after - 1], stream=stream, backward=True)
         position += len(stretch)
-        yield from _decode_stretch(container, stream, stretch, valid_stamps)
+        yield from _decode_stretch(container, stream, stretch, valid_stamps, source)
 
 
-def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int]) -> Numbered:
+def _decode_stretch(
+    container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int], source: Source
+) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
         # Pictures on which no other depends need not be decoded unless they are wanted (a third of the time saved).
@@ -275,14 +307,13 @@ def _decode_stretch(container: Any, stream: Any, missing: dict[int, int], valid_
             if frame.pts not in valid_stamps or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
-                yield missing.pop(frame.pts), _pixels(frame)
+                yield missing.pop(frame.pts), _pixels(frame, source)
         if not missing:
             return
     raise NotExactError
 
 
-def _pixels(frame: Any) -> np.ndarray:
-    check_size(frame.width, frame.height, "a frame")  # which may be larger than the header says
-    pixels = frame.to_ndarray(format="rgb24")
-    turns = round(frame.rotation / 90) % 4
-    return np.ascontiguousarray(np.rot90(pixels, turns)) if turns else pixels
+def _pixels(frame: Any, source: Source) -> np.ndarray:
+    path = path_of(source)
+    check_size(frame.width, frame.height, f"a frame of {describe(source)}", path)  # maybe larger than its header says
+    return upright(frame, frame.to_ndarray(format="rgb24"), describe(source), path)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import operator
+from collections.abc import Sequence
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from hound_plugin.errors import EmptyMediaError, SettingsError
 FrameSampling = Literal["uniform", "first_10s", "fps"]
 POLICIES: tuple[str, ...] = get_args(FrameSampling)
 _SECONDS = 10
+_REGULAR = 0.5  # of a frame's time
 
 
 def check_sampling(policy: str, num_frames: int) -> None:
@@ -36,6 +38,7 @@ def sample_indices(
     num_frames: int = 8,
     fps: float | None = None,
     target_fps: float = 2.0,
+    times: Sequence[float] | None = None,
 ) -> list[int]:
     """Frame numbers of a clip under a policy, in order of presentation.
 
@@ -47,7 +50,8 @@ def sample_indices(
     * ``fps``: the clip is first resampled to ``target_fps`` as by FFmpeg's ``fps`` filter (the way the original
       extracted its training frames, at 2 per second), then ``uniform`` over that list. Picture ``k`` of the list
       is the last frame ``i`` with ``round(i * target_fps / fps) <= k``, halves rounded up; the list has
-      ``round(total_frames * target_fps / fps)`` pictures, at least one.
+      ``round(total_frames * target_fps / fps)`` pictures, at least one. Where ``times`` show that the rate varies, they
+      take the place of ``i / fps``.
 
     A clip with fewer frames than requested repeats numbers (3 frames: ``0 0 0 0 1 1 1 2``).
 
@@ -57,6 +61,8 @@ def sample_indices(
         num_frames: how many to take, at least 1.
         fps: average frames per second of the clip; needed by ``first_10s`` and ``fps``.
         target_fps: frames per second of the list of policy ``fps``.
+        times: seconds at which each frame begins, from 0, ascending, and at which the last one ends:
+            ``total_frames + 1`` numbers. None: the rate is constant.
 
     Returns:
         ``num_frames`` numbers in ``0 .. total_frames - 1``, ascending.
@@ -76,13 +82,27 @@ def sample_indices(
     rate = _positive("fps", fps, f"frame_sampling: {policy} needs the frame rate of the clip")
     if policy == "first_10s":
         return _spread(max(1, min(int(rate * _SECONDS), total)), num_frames)
-    step = rate / _positive("target_fps", target_fps, "frame_sampling: fps needs it")
+    target = _positive("target_fps", target_fps, "frame_sampling: fps needs it")
+    if times is not None and _varies(times, rate):
+        return _by_time(np.asarray(times), target, num_frames)
+    step = rate / target
     count = max(1, math.floor(total / step + 0.5))
     return [min(max(math.ceil((k + 0.5) * step) - 1, 0), total - 1) for k in _spread(count, num_frames)]
 
 
 def _spread(total: int, num_frames: int) -> list[int]:
     return np.linspace(0, total - 1, num_frames, dtype=int).tolist()
+
+
+def _varies(times: Sequence[float], rate: float) -> bool:
+    """Whether a frame begins more than half a frame's time away from where a constant rate would have it."""
+    return bool(np.abs(np.asarray(times)[:-1] * rate - np.arange(len(times) - 1)).max() > _REGULAR)
+
+
+def _by_time(times: np.ndarray, target: float, num_frames: int) -> list[int]:
+    numbers = np.floor(times * target + 0.5).astype(int)
+    pictures = _spread(max(1, int(numbers[-1])), num_frames)
+    return (np.searchsorted(numbers[:-1], pictures, side="right") - 1).tolist()
 
 
 def _integer(name: str, value: Any) -> int:

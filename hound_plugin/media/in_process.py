@@ -66,7 +66,8 @@ def _read_file(
 ) -> Clip:
     def sampled(index: FrameIndex) -> list[int]:
         within = frames_within(index, source, start, end)
-        return [within.start + i for i in sample_indices(sampling, len(within), num_frames, index.fps)]
+        times = index.times(within)
+        return [within.start + i for i in sample_indices(sampling, len(within), num_frames, index.fps, times=times)]
 
     index = container.build_index(source)
     indices = sampled(index)

@@ -23,6 +23,7 @@ _HIGH_BIT_DEPTH = (
     "F",
 )  # prefixes of PIL's modes of more than 8 bits; its conversion would clip them to black and white
 _ORIENTATION = 0x0112
+_OF_SEVERAL = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")  # files that may have several pictures, all of them meant
 _ZEROS = 16  # this many at the end of a JPEG prompt a check of whether they belong there
 _turned: list[str] = []
 
@@ -41,8 +42,8 @@ def open_picture(picture: Any, name: str | None = None) -> Image.Image:
 
     Raises:
         MediaNotFoundError: the path does not exist.
-        MediaDecodeError: not an image, damaged, more than 8 bits per channel, too large, PostScript (a program), or
-            not a regular file.
+        MediaDecodeError: not an image, an animation, damaged, more than 8 bits per channel, too large, PostScript (a
+            program), or not a regular file.
     """
     path = str(picture) if isinstance(picture, str | os.PathLike) else None
     name = name or path or "the given image"
@@ -52,6 +53,7 @@ def open_picture(picture: Any, name: str | None = None) -> Image.Image:
         if isinstance(picture, np.ndarray):
             return _as_rgb(Image.fromarray(picture), name, path)
         with _opened(picture, name) as image:
+            _check_single(image, name, path)
             _check_hole(image, name, path)
             return _as_rgb(image, name, path)
     except MediaError:
@@ -73,6 +75,7 @@ def picture_size(picture: Any, name: str | None = None) -> tuple[int, int]:
             _check(picture, name, path)
             return picture.size
         with _opened(picture, name) as image:
+            _check_single(image, name, path)
             _check(image, name, path)
             return image.size
     except MediaError:
@@ -118,6 +121,17 @@ def _check(image: Image.Image, name: str, path: str | None) -> None:
             path,
         )
     check_size(image.width, image.height, name, path)
+
+
+def _check_single(image: Image.Image, name: str, path: str | None) -> None:
+    """Refuse an animation and a document of several pages, of which PIL would show the first picture."""
+    count = getattr(image, "n_frames", 1) if image.format in _OF_SEVERAL else 1
+    if count > 1:
+        raise MediaDecodeError(
+            f"Expected one picture in {name}; it has {count}, as an animation or pages. Give an animation as a clip (a "
+            "GIF, an APNG or an MP4), or save the picture that is meant as a file of its own.",
+            path,
+        )
 
 
 def _check_hole(image: Image.Image, name: str, path: str | None) -> None:

@@ -1,11 +1,13 @@
 """The sizes that containers state for their parts, followed through a file; one function per format.
 
 Each takes a file and its size, and returns whether the file is proved to be complete. It raises
-:class:`CutShortError` if a part reaches beyond the end of the file, or begins with a hole.
+:class:`CutShortError` if a part reaches beyond the end of the file, or begins with a hole, and :class:`JoinedError` if
+a second file follows, of a format of which FFmpeg plays the first one alone.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from typing import BinaryIO
@@ -18,6 +20,11 @@ _TOP_BOXES = {
 }  # fmt: skip
 _SEGMENT, _CLUSTER = 0x18538067, 0x1F43B675
 _MXF_KEY = b"\x06\x0e\x2b\x34"
+_PNG = b"\x89PNG\r\n\x1a\n"
+_FLV = re.compile(rb"FLV\x01[\x00\x01\x04\x05]\x00\x00\x00\x09\x00\x00\x00\x00")
+_REAL = re.compile(rb"\.RMF\x00\x00\x00\x12\x00")
+_LONGEST = 16  # bytes of such a beginning
+_BLOCK = 1 << 20
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
 _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
@@ -25,6 +32,13 @@ _ASF_DATA = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
 
 class CutShortError(Exception):
     """A file has fewer bytes than it states."""
+
+
+class JoinedError(Exception):
+    """Several files in one, as ``cat`` joins them; the message says where the next one begins."""
+
+    def __init__(self, position: int) -> None:
+        super().__init__(f"byte {position:,}")
 
 
 def _expect(end: int, size: int) -> None:
@@ -50,6 +64,8 @@ def _follow_boxes(file: BinaryIO, size: int) -> bool:
         if length < head:
             break
         _expect(position + length, size)
+        if kind in (b"ftyp", b"moov") and kind in kinds:  # there is one of each
+            raise JoinedError(position)
         kinds.add(kind)
         if kind == b"sidx":
             _expect(position + length + _referenced(_read(file, position + head, length - head)), size)
@@ -140,6 +156,8 @@ def _follow_objects(file: BinaryIO, size: int) -> bool:
         if length < 24:
             break
         _expect(position + length, size)
+        if name == _ASF_HEADER and position:
+            raise JoinedError(position)
         if name == _ASF_HEADER:
             header = _read(file, position, length)
             properties = header.find(_ASF_PROPERTIES)
@@ -161,6 +179,8 @@ def _follow_tags(file: BinaryIO, size: int) -> bool:
     _expect(end, size)
     if not (_is_end_of_tag(file, size) or (end and _is_end_of_tag(file, end))):  # padding may follow
         raise CutShortError("its last tag is incomplete")
+    if end != size:
+        _refuse_second(file, size, _FLV)
     return stated > 0
 
 
@@ -247,6 +267,8 @@ def _follow_chunks_of_png(file: BinaryIO, size: int) -> bool:
         position += 12 + length
         _expect(position, size)
         if kind == b"IEND":
+            if _read(file, position, len(_PNG)) == _PNG:
+                raise JoinedError(position)
             return True
     raise CutShortError("its last chunk, IEND, is missing")
 
@@ -261,13 +283,6 @@ def _follow_frames(file: BinaryIO, size: int) -> bool:
             break
         _expect(position + 12 + length if len(head) == 12 else position + 12, size)
         position += 12 + length
-    return False
-
-
-def _follow_picture(file: BinaryIO, size: int) -> bool:
-    """A single JPEG picture; other data may follow."""
-    if b"\xff\xd9" not in _read(file, 0, size):
-        raise CutShortError("its picture is incomplete")
     return False
 
 
@@ -313,7 +328,22 @@ def _follow_flash(file: BinaryIO, size: int) -> bool:
     if name != b"FWS" or length == 100 << 20:  # what FFmpeg writes to a pipe
         return False
     _expect(length, size)
+    if _read(file, length, 3) in (b"FWS", b"CWS"):
+        raise JoinedError(length)
     return True
+
+
+def _follow_real(file: BinaryIO, size: int) -> bool:
+    """RealMedia states too little to be followed."""
+    _refuse_second(file, size, _REAL)
+    return False
+
+
+def _refuse_second(file: BinaryIO, size: int, beginning: re.Pattern[bytes]) -> None:
+    """Look for the beginning of another file of the kind after the first one."""
+    for start in range(1, size, _BLOCK):
+        if found := beginning.search(_read(file, start, _BLOCK + _LONGEST)):
+            raise JoinedError(start + found.start())
 
 
 WALKS: dict[str, Callable[[BinaryIO, int], bool]] = {  # by FFmpeg's names of the formats
@@ -327,8 +357,8 @@ WALKS: dict[str, Callable[[BinaryIO, int], bool]] = {  # by FFmpeg's names of th
     "gif": _follow_blocks,
     "apng": _follow_chunks_of_png,
     "ivf": _follow_frames,
-    "jpeg_pipe": _follow_picture,
     "mjpeg": _follow_pictures,
     "mxf": _follow_partitions,
     "swf": _follow_flash,
+    "rm": _follow_real,
 }

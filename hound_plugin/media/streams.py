@@ -18,6 +18,8 @@ _REFUSED = {"hls", "dash", "concat", "concatf", "tty", "sdp", "rtsp", "imf", "we
 _LISTS = (b"#EXTM3U", b"ffconcat")  # FFmpeg opens the files listed in these before it reports their format
 # Given as container options: per-stream ones crash PyAV 16 on formats whose streams appear late (MPEG-PS).
 _OPTIONS = {"protocol_whitelist": "file"}
+_PICTURES = {"image2", "image2pipe", "ico"}  # and all whose names end in `_pipe`
+_STILL_BRANDS = {b"avif", b"heic", b"heix", b"heim", b"heis", b"mif1"}  # of a file that FFmpeg takes for MP4
 _COVERS = ("attached_pic", "timed_thumbnails", "still_image")
 _ENOUGH = 64  # packets of one stream after which another stream with at most one is a still picture
 
@@ -69,6 +71,12 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
                     path,
                 )
             stream = container.streams[_choose(container, source)]
+            if _is_picture(container, head or b""):
+                raise MediaDecodeError(
+                    f"Cannot decode {describe(source)}: expected a clip, got a picture. Give it as an image, or in a "
+                    "list of frames if it is one; save an animated WebP as GIF or MP4.",
+                    path,
+                )
             context = stream.codec_context
             if context.width and context.height:
                 check_size(context.width, context.height, describe(source), path)
@@ -94,6 +102,13 @@ def _head(source: Source) -> bytes | None:
             with open(source, "rb", buffering=0) as file:
                 return file.read(16)
     return None
+
+
+def _is_picture(container: Any, head: bytes) -> bool:
+    """Whether a file has the form of one picture; those of GIF and APNG may have several."""
+    names = set(container.format.name.split(","))
+    is_still = head[4:8] == b"ftyp" and head[8:12] in _STILL_BRANDS
+    return bool(names & _PICTURES) or is_still or any(name.endswith("_pipe") for name in names)
 
 
 def packets(container: Any) -> Iterator[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,7 +20,21 @@ from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MO
 
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
-_OBJECTS = ("config.json", "tokenizer_config.json", "processor_config.json", "generation_config.json")
+_GENERATION = "generation_config.json"
+_OBJECTS = ("config.json", "tokenizer_config.json", "processor_config.json", _GENERATION)
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "do_sample": ("true or false", lambda value: isinstance(value, bool)),
+    "temperature": ("a number of at least 0", lambda value: _is_number(value) and value >= 0),
+    "top_p": ("a number from 0 to 1", lambda value: _is_number(value) and 0 <= value <= 1),
+    "top_k": ("a whole number of at least 0", lambda value: _is_number(value, int) and value >= 0),
+    "repetition_penalty": ("a number above 0", lambda value: _is_number(value) and value > 0),
+    "num_beams": ("a whole number of at least 1", lambda value: _is_number(value, int) and value >= 1),
+    "max_new_tokens": ("a whole number of at least 1", lambda value: _is_number(value, int) and value >= 1),
+    "max_length": ("a whole number of at least 1", lambda value: _is_number(value, int) and value >= 1),
+    "eos_token_id": ("ids of tokens", lambda value: _are_tokens(value)),
+    "pad_token_id": ("the id of a token", lambda value: _are_tokens(value)),
+}
+"""What ``generate`` would stop at, or take for something else, when the first answer is due."""
 _WEIGHT_PATTERNS = ("*.safetensors", "*.bin", "*.json", "tokenizer.model")
 
 
@@ -70,6 +85,8 @@ def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> 
     for name in _OBJECTS:
         if (path / name).is_file():
             _read_object(path / name)
+    if (path / _GENERATION).is_file():
+        _check_generation(path / _GENERATION)
     for single in _SINGLE:
         if (path / f"{single}.index.json").is_file():
             _indexed(path / f"{single}.index.json")
@@ -82,6 +99,27 @@ def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> 
         raise CheckpointError(
             f"Expected tokenizer.json or tokenizer.model in {folder}, found neither. Is the download complete?"
         )
+
+
+def _check_generation(file: Path) -> None:
+    values = _read_object(file)
+    for name, (expected, is_good) in _RANGES.items():
+        value = values.get(name)
+        if value is not None and not is_good(value):
+            raise CheckpointError(f"Expected {expected} for {name} in {file}, found {value!r:.80}. Correct it there.")
+    if values.get("do_sample") and values.get("temperature") == 0:
+        raise CheckpointError(
+            f"Expected a temperature above 0 beside do_sample in {file}, found 0. Correct one of them there."
+        )
+
+
+def _is_number(value: Any, kind: type = float) -> bool:
+    is_kind = isinstance(value, int | kind) and not isinstance(value, bool)
+    return is_kind and math.isfinite(value)
+
+
+def _are_tokens(value: Any) -> bool:
+    return all(_is_number(item, int) for item in (value if isinstance(value, list) else [value]))
 
 
 def _read_object(file: Path) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from hound_plugin.records.bad_rows import MAX_SHARE, MISSING, OnBadRows, Place, 
 from hound_plugin.records.consumers import check
 from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.jsonl import Row, read_rows
-from hound_plugin.records.media_paths import cut_part, find_media, why_absent, with_part
+from hound_plugin.records.media_paths import cut_part, find_media, is_image_path, why_absent, with_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
@@ -171,6 +171,10 @@ def _media(record: Record, media_dir: str | None, problems: list[Problem], keep_
     if (item.start is not None or item.end is not None) and os.path.isdir(cut_part(str(files[0]))[0]):
         detail = "expected a video file with `start` and `end`, found a folder of frames, which has no time stamps"
         problems.append(Problem("part of a clip", "start", detail))
+    if item.kind == "video" and not item.frames and is_image_path(names[0]) and os.path.isfile(str(files[0])):
+        detail = f"expected a clip or a list of frames, found the picture {names[0]}; give it as `image`, or as a list"
+        problems.append(Problem("media field", item.kind, detail))
+        return None, None
     return (names, files) if item.frames else (names[0], files[0])
 
 

@@ -64,6 +64,7 @@ class Browser:
         self.questions = {question.id: question for question in read_run_questions(settings.changed(limit=None))}
         self.scores = latest(self.folder / SCORES)
         self._settings, self._read = settings, read
+        self._places = {path: os.path.realpath(path) for path in map(self._file, range(len(self.pairs))) if path}
 
     def index(self) -> list[Row]:
         """For each pair its number, its id and what the filters look at."""
@@ -80,13 +81,24 @@ class Browser:
             append_rows(self.folder / EXCLUDED, [row])
 
     def clip(self, number: int) -> str | None:
-        """The video file of a pair that a browser may play (all of it, even if the question is about a part)."""
+        """The video file of a pair that a browser may play (all of it, even if the question is about a part).
+
+        None too if it has become a link to another file since the page was started.
+        """
+        path = self._file(number)
+        if path is None or not os.path.isfile(path):
+            return None
+        place = os.path.realpath(path)
+        return path if self._places.setdefault(path, place) == place else None
+
+    def _file(self, number: int) -> str | None:
+        """The file of a pair's clip, if its name is that of a kind that a browser may play."""
         question = self.questions.get(self.pairs[number]["question_id"])
         files = [] if question is None else media_files(question.paths)
         if len(files) != 1 or is_image_path(files[0]):
             return None
         path = cut_part(files[0])[0]
-        return path if os.path.isfile(path) and Path(path).suffix.lower() in VIDEO_TYPES else None
+        return path if Path(path).suffix.lower() in VIDEO_TYPES else None
 
     def pair_html(self, number: int) -> str:
         """One pair as a part of the page."""

@@ -26,6 +26,7 @@ from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.run_setup import MakeFrames, MakeGenerator, open_run, read_run_questions, report_bad_rows
 from hound_plugin.reward.settings import RewardSettings
+from hound_plugin.validation import read_yaml
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
 """Keys of the host's recipe that a round sets itself."""
@@ -92,7 +93,7 @@ def read_recipe(settings: RewardSettings) -> dict[str, Any]:
             "iterate: sample.backend must be `model`, because each round trains a checkpoint and samples from it."
         )
     try:
-        recipe = yaml.safe_load(Path(settings.iterate.recipe).read_text(encoding="utf-8"))
+        recipe = read_yaml(Path(settings.iterate.recipe).read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError) as error:
         raise SettingsError(f"iterate.recipe: expected a LLaMA-Factory YAML for DPO: {error}") from error
     if not isinstance(recipe, dict) or recipe.get("stage") != "dpo":

@@ -102,7 +102,7 @@ def test_a_malicious_archive_leaves_nothing(kind: str, tmp_path: Path) -> None:
     assert set(tree(target)) == {"v_good/c01_0000.jpeg", "v_good/c01_0001.jpeg"}
     assert set(os.listdir(tmp_path)) - before == {"frames"}
     state = {path.name for path in (target / ".hound").iterdir()}
-    good_state = {"archives-good.tar.gz.lock", "archives-good.tar.gz.json", "merge.lock"}
+    good_state = {f"archives-good.tar.gz.{kind}" for kind in ("lock", "json", "files")} | {"merge.lock"}
     assert state == {"archives-bad.tar.gz.lock", *good_state}
 
 
@@ -255,8 +255,59 @@ def test_a_changed_archive_is_extracted_again(tmp_path: Path) -> None:
     assert extract([job], 1) == 0
     archive.write_bytes(tar_gz({"v_1/c01_0000.jpeg": b"new", "v_2/c01_0000.jpeg": b"more"}))
     assert extract([job], 1) == 1
-    assert tree(tmp_path / "frames")["v_1/c01_0000.jpeg"] == b"new"
-    assert set(tree(tmp_path / "frames")) == {"v_1/c01_0000.jpeg", "v_1/c01_0001.jpeg", "v_2/c01_0000.jpeg"}
+    assert tree(tmp_path / "frames") == {"v_1/c01_0000.jpeg": b"new", "v_2/c01_0000.jpeg": b"more"}
+
+
+NEWER: dict[str, tuple[dict[str, bytes], bool]] = {
+    "fewer frames": ({"v_1/1.jpg": b"1"}, False),
+    "without a clip": ({"v_2/1.jpg": b"3", "v_2/2.jpg": b"4"}, False),
+    "other frames": ({"v_1/1.jpg": b"new", "v_1/7.jpg": b"7", "v_3/deep/1.jpg": b"5"}, False),
+    "flattened": ({"v_1/1.jpg": b"1"}, True),
+}
+
+
+@pytest.mark.parametrize("kind", NEWER)
+def test_files_that_a_newer_archive_no_longer_has_are_removed(kind: str, tmp_path: Path) -> None:
+    newer, flatten = NEWER[kind]
+    target, older = tmp_path / "frames", {"v_1/1.jpg": b"1", "v_1/2.jpg": b"2", "v_2/3.jpg": b"3", "v_2/4.jpg": b"4"}
+    work = [Job(tmp_path / "a.zip", target, flatten), Job(tmp_path / "b.zip", target, flatten)]
+    for job, members in zip(work, (older, {"v_1/2.jpg": b"2", "v_9/9.jpg": b"9"}), strict=True):  # one file is in both
+        job.archive.write_bytes(zipped(members))
+        assert extract([job], 1) == 1
+    own = "own.txt" if flatten else "v_2/own.txt"
+    (target / own).write_bytes(b"mine")
+    work[0].archive.write_bytes(zipped(newer))
+    assert extract([work[0]], 1) == 1
+    kept = {**newer, "v_1/2.jpg": b"2", "v_9/9.jpg": b"9"}
+    kept = {name.split("/")[-1] if flatten else name: data for name, data in kept.items()}
+    assert tree(target) == {**kept, own: b"mine"}
+    assert extract(work, 1) == 0
+
+
+@pytest.mark.parametrize("moved", [1, 3, 6])
+def test_an_archive_that_is_replaced_after_a_kill_leaves_nothing_of_the_first(moved: int, tmp_path: Path) -> None:
+    archive, target = tmp_path / "a.tar.gz", tmp_path / "frames"
+    archive.write_bytes(tar_gz({f"v_{index}/c01_0000.jpeg": frame(index) for index in range(8)}))
+    command = [sys.executable, "-c", KILLED_IN_MERGE, str(archive), str(target), str(moved + 1)]
+    assert subprocess.run(command, env=environment(), check=False, timeout=60).returncode == -signal.SIGKILL
+    assert len(tree(target)) == moved
+    archive.write_bytes(tar_gz({"v_0/c01_0000.jpeg": b"new", "v_9/c01_0000.jpeg": b"more"}))
+    assert extract([Job(archive, target)], 1) == 1
+    assert tree(target) == {"v_0/c01_0000.jpeg": b"new", "v_9/c01_0000.jpeg": b"more"}
+
+
+def test_backslashes_of_old_programs_separate_folders(tmp_path: Path) -> None:
+    members = {"v_1\\1.jpg": b"1", "v_1\\deep\\2.jpg": b"2", "v_2\\": b"", "3.jpg": b"3"}
+    (tmp_path / "old.zip").write_bytes(zipped(members))
+    assert unpack(tmp_path / "old.zip", tmp_path / "frames", Limits()).files == 3
+    assert tree(tmp_path / "frames") == {"v_1/1.jpg": b"1", "v_1/deep/2.jpg": b"2", "3.jpg": b"3"}
+    for name in ("..\\evil", "v_1\\..\\..\\evil", "\\evil", ".hound\\evil.json"):
+        (tmp_path / "evil.zip").write_bytes(zipped({name: b"x"}))
+        with pytest.raises(ArchiveError, match=r"leads outside|absolute path|reserved"):
+            unpack(tmp_path / "evil.zip", tmp_path / "evil", Limits())
+    (tmp_path / "mixed.zip").write_bytes(zipped({"v_1/1.jpg": b"1", "v_2\\2.jpg": b"2"}))
+    with pytest.raises(ArchiveError, match="slashes and backslashes, such as"):
+        unpack(tmp_path / "mixed.zip", tmp_path / "mixed", Limits())
 
 
 def test_flattening_refuses_two_files_of_one_name(tmp_path: Path) -> None:
@@ -338,7 +389,7 @@ def test_a_killed_extraction_goes_on(run: Run, tmp_path: Path) -> None:
     assert "1 archives extracted, 1 already were" in done.stdout
     assert tree(frames) == content
     assert marker.stat().st_mtime_ns == written
-    assert not [path for path in (frames / ".hound").iterdir() if path.suffix not in (".lock", ".json")]
+    assert not [path for path in (frames / ".hound").iterdir() if path.suffix not in (".lock", ".json", ".files")]
 
 
 KILLED_IN_MERGE = """

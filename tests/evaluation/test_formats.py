@@ -120,3 +120,15 @@ def test_no_file(tmp_path: Path) -> None:
 
 def test_a_placeholder_or_spacing_does_not_make_another_question() -> None:
     assert plain("<video>\nWhat  moves?") == plain("What moves? ")
+
+
+def test_clips_whose_names_begin_alike_are_told_apart(tmp_path: Path) -> None:
+    """`v_1.left.mp4` is not `v_1.right.mp4`, though both begin with `v_1`."""
+    text, names = "What moves?", ("v_1.left.mp4", "v_1.right.mp4", "v_1.mkv", "2024.05.01")
+    suite = [question(str(number), text, name) for number, name in enumerate(names)]
+    said = [{"video_name": name.removesuffix(".mp4"), "prompt": text, "text": name} for name in reversed(names)]
+    file = write_rows(tmp_path / "theirs.jsonl", said)
+    assert [read_given(str(file), suite).predictions[str(number)].text for number in range(4)] == list(names)
+    other = write_rows(tmp_path / "other.jsonl", [{"video_name": "v_1.middle", "prompt": text, "text": "x"}])
+    with pytest.raises(DataError, match="none of the 1 rows"):
+        read_given(str(other), suite)

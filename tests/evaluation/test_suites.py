@@ -71,6 +71,16 @@ def test_captions_need_captions(tmp_path: Path) -> None:
         ask(suite="captions", data=str(data))
 
 
+def test_a_clip_with_two_captions_is_refused(tmp_path: Path) -> None:
+    suite = read_suite("captions")
+    data = write_corpora(tmp_path, list(suite.sets.values()))
+    file = suite.paths(str(data))["webvid"]
+    again = [{**row, "id": f"again_{row['id']}", "caption": "A cat sleeps."} for row in rows(file)]
+    write_rows(file, [*rows(file), *again])
+    with pytest.raises(DataError, match=r"one caption for each clip; .* another one in row 'webvid/again_.*Keep one"):
+        ask(suite="captions", data=str(data))
+
+
 def test_an_absent_file_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"hound corpus download --only test_actnet .*--with-media --folder"):
         ask(suite="in-domain", data=str(tmp_path))

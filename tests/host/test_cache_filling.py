@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from hound_plugin.host import cache_filling, tower_cache
 from hound_plugin.host.cache_filling import REPORT, fill
 from hound_plugin.processing import video_processor
 from tests.e2e.conftest import recipe_for
+from tests.full_disk import longest_file
 from tests.goldens import SFT, rows
 from tests.host.hosting import media_folder, write_dataset, write_yaml
 from tests.media.zoo import write
@@ -45,6 +47,17 @@ def test_frames_are_decoded_once_for_all_later_epochs(tmp_path: Path, monkeypatc
     assert fill(file, [], 0).kept == 2
     parts = [fill(file, ["hound.check_media=off"], 0, (number, 2)) for number in (1, 2)]
     assert [part.kept for part in parts] == [1, 1]
+
+
+@pytest.mark.parametrize("kind", ["full", "small"])
+def test_what_did_not_fit_is_a_failure(kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    clips(tmp_path, "clip_long", "clip_short")
+    small = {"frame_cache_limit": 1e-6} if kind == "small" else {}
+    file = recipe(tmp_path, "frames", hound={"frame_cache": str(tmp_path / "frames"), **small})
+    assert fill(file, ["hound.frame_cache_limit=1", f"hound.frame_cache={tmp_path / 'other'}"], 0).lost == 0
+    with longest_file(20_000) if kind == "full" else contextlib.nullcontext():
+        assert cli.main(["corpus", "prepare", file, "--processes", "0"]) == 1
+    assert "2 of those that can be read are not in the cache: the disk is full" in capsys.readouterr().out
 
 
 def test_bad_clips_are_listed_and_the_others_are_prepared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

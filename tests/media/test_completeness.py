@@ -109,14 +109,13 @@ def test_a_stream_that_ends_inside_a_header(name: str, head: int, tmp_path: Path
 
 
 def test_a_picture_that_is_cut(tmp_path: Path) -> None:
-    """FFmpeg makes one of what there is."""
+    """FFmpeg takes half of the first picture of a series for a picture."""
     path = make("mjpeg.mjpeg", tmp_path)
     content = path.read_bytes()
     path.write_bytes(content[: content.index(b"\xff\xd9") // 2])
-    refused(path)
+    refused(path, "got a picture")
     path.write_bytes(content[: content.index(b"\xff\xd9") + 2] + b"and a note")
-    probe(path)
-    assert read_clip(path).total_frames == 1
+    refused(path, "got a picture")
 
 
 @pytest.mark.parametrize("name", ["mpeg2_422.mxf", "one_cluster.mkv"])
@@ -375,3 +374,31 @@ def test_a_packet_that_was_lost_on_the_way(name: str, tmp_path: Path) -> None:
     for lost in video[len(video) // 3 : -4 : 9]:
         path.write_bytes(b"".join(packets[:lost] + packets[lost + 1 :]))
         refused(path, "is incomplete or marked as damaged|is damaged", look=(read_clip,))
+
+
+JOINED = (
+    "h264.mp4", "h264_fragments.mp4", "png.mov", "h264.3gp", "wmv1.wmv", "flv1.flv", "screen.flv", "apng.apng",
+    "rv20.rm", "flash.swf",
+)  # fmt: skip
+PLAYED = ("h264_b.mkv", "vp8.webm", "mpeg4.avi", "gif.gif", "mpeg2.mpg", "mjpeg.mjpeg")
+
+
+@pytest.mark.parametrize("name", JOINED)
+def test_several_files_in_one_of_which_the_first_is_played(name: str, tmp_path: Path) -> None:
+    first = make(name, tmp_path)
+    path = first.with_stem("joined")
+    path.write_bytes(first.read_bytes() * 2)
+    message = rf"{path.name}: it is several files in one; the second begins at byte {first.stat().st_size:,}, and"
+    for look in (read_clip, probe):
+        with pytest.raises(MediaDecodeError, match=message) as caught:
+            look(path)
+        assert caught.value.path == str(path)
+    read_clip(first)
+
+
+@pytest.mark.parametrize("name", PLAYED)
+def test_several_files_in_one_that_are_all_played(name: str, tmp_path: Path) -> None:
+    first = make(name, tmp_path)
+    path = first.with_stem("joined")
+    path.write_bytes(first.read_bytes() * 2)
+    assert read_clip(path).total_frames == 2 * read_clip(first).total_frames

@@ -46,7 +46,9 @@ def test_a_part_is_the_frames_that_are_presented_in_it(clips, name: str, decoder
         for sampling in POLICIES:
             part = with_part(str(clips[name]), start, end)
             clip = read_clip(part, num_frames=3, sampling=sampling, decoder=decoder)
-            expected = [first + i for i in sample_indices(sampling, after - first, 3, clip.fps)]
+            ends = [*when[first:after], when[after] if after < len(when) else when[-1] + 1 / 25]
+            seconds = [second - when[first] for second in ends]
+            expected = [first + i for i in sample_indices(sampling, after - first, 3, clip.fps, times=seconds)]
             assert (clip.indices, clip.total_frames, clip.source) == (expected, len(played), part)
             assert np.array_equal(clip.frames, [played[i] for i in expected])
 

@@ -214,3 +214,36 @@ def test_a_jpeg_that_ends_in_zeros(how: str, tmp_path: Path) -> None:
             read_clip(tmp_path)
     path.write_bytes(content + bytes(5000))
     assert np.array_equal(pictures.open_picture(path), pictures.open_picture(content))
+
+
+SEVERAL: dict[str, dict[str, Any]] = {
+    "clip.gif": {"duration": 100}, "clip.png": {"duration": 100}, "clip.webp": {"lossless": True},
+    "clip.avif": {}, "pages.tiff": {},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+def test_an_animation_is_not_an_image(name: str, tmp_path: Path) -> None:
+    frames = [Image.fromarray(np.roll(GOOD, 7 * number, axis=0)) for number in range(4)]
+    frames[0].save(tmp_path / name, save_all=True, append_images=frames[1:], **SEVERAL[name])
+    frames[0].save(tmp_path / f"one_{name}")
+    looks: list[Callable[[Any], Any]] = [open_image, lambda picture: read_clip([picture]), lambda p: probe([p])]
+    for look in looks:
+        for media in (tmp_path / name, (tmp_path / name).read_bytes()):
+            with pytest.raises(MediaDecodeError, match=r"Expected one picture in .*; it has 4, as an animation"):
+                look(media)
+        look(tmp_path / f"one_{name}")
+    with Image.open(tmp_path / name) as opened:  # whoever opened it chose the picture
+        opened.seek(2)
+        assert open_image(opened).size == (40, 30)
+
+
+@pytest.mark.parametrize("name", ["p.jpg", "p.png", "p.webp", "p.bmp", "p.tiff", "p.avif", "p.ppm", "p.ico", "p.mp4"])
+def test_a_picture_is_not_a_clip(name: str, tmp_path: Path) -> None:
+    path = tmp_path / name
+    Image.fromarray(GOOD).save(path, "JPEG" if name == "p.mp4" else None)
+    for look in (read_clip, probe):
+        for video in (path, path.read_bytes()):
+            with pytest.raises(MediaDecodeError, match=r"expected a clip, got a picture\. Give it as an image"):
+                look(video)
+    assert read_clip([path]).total_frames == 1

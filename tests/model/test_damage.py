@@ -84,6 +84,15 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "an index of numbers": (lambda f: index(f, {"lm_head.weight": 3}), "weight_map"),
     "a list as generation": (lambda f: (f / "generation_config.json").write_text("[]"), "JSON object"),
     "half a generation": (lambda f: (f / "generation_config.json").write_text('{"a'), "Expected JSON"),
+    "a negative temperature": (lambda f: generation(f, temperature=-1), "at least 0 for temperature in .*found -1"),
+    "a temperature in words": (lambda f: generation(f, temperature="hot"), "temperature in .*found 'hot'"),
+    "no temperature to sample by": (lambda f: generation(f, temperature=0), "above 0 beside do_sample"),
+    "more than all of the mass": (lambda f: generation(f, top_p=2), "from 0 to 1 for top_p"),
+    "a penalty of nothing": (lambda f: generation(f, repetition_penalty=0), "above 0 for repetition_penalty"),
+    "no beams": (lambda f: generation(f, num_beams=0), "at least 1 for num_beams"),
+    "answers of no length": (lambda f: generation(f, max_new_tokens=-3), "at least 1 for max_new_tokens"),
+    "an end that is a text": (lambda f: generation(f, eos_token_id="x"), "ids of tokens for eos_token_id"),
+    "perhaps sampling": (lambda f: generation(f, do_sample="maybe"), "true or false for do_sample"),
     "a shard gone": (lambda f: shard_gone(f), r"1 missing file\(s\)|all files of the checkpoint are there"),
 }
 
@@ -92,6 +101,10 @@ def edit(folder: Path, part: str | None = "text_config", **values: Any) -> None:
     config = json.loads((folder / "config.json").read_text())
     (config if part is None else config[part]).update(values)
     (folder / "config.json").write_text(json.dumps(config))
+
+
+def generation(folder: Path, **values: Any) -> None:
+    (folder / "generation_config.json").write_text(json.dumps({"do_sample": True, **values}))
 
 
 def without(folder: Path, piece: str) -> None:

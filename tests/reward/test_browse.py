@@ -100,6 +100,25 @@ def test_only_clips_of_the_run_are_readable(client: TestClient, browser: Browser
         assert answer.status_code in (404, 422) or path.startswith("/clip/0?")
 
 
+def test_a_clip_that_becomes_a_link_to_another_file_is_not_handed_out(
+    client: TestClient, browser: Browser, settings: RewardSettings, tmp_path: Path
+) -> None:
+    (tmp_path / "secret").write_bytes(b"secret")
+    clip = Path(str(browser.clip(0)))
+    content = clip.read_bytes()
+    clip.unlink()
+    clip.symlink_to(tmp_path / "secret")
+    assert client.get("/clip/0").status_code == 404
+    clip.unlink()
+    clip.write_bytes(content)
+    assert client.get("/clip/0").content == content
+    (tmp_path / "elsewhere.mp4").write_bytes(b"other")
+    clip.unlink()
+    clip.symlink_to(tmp_path / "elsewhere.mp4")
+    linked = Browser(settings, FrameReader(2))  # a link that was there from the beginning is the user's own
+    assert linked.clip(0) == str(clip)
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -6,13 +6,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal
 
-import yaml
 from pydantic import Field, model_validator
 
 from hound_plugin.corpus.schema import CORPORA, FRAMES
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.row_sources import is_file, is_url, names_rows
-from hound_plugin.validation import Settings, build
+from hound_plugin.validation import Settings, build, read_yaml
 
 BUILT_IN = ("in-domain", "out-of-domain", "official", "captions", "demo")
 DATA = "data"
@@ -99,7 +98,7 @@ def read_suite(name: str) -> Suite:
             f"suite: expected one of {', '.join(BUILT_IN)}, or a file of questions (JSONL, Parquet); got {name!r}."
         )
     text = resources.files(__package__).joinpath(f"{name}.yaml").read_text(encoding="utf-8")
-    return build(Suite, yaml.safe_load(text), f"suite {name}: ")
+    return build(Suite, read_yaml(text), f"suite {name}: ")
 
 
 def missing_files(suite: Suite, data: str | None) -> list[Path | str]:

@@ -190,6 +190,17 @@ def test_literal_control_tokens_are_text(client: openai.OpenAI, media: Path) -> 
     assert ask(client, "<image>", "<video>", "<video>")
 
 
+def as_text(content: bytes) -> str:
+    return base64.b64encode(content).decode()
+
+
+def animation() -> bytes:
+    file = io.BytesIO()
+    first, *others = (Image.new("RGB", (8, 8), colour) for colour in ("red", "green", "blue"))
+    first.save(file, "GIF", save_all=True, append_images=others)
+    return file.getvalue()
+
+
 NARROW = f"data:image/png;base64,{base64.b64encode(narrow_png(65500)).decode()}"
 BAD = {
     "missing": ("video", "nowhere.mp4", "media folder"),
@@ -198,6 +209,9 @@ BAD = {
     "cut": ("video", "cut.mp4", "Cannot decode"),
     "playlist": ("video", "playlist.mp4", "Cannot decode"),
     "no image": ("image", "notes.txt", "cannot be decoded"),
+    "a picture as a clip": ("video", "img_wide.jpg", "expected a clip, got a picture"),
+    "a picture sent as a clip": ("video", f"data:video/mp4;base64,{as_text(WIDE.read_bytes())}", "got a picture"),
+    "an animation as an image": ("image", f"data:image/gif;base64,{as_text(animation())}", "it has 3, as an animation"),
     "postscript": ("image", "postscript.png", "PostScript is a program"),
     "folder as image": ("image", "frames", "regular file"),
     "empty folder": ("video", "nothing", "No frame"),
