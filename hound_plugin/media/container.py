@@ -21,6 +21,7 @@ import numpy as np
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
+from hound_plugin.media.lost_packets import LostPackets
 from hound_plugin.media.orientation import is_only_turned, upright
 from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
 
@@ -189,6 +190,7 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
     keys: list[int] = []
     clean = True
     number, codec = stream.index, stream.codec_context.name
+    lost = LostPackets(stream.codec_context)
     for packet in packets(container):
         last.see(packet)
         if not packet.size or packet.stream_index != number:
@@ -197,6 +199,7 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
         empty = codec == "mpeg4" and packet.size < _NOT_CODED
         if pts is None or (not keys and not is_key) or empty:
             return None
+        lost.see(packet)
         if is_key:
             keys.append(pts)
             clean = clean and _is_clean(stream.codec_context, packet)
@@ -206,7 +209,8 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
             if pts >= latest or len(presented) == 1:
                 latest, length = pts, packet.duration or 0
     unique = len(set(presented)) == len(presented)
-    if not presented or not unique or min(presented) < keys[0]:  # pictures before the first key cannot be decoded
+    # Pictures before the first key cannot be decoded; what lost packets do to the others, only decoding shows.
+    if not presented or not unique or min(presented) < keys[0] or lost.any():
         return None
     return sorted(presented), length, sorted(keys), clean
 
