@@ -33,10 +33,15 @@ _SLACK = 0.25  # seconds, and two frames, by which a complete file may end befor
 
 
 class LastPacket:
-    """Tracks where the packets of all streams end, while they are read."""
+    """Tracks where the packets of all streams end, while they are read.
 
-    def __init__(self, container: Any, source: Source) -> None:
+    Args:
+        is_complete: the file is known to be complete; only damaged packets matter.
+    """
+
+    def __init__(self, container: Any, source: Source, is_complete: bool = False) -> None:
         self._source = source
+        self._is_complete = is_complete
         self._stated = stated_duration(container)
         self._steps = [1 / float(s.average_rate) for s in container.streams.video if s.average_rate]
         self._size = container.size if _EVEN & set(container.format.name.split(",")) else 0
@@ -53,7 +58,7 @@ class LastPacket:
         """
         if packet.is_corrupt or self._suspects:
             self._check_damage(packet)
-        if not packet.size:
+        if self._is_complete or not packet.size:
             return
         if self._size:
             self._byte = (packet.pos or 0) + packet.size
@@ -86,7 +91,8 @@ class LastPacket:
         number = packet.stream.index
         suspect = self._suspects.pop(number, None)
         if packet.is_corrupt and kind_of(packet.stream) in ("video", "audio"):
-            suspect = f"a packet at {self.end:.1f} s is incomplete or marked as damaged", _BEFORE_JOIN
+            moment = float((packet.pts or 0) * packet.time_base) if self._is_complete else self.end
+            suspect = f"a packet at {moment:.1f} s is incomplete or marked as damaged", _BEFORE_JOIN
         elif suspect is not None and packet.size and packet.is_keyframe and self._is_joined:
             return
         elif suspect is not None:

@@ -21,13 +21,14 @@ import numpy as np
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
-from hound_plugin.media.lost_packets import LostPackets
+from hound_plugin.media.lost_packets import LostPackets, has_gap
 from hound_plugin.media.orientation import is_only_turned, upright
 from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
 
 Numbered = Generator[tuple[int, np.ndarray], None, None]
 """Frames with their numbers, one at a time: uint8 ``[H, W, 3]``, RGB, upright."""
 _NOT_CODED = 16  # bytes; a packet of MPEG-4 part 2 that is smaller may mean a picture that is not shown
+_RANDOM_AFTER_LOSS = {"ffv1"}  # FFmpeg decodes such a picture differently each time
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
 
 
@@ -92,7 +93,7 @@ def index_by_headers(source: Source) -> FrameIndex | None:
     with opened(source) as (container, stream):
         is_complete = check_sizes(source, container)
         if _INDEXED & set(container.format.name.split(",")):
-            last = LastPacket(container, source)
+            last = LastPacket(container, source, is_complete)
             stamps = _stamps(container, stream, last)
             if stamps is not None:
                 if not is_complete:
@@ -110,12 +111,20 @@ def count_by_decoding(source: Source) -> FrameIndex:
     with opened(source) as (container, stream):
         is_complete = check_sizes(source, container)
         last = LastPacket(container, source)
-        times, length = [], 0
+        times, length, depends = [], 0, False
         for frame in _frames(container, stream, source, last):
             times.append(frame.pts)
             length = frame.duration or 0
+            depends = depends or not frame.key_frame
         if not is_complete:
             last.check()
+        if depends and stream.codec_context.name in _RANDOM_AFTER_LOSS and None not in times and has_gap(times):
+            raise MediaDecodeError(
+                f"Cannot decode {describe(source)}: its timestamps have gaps, as where packets were lost before it was "
+                "written, and what FFV1 shows after a lost picture is random. Encode it from its source with every "
+                "picture a key picture (`-g 1`), or as H.264; or leave its record out.",
+                path_of(source),
+            )
         index = _index(stream, times, length, [], False, source)
     return dataclasses.replace(index, pts=None)
 
@@ -199,7 +208,7 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
         empty = codec == "mpeg4" and packet.size < _NOT_CODED
         if pts is None or (not keys and not is_key) or empty:
             return None
-        lost.see(packet)
+        lost.see(packet, pts)
         if is_key:
             keys.append(pts)
             clean = clean and _is_clean(stream.codec_context, packet)

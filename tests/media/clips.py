@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import statistics
 import struct
 from fractions import Fraction
 from pathlib import Path
@@ -134,3 +136,18 @@ def play(path: Path) -> list[np.ndarray]:
         for frame in container.decode(video=0):
             frames.append(np.rot90(frame.to_ndarray(format="rgb24"), round(frame.rotation / 90)))
     return frames
+
+
+def lose_packets(source: Path, target: Path, lost: set[int], close_gaps: bool = False) -> None:
+    """Copy all packets but those with the given numbers, as a recorder that drops them; maybe without gaps in time."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        copy = new.add_stream_from_template(old.streams.video[0])
+        kept = [p for number, p in enumerate(p for p in old.demux(video=0) if p.size) if number not in lost]
+        order = sorted(packet.pts for packet in kept)
+        step = round(statistics.median(after - before for before, after in itertools.pairwise(order)))
+        for number, packet in enumerate(kept):
+            if close_gaps:
+                packet.pts = order[0] + order.index(packet.pts) * step
+                packet.dts = order[0] + (number - 3) * step
+            packet.stream = copy
+            new.mux(packet)
