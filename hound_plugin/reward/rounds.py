@@ -7,6 +7,7 @@ are left alone, and a round that was stopped continues where it stopped.
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -21,7 +22,7 @@ from hound_plugin.records.bad_rows import RowReport
 from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.jsonl import read_rows
 from hound_plugin.records.parse import row_id
-from hound_plugin.records.run_folders import open_folder
+from hound_plugin.records.run_folders import open_folder, read_run
 from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.run_setup import MakeFrames, MakeGenerator, open_run, read_run_questions, report_bad_rows
@@ -30,6 +31,7 @@ from hound_plugin.validation import read_yaml
 
 OURS = ("model_name_or_path", "dataset", "dataset_dir", "media_dir", "output_dir", "eval_dataset", "do_eval")
 """Keys of the host's recipe that a round sets itself."""
+FINISHED = "finished.json"
 Evaluate = Callable[[str, Path, int, str, Callable[[str], None]], None]
 """Evaluates by a recipe, in a folder, the model of that round, a checkpoint; says the result."""
 
@@ -44,8 +46,9 @@ def run_rounds(
     """Run all rounds that are not finished; returns the checkpoint of each.
 
     Raises:
-        SettingsError: no recipe, or a sampler that is not our model (DPO needs a checkpoint).
-        DataError: a round without pairs.
+        SettingsError: no recipe, a sampler that is not our model (DPO needs a checkpoint), or a first round that was
+            trained from another model.
+        DataError: a round without pairs, or with questions of an earlier one.
         JudgeError: a round stopped early, or the host's training failed.
     """
     recipe = read_recipe(settings)
@@ -55,14 +58,28 @@ def run_rounds(
     for number in range(1, settings.iterate.rounds + 1):
         round_folder = open_folder(folder / f"round_{number}")
         trained = round_folder / "dpo"
-        if not (trained / "finished.json").is_file():
+        if not (trained / FINISHED).is_file():
             say(f"round {number} of {settings.iterate.rounds}: from {checkpoint}")
             _one_round(settings, round_folder, number, checkpoint, recipe, say, make_generator, make_frames)
+        elif number == 1:
+            _check_start(trained, checkpoint)
         checkpoint = str(trained)
         checkpoints.append(trained)
         _evaluate(settings, folder, number, checkpoint, say, evaluate)
     say(f"rounds finished; the last checkpoint is {checkpoint}")
     return checkpoints
+
+
+def _check_start(trained: Path, checkpoint: str) -> None:
+    """Refuse to continue rounds that began with another model."""
+    before = read_run(trained, FINISHED).get("from", checkpoint)
+    if before != checkpoint and os.path.realpath(before) != os.path.realpath(checkpoint):
+        raise SettingsError(
+            f"sample.model: expected {before!r}, from which the finished round 1 in {trained.parent} was trained; got "
+            f"{checkpoint!r}. Set it back (or put a link at the old path of a model that was moved), or choose another "
+            "`folder`.",
+            "sample.model",
+        )
 
 
 def _evaluate(
@@ -137,7 +154,7 @@ def _share(settings: RewardSettings, folder: Path, number: int, say: Callable[[s
     written unchanged.
 
     Raises:
-        DataError, MediaNotFoundError: rows that cannot be used.
+        DataError, MediaNotFoundError: rows that cannot be used, or that an earlier round has.
     """
     target = folder / "questions.jsonl"
     if target.is_file():
@@ -150,8 +167,28 @@ def _share(settings: RewardSettings, folder: Path, number: int, say: Callable[[s
     if settings.iterate.shards:
         order = sorted(rows, key=lambda row: make_seed("share", settings.seed, row_id(rows[row])))
         rows = {row: rows[row] for row in sorted(order[number - 1 :: settings.iterate.rounds])}
+        _check_new([value for value in rows.values() if value is not None], folder, number)
     write_rows(target, [value for value in rows.values() if value is not None])
     return target
+
+
+def _check_new(rows: list[dict[str, Any]], folder: Path, number: int) -> None:
+    """Refuse a share with questions of earlier rounds: the number of rounds, the seed or the questions changed."""
+
+    def name(row: dict[str, Any]) -> str:
+        return row_id(row) or json.dumps(row, sort_keys=True)
+
+    asked = {name(row) for row in rows}
+    for earlier in range(1, number):
+        file = folder.with_name(f"round_{earlier}") / "questions.jsonl"
+        known = {name(row.value) for row in read_rows(str(file)) if row.value} if file.is_file() else set()
+        if twice := sorted(asked & known):
+            raise DataError(
+                f"Round {number} would train on {len(twice)} questions that round {earlier} had (such as "
+                f"{twice[0][:80]!r}): `iterate.rounds`, `seed` or the questions have changed since. Set them back; "
+                "or choose another `folder`, with `sample.model` the last round's `dpo`; or set `iterate.shards: "
+                "false`, which gives every round all questions."
+            )
 
 
 def train(
@@ -188,4 +225,4 @@ def train(
     if done.returncode:
         end = (folder / "dpo.log").read_text(encoding="utf-8", errors="replace")[-1500:]
         raise JudgeError(f"DPO failed with code {done.returncode}; {folder / 'dpo.log'} ends: {end}")
-    write_json(folder / "dpo" / "finished.json", {"from": checkpoint, "pairs": settings.pairs.name})
+    write_json(folder / "dpo" / FINISHED, {"from": checkpoint, "pairs": settings.pairs.name})

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hound_plugin import cli
-from hound_plugin.errors import DataError
+from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.files import write_json
 from hound_plugin.records.questions import read_questions
 from hound_plugin.reward import rounds, stages
@@ -137,8 +138,8 @@ def iterating(values: dict[str, Any], tmp_path: Path, **more: Any) -> RewardSett
     return build_settings({**values, "iterate": {"rounds": 3, "recipe": str(recipe), **more}})
 
 
-def shares(folder: Path) -> list[list[dict[str, Any]]]:
-    files = [folder / f"round_{number}" / "questions.jsonl" for number in (1, 2, 3)]
+def shares(folder: Path, count: int = 3) -> list[list[dict[str, Any]]]:
+    files = [folder / f"round_{number}" / "questions.jsonl" for number in range(1, count + 1)]
     return [[json.loads(line) for line in file.read_text().split("\n") if line] for file in files]
 
 
@@ -186,6 +187,39 @@ def test_bad_rows_stop_before_the_first_round(
         rounds.run_rounds(settings, lambda _: None, lambda _: Parrot())
     assert trained == []
     assert not list(Path(settings.folder).glob("round_*/questions.jsonl"))
+
+
+@pytest.mark.parametrize("change", ["rounds", "seed", "questions"])
+def test_a_round_does_not_repeat_questions_of_an_earlier_one(
+    change: str, values: dict[str, Any], tmp_path: Path, trained: list[str]
+) -> None:
+    easy(Path(values["questions"]))
+    settings = iterating(values, tmp_path, rounds=2)
+    rounds.run_rounds(settings, lambda _: None, lambda _: Parrot())
+    again = iterating({**values, "seed": 5} if change == "seed" else values, tmp_path, rounds=2 + (change == "rounds"))
+    if change != "rounds":  # the second round begins after the change
+        shutil.rmtree(Path(settings.folder) / "round_2")
+    if change == "questions":
+        write_rows(Path(values["questions"]), shares(Path(settings.folder), 1)[0])
+    with pytest.raises(DataError, match=r"Round \d would train on \d questions that round 1 had .*`iterate.shards: "):
+        rounds.run_rounds(again, lambda _: None, lambda _: Parrot())
+    assert len(trained) == 2
+
+
+def test_finished_rounds_belong_to_the_model_that_they_began_with(
+    values: dict[str, Any], tmp_path: Path, trained: list[str]
+) -> None:
+    easy(Path(values["questions"]))
+    settings = iterating(values, tmp_path, rounds=2)
+    rounds.run_rounds(settings, lambda _: None, lambda _: Parrot())
+    finished = Path(settings.folder) / "round_1" / "dpo" / "finished.json"
+    write_json(finished, {"from": "parrot", "pairs": "pairs"})
+    rounds.run_rounds(settings, lambda _: None, lambda _: Parrot())
+    write_json(finished, {"from": "owner/another", "pairs": "pairs"})
+    with pytest.raises(SettingsError, match=r"sample.model: expected 'owner/another'.*got 'parrot'.*another `folder`"):
+        rounds.run_rounds(settings, lambda _: None, lambda _: Parrot())
+    assert trained[:1] == ["parrot"]
+    assert len(trained) == 2
 
 
 def test_without_shards_every_round_has_all_rows(values: dict[str, Any], tmp_path: Path, trained: list[str]) -> None:
