@@ -17,6 +17,7 @@ from vllm.multimodal.processing import (
     PromptReplacement,
 )
 
+from hound_plugin.corpus.workers import end_with_parent
 from hound_plugin.errors import DataError
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.processing.media_inputs import as_clips, as_images
@@ -62,7 +63,14 @@ def _items(data: Any, kind: str) -> MediaItems | None:
 
 
 class ProcessingInfo(BaseProcessingInfo):
-    """What vLLM asks about the model's inputs."""
+    """What vLLM asks about the model's inputs, in the process that serves and in that of its engine.
+
+    The latter outlives a parent that is killed, with the weights in memory, unless it is told to end.
+    """
+
+    def __init__(self, ctx: Any) -> None:
+        super().__init__(ctx)
+        end_with_parent()
 
     def get_hf_config(self) -> LlavaHoundConfig:
         """The model's configuration."""

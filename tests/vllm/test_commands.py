@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -64,13 +66,14 @@ def test_six_answers_share_their_prompt(demo: Demo, engine: Any) -> None:
 
 
 ENDS = """
-import sys, tempfile
+import sys, tempfile, time
 
 def main():
     from hound_plugin.vllm.engine import VllmModel
     engine = VllmModel(sys.argv[1], "float32", engine={"enforce_eager": True})
     ((answer,),) = engine.answer([("What is this?", None)], [[0]], temperature=0.0, max_new_tokens=4)
     print("tokens", answer.tokens, flush=True)
+    time.sleep(5)
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory():  # from here on, what is left to `weakref` comes after `multiprocessing`
@@ -78,7 +81,8 @@ if __name__ == "__main__":
 """
 
 
-def test_a_process_with_an_engine_of_its_own_ends(demo: Demo, tmp_path: Path) -> None:
+@pytest.mark.parametrize("is_killed", [False, True])
+def test_a_process_with_an_engine_of_its_own_ends(demo: Demo, tmp_path: Path, is_killed: bool) -> None:
     script = tmp_path / "answer.py"
     script.write_text(ENDS, encoding="utf-8")
     environment = {**os.environ, "VLLM_ENABLE_V1_MULTIPROCESSING": "1"}
@@ -86,12 +90,19 @@ def test_a_process_with_an_engine_of_its_own_ends(demo: Demo, tmp_path: Path) ->
         [sys.executable, str(script), str(demo.model)], stdout=subprocess.PIPE, text=True, env=environment
     ) as process:
         assert process.stdout is not None
-        lines = iter(process.stdout.readline, "")
-        assert any(line.startswith("tokens") for line in lines)
+        assert any(line.startswith("tokens") for line in iter(process.stdout.readline, ""))
+        children = psutil.Process(process.pid).children(recursive=True)
+        assert any("EngineCore" in " ".join(child.cmdline()) for child in children)
         try:
-            assert process.wait(60) == 0
+            if is_killed:
+                process.kill()
+            assert process.wait(60) == (-signal.SIGKILL if is_killed else 0)
+            assert psutil.wait_procs(children, timeout=30)[1] == []
         finally:
             process.kill()
+            for child in children:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
 
 
 def test_more_questions_than_one_step_takes(demo: Demo, engine: Any) -> None:
