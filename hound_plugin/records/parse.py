@@ -9,13 +9,13 @@ for the clip; and a question shows its options.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.conversation import read_conversation
+from hound_plugin.records.jsonl import read_text
 from hound_plugin.records.media_fields import read_last_media, read_media, with_parts
 from hound_plugin.records.messages import Conversation, text_of
 from hound_plugin.records.options import answer_with_text, check_options, read_options
@@ -106,11 +106,11 @@ def _unpacked(row: dict[str, Any], findings: Findings) -> dict[str, Any]:
     text = row.get(fields.TEXT)
     if not isinstance(text, str) or not text.lstrip().startswith("{"):
         return row
-    try:
-        inner = json.loads(text)
-    except ValueError as error:
+    unpacked = read_text(text)
+    inner = unpacked.value
+    if inner is None:
         if text.lstrip().startswith('{"'):
-            findings.problem("text", fields.TEXT, f"JSON, or a caption ({error})", text)
+            findings.problem("text", fields.TEXT, f"JSON, or a caption ({unpacked.reason})", text)
         return row
     if not any(name in inner for name in _CONTENT_FIELDS):
         return row

@@ -111,6 +111,13 @@ COMPARED: dict[str, Bad] = {
     "nothing asked": compared(TWO, "no question", "prompt", ("pairs", "questions")),
     "only a clip asked": compared({"prompt": "<video>\n ", **TWO}, "blank question", "prompt", ("pairs", "questions")),
     "JSON cut off": compared({"text": json.dumps({**ASKED, **TWO})[:-6]}, "text", "text", ("sft", "convert")),
+    "JSON with a key twice": compared(
+        {"text": json.dumps({**ASKED, **TWO})[:-1] + ', "prompt": "<video>\\nWho swims?"}'},
+        "text",
+        "text",
+        ("sft", "convert"),
+    ),
+    "JSON too deep": compared({"text": '{"prompt":' * 100_000}, "text", "text", ("sft", "convert")),
     "JSON says it again": compared(
         {"text": json.dumps({**ASKED, **TWO}), "prompt": "<video>\nWho swims?"}, "field twice", "prompt"
     ),
