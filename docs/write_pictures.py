@@ -101,6 +101,7 @@ def rows_of(graph: Graph) -> list[list[str]]:
 
 _PURPOSES = {
     "backoff": "how long to wait before another try",
+    "child_processes": "processes that end with their parent",
     "command_line": "what several commands share: a YAML file with overrides, and lines for the user",
     "cli": "the command `hound`, and the only place where the parts are put together",
     "corpus": "the original's data: list, download, extract, validate, convert",

@@ -20,6 +20,7 @@ LAYERS = (
     "errors",
     "version",
     "backoff",
+    "child_processes",
     "validation",
     "settings",
     "moved",

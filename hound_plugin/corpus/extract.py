@@ -21,10 +21,10 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+from hound_plugin.child_processes import follow_parent
 from hound_plugin.corpus.archive import STATE, Limits, unpack
 from hound_plugin.corpus.files import readable_size
 from hound_plugin.corpus.schema import Corpus
-from hound_plugin.corpus.workers import follow_parent
 from hound_plugin.errors import ArchiveError
 from hound_plugin.records.files import locked, rename, write_json, write_whole
 

@@ -10,7 +10,7 @@ from itertools import islice
 from multiprocessing import get_context
 from typing import Literal, TypeVar
 
-from hound_plugin.corpus.workers import follow_parent
+from hound_plugin.child_processes import follow_parent
 from hound_plugin.engines.work import LOCAL, Engine, Work
 from hound_plugin.errors import EmptyMediaError, MediaError, MediaNotFoundError
 from hound_plugin.records.bad_rows import MISSING

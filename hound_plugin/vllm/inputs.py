@@ -17,7 +17,7 @@ from vllm.multimodal.processing import (
     PromptReplacement,
 )
 
-from hound_plugin.corpus.workers import end_with_parent
+from hound_plugin.child_processes import end_with_parent
 from hound_plugin.errors import DataError
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.processing.media_inputs import as_clips, as_images

@@ -1,4 +1,4 @@
-"""Worker processes that never outlive their parent."""
+"""Child processes that never outlive their parent."""
 
 from __future__ import annotations
 
