@@ -185,7 +185,7 @@ class ReferenceSets(_NalUnits):
     def __init__(self, extradata: bytes) -> None:
         self._sequence: _Sequence | None = None
         self._before: dict[int, tuple[int, int]] = {}  # picture parameter set -> extra bits, bits of pic_output_flag
-        self._decoded: set[int] = set()  # order counts since the last refresh
+        self._kept: set[int] = set()  # order counts of decoded pictures that may still be named
         self._anchor = 0
         super().__init__(extradata)
 
@@ -226,10 +226,12 @@ class ReferenceSets(_NalUnits):
         _ = bits.ue(), bits.take(output + self._sequence.planes)
         count = 0 if kind in (19, 20) else self._count(bits.take(self._sequence.size))
         if 16 <= kind <= 20:
-            self._decoded = set()
-        elif kind != 21 and any(count + step not in self._decoded for step in self._references(bits)):
-            self._lost = True
-        self._decoded.add(count)
+            self._kept = set()
+        else:  # what a picture does not name is not kept for later ones, either
+            named = {count + step for step in self._references(bits)}
+            self._lost = count in self._kept or (kind != 21 and not named <= self._kept)
+            self._kept &= named
+        self._kept.add(count)
         if unit[1] & 7 == 1 and not 6 <= kind <= 9 and not (kind < 16 and kind % 2 == 0):
             self._anchor = count
         return True
