@@ -122,11 +122,13 @@ def test_one_flipped_bit(data: st.DataObject, kind: str) -> None:
 
 @given(data=st.data())
 def test_a_flipped_bit_in_a_header_inside_a_valid_gzip(data: st.DataObject) -> None:
-    content = KINDS[data.draw(st.sampled_from(["plain.tar", "gnu.tar", "pax.tar", "ustar.tar"]))][1]
+    """A checksum does not cover what follows its own digits, which nothing reads."""
+    files, content = KINDS[data.draw(st.sampled_from(["plain.tar", "gnu.tar", "pax.tar", "ustar.tar"]))]
     place = data.draw(st.sampled_from(headers(content))) + data.draw(st.integers(0, 511))
     damaged = bytearray(content)
     damaged[place] ^= 1 << data.draw(st.integers(0, 7))
-    assert isinstance(unpacked(gzip.compress(bytes(damaged), 1), ".tar.gz"), str)
+    result = unpacked(gzip.compress(bytes(damaged), 1), ".tar.gz")
+    assert isinstance(result, str) or result == files
 
 
 @given(place=st.integers(0, 39), bit=st.integers(0, 7))
