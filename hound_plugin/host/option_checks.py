@@ -20,9 +20,8 @@ from hound_plugin.host.models import MODELS
 from hound_plugin.host.refused_options import check_values
 from hound_plugin.host.template import check_system
 from hound_plugin.host.tower_cache import check_frozen
-from hound_plugin.model.adapters import adapters_below, base_of, check_whole, is_adapter
+from hound_plugin.model.adapters import adapters_below, base_of, check_base, check_whole, is_adapter, weights_of
 from hound_plugin.model.checkpoint_files import check_files
-from hound_plugin.records.media_identity import sampled_digest
 
 logger = logging.get_logger(__name__)
 
@@ -104,6 +103,7 @@ def _check_model(model: Any) -> None:
     adapters = [os.path.join(name, below) if below else name for name in model.adapter_name_or_path or []]
     for number, adapter in enumerate(adapters):
         check_whole(adapter)
+        check_base(adapter, model.model_name_or_path)
         _check_base(adapter, model.model_name_or_path)
         _check_below(adapter, adapters[:number])
 
@@ -174,13 +174,7 @@ def _check_below(adapter: str, given: list[str]) -> None:
 
 def _same_weights(first: str, second: str) -> bool:
     """Whether two folders have the same weight files, by name and identity (size, head, middle and tail)."""
-    return os.path.isdir(second) and _weights(first) == _weights(second)
-
-
-def _weights(folder: str) -> dict[str, Any]:
-    names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
-    files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
-    return {name: (os.path.getsize(path), sampled_digest(path)) for name, path in files.items()}
+    return os.path.isdir(second) and weights_of(first) == weights_of(second)
 
 
 def _check_packages(training: Any) -> None:

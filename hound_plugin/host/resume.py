@@ -18,7 +18,7 @@ from transformers.utils import logging
 
 from hound_plugin.errors import DiskFullError, SettingsError
 from hound_plugin.host import settings_state, step_report
-from hound_plugin.model.adapters import BELOW, RUN
+from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, weights_of
 from hound_plugin.records.files import full_disk_named, write_json
 
 logger = logging.get_logger(__name__)
@@ -234,7 +234,9 @@ def saved_by_all(original: Callable[..., Any], self: Any, output_dir: str) -> No
 def signed_model(
     original: Callable[..., Any], self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any
 ) -> Any:
-    """``Trainer.save_model``, then a note with an adapter of those below it: peft names only the base.
+    """``Trainer.save_model``, then a note with an adapter of those below it, and which weights the base has.
+
+    peft names only the base.
 
     Raises:
         DiskFullError: there is too little space.
@@ -244,10 +246,13 @@ def signed_model(
         result = original(self, output_dir, *args, **kwargs)
     adapters = run.get("adapter_name_or_path") or []
     below = adapters if run.get("create_new_adapter") else adapters[:-1]
-    if below and run.get("finetuning_type") == "lora" and self.is_world_process_zero() and folder.is_dir():
-        write_json(
-            folder / RUN, {**run, BELOW: [os.path.abspath(item) if os.path.isdir(item) else item for item in below]}
-        )
+    if run.get("finetuning_type") == "lora" and self.is_world_process_zero() and folder.is_dir():
+        base = run.get("model_name_or_path") or ""
+        note: dict[str, Any] = {BASE_WEIGHTS: weights_of(base)} if os.path.isdir(base) else {}
+        if below:
+            note[BELOW] = [os.path.abspath(item) if os.path.isdir(item) else item for item in below]
+        if note:
+            write_json(folder / RUN, {**run, **note})
     return result
 
 

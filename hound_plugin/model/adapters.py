@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 from hound_plugin.errors import CheckpointError
+from hound_plugin.records.media_identity import sampled_digest
 
 CONFIG = "adapter_config.json"
 NEXT_TO_IT = "non_lora_trainables.bin"
@@ -14,6 +16,8 @@ NEXT_TO_IT = "non_lora_trainables.bin"
 RUN = "hound_run.json"
 """In checkpoints of the host's trainings: which run they belong to; in an adapter's folder, the adapters below it."""
 BELOW = "adapters_below"
+BASE_WEIGHTS = "base_weights"
+"""In the same file: :func:`weights_of` the model below."""
 
 
 def is_adapter(folder: str | os.PathLike[str]) -> bool:
@@ -33,12 +37,39 @@ def base_of(adapter: str | os.PathLike[str]) -> str | None:
 
 def adapters_below(adapter: str | os.PathLike[str]) -> list[str]:
     """Folders of the adapters that were merged into the model before an adapter was trained, in their order."""
+    below = _note(adapter).get(BELOW)
+    return [name for name in below if isinstance(name, str)] if isinstance(below, list) else []
+
+
+def _note(adapter: str | os.PathLike[str]) -> dict[str, Any]:
+    """What a training of the host noted about an adapter."""
     try:
         values = json.loads((Path(adapter) / RUN).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return []
-    below = values.get(BELOW) if isinstance(values, dict) else None
-    return [name for name in below if isinstance(name, str)] if isinstance(below, list) else []
+        return {}
+    return values if isinstance(values, dict) else {}
+
+
+def weights_of(folder: str | os.PathLike[str]) -> dict[str, list[Any]]:
+    """Identity of a model's weight files: by name, their size and a digest of head, middle and tail."""
+    names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
+    files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
+    return {name: [os.path.getsize(path), sampled_digest(path)] for name, path in files.items()}
+
+
+def check_base(adapter: str | os.PathLike[str], base: str) -> None:
+    """Refuse a model whose weights are others than when an adapter was trained on it: of a newer training, say.
+
+    Raises:
+        CheckpointError: they are.
+    """
+    before = _note(adapter).get(BASE_WEIGHTS)
+    if before is not None and os.path.isdir(base) and before != weights_of(base):
+        raise CheckpointError(
+            f"Expected the model that the adapter {os.fspath(adapter)} was trained on; the weights in {base} are "
+            "others now. Bring the earlier ones back, or train the adapter again. (If they are the same in other files, "
+            f"remove `{BASE_WEIGHTS}` from {RUN} in the adapter's folder.)"
+        )
 
 
 def check_whole(adapter: str | os.PathLike[str]) -> None:
@@ -59,7 +90,7 @@ def chain_of(adapter: str) -> tuple[str, list[str]]:
     """The model that an adapter belongs to, and all adapters to merge into it, in their order.
 
     Raises:
-        CheckpointError: the model is not named, an adapter below is missing, or one is not whole.
+        CheckpointError: the model is not named or has changed, an adapter below is missing, or one is not whole.
     """
     base = base_of(adapter)
     if base is None:
@@ -76,4 +107,5 @@ def chain_of(adapter: str) -> tuple[str, list[str]]:
             )
     for folder in (*below, adapter):
         check_whole(folder)
+        check_base(folder, base)
     return base, [*below, adapter]

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from hound_plugin.model.adapters import BASE_WEIGHTS, RUN, weights_of
 from hound_plugin.model.key_mapping import to_ours
 from tests.e2e.conftest import recipe_for
 from tests.e2e.together import Outcome, train_together
@@ -141,6 +142,7 @@ def test_lora_dpo_needs_no_second_model_and_exports(work: Path, ran: dict[str, O
     adapter = load_file(lora.folder / "adapter_model.safetensors")
     assert adapter
     assert all("language_model" in name for name in adapter)
+    assert json.loads((lora.folder / RUN).read_text())[BASE_WEIGHTS] == weights_of(SFT)
     assert first["rewards/chosen"] == first["rewards/rejected"] == 0.0, first
     assert abs(first["loss"] - float(np.log(2))) < 1e-5, first
     merged = work / "runs" / "merged"
@@ -157,6 +159,7 @@ def test_lora_dpo_needs_no_second_model_and_exports(work: Path, ran: dict[str, O
     cli(work, "export", str(write_yaml(work / "export.yaml", export)))
     import hound_plugin
 
+    assert hound_plugin.load(str(lora.folder), device="cpu").chat("Hello", temperature=0, max_new_tokens=3) is not None
     hound = hound_plugin.load(str(merged), device="cpu")
     original = hound_plugin.load(str(SFT), device="cpu")
     merged_weights, base = hound.model.state_dict(), original.model.state_dict()

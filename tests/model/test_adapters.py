@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 import hound_plugin
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.adapters import BELOW, RUN
+from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, weights_of
 from tests.goldens import SFT
 from tests.model.batches import sft_batch
 
@@ -109,3 +109,19 @@ def test_an_adapter_that_is_not_finite_is_refused(value: float, piece: str, tmp_
         CheckpointError, match=r"in the adapter .*adapter, found NaN or infinity in .*layers\.1.*q_proj"
     ):
         hound_plugin.load(str(folder))
+
+
+def test_a_base_that_was_trained_again(tmp_path: Path) -> None:
+    """At the same path, with other weights of the same sizes."""
+    base = tmp_path / "base"
+    shutil.copytree(SFT, base)
+    folder = write_adapter(tmp_path / "adapter", 0)
+    config = json.loads((folder / "adapter_config.json").read_text())
+    (folder / "adapter_config.json").write_text(json.dumps({**config, "base_model_name_or_path": str(base)}))
+    (folder / RUN).write_text(json.dumps({BASE_WEIGHTS: weights_of(base)}))
+    assert hound_plugin.load(str(folder), device="cpu", dtype="float32").chat("What is it?", max_new_tokens=2)
+    file = base / "model.safetensors"
+    save_file({name: value + 0.01 for name, value in load_file(file).items()}, file, {"format": "pt"})
+    assert file.stat().st_size == (SFT / "model.safetensors").stat().st_size
+    with pytest.raises(CheckpointError, match=r"the weights in .*base are others now"):
+        hound_plugin.load(str(folder), device="cpu", dtype="float32")
