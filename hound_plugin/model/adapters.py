@@ -67,8 +67,8 @@ def check_base(adapter: str | os.PathLike[str], base: str) -> None:
     if before is not None and os.path.isdir(base) and before != weights_of(base):
         raise CheckpointError(
             f"Expected the model that the adapter {os.fspath(adapter)} was trained on; the weights in {base} are "
-            "others now. Bring the earlier ones back, or train the adapter again. (If they are the same in other files, "
-            f"remove `{BASE_WEIGHTS}` from {RUN} in the adapter's folder.)"
+            "others now. Bring the earlier ones back, or train the adapter again. (If they are the same in other "
+            f"files, remove `{BASE_WEIGHTS}` from {RUN} in the adapter's folder.)"
         )
 
 
