@@ -52,7 +52,7 @@ class LostPackets:
             self._stamps.append(pts)
 
     def any(self) -> bool:
-        """Whether pictures are missing, or whether that cannot be told."""
+        """Whether pictures are missing, or whether that is unknown."""
         return (self._counter is not None and self._counter.any()) or has_gap(self._stamps or [])
 
 
