@@ -18,7 +18,7 @@ from hound_plugin.records.consumers import check
 from hound_plugin.records.fields import LABELS, LAST_VIDEOS, is_neutral
 from hound_plugin.records.files import whole_file
 from hound_plugin.records.jsonl import Row, read_rows
-from hound_plugin.records.media_paths import cut_part
+from hound_plugin.records.media_paths import bare_name, cut_part
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record, Turn
@@ -251,8 +251,7 @@ def held_out(record: Mapping[str, Any], share: float, seed: int) -> list[bool]:
 
 def clip_name(item: str | list[str]) -> str:
     """The name of a clip in every layout: the last part of its path without suffix; for frames, their folder's."""
-    path = PurePosixPath(cut_part(item)[0]) if isinstance(item, str) else PurePosixPath(item[0]).parent
-    return path.stem
+    return bare_name(cut_part(item)[0] if isinstance(item, str) else str(PurePosixPath(item[0]).parent))
 
 
 def _fraction(name: str, seed: int) -> float:

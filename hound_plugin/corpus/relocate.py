@@ -11,7 +11,7 @@ from typing import Any
 from hound_plugin.corpus.archive import STATE
 from hound_plugin.corpus.checking import media_of
 from hound_plugin.records.fields import IMAGES, VIDEOS
-from hound_plugin.records.media_paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES, cut_part, find_media
+from hound_plugin.records.media_paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES, bare_name, cut_part, find_media
 
 _MEDIA = (*VIDEO_SUFFIXES, *IMAGE_SUFFIXES)
 
@@ -36,7 +36,7 @@ class PathIndex:
         """
         last = PurePosixPath(name).name
         candidates = self.paths.get(last) or [
-            path for stem in _stems(last) for path in self.paths.get(stem, ()) if _stem(path) == _stem(last)
+            path for stem in _stems(last) for path in self.paths.get(stem, ()) if bare_name(path) == bare_name(last)
         ]
         exact = [path for path in candidates if PurePosixPath(path).name == last]
         shared = {path: _shared(path, name) for path in exact or candidates}
@@ -67,7 +67,7 @@ def index_paths(root: Path, names: Iterable[str]) -> PathIndex:
         folders[:] = sorted(name for name in folders if name != STATE and not name.startswith("."))
         media = (name for name in files if os.path.splitext(name)[1].lower() in _MEDIA)
         for name in (*folders, *media):
-            for key in ({name} & wanted) | ({_stem(name)} & stems):
+            for key in ({name} & wanted) | ({bare_name(name)} & stems):
                 relative = os.path.relpath(os.path.join(folder, name), root).replace(os.sep, "/")
                 index.paths.setdefault(key, []).append(relative)
     return index
@@ -94,13 +94,9 @@ def corrected(record: dict[str, Any], index: PathIndex, media_dir: str) -> tuple
     return {**record, **changes}, ambiguous
 
 
-def _stem(name: str) -> str:
-    return PurePosixPath(name).stem
-
-
 def _stems(name: str) -> tuple[str, ...]:
     """Names to look up: a clip may be a folder ``x`` where the record says ``x.mp4``, or vice versa."""
-    return (name, _stem(name)) if _stem(name) != name else (name,)
+    return (name, bare_name(name)) if bare_name(name) != name else (name,)
 
 
 def _shared(first: str, second: str) -> int:

@@ -12,7 +12,6 @@ Known forms of a row, in JSON lines or an array:
 
 from __future__ import annotations
 
-import os
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,7 +21,7 @@ from hound_plugin.errors import DataError
 from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.questions import SEPARATOR
 from hound_plugin.records.jsonl import read_objects
-from hound_plugin.records.media_paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES, cut_part
+from hound_plugin.records.media_paths import bare_name, cut_part
 from hound_plugin.records.parse import row_id
 from hound_plugin.records.placeholders import TOKENS
 from hound_plugin.records.row_sources import is_file
@@ -216,9 +215,7 @@ class _Index:
 
 def clip_name(path: str) -> str:
     """The last part of a clip's path, without the suffix of a clip or an image: ``a.b.mp4`` and ``a.c.mp4`` differ."""
-    name = os.path.basename(cut_part(path)[0].rstrip("/"))
-    stem, suffix = os.path.splitext(name)
-    return stem if suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES else name
+    return bare_name(cut_part(path)[0])
 
 
 def plain(text: str) -> str:

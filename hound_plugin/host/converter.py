@@ -95,14 +95,18 @@ class HoundDatasetConverter(DatasetConverter):
         return self._row(with_placeholder(record, self.consumer), media), parsed, place
 
     def _renamed(self, row: dict[str, Any]) -> dict[str, Any]:
-        """The row with the fields that ``columns`` names under the names that the parser knows."""
+        """The row with the fields that ``columns`` names under the names that the parser knows.
+
+        A field of that name which is not the column's is counted as unknown, also where the row lacks the column: no
+        other one takes its place.
+        """
         for setting, (default, field) in _COLUMNS.items():
             name = getattr(self.dataset_attr, setting, None)
-            if name and name != default and name != field and name in row:
+            if name and name != default and name != field:
                 others = {key: value for key, value in row.items() if key not in (name, field)}
-                if row.get(field) is not None:  # no one reads it then: counted as unknown
+                if row.get(field) is not None:
                     others[f"{field} beside {name}"] = row[field]
-                row = {field: row[name], **others}
+                row = {**({field: row[name]} if name in row else {}), **others}
         return row
 
     def _row(self, record: Record, media: list[str | list[str]]) -> dict[str, Any]:

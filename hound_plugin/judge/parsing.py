@@ -33,7 +33,7 @@ REASONING = ("think", "thinking", "thought", "thoughts", "reasoning", "reflectio
 the tokens of Cohere and Gemma. ``[Reasoning]`` is a heading."""
 _NAMES = "|".join(REASONING)
 _TAG = re.compile(
-    rf"<\s*(?P<slash>/?)\s*(?P<name>{_NAMES})(?:\s[^<>]*)?>"
+    rf"<\s*+(?P<slash>/?)\s*+(?P<name>{_NAMES})(?:\s[^<>]*)?>"
     rf"|◁(?P<slash_2>/?)(?P<name_2>{_NAMES})▷|\[(?P<slash_4>/?)(?P<name_4>think(?:ing)?)\]"
     r"|<\|(?P<edge>begin|end)_of_(?P<name_3>thought)\|>|<\|(?P<edge_2>start|end)_(?P<name_5>thinking)\|>"
     r"|<unused(?:94>(?P<name_6>thought)\b|(?P<slash_6>95)>)"
@@ -57,7 +57,7 @@ _PAIRS = ("[]", "()", "<>", '""', "''", "$$")
 _BOXED = re.compile(r"\\boxed\s*\{(.*)\}")
 
 _MENTION = re.compile(
-    r"(?<![^\W\d_])score[\"'\s]*(?:\([^()\n]{0,40}\))?[\"'\s]*[:：=][\s\"'\\$]*(?:boxed)?", re.IGNORECASE
+    r"(?<![^\W\d_])score[\"'\s]*+(?:\([^()\n]{0,40}\))?[\"'\s]*+[:：=][\s\"'\\$]*(?:boxed)?", re.IGNORECASE
 )
 _BRACKETED = re.compile(r"[<\[({]+([^<>\[\](){}]*)")
 _PLACEHOLDER = re.compile(r"\d+\s*(?:[-–—,|…]|\.\.|to\b|or\b|through\b)", re.IGNORECASE)

@@ -31,6 +31,13 @@ def is_image_path(item: Any) -> bool:
     return os.path.splitext(cut_part(os.fsdecode(item))[0])[1].lower() in IMAGE_SUFFIXES
 
 
+def bare_name(path: str) -> str:
+    """The last part of a path without the suffix of a clip or an image; a folder ``v1.5`` is ``v1.5``."""
+    name = os.path.basename(path.rstrip("/"))
+    stem, suffix = os.path.splitext(name)
+    return stem if suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES else name
+
+
 def check_name(path: str) -> str:
     """Return a path whose name is valid UTF-8, as every file of records, log and table that names it must be.
 

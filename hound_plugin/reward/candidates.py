@@ -187,7 +187,11 @@ def _put_in_order(folder: Path, questions: Sequence[Question]) -> None:
 def add_candidates(
     folder: Path, identity: Mapping[str, Any], answers: Iterator[tuple[Question, int, SampledAnswer]], seed: int
 ) -> int:
-    """Add answers that come from elsewhere (a server or a file); existing ones stay."""
+    """Add answers that come from elsewhere (a server or a file); existing ones stay.
+
+    Raises:
+        DataError: an answer is another one than that which exists.
+    """
     with locked(folder, "sample"):
         existing = _existing_answers(folder, identity)
         rows: list[Row] = []
@@ -196,6 +200,12 @@ def add_candidates(
             if candidate not in before:
                 rows += _rows(question, {candidate: answer}, before, identity, seed)
                 before[candidate] = answer.text
+            elif before[candidate] != answer.text:
+                raise DataError(
+                    f"Question {question.id!r}, candidate {candidate}: expected one answer, got {answer.text!r:.120} "
+                    f"and {before[candidate]!r:.120}, which is given before it or in {folder / CANDIDATES} by an "
+                    "earlier run. Keep one of them, or use a new folder for another file of answers."
+                )
         append_rows(folder / CANDIDATES, rows)
         return len(rows)
 

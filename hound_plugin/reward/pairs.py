@@ -20,6 +20,7 @@ REFERENCE = "reference"
 BY_HAND = "dropped by hand"
 ONE_TO_FIVE = Scale()
 _WORD = re.compile(r"\w+")
+_DIGITS = 9  # of a gap: means of thirds that are 1 apart differ by 0.9999999999999996
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ def _possible(question: Question, answers: Sequence[Answer], settings: PairSetti
         chosen = [Answer(REFERENCE, question.reference, None)] if question.reference else []
     pairs = []
     for one, other in itertools.product(chosen, answers):
-        gap = _rank(one, scale) - _rank(other, scale)
+        gap = round(_rank(one, scale) - _rank(other, scale), _DIGITS)
         if gap > 0:
             pairs.append(Pair(question, one, other, gap))
     widest = max((pair.gap for pair in pairs), default=0.0)

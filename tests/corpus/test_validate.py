@@ -168,6 +168,15 @@ def run_cli(*arguments: object) -> int:
     return cli.main(["corpus", "validate", *map(str, arguments)])
 
 
+@pytest.mark.parametrize(("asked", "there"), [("scene.1", "scene.2"), ("clip.mp4", "clip.v2"), ("a.b.mp4", "a.c.mkv")])
+def test_a_clip_whose_name_begins_alike_is_another_one(asked: str, there: str, tmp_path: Path) -> None:
+    folder = tmp_path / "media" / "deep" / there
+    folder.mkdir(parents=True) if "mkv" not in there else folder.parent.mkdir(parents=True)
+    (folder / "1.jpg" if folder.is_dir() else folder).write_bytes(b"x")
+    index = index_paths(tmp_path / "media", [f"old/{asked}"])
+    assert index.locate(f"old/{asked}") == []
+
+
 def test_the_table_and_the_bad_rows(media: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "rows.jsonl"
     missing = conversation("clip_gone", 3)

@@ -261,6 +261,19 @@ def test_columns_may_have_other_names(host: Host) -> None:
     assert "No." in host.tokenizer.decode(check_answers["rejected_input_ids"])
 
 
+@pytest.mark.parametrize(
+    ("row", "columns"),
+    [
+        ({"better": "One.", "worse": None, "rejected": "No."}, {"chosen": "better", "rejected": "worse"}),
+        ({"better": "One.", "chosen": "Two.", "rejected": "No."}, {"chosen": "better", "rejected": "worse"}),
+    ],
+)
+def test_no_other_field_takes_the_place_of_a_named_column(row: Row, columns: dict[str, str], host: Host) -> None:
+    write(host, [{"video": "clip_short", "prompt": "Red?", **row}], ranking=True, columns=columns)
+    with pytest.raises(DataError, match=r"row 1: .*rejected"):
+        host.load("dpo", "mine")
+
+
 @pytest.mark.parametrize(("label", "answer"), [(True, "One."), (False, "One.")])
 def test_labels_for_kto_may_have_another_name(label: bool, answer: str, host: Host) -> None:
     rows = [{**MIXED[0], "good": label}, {**MIXED[0], "id": "z", "good": not label}]

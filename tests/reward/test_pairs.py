@@ -44,6 +44,13 @@ def test_policies(policy: Any, expected: set[tuple[int, int]]) -> None:
     assert ids(pairs_of(SCORES, PLAIN.changed(policy=policy))) == expected
 
 
+@pytest.mark.parametrize("scores", [[13 / 3, 10 / 3], [7 / 3, 4 / 3], [4.7, 3.7], [8.3, 7.3]])
+def test_scores_that_are_one_apart(scores: list[float | None]) -> None:
+    """As fractions: in floating point some differ by a little less."""
+    assert ids(pairs_of(scores, PLAIN.changed(policy="all", min_gap=1))) == {(0, 1)}
+    assert ids(pairs_of(scores, PLAIN.changed(policy="margin", margin=1))) == {(0, 1)}
+
+
 def test_a_missing_score_is_never_in_a_pair() -> None:
     for policy in ("threshold", "best-worst", "all", "margin"):
         found = pairs_of([None, 5, None, None], PLAIN.changed(policy=policy))

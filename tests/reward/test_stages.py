@@ -375,9 +375,22 @@ def test_added_answers_stay_as_they_are(settings: RewardSettings) -> None:
     run = start(settings)
     from hound_plugin.reward.candidates import SampledAnswer
 
-    for text in ("first", "second"):
-        add_candidates(run.folder, {"model": "m"}, iter([(run.questions[0], 0, SampledAnswer(text))]), 0)
+    def add(*texts: str) -> int:
+        answers = iter([(run.questions[0], 0, SampledAnswer(text)) for text in texts])
+        return add_candidates(run.folder, {"model": "m"}, answers, 0)
+
+    assert (add("first"), add("first", "first")) == (1, 0)
+    with pytest.raises(DataError, match=r"'q0', candidate 0: expected one answer, got 'second' and 'first'"):
+        add("second")
     assert read_candidates(run.folder)["q0"][0]["answer"] == "first"
+
+
+def test_a_file_with_two_answers_of_one_number_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    given = [{"id": "q1", "candidate": 3, "answer": text} for text in ("It moves left.", "It moves up.")]
+    (tmp_path / "given.jsonl").write_text("".join(json.dumps(row) + "\n" for row in given))
+    settings = build_settings({**values, "sample": {"backend": "given", "answers": str(tmp_path / "given.jsonl")}})
+    with pytest.raises(DataError, match=r"'q1', candidate 3: expected one answer"):
+        run_stages(start(settings), ("sample",))
 
 
 def test_the_command(values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
