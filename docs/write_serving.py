@@ -214,7 +214,7 @@ hound caption clips/ --model MODEL --out captions.jsonl --backend vllm --set pre
 
 Each answer has its own seed; the answers to one question share its prompt in the prefix cache, and a clip is decoded
 and encoded once. With all but the smallest models that is
-[more than three times faster](performance.md#several-answers-by-vllm) than `backend: model` with its own `batch_size`.
+[about three times faster](performance.md#several-answers-by-vllm) than `backend: model` with its own `batch_size`.
 vLLM's CPU build has no attention for heads of 16 channels. `make vllm` builds an environment for the CPU in
 `.venv-vllm` and tests all of this there.
 """
