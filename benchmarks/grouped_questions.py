@@ -2,7 +2,7 @@
 
 Loss and backward pass of the host's ``CustomSeq2SeqTrainer`` for one batch of ``--questions`` rows about each of
 ``--clips`` clips: with our switches off (the host's own step), with the head where labels are, and with
-``hound.group_questions``. The ways run one after the other, each in its own process, and their losses are compared. The
+``hound.group_questions``. Each way runs in a process of its own, one at a time, and their losses are compared. The
 language model has the width, depth and vocabulary given; the towers are small, unless ``--towers`` asks for the
 released model's size. The defaults take about four minutes on two idle cores.
 

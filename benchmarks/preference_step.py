@@ -4,7 +4,7 @@ Forward passes of policy and reference, loss and backward pass of ``CustomDPOTra
 host's own step), with the head where labels are, with all of them on, and with the reference's log-probabilities
 stored; last, transformers' Video-LLaVA with the same language model and small towers, as the host trains it. (The
 host's call of its processor fails on transformers 5.5, as it passes ``images=None``: a repair of one line, which is not
-on the way measured here. Its loss is of another model.) The ways run one after the other, each in its own process, and
+on the way measured here. Its loss is of another model.) Each way runs in a process of its own, one at a time, and
 their losses are compared. The language model has the width, depth and vocabulary given; the towers are small, unless
 ``--towers`` asks for the released size. Gradients are checkpointed, as by default in the host, so that each step
 computes the policy's forward pass twice, unless ``--no-checkpointing`` is given. The defaults take about six minutes on

@@ -185,7 +185,7 @@ def with_or_without(chosen: argparse.Namespace) -> str:
 
 
 def run_children(script: str, chosen: argparse.Namespace, ways: Sequence[str]) -> dict[str, dict[str, Any]]:
-    """Measure the ways one after the other, each in its own process."""
+    """Measure each way in a process of its own, one at a time."""
     with tempfile.TemporaryDirectory() as folder:
         write_model(folder, configuration(chosen.hidden, chosen.layers, chosen.towers))
         return {way: run_child(script, folder, way) for way in ways}

@@ -1,6 +1,6 @@
 """Six sampled answers about each of the demo's clips: our own model, and the same checkpoint in vLLM's engine.
 
-The ways run one after the other, each in its own process with all cores, and are timed without their start: by the
+Each way runs in a process of its own with all cores, one at a time, and is timed without its start: by the
 clock, and by the seconds that all of their processes spent on cores. A size other than `demo` is the demo's checkpoint
 with a language model of that width and depth and random weights, whose answers hardly ever end early. Run in
 `.venv-vllm`:

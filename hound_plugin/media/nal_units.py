@@ -38,7 +38,7 @@ class _Bits:
         return self.take(2 * zeros + 1) - 1
 
     def skip(self, count: int) -> None:
-        """Pass over so many numbers in Exp-Golomb code."""
+        """Skip numbers in Exp-Golomb code."""
         for _ in range(count):
             self.ue()
 

@@ -242,6 +242,16 @@ def test_a_killed_driver_leaves_nothing_behind_and_goes_on(tmp_path: Path, of_ra
     assert (folders[1] / PREDICTIONS).read_bytes() == (folders[0] / PREDICTIONS).read_bytes()
 
 
+def processes_at_work(driver: subprocess.Popen[bytes], folder: Path) -> list[psutil.Process]:
+    """The processes of a job, once it has its first predictions."""
+    deadline = time.monotonic() + 300
+    while not (folder / PREDICTIONS).exists():
+        assert driver.poll() is None
+        assert time.monotonic() < deadline, "too slow to begin"
+        time.sleep(0.1)
+    return psutil.Process(driver.pid).children(recursive=True)
+
+
 @pytest.mark.long
 def test_sigterm_ends_it_in_order(tmp_path: Path, of_ray: Path) -> None:
     """As a batch system ends a job: not by Ray's own handler, which prints a stack and aborts."""
@@ -249,12 +259,7 @@ def test_sigterm_ends_it_in_order(tmp_path: Path, of_ray: Path) -> None:
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
     with (tmp_path / "told").open("w") as told:
         driver = subprocess.Popen(command, cwd=ROOT.parents[1], stderr=told)
-        deadline = time.monotonic() + 300
-        while not (tmp_path / PREDICTIONS).exists():
-            assert driver.poll() is None
-            assert time.monotonic() < deadline, "too slow to begin"
-            time.sleep(0.1)
-        below = psutil.Process(driver.pid).children(recursive=True)
+        below = processes_at_work(driver, tmp_path)
         driver.terminate()
         assert driver.wait(timeout=120) == 128 + signal.SIGTERM
     _, alive = psutil.wait_procs(below, timeout=120)
@@ -271,12 +276,7 @@ def test_a_killed_part_of_ray_ends_the_command(part: str, tmp_path: Path, of_ray
     freeze_questions(tmp_path, asked({"s": 400}, per_clip=2))
     command = [sys.executable, "-c", DRIVER, str(tmp_path)]
     driver = subprocess.Popen(command, cwd=ROOT.parents[1])
-    deadline = time.monotonic() + 300
-    while not (tmp_path / PREDICTIONS).exists():
-        assert driver.poll() is None
-        assert time.monotonic() < deadline, "too slow to begin"
-        time.sleep(0.1)
-    below = psutil.Process(driver.pid).children(recursive=True)
+    below = processes_at_work(driver, tmp_path)
     (lost,) = (process for process in below if process.name() == part)
     lost.kill()
     assert driver.wait(timeout=240) != 0
