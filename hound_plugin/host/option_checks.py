@@ -103,8 +103,8 @@ def _check_model(model: Any) -> None:
     adapters = [os.path.join(name, below) if below else name for name in model.adapter_name_or_path or []]
     for number, adapter in enumerate(adapters):
         check_whole(adapter)
+        _check_named_base(adapter, model.model_name_or_path)
         check_base(adapter, model.model_name_or_path)
-        _check_base(adapter, model.model_name_or_path)
         _check_below(adapter, adapters[:number])
 
 
@@ -141,7 +141,7 @@ def _begins_here(name: str) -> bool:
     return any(os.path.isfile(os.path.join(folder, below, "config.json")) for below in os.listdir(folder))
 
 
-def _check_base(adapter: str, name: str) -> None:
+def _check_named_base(adapter: str, name: str) -> None:
     """Refuse an adapter of another model, as far as its configuration tells."""
     base = base_of(adapter)
     if base is None or base == name or os.path.abspath(base) == os.path.abspath(name):
