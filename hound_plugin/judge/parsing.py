@@ -21,6 +21,7 @@ of the request (:func:`hound_plugin.judge.prompts.fence`); but if it names anoth
 
 from __future__ import annotations
 
+import html
 import json
 import re
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,15 @@ _BOXED = re.compile(r"\\boxed\s*\{(.*)\}")
 _MENTION = re.compile(
     r"(?<![^\W\d_])score[\"'\s]*+(?:\([^()\n]{0,40}\))?[\"'\s]*+[:：=][\s\"'\\$]*(?:boxed)?", re.IGNORECASE
 )
-_BRACKETED = re.compile(r"[<\[({]+([^<>\[\](){}]*)")
+_MARKED_UP = re.compile(
+    r"<\s{0,4}(?:/\s{0,4})?(?P<tag>[A-Za-z][\w:-]{0,30})(?:[\s/][^<>]*+)?>|<!--[^<>]*+>"  # HTML
+    r"|&(?:#\d{1,4}|#x[0-9A-F]{1,4}|[A-Z]{2,8});|\\{1,4}[A-Z]{1,12}\s{0,4}(?=\{)",  # an entity; a command of LaTeX
+    re.IGNORECASE,
+)
+_CLOSED = re.compile(r"<\s{0,4}/\s{0,4}([A-Za-z][\w:-]{0,30})")
+_NEVER_CLOSED = frozenset(("b", "br", "em", "font", "hr", "i", "img", "li", "mark", "p", "span", "strong", "td", "u"))
+"""Tags that writers leave open; any other name is a placeholder (``SCORE: <N>``) unless it is closed somewhere."""
+_BRACKETED = re.compile(r"[<\[({][<\[({\s]*([^<>\[\](){}]*)")
 _PLACEHOLDER = re.compile(r"\d+\s*(?:[-–—,|…]|\.\.|to\b|or\b|through\b)", re.IGNORECASE)
 _STATED = re.compile(
     r"[-+−]?\d[\d.,]*(?:\s*(?:/|\bout\s+of\b)\s*\d[\d.,]*)?(?:\s*[-–—]\s*\d+)?", re.IGNORECASE
@@ -301,9 +310,29 @@ def _listed(names: Any) -> str:
 def _mentions(text: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
     """Every position of a ``score:`` that a number follows, and the number; None if it is not on the scale.
 
-    ``SCORE: N`` and ``SCORE: <1-5>`` are placeholders, not numbers.
+    ``SCORE: N`` and ``SCORE: <1-5>`` are placeholders, not numbers. Tags of HTML, its entities and commands of LaTeX
+    hide no number: ``Score: <b>2</b>`` is one.
     """
     plain = text.translate(EMPHASIS)
+    shown = _without_markup(plain)
+    for version in (plain, shown) if shown != plain else (plain,):
+        yield from _mentions_of(version, scale)
+
+
+def _without_markup(text: str) -> str:
+    """A text with its markup replaced by as many spaces, and entities by what they mean."""
+    closed = _NEVER_CLOSED.union(name.lower() for name in _CLOSED.findall(text))
+
+    def shown(match: re.Match[str]) -> str:
+        whole, name = match[0], match["tag"]
+        if name is not None and name.lower() not in closed:
+            return whole
+        return (html.unescape(whole)[:1] if whole[0] == "&" else "").ljust(len(whole))
+
+    return _MARKED_UP.sub(shown, text)
+
+
+def _mentions_of(plain: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
     for mention in _MENTION.finditer(plain):
         rest = plain[mention.end() : mention.end() + 80]
         bracketed = _BRACKETED.match(rest)
