@@ -21,12 +21,13 @@ of the request (:func:`hound_plugin.judge.prompts.fence`); but if it names anoth
 
 from __future__ import annotations
 
-import html
 import json
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from hound_plugin.judge.markup import without_markup
 
 REASONING = ("think", "thinking", "thought", "thoughts", "reasoning", "reflection", "analysis", "scratchpad",
              "rationale", "seed:think", "mm:think")  # fmt: skip
@@ -60,14 +61,6 @@ _BOXED = re.compile(r"\\boxed\s*\{(.*)\}")
 _MENTION = re.compile(
     r"(?<![^\W\d_])score[\"'\s]*+(?:\([^()\n]{0,40}\))?[\"'\s]*+[:：=][\s\"'\\$]*(?:boxed)?", re.IGNORECASE
 )
-_MARKED_UP = re.compile(
-    r"<\s{0,4}(?:/\s{0,4})?(?P<tag>[A-Za-z][\w:-]{0,30})(?:[\s/][^<>]*+)?>|<!--[^<>]*+>"  # HTML
-    r"|&(?:#\d{1,4}|#x[0-9A-F]{1,4}|[A-Z]{2,8});|\\{1,4}[A-Z]{1,12}\s{0,4}(?=\{)",  # an entity; a command of LaTeX
-    re.IGNORECASE,
-)
-_CLOSED = re.compile(r"<\s{0,4}/\s{0,4}([A-Za-z][\w:-]{0,30})")
-_NEVER_CLOSED = frozenset(("b", "br", "em", "font", "hr", "i", "img", "li", "mark", "p", "span", "strong", "td", "u"))
-"""Tags that writers leave open; any other name is a placeholder (``SCORE: <N>``) unless it is closed somewhere."""
 _BRACKETED = re.compile(r"[<\[({][<\[({\s]*([^<>\[\](){}]*)")
 _PLACEHOLDER = re.compile(r"\d+\s*(?:[-–—,|…]|\.\.|to\b|or\b|through\b)", re.IGNORECASE)
 _STATED = re.compile(
@@ -314,22 +307,9 @@ def _mentions(text: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
     hide no number: ``Score: <b>2</b>`` is one.
     """
     plain = text.translate(EMPHASIS)
-    shown = _without_markup(plain)
+    shown = without_markup(plain)
     for version in (plain, shown) if shown != plain else (plain,):
         yield from _mentions_of(version, scale)
-
-
-def _without_markup(text: str) -> str:
-    """A text with its markup replaced by as many spaces, and entities by what they mean."""
-    closed = _NEVER_CLOSED.union(name.lower() for name in _CLOSED.findall(text))
-
-    def shown(match: re.Match[str]) -> str:
-        whole, name = match[0], match["tag"]
-        if name is not None and name.lower() not in closed:
-            return whole
-        return (html.unescape(whole)[:1] if whole[0] == "&" else "").ljust(len(whole))
-
-    return _MARKED_UP.sub(shown, text)
 
 
 def _mentions_of(plain: str, scale: Scale) -> Iterator[tuple[int, int | None]]:

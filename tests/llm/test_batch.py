@@ -92,7 +92,7 @@ def test_what_expires_again_and_again_is_left_for_later(server: FaultServer, tmp
 
 
 def test_two_replies_under_one_name(server: FaultServer, tmp_path: Path) -> None:
-    """Two rows of one request: the same reply twice is that reply; replies that differ are not used, and asked again."""
+    """Two rows of one request: the same reply twice is that reply; replies that differ are not used but asked again."""
     names = [f"{request.key}-0" for request in make_requests(6)]
     again = {names[0]: "ok", names[1]: "filter", names[2]: "say", names[3]: "prose"}
     server.control(again=again, also={names[4]: "bad", names[5]: "500"}, text="SCORE: 1")
