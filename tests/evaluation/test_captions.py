@@ -100,6 +100,29 @@ def test_files_folders_and_parts(clips: Path) -> None:
     assert image.kind == "image"
 
 
+def test_what_a_folder_has_besides_clips_is_named(clips: Path, tmp_path: Path) -> None:
+    names = ("one.m2ts", "two.OGM", "three.vob", "four.mxf", "five.asf", "six.h264")
+    folder = tmp_path / "in"
+    for path in (*names, "log.txt", "deep/er.bak", "deep/two.bak", "README", ".DS_Store", "frames/label.json", "a.mp3"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes((clips / "a.mp4").read_bytes())
+    (folder / "frames" / "1.png").write_bytes((clips / "sub" / "frames" / "1.png").read_bytes())
+    found, remarks = list_clips([str(folder)], None)
+    assert sorted(Path(clip.id).name for clip in found) == sorted([*names, "frames"])
+    assert remarks == [
+        f"{folder}: not taken as clips: 2 .bak (er.bak), 1 .json (label.json), 1 .mp3 (a.mp3), 1 .txt (log.txt), "
+        "1 hidden (.DS_Store), 1 without a suffix (README); name those that are clips themselves"
+    ]
+    assert list_clips([str(folder / "one.m2ts"), str(folder / "README")], None)[1] == []
+    (tmp_path / "no" / "clips").mkdir(parents=True)
+    (tmp_path / "no" / "clips" / "x.mp4.part").touch()
+    with pytest.raises(DataError, match=r"only 1 \.part \(x\.mp4\.part\)"):
+        list_clips([str(tmp_path / "no")], None)
+    (folder / "deep" / "gone.mkv").symlink_to("/nowhere/gone.mkv")
+    with pytest.raises(MediaNotFoundError, match=r"gone\.mkv is a link to /nowhere"):
+        list_clips([str(folder)], None)
+
+
 def test_each_clip_once(clips: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.mp4"
     link.symlink_to(clips / "a.mp4")
