@@ -26,6 +26,7 @@ from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import cut_part, is_image_path
 from hound_plugin.records.questions import media_files
 from hound_plugin.records.run_folders import locked
+from hound_plugin.reward.asked import bind_answers
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.facts import recorded_judges, run_facts
 from hound_plugin.reward.page import DROPPED, clip_of, filters_of, pair_item, pair_values
@@ -55,13 +56,16 @@ class Browser:
 
         Raises:
             DataError: there are none.
+            LedgerError: a question or clip is another one than that which was answered.
         """
         self.folder = Path(settings.folder)
         pair_file = self.folder / "pairs" / f"{settings.pairs.name}.jsonl"
         self.pairs = list(read_objects(pair_file))
         if not self.pairs:
             raise DataError(f"{pair_file}: there are no pairs to show. Run `hound reward pairs` first.")
-        self.questions = {question.id: question for question in read_run_questions(settings.changed(limit=None))}
+        questions = read_run_questions(settings.changed(limit=None))
+        bind_answers(self.folder, questions, lambda _: None, write=False)
+        self.questions = {question.id: question for question in questions}
         self.scores = latest(self.folder / SCORES)
         self._settings, self._read = settings, read
         self._places = {path: os.path.realpath(path) for path in map(self._file, range(len(self.pairs))) if path}

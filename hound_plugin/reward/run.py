@@ -14,6 +14,7 @@ from hound_plugin.pages.frames import SIZE, FrameReader
 from hound_plugin.records.questions import Question
 from hound_plugin.records.run_folders import read_run, write_run
 from hound_plugin.reward import stages
+from hound_plugin.reward.asked import bind_run
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.report import write_report
 from hound_plugin.reward.run_folder import LEDGER, Row
@@ -55,6 +56,7 @@ def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
 
 def report(run: Run) -> Path:
     """Write the report; returns the path of the HTML page."""
+    bind_run(run)
     pair_file = run.folder / "pairs" / f"{run.settings.pairs.name}.jsonl"
     summary = summarise(run.folder, run.questions, pair_file, run.settings.judge.k, run.settings.report.second)
     read = run.make_frames(run.settings.sample, SIZE) if run.make_frames else FrameReader()
@@ -82,6 +84,7 @@ def dry_run(run: Run) -> dict[str, Any]:
     Answers that are not sampled yet are assumed to be as long as the reference, or 200 characters.
     """
     settings = run.settings
+    bind_run(run, write=False)
     sampled = read_candidates(run.folder)
     _dry_sampling(run, sampled)
     candidates = {question.id: _with_placeholders(run, question, sampled) for question in run.questions}
