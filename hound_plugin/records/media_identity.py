@@ -52,8 +52,8 @@ def media_identity(media: Any, in_process: bool = False, same_machine: bool = Tr
 def content_digest(media: Any) -> str | None:
     """A digest of what a clip shows, whatever its folder and its times: is this still the clip that was shown?
 
-    Of each file its size, head, middle and tail count (0.1 ms); of a folder the names of its frames too; of a part its
-    start and end.
+    Of each file its size, head, middle and tail count (0.1 ms); of a folder its frames in order, whatever their names;
+    of a part its start and end.
 
     Args:
         media: a file (or a part of it), a folder of frames, or a list of frames.
@@ -70,10 +70,9 @@ def content_digest(media: Any) -> str | None:
 
 def _content(text: str) -> list[Any]:
     bare, start, end = split_part(text)
-    frames = list_frames(bare) if os.path.isdir(bare) else [bare]
-    names = [os.path.basename(frame) for frame in frames] if os.path.isdir(bare) else []
-    stamps = [_stamp(frame, False) for frame in frames]  # size, time, digest
-    return [names, [[stamp[0], stamp[2]] for stamp in stamps], start or None, end]
+    files = list_frames(bare) if os.path.isdir(bare) else [bare]
+    stamps = [_stamp(file, False) for file in files]  # size, time, digest
+    return [[[stamp[0], stamp[2]] for stamp in stamps], start or None, end]
 
 
 def media_digest(paths: Any) -> str:
