@@ -56,16 +56,13 @@ class Browser:
 
         Raises:
             DataError: there are none.
-            LedgerError: a question or clip is another one than that which was answered.
         """
         self.folder = Path(settings.folder)
         pair_file = self.folder / "pairs" / f"{settings.pairs.name}.jsonl"
         self.pairs = list(read_objects(pair_file))
         if not self.pairs:
             raise DataError(f"{pair_file}: there are no pairs to show. Run `hound reward pairs` first.")
-        questions = read_run_questions(settings.changed(limit=None))
-        bind_answers(self.folder, questions, lambda _: None, write=False)
-        self.questions = {question.id: question for question in questions}
+        self.questions = {question.id: question for question in read_run_questions(settings.changed(limit=None))}
         self.scores = latest(self.folder / SCORES)
         self._settings, self._read = settings, read
         self._places = {path: os.path.realpath(path) for path in map(self._file, range(len(self.pairs))) if path}
@@ -188,9 +185,11 @@ def open_page(settings: RewardSettings, port: int, read: FrameReader, say: Calla
 
     Raises:
         DataError: there are no pairs.
+        LedgerError: a question or clip is another one than that which was answered.
         SettingsError: the port is unavailable.
     """
     browser = Browser(settings, read)
+    bind_answers(browser.folder, list(browser.questions.values()), say, write=False)
     serve(make_site(browser), port, lambda address: say(f"{len(browser.pairs)} pairs at {address}"))
     say(
         f"{browser.dropped()} of {len(browser.pairs)} pairs are dropped ({browser.folder / EXCLUDED}); "

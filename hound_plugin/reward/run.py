@@ -29,10 +29,12 @@ STAGES = ("sample", "judge", "pairs", "report")
 def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
     """Run stages in order and write ``run.json``; finished work is not repeated.
 
-    Returns the counts by stage. If a stage raises, ``run.json`` is written with its error.
+    Returns the counts by stage. If a stage raises, or the folder's answers are about other questions or clips,
+    ``run.json`` is written with the error.
     """
     started, error = time.time(), ""
     try:
+        bind_run(run)
         for name in names:
             _STAGES[name](run)
     except BaseException as problem:
@@ -56,7 +58,6 @@ def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
 
 def report(run: Run) -> Path:
     """Write the report; returns the path of the HTML page."""
-    bind_run(run)
     pair_file = run.folder / "pairs" / f"{run.settings.pairs.name}.jsonl"
     summary = summarise(run.folder, run.questions, pair_file, run.settings.judge.k, run.settings.report.second)
     read = run.make_frames(run.settings.sample, SIZE) if run.make_frames else FrameReader()

@@ -158,7 +158,6 @@ def _sample_server(run: Run) -> tuple[int, int]:
 
 def judge(run: Run) -> dict[str, int]:
     """Judge every answer that has no judgement yet, then update ``scores.jsonl``."""
-    bind_run(run)
     settings = run.settings.judge
     candidates = read_candidates(run.folder)
     if not any(candidates.get(question.id) for question in run.questions):
@@ -187,7 +186,6 @@ def judge_requests(run: Run, backend: JudgeBackend) -> Iterator[Request]:
 
 def pairs(run: Run) -> PairResult:
     """Write ``pairs/<name>.jsonl`` with its ``dataset_info.json`` and dataset card."""
-    bind_run(run)
     scores = latest(run.folder / SCORES)
     if not scores:
         raise DataError(f"{run.folder}: there are no scores. Run `hound reward judge` first.")

@@ -547,6 +547,8 @@ def test_replies_in_the_ledger_alone_are_bound_too(values: dict[str, Any], serve
         stages.sample(start(settings))
     with pytest.raises(LedgerError, match=r"'q7' \(another clip\)"):
         dry_run(start(settings))
+    with pytest.raises(LedgerError, match=r"'q7'"):
+        run_stages(start(settings), ("judge",))
     assert server.stats()["counts"]["requests"] == 16
 
 
