@@ -110,7 +110,7 @@ def _by_time(times: np.ndarray, target: float, num_frames: int) -> list[int]:
 
 
 def _exact(number: float) -> Fraction:
-    """The fraction that a number stands for: 0.3 is 3/10, and the float of 30000/1001 is that; halves are then exact."""
+    """The fraction that a number stands for: 0.3 is 3/10, the float of 30000/1001 is that; halves are exact then."""
     simplest = Fraction(number).limit_denominator(_LARGEST_DENOMINATOR)
     return simplest if float(simplest) == number else Fraction(number)
 
