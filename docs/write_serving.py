@@ -131,7 +131,8 @@ An address is one of
   decoded): a file, a folder of frames, or a part of a file (`clip.mp4#t=2,5`). Links that lead out of the folder, and
   everything outside it, are refused alike, whether or not something is there. `ALLOW_LOCAL_FILES=0` refuses all paths.
 - `data:TYPE/FORMAT;base64,...`, with the format of a clip one of {video}, and of an image one of {image}.
-- http or https, at public network addresses only; redirects are checked too. Proxies are not used.
+- http or https, at public network addresses only; redirects are checked too. Proxies are not used. One with a
+  fragment (`#t=2,5`, `#xywh=...`) is refused.
 
 The host's own checks take `/allowed-evil` for a part of `/allowed`, follow redirects to private addresses, and look a
 name up twice. These do not.

@@ -22,6 +22,7 @@ from hound_plugin.records.media_paths import (
     why_absent,
     with_part,
 )
+from hound_plugin.records.parse import parse
 
 
 def test_suffixes_have_one_home() -> None:
@@ -168,3 +169,23 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
         probe(str(tmp_path / "clip.mp4"))
     (problem,) = check_media(["clip.mp4"], True, str(tmp_path), "exists")
     assert "is a link to /gone" in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "same"),
+    [
+        ("run/day/a.mp4", "day/a.mp4", True),
+        ("run/day/a.mp4", "/srv/run/day/a.mp4", True),
+        ("run/day/a.mp4", "./day/a", True),
+        ("a.mp4", "/srv/night/a.mp4", True),
+        ("run/day/a.mp4", "night/a.mp4", False),
+        ("run/day/a.mp4", "ay/a.mp4", False),
+        ("run/day/a.mp4", "/day/a.mp4", False),
+        ("/mnt/day/a.mp4", "/srv/day/a.mp4", False),
+        ("day/a.mp4", "run/night/a", False),
+        ("day/a", "day/a.mp4", False),
+    ],
+)
+def test_a_second_path_is_the_end_of_the_first_or_another_clip(path: str, name: str, same: bool) -> None:
+    parsed = parse({"id": "1", "video": path, "video_path": name, "question": "Q?", "answer": "A."})
+    assert [problem.name for problem in parsed.problems] == ([] if same else ["media twice"])
