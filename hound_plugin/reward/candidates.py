@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from hound_plugin.engines.work import LOCAL, Engine, Work, media_reader
 from hound_plugin.errors import DataError, HoundError, LedgerError, MediaError
@@ -22,10 +22,12 @@ from hound_plugin.records.bad_rows import OnBadRows
 from hound_plugin.records.files import append_rows, write_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
-from hound_plugin.records.row_sources import is_file
 from hound_plugin.records.run_folders import locked
 from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run_folder import CANDIDATES, Row
+
+CONTENT = "content"
+"""Of an identity: the digest of a file of answers."""
 
 
 @dataclass(frozen=True)
@@ -185,15 +187,20 @@ def _put_in_order(folder: Path, questions: Sequence[Question]) -> None:
 
 
 def add_candidates(
-    folder: Path, identity: Mapping[str, Any], answers: Iterator[tuple[Question, int, SampledAnswer]], seed: int
+    folder: Path,
+    identity: Mapping[str, Any],
+    answers: Iterator[tuple[Question, int, SampledAnswer]],
+    seed: int,
+    say: Callable[[str], None] = lambda _: None,
 ) -> int:
     """Add answers that come from elsewhere (a server or a file); existing ones stay.
 
     Raises:
         DataError: an answer is another one than that which exists.
+        LedgerError: the folder has answers of another sampler, or of another file or content of one.
     """
     with locked(folder, "sample"):
-        existing = _existing_answers(folder, identity)
+        existing = _existing_answers(folder, identity, say)
         rows: list[Row] = []
         for question, candidate, answer in answers:
             before = existing.setdefault(question.id, {})
@@ -219,18 +226,30 @@ def check_sampler(folder: Path, identity: Mapping[str, Any]) -> None:
     _existing_answers(folder, identity)
 
 
-def _existing_answers(folder: Path, identity: Mapping[str, Any]) -> dict[str, dict[int, str]]:
+def _existing_answers(
+    folder: Path, identity: Mapping[str, Any], say: Callable[[str], None] = lambda _: None
+) -> dict[str, dict[int, str]]:
     """Existing answers: id -> candidate -> text."""
     fingerprint = request_key(identity)[:12]
+    without_content = {name: value for name, value in identity.items() if name != CONTENT}
+    earlier = request_key(without_content)[:12]  # of a version that did not look into a file of answers
     existing: dict[str, dict[int, str]] = {}
+    uncompared = 0
     for row in read_objects(folder / CANDIDATES):
-        if row.get("sampler_fingerprint") != fingerprint:
+        if row.get("sampler_fingerprint") not in (fingerprint, earlier):
+            edited = " or other content of its file" if CONTENT in identity else ""
             raise LedgerError(
-                f"{folder / CANDIDATES} has answers of sampler {row.get('sampler')!r} with other settings (fingerprint "
-                f"{row.get('sampler_fingerprint')}; this run: {fingerprint}). Use a new folder: answers of two "
-                "samplers must not be mixed."
+                f"{folder / CANDIDATES} has answers of sampler {row.get('sampler')!r} with other settings{edited} "
+                f"(fingerprint {row.get('sampler_fingerprint')}; this run: {fingerprint}). Use a new folder: answers "
+                "of two samplers must not be mixed."
             )
+        uncompared += row["sampler_fingerprint"] != fingerprint
         existing.setdefault(str(row["id"]), {})[int(row["candidate"])] = str(row["answer"])
+    if uncompared:
+        say(
+            f"warning: {uncompared} answers in {folder / CANDIDATES} are from a version that did not note the content "
+            "of the file of answers: only those that the file still has are compared with it"
+        )
     return existing
 
 
@@ -282,6 +301,11 @@ def count_alike(answers: Iterable[Sequence[str]]) -> tuple[int, int]:
     return sum(len({normalise(text) for text in texts}) == 1 for texts in several), len(several)
 
 
+def is_number(candidate: Any) -> TypeGuard[int]:
+    """Whether this is the number of an answer; ``true`` is none."""
+    return isinstance(candidate, int) and not isinstance(candidate, bool)
+
+
 def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
     """Answers by question and number.
 
@@ -290,31 +314,12 @@ def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
     """
     answers: dict[str, dict[int, Row]] = {}
     for number, row in enumerate(read_objects(folder / CANDIDATES), 1):
-        if not isinstance(row.get("candidate"), int) or not isinstance(row.get("answer"), str) or "id" not in row:
+        if not is_number(row.get("candidate")) or not isinstance(row.get("answer"), str) or "id" not in row:
             raise DataError(
                 f"{folder / CANDIDATES}, row {number}: expected id, candidate (a number) and answer (a text)."
             )
         answers.setdefault(str(row["id"]), {}).setdefault(row["candidate"], row)
     return answers
-
-
-def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Question, int, SampledAnswer]]:
-    """Answers from a JSONL file of ``id``, ``candidate`` and ``answer``.
-
-    Raises:
-        DataError: no such file, a row of another form, or an id that no question has.
-    """
-    if not is_file(path):
-        raise DataError(f"sample.answers: expected a JSONL file, but {path} does not exist.")
-    known = {question.id: question for question in questions}
-    for number, row in enumerate(read_objects(path, complete=True), 1):
-        name, candidate, answer = str(row.get("id")), row.get("candidate"), row.get("answer")
-        if name not in known or not isinstance(candidate, int) or not isinstance(answer, str):
-            raise DataError(
-                f"{path}, row {number}: expected the id of a question, candidate (a number) and answer (a text); "
-                f"got id {name!r}, candidate {candidate!r}."
-            )
-        yield known[name], candidate, SampledAnswer(answer)
 
 
 def checkpoint_fingerprint(path: str) -> str:

@@ -13,6 +13,8 @@ from hound_plugin.media.decode import probe
 from hound_plugin.records.media_paths import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
+    bare_name,
+    clip_key,
     find_media,
     is_image_path,
     media_exists,
@@ -133,6 +135,28 @@ def test_a_part_that_cannot_be_is_not_written(start: Any, end: Any, message: str
         with_part("a.mp4", start, end)
     with pytest.raises(DataError, match="already names a part"):
         with_part("a.mp4#t=1", 2, 3)
+
+
+def test_one_clip_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "v1.5").mkdir(parents=True)
+    (tmp_path / "real" / "b.webm").touch()
+    (tmp_path / "link.webm").symlink_to(tmp_path / "real" / "b.webm")
+    (tmp_path / "folder").symlink_to("real")
+    alike = [
+        ["real/b.webm", "./real/b.webm", "real//b.webm", "real/../real/b.webm", "link.webm", "folder/b.webm",
+         str(tmp_path / "real" / "b.webm"), "real/b.webm#t=0"],
+        ["real/b.webm#t=1,2", "./link.webm#t=1.0,2.00", f"{tmp_path}/folder/./b.webm#t=1.,2"],
+        ["real/b.webm#t=,2.5", "real/b.webm#t=0,2.5"],
+        ["real/v1.5", "real/v1.5/", "real/./v1.5/.", "folder/v1.5"],
+        ["gone.mp4", "./gone.mp4", "x/../gone.mp4"],
+    ]  # fmt: skip
+    keys = [{clip_key([path]) for path in paths} for paths in alike]
+    assert [len(group) for group in keys] == [1] * len(alike)
+    assert len(set.union(*keys)) == len(alike)
+    assert clip_key(["a/1.jpg", "./a/2.jpg"]) == clip_key(["./a//1.jpg", "a/2.jpg"]) != clip_key(["a/2.jpg", "a/1.jpg"])
+    assert clip_key(["a.mp4#t=2,1"]) == clip_key(["./a.mp4#t=2,1"]), "whoever reads it refuses it"
+    assert {bare_name(path) for path in ("x/v.1", "x/v.1/", "x/v.1/.", "./x//v.1//", "y/../v.1", "v.1.mts")} == {"v.1"}
 
 
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
