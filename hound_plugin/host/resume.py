@@ -272,8 +272,7 @@ def check_rows(rows: dict[str, str], checkpoint: str | None) -> None:
     changed = run_identity.changed_rows(before or {}, rows)
     if changed:
         raise SettingsError(
-            f"{checkpoint} was trained on other rows: the file of {', '.join(map(repr, changed))}, or its entry in "
-            "dataset_info.json, has changed since. The steps done saw the rows as they were. Bring them back, or "
+            f"{checkpoint} was trained on other rows ({'; '.join(changed)}). Bring back what its steps have seen, or "
             + _instead(checkpoint)
         )
 
