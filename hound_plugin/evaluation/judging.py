@@ -324,6 +324,9 @@ def _measures(run: EvaluationRun, question: Question) -> dict[str, float] | None
     if prediction is None or prediction.text is None:
         return None
     measured = [measure(prediction.text, answer) for answer in (question.reference, *question.accepted)]
+    for number, answer in enumerate(question.accepted, 1):
+        if question.reference.startswith(f"{answer}. ") and measured[number].get("exact_match") != 1:
+            measured[number] = {}  # the letter of a choice is an answer, but not a word of one: "A" in "a dog"
     return {name: max(values[name] for values in measured if values) for name in METRICS if any(measured)}
 
 

@@ -69,6 +69,28 @@ def answer_with_text(answer: Any, options: Mapping[str, str], where: str, findin
     return text
 
 
+def other_forms(answer: str, options: Sequence[str]) -> tuple[str, ...]:
+    """What else states the choice of an answer such as ``B. blue``: its letter, and its text.
+
+    A form that would also be another choice's letter or text is left out; an answer that is no choice has none.
+    """
+    for text in options:
+        letter = answer.removesuffix(f". {text}")
+        if letter != answer and re.fullmatch(r"\w+", letter):
+            break
+    else:
+        return ()
+    words = [_words(option) for option in options]
+    is_unique = words.count(_words(text)) == 1 and _words(text)
+    is_label = len(text) == 1 and not text.isdigit() if not letter.isdigit() else text.isdigit()
+    forms = [letter] if _words(letter) not in words else []
+    return (*forms, text) if is_unique and not is_label else tuple(forms)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"\w+", text.casefold())
+
+
 def check_options(options: Mapping[str, str], turns: Sequence[Turn], where: str, findings: Findings) -> None:
     """Refuse choices that no turn shows: the answer would be about something the model never saw."""
     patterns = [rf"(?<!\w){re.escape(option.strip())}(?!\w)" for option in options.values()]
