@@ -205,7 +205,7 @@ def _digest(path: str, evaluation: Evaluation) -> list[str]:
     digests = []
     for name in dict.fromkeys(question.set for question in evaluation.questions):
         with open_rows(path.replace("{set}", name)) as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())  # type: ignore[arg-type]
     return digests
 
 

@@ -70,8 +70,8 @@ def _check_repeated(names: Sequence[str]) -> None:
     repeated = [name for name, count in Counter(names).items() if count > 1]
     if repeated:
         raise DataError(
-            f"Expected each data set once, found {', '.join(map(repr, repeated))} repeatedly in {', '.join(names)}: the "
-            "host would read it once. To train on its rows more often, give it a second name in "
+            f"Expected each data set once, found {', '.join(map(repr, repeated))} repeatedly in {', '.join(names)}: "
+            "the host would read it once. To train on its rows more often, give it a second name in "
             f"{FILE}, or mix by `mix_strategy` and `interleave_probs`."
         )
 

@@ -302,8 +302,9 @@ def test_a_second_build_at_once_is_refused_and_the_first_is_whole(
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
     environment = {**os.environ, "PYTHONPATH": os.getcwd()}
     with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as first:
-        assert first.stdout is not None and first.stdout.readline() == "begun\n"
-        with pytest.raises(InUseError, match="Another process builds or trains the demo in .* name another folder"):
+        assert first.stdout is not None
+        assert first.stdout.readline() == "begun\n"
+        with pytest.raises(InUseError, match=r"Another process builds or trains the demo in .* name another folder"):
             build_demo(tmp_path, **{**SMALL, **second})
         first.communicate("\n")
     assert first.returncode == 0

@@ -65,7 +65,7 @@ def test_a_killed_save_is_refused_until_it_is_repeated(
         models[1].save_pretrained(tmp_path, max_shard_size=SIZES["shards"])
     assert os.waitpid(child, 0)[1] == signal.SIGKILL
     for load in (LlavaHoundForConditionalGeneration.from_pretrained, hound_plugin.load):
-        with pytest.raises(CheckpointError, match="being saved there when its process ended.* export it again"):
+        with pytest.raises(CheckpointError, match=r"being saved there when its process ended.* export it again"):
             load(str(tmp_path))
     models[1].save_pretrained(tmp_path, max_shard_size=SIZES["shards"])
     assert is_loaded(tmp_path, models[1])
