@@ -5,7 +5,7 @@ clock, and by the seconds that all of their processes spent on cores. A size oth
 with a language model of that width and depth and random weights, whose answers hardly ever end early. Run in
 `.venv-vllm`:
 
-    .venv-vllm/bin/python benchmarks/vllm_sampling.py [DEMO] [--sizes demo 512x8 1024x8] [--clips 200 40 40]
+    .venv-vllm/bin/python benchmarks/vllm_sampling.py [DEMO] [--sizes demo 512x8 1024x8] [--clips 200 40 200]
         [--answers 6] [--tokens 32] [--out FILE]
 
 DEMO is a folder of `hound demo`; by default the script makes a small one. Its checkpoint is DEMO/runs/dpo if that is
@@ -122,7 +122,7 @@ def main() -> None:
     options = parser(__doc__, answers=6, tokens=32)
     options.add_argument("demo", nargs="?")
     options.add_argument("--sizes", nargs="+", default=["demo", "512x8", "1024x8"])
-    options.add_argument("--clips", nargs="+", type=int, default=[200, 40, 40])
+    options.add_argument("--clips", nargs="+", type=int, default=[200, 40, 200])
     options.add_argument("--model", help=argparse.SUPPRESS)
     options.add_argument("--way", type=int, help=argparse.SUPPRESS)
     chosen = options.parse_args()

@@ -187,8 +187,8 @@ vllm serve ShareGPTVideo/LLaVA-Hound-DPO --allowed-local-media-path /data/clips
 ```
 
 vLLM finds the plugin by itself, in every process that it starts. Both checkpoint layouts work; tensor parallelism,
-prefix caching, LoRA adapters (`--enable-lora`) and quantised weights of the language model are vLLM's (several GPUs and
-quantised weights were not tried here). Frames, pixels and prompt tokens are those of this package, so greedy answers
+prefix caching, LoRA adapters (`--enable-lora`) and quantised weights of the language model are vLLM's (tried on a
+CPU: two processes, adapters, weights of 16, 8 and 4 bits; several GPUs were not). Frames, pixels and prompt tokens are those of this package, so greedy answers
 are those of `hound_plugin.load` at the same dtype: vLLM makes 16 bits of float32 checkpoints unless `--dtype float32`
 is given.
 
