@@ -94,7 +94,7 @@ def _sampled_tensors(path: str) -> list[str]:
 def other_base(adapter: str | os.PathLike[str], name: str) -> str | None:
     """The folder of the model that an adapter was trained on, if its weights differ from those in ``name``.
 
-    None if they are the same, or if it cannot be told: that folder is not there, or is not named.
+    None if they are the same, or if that is unknown: the folder is not there, or is not named.
     """
     base = base_of(adapter)
     if base is None or not os.path.isdir(base) or same_weights(base, name):

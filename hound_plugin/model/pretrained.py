@@ -55,7 +55,7 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         return super().from_pretrained(*args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Save as every transformers model, in place of the model that was there: see :func:`saving`."""
+        """Save as every transformers model, and replace the model that was there: see :func:`saving`."""
         if os.path.isfile(save_directory) or kwargs.get("push_to_hub") or not kwargs.get("is_main_process", True):
             return super().save_pretrained(save_directory, *args, **kwargs)
         with saving(Path(save_directory)):

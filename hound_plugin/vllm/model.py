@@ -22,6 +22,7 @@ from vllm.sequence import IntermediateTensors
 
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.checkpoint import tower_tensors
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.completeness import check_complete, check_finite, tensor_shapes
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.key_mapping import KEY_TABLE
@@ -94,6 +95,8 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
             )
         self.config = config
         self._name = vllm_config.model_config.model
+        if os.path.isdir(self._name):
+            check_files(self._name, with_tokenizer=False)
         self._revision = vllm_config.model_config.revision
         self._is_quantised = hasattr(vllm_config.model_config.hf_config, "quantization_config")
         self._is_loaded = False
