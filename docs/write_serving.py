@@ -200,6 +200,8 @@ float32 checkpoints unless `--dtype float32` is given.
   requests go on.
 - Frames are set by `--mm-processor-kwargs '{{"num_frames": 16}}'`. `--media-io-kwargs` for `video` is refused: it
   belongs to loaders that choose frames differently.
+- An adapter is refused if it was trained on another model, on top of another adapter or with another system prompt, or
+  if it changes more than the language model. Weights of fewer bits and hub ids are not compared.
 - Another chat template, given with a request or saved with the checkpoint, goes vLLM's own way.
 - Role names (`USER:`) do not end an answer, as they do with `llamafactory-cli api`: send `"stop": ["USER:"]` if your
   checkpoint goes on to play both parts.

@@ -12,12 +12,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import inspect
 import json
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from hound_plugin.demo import clips, curriculum, questions, records, tokenizer
 from hound_plugin.demo.clips import FAMILIES, Family, Scene
 from hound_plugin.demo.records import Item
 from hound_plugin.errors import SettingsError
-from hound_plugin.records.files import write_json, write_rows
+from hound_plugin.records.files import hold, write_json, write_rows
 
 WriteModel = Callable[[Path, Path, int], None]
 """``(tokenizer folder, model folder to write, seed)``."""
@@ -38,6 +39,7 @@ SHARES: dict[Family, float] = {"still": 0.25, "motion": 0.4, "order": 0.3, "imag
 TRAIN_CLIPS = 3000
 HELD_OUT_CLIPS = 240
 _STAMP = "build.json"
+_LOCK = ".demo.lock"
 _FOLDERS = ("tokenizer", "clips", "data", "model")
 _HELD_OUT_SEED = 1_000_003  # added to the seed, so that held-out scenes do not depend on the number of training clips
 
@@ -83,6 +85,23 @@ class DemoPaths:
         """What was built from what."""
         return self.folder / _STAMP
 
+    @contextlib.contextmanager
+    def alone(self) -> Iterator[None]:
+        """Lock the folder for a block: two builds would mix their clips, and two trainings their checkpoints.
+
+        Raises:
+            InUseError: another process builds or trains this demo.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = hold(
+            self.folder / _LOCK,
+            f"Another process builds or trains the demo in {self.folder}. Wait for it, end it, or name another folder.",
+        )
+        try:
+            yield
+        finally:
+            lock.release(remove=True)
+
 
 def build_demo(
     folder: str | os.PathLike[str] = "demo",
@@ -93,6 +112,7 @@ def build_demo(
     force: bool = False,
     progress: bool = True,
     write_model: WriteModel | None = None,
+    is_alone: bool = False,
 ) -> DemoPaths:
     """Write the whole demo under ``folder``, or do nothing if the same one is there already.
 
@@ -106,8 +126,10 @@ def build_demo(
         force: build even if it is there.
         progress: show a progress bar.
         write_model: writes the model's folder.
+        is_alone: the caller is in :meth:`DemoPaths.alone`.
 
     Raises:
+        InUseError: another process builds or trains a demo there.
         SettingsError: a number of clips is not positive, or ``folder`` holds sub-folders of these names which this
             function did not make.
     """
@@ -124,16 +146,23 @@ def build_demo(
     }
     if not force and is_built(paths, parameters):
         return paths
+    with contextlib.nullcontext() if is_alone else paths.alone():
+        if force or not is_built(paths, parameters):  # another process may just have finished it
+            _build(paths, parameters, progress, write_model)
+    return paths
+
+
+def _build(paths: DemoPaths, parameters: Mapping[str, Any], progress: bool, write_model: WriteModel | None) -> None:
+    seed = parameters["seed"]
     _clear(paths, parameters)
     tokenizer.write_tokenizer(paths.tokenizer)
-    train, held_out = draw_split(seed, train_clips, held_out_clips)
+    train, held_out = draw_split(seed, parameters["train_clips"], parameters["held_out_clips"])
     for item in tqdm([*train, *held_out], desc="clips", unit="clip", disable=not progress):
         _write_media(paths.clips / item.file, item.scene)
     _write_data(paths, train, held_out, seed)
     if write_model is not None:
         write_model(paths.tokenizer, paths.model, seed)
     _write_stamp(paths, parameters, complete=True)
-    return paths
 
 
 def is_built(paths: DemoPaths, parameters: Mapping[str, Any]) -> bool:

@@ -20,7 +20,8 @@ from hound_plugin.demo.train import RECIPES, check_recipes, train
 from hound_plugin.errors import DataError
 from hound_plugin.evaluation.report import percent
 from hound_plugin.evaluation.run_folder import load_run
-from hound_plugin.records.files import write_json
+from hound_plugin.records.files import hold, write_json
+from hound_plugin.records.run_folders import TRAINING_LOCK
 from hound_plugin.version import __version__
 
 UNTRAINED = "untrained"
@@ -50,12 +51,20 @@ def run_demo(
         What is also written to ``folder/runs/report.json``.
 
     Raises:
+        InUseError: another process builds or trains a demo there.
         SettingsError: the recipes are not in the current folder; run this in a checkout.
         HoundError: a training run failed; the message names its log.
     """
+    check_recipes()
+    with DemoPaths(Path(folder)).alone():
+        return _run(folder, seed, force, train_clips, held_out_clips, overrides)
+
+
+def _run(
+    folder: str, seed: int, force: bool, train_clips: int, held_out_clips: int, overrides: Sequence[str]
+) -> dict[str, Any]:
     from hound_plugin.demo.model import write_model
 
-    check_recipes()
     started = time.monotonic()
     print(f"1/4  Building the tiny model and its clips in {folder}/", flush=True)
     paths = build_demo(
@@ -65,6 +74,7 @@ def run_demo(
         held_out_clips=held_out_clips,
         force=force,
         write_model=write_model,
+        is_alone=True,
     )
     results: dict[str, Any] = {UNTRAINED: _evaluate_untrained(paths, force)}
     for number, stage in enumerate(RECIPES, 2):
@@ -104,13 +114,25 @@ def _train_and_evaluate(stage: str, paths: DemoPaths, force: bool, overrides: Se
     if result is not None:
         print(f"     finished earlier: {folder}", flush=True)
         return _evaluated(result, folder, folder, paths)
-    for earlier in (folder, run_folder(paths, stage)):
-        shutil.rmtree(earlier, ignore_errors=True)
+    _remove(folder)
+    shutil.rmtree(run_folder(paths, stage), ignore_errors=True)
     started = time.monotonic()
     train(stage, paths, overrides)
     seconds = round(time.monotonic() - started, 1)
     result = {"key": key, "version": __version__, "recipe": str(RECIPES[stage]), "seconds": seconds}
     return _evaluated(result, folder, folder, paths)
+
+
+def _remove(folder: Path) -> None:
+    """Remove an earlier training's folder.
+
+    Raises:
+        InUseError: it is at work still; its own process outlives a ``hound demo`` that was killed.
+    """
+    if folder.is_dir():
+        busy = f"A training is still writing to {folder}. Wait for it, or end it, and try again."
+        with hold(folder / TRAINING_LOCK, busy):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _evaluated(result: dict[str, Any], model: Path, folder: Path, paths: DemoPaths) -> dict[str, Any]:

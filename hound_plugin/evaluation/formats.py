@@ -27,6 +27,7 @@ from hound_plugin.records.placeholders import TOKENS
 from hound_plugin.records.row_sources import is_file
 
 SET = "{set}"
+_CLIPS = ("modal_path", "video_path", "video_name", "video")
 EXPECTED = "expected `id` with `text`, `prediction`, `pred` or `model_prediction`, or `video_name`, `prompt` and `text`"
 
 
@@ -143,17 +144,27 @@ def read_row(row: Mapping[str, Any], place: str) -> GivenRow:
         return _of_the_original(name, row, place)
     if "video_name" in row and "prompt" in row and not name:
         return GivenRow("", _text(row, "text", place), "", str(row["prompt"]), str(row["video_name"]))
-    key = next((key for key in ("pred", "prediction", "text") if key in row), None)
-    if not name or key is None:
+    keys = [key for key in ("pred", "prediction", "text") if key in row]
+    if not name or not keys:
         raise DataError(f"{place}: {EXPECTED}; got {', '.join(row)}.")
-    if row[key] is None and row.get("error"):
+    if any(row[key] != row[keys[0]] for key in keys):
+        raise DataError(f"{place}: expected one answer; got {' and '.join(keys)}, which differ. Remove one of them.")
+    if row[keys[0]] is None and row.get("error"):
         return GivenRow(name, None, str(row["error"]))
-    return GivenRow(name, _text(row, key, place), "", str(row.get("question", "")))
+    if row.get("error"):
+        raise DataError(
+            f"{place}: expected an answer or an `error`; got both, {row[keys[0]]!r:.80} and {row['error']!r:.80}. "
+            "Remove one of them."
+        )
+    return GivenRow(name, _text(row, keys[0], place), "", str(row.get("question", "")), _clip(row))
+
+
+def _clip(row: Mapping[str, Any]) -> str:
+    return next((row[key] for key in _CLIPS if isinstance(row.get(key), str)), "")
 
 
 def _of_the_original(name: str, row: Mapping[str, Any], place: str) -> GivenRow:
     said = row["model_prediction"]
-    clip = str(row.get("modal_path") or row.get("video_path") or "")
     if not name or said.get("status") not in ("success", "error"):
         raise DataError(
             f"{place}: expected an `id` and model_prediction.status `success` or `error`; got {said.get('status')!r}."
@@ -165,7 +176,7 @@ def _of_the_original(name: str, row: Mapping[str, Any], place: str) -> GivenRow:
         None if failed else message,
         f"its program says: {message}" if failed else "",
         str(row.get("query", "")),
-        clip,
+        _clip(row),
     )
 
 
@@ -210,7 +221,17 @@ class _Index:
                 f"{place}: {given.id!r} asks {given.question!r:.120}, and in the suite "
                 f"{candidates[0].question!r:.120}. The file belongs to another suite."
             )
+        if candidates and given.clip and _is_other_clip(given.clip, candidates[0]):
+            raise DataError(
+                f"{place}: {given.id!r} is about {given.clip!r:.120}, and in the suite about "
+                f"{candidates[0].clip!r:.120}. The file belongs to another suite, or its clips have other names: then "
+                "remove them from its rows."
+            )
         return candidates[0] if candidates else None
+
+
+def _is_other_clip(path: str, question: Question) -> bool:
+    return len(question.media) == 1 and clip_name(path) != clip_name(question.clip)
 
 
 def clip_name(path: str) -> str:

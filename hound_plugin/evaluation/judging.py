@@ -31,13 +31,13 @@ from hound_plugin.judge.estimate import estimate_judging, ledger_of_dry_run, unk
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.prompts import JudgePrompt
 from hound_plugin.judge.settings import JudgeSettings
-from hound_plugin.judge.words import words_of
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.prices import Prices
 from hound_plugin.llm.requests import Request
 from hound_plugin.llm.usage import finished_usage, ledger_usage
 from hound_plugin.records.media_identity import media_digest
+from hound_plugin.records.words import words_of
 
 SHOWN = 3
 
@@ -324,6 +324,9 @@ def _measures(run: EvaluationRun, question: Question) -> dict[str, float] | None
     if prediction is None or prediction.text is None:
         return None
     measured = [measure(prediction.text, answer) for answer in (question.reference, *question.accepted)]
+    for number, answer in enumerate(question.accepted, 1):
+        if question.reference.startswith(f"{answer}. ") and measured[number].get("exact_match") != 1:
+            measured[number] = {}  # the letter of a choice is an answer, but not a word of one: "A" in "a dog"
     return {name: max(values[name] for values in measured if values) for name in METRICS if any(measured)}
 
 

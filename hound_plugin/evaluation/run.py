@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -44,7 +45,6 @@ from hound_plugin.evaluation.suites import Suite, read_suite
 from hound_plugin.evaluation.summary import summarise
 from hound_plugin.llm.sampler_settings import IN_THIS_PROCESS, SamplerSettings
 from hound_plugin.pages.frames import FrameReader
-from hound_plugin.records.media_identity import sampled_digest_of
 from hound_plugin.records.row_sources import open_rows
 from hound_plugin.records.run_folders import open_folder, read_run, write_run
 from hound_plugin.records.tables import markdown_table
@@ -208,7 +208,7 @@ def _digest(path: str, evaluation: Evaluation) -> list[str]:
     digests = []
     for name in dict.fromkeys(question.set for question in evaluation.questions):
         with open_rows(path.replace("{set}", name)) as file:
-            digests.append(sampled_digest_of(file))
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())  # type: ignore[arg-type]
     return digests
 
 

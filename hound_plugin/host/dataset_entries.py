@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
 from difflib import get_close_matches
 from typing import Any
 
@@ -46,12 +47,13 @@ def check_stage(
     """``_get_merged_dataset``, which takes values of any type, and calls a data set for another stage "not applicable".
 
     Raises:
-        DataError: names the data set, and what to write.
+        DataError: names the data set, and what to write; or one is named repeatedly.
     """
     from llamafactory.data.parser import get_dataset_list
 
     ours = settings_state.is_ours() and dataset_names is not None
     if ours:
+        _check_repeated(dataset_names)
         check_entries(dataset_names, data_args.dataset_dir)
     attrs = get_dataset_list(dataset_names, data_args.dataset_dir) if ours else []
     for name, attr in zip(dataset_names if ours else [], attrs, strict=True):
@@ -62,6 +64,16 @@ def check_stage(
                 "reads all rows. Remove one of the two."
             )
     return original(dataset_names, model_args, data_args, training_args, stage, *args, **kwargs)
+
+
+def _check_repeated(names: Sequence[str]) -> None:
+    repeated = [name for name, count in Counter(names).items() if count > 1]
+    if repeated:
+        raise DataError(
+            f"Expected each data set once, found {', '.join(map(repr, repeated))} repeatedly in {', '.join(names)}: "
+            "the host would read it once. To train on its rows more often, give it a second name in "
+            f"{FILE}, or mix by `mix_strategy` and `interleave_probs`."
+        )
 
 
 def _check_kind(name: str, attr: Any, stage: str) -> None:

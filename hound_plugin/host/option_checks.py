@@ -20,7 +20,15 @@ from hound_plugin.host.models import MODELS
 from hound_plugin.host.refused_options import check_values
 from hound_plugin.host.template import check_system
 from hound_plugin.host.tower_cache import check_frozen
-from hound_plugin.model.adapters import adapters_below, base_of, check_base, check_whole, is_adapter, weights_of
+from hound_plugin.model.adapters import (
+    adapters_below,
+    base_of,
+    check_base,
+    check_whole,
+    is_adapter,
+    other_base,
+    same_weights,
+)
 from hound_plugin.model.checkpoint_files import check_files
 
 logger = logging.get_logger(__name__)
@@ -146,7 +154,7 @@ def _check_named_base(adapter: str, name: str) -> None:
     base = base_of(adapter)
     if base is None or base == name or os.path.abspath(base) == os.path.abspath(name):
         return
-    if os.path.isdir(base) and not _same_weights(base, name):
+    if other_base(adapter, name) is not None:
         raise SettingsError(
             f"The adapter {adapter} was trained on {base}, and `model_name_or_path` is {name}, whose weights differ. "
             f"Set `model_name_or_path: {base}`."
@@ -162,7 +170,7 @@ def _check_below(adapter: str, given: list[str]) -> None:
     """Refuse an adapter without those that were merged into the model before it was trained."""
     below = adapters_below(adapter)
     same = len(below) == len(given) and all(
-        os.path.realpath(before) == os.path.realpath(now) or not os.path.isdir(before) or _same_weights(before, now)
+        os.path.realpath(before) == os.path.realpath(now) or not os.path.isdir(before) or same_weights(before, now)
         for before, now in zip(below, given, strict=True)
     )
     if below and not same:
@@ -170,11 +178,6 @@ def _check_below(adapter: str, given: list[str]) -> None:
             f"The adapter {adapter} was trained on a model into which {', '.join(below)} had been merged; got "
             f"{', '.join(given) or 'no adapter'} before it. Set `adapter_name_or_path: {','.join([*below, adapter])}`."
         )
-
-
-def _same_weights(first: str, second: str) -> bool:
-    """Whether two folders have the same weight files, by name and identity (size, head, middle and tail)."""
-    return os.path.isdir(second) and weights_of(first) == weights_of(second)
 
 
 def _check_packages(training: Any) -> None:

@@ -11,10 +11,10 @@ from transformers.utils import logging
 
 from hound_plugin.errors import InUseError, SettingsError
 from hound_plugin.records.files import HeldLock, hold
+from hound_plugin.records.run_folders import TRAINING_LOCK
 
 logger = logging.get_logger(__name__)
 
-LOCK = ".hound.lock"
 _trains = False  # whether this process is in the host's function that trains; others parse recipes, too
 _lock: HeldLock | None = None
 
@@ -46,7 +46,7 @@ def lock_output(training_args: Any) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _lock = hold(
-            folder / LOCK,
+            folder / TRAINING_LOCK,
             f"Another training is writing to {folder} (`output_dir`). Wait for it, end it, or choose another folder.",
         )
     except InUseError:

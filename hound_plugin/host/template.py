@@ -17,11 +17,14 @@ from hound_plugin.host.mm_plugin import get_plugin
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.processing.chat_template import chat_template
 from hound_plugin.processing.prompt import (
+    IMAGE_TOKEN,
     PLACEHOLDER,
     SYSTEM,
+    VIDEO_TOKEN,
     Turn,
     add_placeholder_tokens,
     encode_conversation,
+    shield,
 )
 
 
@@ -105,7 +108,12 @@ class LlavaHoundTemplate(Template):
             Turn(question["content"], answer["content"])
             for question, answer in zip(messages[0::2], messages[1::2], strict=True)
         ]
-        return encode_conversation(tokenizer, turns, system or self.default_system)
+        return encode_conversation(tokenizer, turns, _as_text(system) if system else self.default_system)
+
+
+def _as_text(system: str) -> str:
+    """A row's system prompt, in which the names of placeholders are ordinary text, as they are in a chat."""
+    return shield(shield(system, IMAGE_TOKEN), VIDEO_TOKEN)
 
 
 def check_system(given: str) -> None:

@@ -23,7 +23,9 @@ _MXF_KEY = b"\x06\x0e\x2b\x34"
 _PNG = b"\x89PNG\r\n\x1a\n"
 _FLV = re.compile(rb"FLV\x01[\x00\x01\x04\x05]\x00\x00\x00\x09\x00\x00\x00\x00")
 _REAL = re.compile(rb"\.RMF\x00\x00\x00\x12\x00")
-_LONGEST = 16  # bytes of such a beginning
+_NUT = re.compile(rb"nut/multimedia container\x00NM\x7a\x56\x1f\x5f\x04\xad")
+_FTYP = re.compile(rb"\x00\x00\x00[\x10-\xff]ftyp[0-9A-Za-z ]{4}")
+_LONGEST = 40  # bytes of such a beginning
 _BLOCK = 1 << 20
 _ASF_HEADER = bytes.fromhex("3026b2758e66cf11a6d900aa0062ce6c")
 _ASF_PROPERTIES = bytes.fromhex("a1dcab8c47a9cf118ee400c00c205365")
@@ -74,6 +76,8 @@ def _follow_boxes(file: BinaryIO, size: int) -> bool:
     started = len(rest) < 8 and rest[:1] == b"\0" and rest.strip(b"\0")  # a box, below 16 MB, without its length
     if previous == b"moof" or (b"moof" in kinds and started):
         raise CutShortError("its last fragment is incomplete")
+    if rest == bytes(8):  # padding
+        _refuse_second(file, size, _FTYP, position)
     return {b"moov", b"mdat"} <= kinds and b"moof" not in kinds  # of fragments, one may be missing
 
 
@@ -339,9 +343,15 @@ def _follow_real(file: BinaryIO, size: int) -> bool:
     return False
 
 
-def _refuse_second(file: BinaryIO, size: int, beginning: re.Pattern[bytes]) -> None:
+def _follow_nut(file: BinaryIO, size: int) -> bool:
+    """NUT: its packets have sizes, but nothing states how many follow."""
+    _refuse_second(file, size, _NUT)
+    return False
+
+
+def _refuse_second(file: BinaryIO, size: int, beginning: re.Pattern[bytes], after: int = 1) -> None:
     """Look for the beginning of another file of the kind after the first one."""
-    for start in range(1, size, _BLOCK):
+    for start in range(after, size, _BLOCK):
         if found := beginning.search(_read(file, start, _BLOCK + _LONGEST)):
             raise JoinedError(start + found.start())
 
@@ -361,4 +371,5 @@ WALKS: dict[str, Callable[[BinaryIO, int], bool]] = {  # by FFmpeg's names of th
     "mxf": _follow_partitions,
     "swf": _follow_flash,
     "rm": _follow_real,
+    "nut": _follow_nut,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from pathlib import Path
@@ -18,6 +19,8 @@ RUN = "hound_run.json"
 BELOW = "adapters_below"
 BASE_WEIGHTS = "base_weights"
 """In the same file: :func:`weights_of` the model below."""
+_SAMPLE = 512  # bytes of a tensor
+_LONGEST_HEADER = 100 << 20  # bytes, as the library has it
 
 
 def is_adapter(folder: str | os.PathLike[str]) -> bool:
@@ -50,11 +53,60 @@ def _note(adapter: str | os.PathLike[str]) -> dict[str, Any]:
     return values if isinstance(values, dict) else {}
 
 
-def weights_of(folder: str | os.PathLike[str]) -> dict[str, list[Any]]:
-    """Identity of a model's weight files: by name, their size and a digest of head, middle and tail."""
+def weights_of(folder: str | os.PathLike[str], every_tensor: bool = True) -> dict[str, list[Any]]:
+    """Identity of a model's weight files: by name, their size and a digest of samples.
+
+    Args:
+        folder: of the model.
+        every_tensor: samples are of each tensor of safetensors files, as trainings may change a few small ones; False:
+            of head, middle and tail of each file, as earlier versions noted them.
+    """
     names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
     files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
-    return {name: [os.path.getsize(path), sampled_digest(path)] for name, path in files.items()}
+    return {
+        name: [os.path.getsize(path), *(_sampled_tensors(path) if every_tensor else []), sampled_digest(path)]
+        for name, path in files.items()
+    }
+
+
+def _sampled_tensors(path: str) -> list[str]:
+    """A digest of the beginning and the middle of each tensor of a safetensors file; nothing of another file.
+
+    Files of torch end with a checksum of each tensor, which :func:`sampled_digest` reads.
+    """
+    if not path.endswith(".safetensors"):
+        return []
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        try:
+            header = json.loads(file.read(length if length < _LONGEST_HEADER else 0))
+            spans = sorted(entry["data_offsets"] for name, entry in header.items() if name != "__metadata__")
+        except (ValueError, KeyError, TypeError, AttributeError):
+            return []  # damaged: whoever loads it says so
+        for start, end in spans:
+            for place in (start, (start + end) // 2):
+                file.seek(8 + length + place)
+                digest.update(file.read(min(_SAMPLE, end - place)))
+    return [digest.hexdigest()]
+
+
+def other_base(adapter: str | os.PathLike[str], name: str) -> str | None:
+    """The folder of the model that an adapter was trained on, if its weights differ from those in ``name``.
+
+    None if they are the same, or if that is unknown: the folder is not there, or is not named.
+    """
+    base = base_of(adapter)
+    if base is None or not os.path.isdir(base) or same_weights(base, name):
+        return None
+    return base
+
+
+def same_weights(first: str, second: str) -> bool:
+    """Whether two folders have the same weight files, by name and identity (size and samples)."""
+    if not os.path.isdir(first) or not os.path.isdir(second):
+        return False
+    return os.path.samefile(first, second) or weights_of(first) == weights_of(second)
 
 
 def check_base(adapter: str | os.PathLike[str], base: str) -> None:
@@ -64,7 +116,8 @@ def check_base(adapter: str | os.PathLike[str], base: str) -> None:
         CheckpointError: they are.
     """
     before = _note(adapter).get(BASE_WEIGHTS)
-    if before is not None and os.path.isdir(base) and before != weights_of(base):
+    every_tensor = isinstance(before, dict) and any(len(identity) > 2 for identity in before.values())
+    if before is not None and os.path.isdir(base) and before != weights_of(base, every_tensor):
         raise CheckpointError(
             f"Expected the model that the adapter {os.fspath(adapter)} was trained on; the weights in {base} are "
             "others now. Bring the earlier ones back, or train the adapter again. (If they are the same in other "

@@ -20,6 +20,8 @@ from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MO
 
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
+UNFINISHED = "save.unfinished"
+"""In a folder while a model is saved there: its weights may be of two models."""
 _GENERATION = "generation_config.json"
 _OBJECTS = ("config.json", "tokenizer_config.json", "processor_config.json", _GENERATION)
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -79,9 +81,11 @@ def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> 
         with_tokenizer: whether the tokenizer is required; a model may be saved without it.
 
     Raises:
-        CheckpointError: a file is not a JSON object, the tokenizer is missing, or an index of weights is unusable.
+        CheckpointError: a file is not a JSON object, the tokenizer is missing, an index of weights is unusable, or the
+            weights may be of two models.
     """
     path = Path(folder)
+    _check_one_model(path)
     for name in _OBJECTS:
         if (path / name).is_file():
             _read_object(path / name)
@@ -99,6 +103,50 @@ def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> 
         raise CheckpointError(
             f"Expected tokenizer.json or tokenizer.model in {folder}, found neither. Is the download complete?"
         )
+
+
+@contextlib.contextmanager
+def saving(folder: Path) -> Iterator[None]:
+    """For a block that saves a model with transformers: afterwards the folder has the weights of that model alone.
+
+    If the block is ended half-way, the folder may have files of two models, of the same names and shapes. A mark stays
+    then, by which :func:`check_files` refuses it. transformers removes older shards, but not an older single file in
+    favour of new shards, and then loads the older one.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / UNFINISHED).touch()
+    before = _stamps(folder)
+    yield
+    for single in _SINGLE:
+        both = {f"{single}.index.json", single}
+        written = {name for name, stamp in _stamps(folder).items() if name in both and before.get(name) != stamp}
+        if len(written) == 1:
+            (folder / next(iter(both - written))).unlink(missing_ok=True)
+    (folder / UNFINISHED).unlink(missing_ok=True)
+
+
+def _stamps(folder: Path) -> dict[str, tuple[int, int, int]]:
+    """What changes when a file is written, of the files by which weights are found."""
+    files = [folder / f"{single}{end}" for single in _SINGLE for end in ("", ".index.json")]
+    stats = {file.name: file.stat() for file in files if file.is_file()}
+    return {name: (stat.st_mtime_ns, stat.st_size, stat.st_ino) for name, stat in stats.items()}
+
+
+def _check_one_model(folder: Path) -> None:
+    """Refuse weights of two models, between which libraries choose differently."""
+    if (folder / UNFINISHED).exists():
+        raise CheckpointError(
+            f"Expected a whole checkpoint in {folder}; a model was being saved there when its process ended, and some "
+            f"of its files may be of an earlier model. Save or export it again. ({UNFINISHED} says so; delete it if "
+            "you know that the files belong together.)"
+        )
+    for single in _SINGLE:
+        index = folder / f"{single}.index.json"
+        if index.is_file() and (folder / single).is_file() and single not in _indexed(index):
+            raise CheckpointError(
+                f"Expected the weights of one model in {folder}; it has {single}, and {index.name} names other files. "
+                "Remove the older of the two, and what it names."
+            )
 
 
 def _check_generation(file: Path) -> None:
@@ -136,8 +184,9 @@ def weight_files(folder: Path) -> list[Path]:
     """The checkpoint's weight files in order: safetensors before .bin, an index before single files.
 
     Raises:
-        CheckpointError: there are none, or the index names missing files.
+        CheckpointError: there are none, the index names missing files, or they may be of two models.
     """
+    _check_one_model(folder)
     for single in _SINGLE:
         index = folder / f"{single}.index.json"
         if index.is_file():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from hound_plugin.model.checkpoint import read_as_ours
-from hound_plugin.model.checkpoint_files import check_files
+from hound_plugin.model.checkpoint_files import check_files, saving
 from hound_plugin.model.completeness import check_finite
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.releases import CACHE_FIELD
@@ -52,6 +53,13 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         if args and args[0] is not None and os.path.isdir(args[0]):
             check_files(args[0], with_tokenizer=False)
         return super().from_pretrained(*args, **kwargs)
+
+    def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
+        """Save as every transformers model, and replace the model that was there: see :func:`saving`."""
+        if os.path.isfile(save_directory) or kwargs.get("push_to_hub") or not kwargs.get("is_main_process", True):
+            return super().save_pretrained(save_directory, *args, **kwargs)
+        with saving(Path(save_directory)):
+            return super().save_pretrained(save_directory, *args, **kwargs)
 
     @staticmethod
     def _load_pretrained_model(

@@ -83,7 +83,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         label=label,
         unread_label=unread_label,
         caption=caption,
-        reference=_reference(row, pair.is_pair, findings),
+        reference=_reference(row, pair.is_pair, options, findings),
         accepted=_accepted(row, findings),
         options=tuple(options.values()),
         source=_source(row, findings),
@@ -179,7 +179,7 @@ def _label(row: Mapping[str, Any]) -> tuple[bool | None, str]:
     return None, " and ".join(shown(value, 40).strip("'\"") for value in values)
 
 
-def _reference(row: Mapping[str, Any], is_pair: bool, findings: Findings) -> str:
+def _reference(row: Mapping[str, Any], is_pair: bool, options: Mapping[str, str], findings: Findings) -> str:
     compared = any(row.get(name) is not None for name in fields.CHOSEN)
     names = (*fields.REFERENCES, *(fields.ANSWERS if is_pair and compared else ()))
     value = fields.first(row, names)
@@ -188,6 +188,8 @@ def _reference(row: Mapping[str, Any], is_pair: bool, findings: Findings) -> str
     text = text_of(value)
     if text is None:
         findings.problem("reference", fields.first_name(row, names), "a text", value)
+    elif options:
+        text = answer_with_text(value, options, fields.first_name(row, names), findings)
     return text or ""
 
 

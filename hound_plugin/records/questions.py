@@ -14,6 +14,7 @@ from hound_plugin.records.consumers import check
 from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.media_paths import cut_part, find_media, is_image_path, why_absent, with_part
+from hound_plugin.records.options import other_forms
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
@@ -132,6 +133,7 @@ def _read(
     text = record.questions[-1]
     for token in {token_of(item.kind) for item in record.media}:
         text = text.replace(token, "")  # as in training
+    reference = (record.reference or (answers[-1] if answers else "")).strip()
     question = Question(
         id=record.id,
         medium=record.media[0].kind if record.media else "",
@@ -139,9 +141,9 @@ def _read(
         paths=paths,
         text=text.strip(),
         caption=record.caption.strip(),
-        reference=(record.reference or (answers[-1] if answers else "")).strip(),
+        reference=reference,
         source=record.source,
-        accepted=record.accepted,
+        accepted=tuple(dict.fromkeys([*record.accepted, *other_forms(reference, record.options)])),
     )
     return question, problems
 

@@ -16,6 +16,8 @@ from hound_plugin.records import files
 from hound_plugin.version import __version__
 
 RUN = "run.json"
+TRAINING_LOCK = ".hound.lock"
+"""In an ``output_dir``, while a training writes to it."""
 KEPT_ENTRIES = 50  # of the history
 
 

@@ -1,8 +1,8 @@
 """LoRA adapters in vLLM: only those that it applies as a whole are loaded.
 
 vLLM adapts the linear layers of the language model's blocks. It compares no more than the last part of a layer's name,
-so that a tower's ``q_proj`` passes as the language model's and is then left out; nor does it know of the adapters below
-one, or of a system prompt that belongs to it.
+so that a tower's ``q_proj`` passes as the language model's and is then left out; nor does it know of the model that one
+was trained on, of the adapters below it, or of a system prompt that belongs to it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from vllm.lora.utils import get_adapter_absolute_path
 from vllm.lora.worker_manager import WorkerLoRAManager
 
 from hound_plugin.errors import CheckpointError, damage_named
-from hound_plugin.model.adapters import adapters_below, check_whole
+from hound_plugin.model.adapters import adapters_below, check_base, check_whole, other_base
 from hound_plugin.model.checkpoint import read_tensors
 from hound_plugin.processing.saved_settings import saved_settings
 
@@ -29,18 +29,22 @@ _FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 _PARTS = ("image_tower", "video_tower", "multi_modal_projector", "mm_projector", "embed_tokens", "lm_head")
 
 
-def check_adapter(folder: str, system: str | None) -> None:
-    """Refuse an adapter of which vLLM would leave something out.
+def check_adapter(folder: str, system: str | None, base: str | None = None) -> None:
+    """Refuse an adapter of which vLLM would leave something out, or that belongs to another model.
 
     Args:
         folder: of the adapter.
         system: the system prompt of the model that is served; None: prompts have the adapter's own.
+        base: folder of the model that is served; None: it was compared already, or has no weights to compare.
 
     Raises:
-        CheckpointError: the adapter changes more than the blocks of the language model, was trained on top of another
-            one or with another system prompt, or is damaged.
+        CheckpointError: the adapter changes more than the blocks of the language model, was trained on another model,
+            on top of another adapter or with another system prompt, or is damaged.
     """
     check_whole(folder)
+    if base is not None:
+        check_base(folder, base)
+        _check_named_base(folder, base)
     below = adapters_below(folder)
     if below:
         raise CheckpointError(
@@ -63,6 +67,15 @@ def check_adapter(folder: str, system: str | None) -> None:
         )
 
 
+def _check_named_base(folder: str, base: str) -> None:
+    other = other_base(folder, base)
+    if other is not None:
+        raise CheckpointError(
+            f"The adapter {folder} was trained on {other}, and the model that is served is {base}, whose weights "
+            f"differ. Serve {other}, or train the adapter on {base}."
+        )
+
+
 _INSTEAD = (
     "Merge it into the model (`llamafactory-cli export`) and use that, or `backend: model`, which applies all of it."
 )
@@ -82,8 +95,10 @@ def refuse_partial_adapters() -> None:
     def checked(self: Any, lora_request: Any) -> Any:
         system_of = getattr(self._adapter_manager.model, "system_of_adapters", None)
         if system_of is not None:
+            base = self._adapter_manager.model.base_of_adapters
             with contextlib.suppress(FileNotFoundError):  # vLLM's own words follow
-                check_adapter(get_adapter_absolute_path(lora_request.lora_path), system_of(lora_request.lora_name))
+                folder = get_adapter_absolute_path(lora_request.lora_path)
+                check_adapter(folder, system_of(lora_request.lora_name), base)
         return load(self, lora_request)
 
     checked.checks_adapters = True  # type: ignore[attr-defined]

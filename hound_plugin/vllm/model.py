@@ -22,6 +22,7 @@ from vllm.sequence import IntermediateTensors
 
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.checkpoint import tower_tensors
+from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.completeness import check_complete, check_finite, tensor_shapes
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.key_mapping import KEY_TABLE
@@ -94,7 +95,10 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
             )
         self.config = config
         self._name = vllm_config.model_config.model
+        if os.path.isdir(self._name):
+            check_files(self._name, with_tokenizer=False)
         self._revision = vllm_config.model_config.revision
+        self._is_quantised = hasattr(vllm_config.model_config.hf_config, "quantization_config")
         self._is_loaded = False
         self._answer_vocab_size: int = config.answer_vocab_size  # set by the plugin
         self.configure_mm_token_handling(self._answer_vocab_size, [config.image_token_id, config.video_token_id])
@@ -187,6 +191,14 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
             return None
         system: str = saved_settings(self._name, revision=self._revision).get("system", SYSTEM)
         return system
+
+    @property
+    def base_of_adapters(self) -> str | None:
+        """The folder whose weights adapters are compared with; None for a hub id, and for weights of fewer bits.
+
+        Those differ from the ones that an adapter was trained on, and may come from them.
+        """
+        return self._name if os.path.isdir(self._name) and not self._is_quantised else None
 
     def _with_placeholders(self, rows: torch.Tensor) -> torch.Tensor:
         """A weight of one row a token, with rows of zeros for the placeholders."""

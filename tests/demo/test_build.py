@@ -21,7 +21,7 @@ from hound_plugin.demo.build import SHARES, DemoPaths, build_demo, draw_split
 from hound_plugin.demo.curriculum import sft_records
 from hound_plugin.demo.evaluate import STAGES, TIME, Evaluation, accuracies, results_table, sentence_share
 from hound_plugin.demo.records import dpo_records, held_out_questions
-from hound_plugin.errors import SettingsError
+from hound_plugin.errors import InUseError, SettingsError
 from hound_plugin.evaluation.run import open_evaluation, run_stages
 from hound_plugin.evaluation.run_folder import EvaluationRun, load_run
 from hound_plugin.evaluation.settings import EvaluationSettings
@@ -283,6 +283,40 @@ def test_a_killed_build_is_made_anew(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "build.json").read_text())["complete"] is False
     fresh = build_demo(tmp_path.parent / "fresh", **SMALL)
     assert files(build_demo(tmp_path, **SMALL).folder) == files(fresh.folder)
+
+
+@pytest.mark.parametrize("second", [{"seed": 1}, {"train_clips": 8}, {"force": True}])
+def test_a_second_build_at_once_is_refused_and_the_first_is_whole(
+    demo: DemoPaths, tmp_path: Path, second: dict[str, Any]
+) -> None:
+    code = (
+        "from hound_plugin.demo import build, clips\n"
+        "write, count = clips.write_clip, [0]\n"
+        "def slow(path, frames):\n"
+        "    count[0] += 1\n"
+        "    if count[0] == 5: print('begun', flush=True); input()\n"
+        "    write(path, frames)\n"
+        "clips.write_clip = slow\n"
+        f"build.build_demo({str(tmp_path)!r}, train_clips=40, held_out_clips=20, progress=False)\n"
+    )
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    environment = {**os.environ, "PYTHONPATH": os.getcwd()}
+    with subprocess.Popen([sys.executable, "-c", code], env=environment, **pipes) as first:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "begun\n"
+        with pytest.raises(InUseError, match=r"Another process builds or trains the demo in .* name another folder"):
+            build_demo(tmp_path, **{**SMALL, **second})
+        first.communicate("\n")
+    assert first.returncode == 0
+    assert files(tmp_path) == files(demo.folder)
+
+
+def test_what_is_built_is_there_beside_a_training(demo: DemoPaths) -> None:
+    with demo.alone():
+        assert build_demo(demo.folder, **SMALL) == demo
+        with pytest.raises(InUseError, match="builds or trains"):
+            build_demo(demo.folder, **{**SMALL, "seed": 1})
+    assert build_demo(demo.folder, **SMALL) == demo
 
 
 def test_the_model_is_written_by_the_function_given(tmp_path: Path) -> None:

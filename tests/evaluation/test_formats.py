@@ -102,6 +102,10 @@ def test_one_file_for_each_set(tmp_path: Path) -> None:
         ([{"id": "a_0", "pred": 3}], QUESTIONS, "expected a text in `pred`; got 3"),
         ([{"id": "a_0", "text": None}], QUESTIONS, "expected a text in `text`; got None"),
         ([{"pred": "x"}], QUESTIONS, "expected `id`"),
+        ([{"id": "a_0", "pred": "one", "prediction": "two"}], QUESTIONS, "one answer; got pred and prediction, which"),
+        ([{"id": "a_0", "prediction": "one", "text": None}], QUESTIONS, "one answer; got prediction and text, which"),
+        ([{"id": "a_0", "text": "one", "error": "out of memory"}], QUESTIONS, "both, 'one' and 'out of memory'"),
+        ([{"id": "a_0", "pred": "", "error": "no clip"}], QUESTIONS, "an answer or an `error`; got both"),
         ([{"id": "a_0", "model_prediction": {"status": "?", "message": ""}}], QUESTIONS, "`success` or `error`"),
         ([of_its_own("a_0", "one")], TWO_SETS, "may be msvd/a_0, tgif/a_0.*`{set}` in its path"),
         ([{"id": "q", "pred": "x"}], QUESTIONS, "none of the 1 rows .* the first is 'q', while the suite has 'a_0'"),
@@ -132,3 +136,20 @@ def test_clips_whose_names_begin_alike_are_told_apart(tmp_path: Path) -> None:
     other = write_rows(tmp_path / "other.jsonl", [{"video_name": "v_1.middle", "prompt": text, "text": "x"}])
     with pytest.raises(DataError, match="none of the 1 rows"):
         read_given(str(other), suite)
+
+
+@pytest.mark.parametrize("key", ["modal_path", "video_path", "video_name", "video"])
+@pytest.mark.parametrize("name", ["v_b", "/elsewhere/v_b.mp4", "v_a.left.mp4", "v_"])
+def test_an_answer_about_another_clip_is_refused(key: str, name: str, tmp_path: Path) -> None:
+    """`What moves?` is asked about several clips: the text alone does not tell whether a file fits the suite."""
+    values = {**of_the_original("a_0", "one", key), key: name}
+    if key in ("video_name", "video"):
+        values = {"id": "a_0", "question": TEXTS["a_0"], key: name, "pred": "one"}
+    with pytest.raises(DataError, match=f"row 1: 'a_0' is about '{name}', and in the suite about 'test/msvd/v_a'"):
+        read_given(str(write_rows(tmp_path / "f.jsonl", [values])), QUESTIONS)
+
+
+@pytest.mark.parametrize("name", ["v_a", "/data/v_a/", "clips/v_a.mkv", "v_a.mp4#t=1,2"])
+def test_a_clip_may_be_in_another_folder_and_form(name: str, tmp_path: Path) -> None:
+    file = write_rows(tmp_path / "f.jsonl", [{"id": "a_0", "video": name, "pred": "one"}])
+    assert read_given(str(file), QUESTIONS).predictions["a_0"].text == "one"

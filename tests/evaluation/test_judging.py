@@ -17,6 +17,8 @@ from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE
 from hound_plugin.evaluation.judging import check_judging, cut_words, dry_run, judge_run
 from hound_plugin.evaluation.run_folder import EvaluationRun, append_predictions, freeze_questions, load_run
 from hound_plugin.evaluation.settings import EvaluationSettings
+from hound_plugin.records.files import write_rows
+from hound_plugin.records.questions import read_questions
 from hound_plugin.validation import build
 from tests.evaluation.runs import questions
 from tests.llm.conftest import REPO, FaultServer
@@ -270,6 +272,53 @@ def test_offline_measures_decide_without_a_judge(tmp_path: Path) -> None:
     graded = judge_run(run, settings(metric="token_f1")).judgements
     assert [(row.correct, row.score) for row in graded] == [(None, 1), (None, 1), (None, 0.4), (None, None)]
     assert not (tmp_path / "ledger.sqlite").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "answer", "right", "wrong"),
+    [
+        (["red", "blue"], "B", ["B", "b.", "(B)", "blue", "Blue.", "B. blue", "B) blue"], ["A", "red", "A. blue", ""]),
+        (["a ball", "a cat", "no one"], 2, ["C", "no one", "C: no one"], ["2", "no", "one", "I see no one"]),
+        ({"1": "left", "2": "right"}, "right", ["2", "right", "2) right"], ["1", "left"]),
+        (["yes", "no"], "no", ["B", "no"], ["A", "yes"]),
+        (["C", "D"], "B", ["B", "B. D"], ["D", "C", "A"]),  # `D` might be a fourth choice
+        ({"1": "3", "2": "1"}, "2. 1", ["2. 1", "2"], ["1", "3"]),  # `1` is another choice's number
+    ],
+)
+def test_a_choice_is_right_by_its_letter_or_its_text(
+    options: Any, answer: Any, right: list[str], wrong: list[str], tmp_path: Path
+) -> None:
+    row = {"id": "0", "question": "Which?", "options": options, "answer": answer}
+    (read,) = read_questions(write_rows_of(tmp_path, [row]), None)
+    texts = [*right, *wrong]
+    asked = [
+        Question(str(number), "s", f"c{number}", (), read.prompt, read.text, read.reference, accepted=read.accepted)
+        for number in range(len(texts))
+    ]
+    freeze_questions(tmp_path / "run", asked)
+    append_predictions(tmp_path / "run", [Prediction(str(number), text) for number, text in enumerate(texts)])
+    judged = judge_run(load_run(tmp_path / "run"), settings(metric="exact_match")).judgements
+    assert [text for text, row in zip(texts, judged, strict=True) if row.correct] == right
+
+
+def test_a_letter_is_not_a_word_of_an_answer(tmp_path: Path) -> None:
+    asked = [Question(str(n), "s", f"c{n}", (), "?", "?", "A. ball", accepted=("A", "ball")) for n in range(3)]
+    freeze_questions(tmp_path, asked)
+    append_predictions(tmp_path, [Prediction(str(n), text) for n, text in enumerate(["a dog", "A", "It is a ball."])])
+    judged = judge_run(load_run(tmp_path), settings(metric="contains")).judgements
+    assert [row.correct for row in judged] == [False, True, True]
+
+
+@pytest.mark.parametrize(("given", "reference"), [("A", "A. red"), ("Blue", "B. blue"), ("It is blue.", "It is blue.")])
+def test_a_reference_is_a_choice_as_an_answer_is(given: str, reference: str, tmp_path: Path) -> None:
+    row = {"id": "0", "question": "Which?", "options": ["red", "blue"], "reference": given}
+    assert read_questions(write_rows_of(tmp_path, [row]), None)[0].reference == reference
+
+
+def write_rows_of(folder: Path, rows: list[dict[str, Any]]) -> Path:
+    write_rows(folder / "questions.jsonl", rows)
+    (folder / "run").mkdir(exist_ok=True)
+    return folder / "questions.jsonl"
 
 
 def test_what_cannot_work_is_refused_before_any_request(server: FaultServer, tmp_path: Path) -> None:

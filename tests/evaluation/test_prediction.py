@@ -348,9 +348,7 @@ def test_a_file_of_predictions(tmp_path: Path, mixed: Path, capsys: pytest.Captu
     assert "predictions of another model" in capsys.readouterr().err
 
 
-def test_a_clip_that_was_replaced_is_refused_at_every_stage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_clip_that_was_replaced_is_refused_at_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The real model answers; then a clip of the same path shows something else."""
     media = tmp_path / "media"
     shutil.copytree(ROOT / "frames" / "few3", media / "frames")
@@ -457,6 +455,26 @@ def test_a_pipeline_of_the_original_from_start_to_end(
     assert (tmp_path / "runs" / "theirs" / suite / "compare" / "sft").is_dir()
     assert cli.main(["eval", "compare", "sft", "none", "--folder", str(tmp_path / "runs")]) == 2
     assert "none is neither" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("changed", [1, 1000, 2200])
+def test_a_changed_file_of_answers_is_not_the_one_before(
+    changed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One answer of a long file, which keeps its length: the old answers would stay."""
+    asked = [{"id": f"q{n}", "question": "What is it?", "answer": "cat"} for n in range(3)]
+    suite, answers = write_rows(tmp_path / "some.jsonl", asked), tmp_path / "theirs.jsonl"
+    values = [{"id": f"q{n}", "text": "cat " + "x" * 80} for n in range(3000)]
+    write_rows(answers, values)
+    recipe = write_recipe(tmp_path / "eval.yaml", suite=str(suite), model="theirs")
+    given = ["predict.backend=given", f"predict.answers={answers}"]
+    assert cli.main(["eval", "run", str(recipe), *given]) == 0
+    assert cli.main(["eval", "run", str(recipe), *given]) == 0
+    values[changed]["text"] = "dog " + "x" * 80
+    write_rows(answers, values)
+    capsys.readouterr()
+    assert cli.main(["eval", "run", str(recipe), *given]) == 2
+    assert "has predictions of another model or of other settings: content was" in capsys.readouterr().err
 
 
 def test_an_adapter_from_start_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

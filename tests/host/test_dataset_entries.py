@@ -103,6 +103,22 @@ def test_a_key_that_nothing_reads_is_said(host: Host, caplog: pytest.LogCaptureF
     assert "dataset 'mine': nothing reads `_about` of its entry" in caplog.text
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"dataset": "mine,mine"}, "found 'mine' repeatedly in mine, mine"),
+        ({"dataset": "mine, other ,mine,other"}, "found 'mine', 'other' repeatedly in mine, other, mine, other"),
+        ({"dataset": "mine", "eval_dataset": "other,other"}, "found 'other' repeatedly in other, other"),
+    ],
+)
+def test_a_data_set_that_is_named_twice(options: dict[str, Any], named: str, host: Host) -> None:
+    """The host would train on its rows once."""
+    write_dataset(host.folder / "data", "mine", [ROW])
+    write_dataset(host.folder / "data", "other", [ROW])
+    with pytest.raises(DataError, match=f"Expected each data set once, {named}: the host would read it once"):
+        host.load("sft", "mine", **options)
+
+
 def test_a_number_of_samples_of_a_stream(host: Host) -> None:
     write_dataset(host.folder / "data", "mine", [ROW] * 3, num_samples=2)
     assert len(host.load("sft", "mine")) == 2

@@ -12,6 +12,7 @@ from llamafactory.train import tuner
 from hound_plugin.errors import InUseError
 from hound_plugin.host import output_lock
 from hound_plugin.records.files import hold
+from hound_plugin.records.run_folders import TRAINING_LOCK
 from tests.goldens import SFT
 
 
@@ -42,17 +43,17 @@ def test_a_second_training_is_refused_before_anything_is_loaded(there: bool, tmp
     begun = []
 
     def second() -> None:
-        assert (folder / output_lock.LOCK).exists()
+        assert (folder / TRAINING_LOCK).exists()
         with pytest.raises(InUseError, match=r"Another training is writing to .*run \(`output_dir`\)\. Wait for it"):
-            hold(folder / output_lock.LOCK, "Another training is writing to run (`output_dir`). Wait for it.")
+            hold(folder / TRAINING_LOCK, "Another training is writing to run (`output_dir`). Wait for it.")
         begun.append(1)
 
     train(folder, second)
     assert begun == [1]
-    assert not (folder / output_lock.LOCK).exists()
+    assert not (folder / TRAINING_LOCK).exists()
     folder.mkdir(parents=True, exist_ok=True)
     with (
-        hold(folder / output_lock.LOCK),
+        hold(folder / TRAINING_LOCK),
         pytest.raises(InUseError, match=r"Another training is writing to .*run \(`output_dir`\)"),
     ):
         train(folder, lambda: begun.append(2))
@@ -62,7 +63,7 @@ def test_a_second_training_is_refused_before_anything_is_loaded(there: bool, tmp
 
 
 def test_other_folders_are_free(tmp_path: Path) -> None:
-    with hold(tmp_path / output_lock.LOCK):
+    with hold(tmp_path / TRAINING_LOCK):
         train(tmp_path / "other")
 
 
@@ -77,11 +78,11 @@ def test_a_failed_training_frees_its_folder(tmp_path: Path) -> None:
 
 def test_reading_a_recipe_locks_nothing(tmp_path: Path) -> None:
     """As the doctor, `hound corpus prepare` and the web UI do beside a training."""
-    with hold(tmp_path / output_lock.LOCK):
+    with hold(tmp_path / TRAINING_LOCK):
         get_train_args(arguments(tmp_path))
 
 
 def test_only_the_first_process_locks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "1")
-    with hold(tmp_path / output_lock.LOCK):
+    with hold(tmp_path / TRAINING_LOCK):
         train(tmp_path)

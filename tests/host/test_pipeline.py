@@ -435,3 +435,19 @@ def test_settings_reach_the_processor(host: Host) -> None:
         "pyav",
         5,
     )
+
+
+@pytest.mark.parametrize("system", ["Look at <video> only.", "<image>", "No <image>, no <video>, <video>!"])
+@pytest.mark.parametrize("formatting", ["hound", "sharegpt"])
+def test_a_system_prompt_that_names_placeholders_is_text(system: str, formatting: str, host: Host) -> None:
+    """In a row, as in a chat. Before, such a row was refused: "its answer is empty"."""
+    talk = [{"from": "human", "value": "<video>\nWhat moves?"}, {"from": "gpt", "value": "A dog."}]
+    columns = {"messages": "conversations", "videos": "videos", "system": "system"}
+    more = {} if formatting == "hound" else {"columns": columns}
+    row = {"conversations": talk, "videos": ["clip_short"], "system": system}
+    write_dataset(host.folder / "data", "mine", [row], formatting=formatting, **more)
+    (loaded,) = host.load("sft", "mine")
+    visual = {host.processor.video_token_id, host.processor.image_token_id}
+    assert sum(token in visual for token in loaded["input_ids"]) == host.processor.tokens_per_video
+    written = host.tokenizer.decode([token for token in loaded["input_ids"] if token not in visual])
+    assert system in written

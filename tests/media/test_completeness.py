@@ -378,7 +378,7 @@ def test_a_packet_that_was_lost_on_the_way(name: str, tmp_path: Path) -> None:
 
 JOINED = (
     "h264.mp4", "h264_fragments.mp4", "png.mov", "h264.3gp", "wmv1.wmv", "flv1.flv", "screen.flv", "apng.apng",
-    "rv20.rm", "flash.swf",
+    "rv20.rm", "flash.swf", "h264.nut", "raw.nut", "padded.mp4",
 )  # fmt: skip
 PLAYED = ("h264_b.mkv", "vp8.webm", "mpeg4.avi", "gif.gif", "mpeg2.mpg", "mjpeg.mjpeg")
 

@@ -104,9 +104,7 @@ TARGETS = ["0.06", "0.15", "0.35", "0.6", "0.7", "1.2", "1.4", "2.4", "3.3", "12
 def test_fps_is_exact_where_a_frame_is_half_way(rate: str, target: str) -> None:
     for total in (7, 210, 509):
         listed = listed_exactly(total, Fraction(rate), Fraction(target))
-        got = sample_indices(
-            "fps", total, num_frames=len(listed), fps=float(Fraction(rate)), target_fps=float(target)
-        )
+        got = sample_indices("fps", total, num_frames=len(listed), fps=float(Fraction(rate)), target_fps=float(target))
         assert got == listed
 
 

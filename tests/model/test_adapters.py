@@ -15,7 +15,7 @@ from transformers import AutoModelForImageTextToText
 
 import hound_plugin
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, weights_of
+from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, check_base, same_weights, weights_of
 from tests.goldens import SFT
 from tests.model.batches import sft_batch
 
@@ -125,3 +125,38 @@ def test_a_base_that_was_trained_again(tmp_path: Path) -> None:
     assert file.stat().st_size == (SFT / "model.safetensors").stat().st_size
     with pytest.raises(CheckpointError, match=r"the weights in .*base are others now"):
         hound_plugin.load(str(folder), device="cpu", dtype="float32")
+
+
+@pytest.mark.parametrize("piece", ["multi_modal_projector", "layers.1.mlp.up_proj", "video_tower", "lm_head"])
+@pytest.mark.parametrize("size", [400_000, 40_000_000])
+def test_a_model_that_differs_in_a_part_is_another(piece: str, size: int, tmp_path: Path) -> None:
+    """A training may change the projector alone, somewhere in a large file."""
+    names = [f"layers.{n}.mlp.{kind}_proj" for n in range(4) for kind in ("up", "down")]
+    names += ["lm_head", "multi_modal_projector.0", "multi_modal_projector.2", "video_tower.q", "embed"]
+    weights = {name: torch.randn(size // 52, generator=torch.Generator().manual_seed(len(name))) for name in names}
+    for folder in ("one", "two"):
+        (tmp_path / folder).mkdir()
+        save_file(weights, tmp_path / folder / "model.safetensors", {"format": "pt"})
+    assert same_weights(str(tmp_path / "one"), str(tmp_path / "two"))
+    changed = {name: value + 0.01 if piece in name else value for name, value in weights.items()}
+    save_file(changed, tmp_path / "two" / "model.safetensors", {"format": "pt"})
+    assert not same_weights(str(tmp_path / "one"), str(tmp_path / "two"))
+
+
+def test_what_earlier_versions_noted_is_still_compared(tmp_path: Path) -> None:
+    base, folder = tmp_path / "base", write_adapter(tmp_path / "adapter", 0)
+    shutil.copytree(SFT, base)
+    note = {BASE_WEIGHTS: weights_of(base, every_tensor=False)}
+    assert all(len(identity) == 2 for identity in note[BASE_WEIGHTS].values())
+    (folder / RUN).write_text(json.dumps(note))
+    check_base(folder, str(base))
+    file = base / "model.safetensors"
+    save_file({name: value + 0.01 for name, value in load_file(file).items()}, file, {"format": "pt"})
+    with pytest.raises(CheckpointError, match="are others now"):
+        check_base(folder, str(base))
+
+
+@pytest.mark.parametrize("content", [b"", b"x" * 9, b"\x05\0\0\0\0\0\0\0[[1]]", b"\x02\0\0\0\0\0\0\0{}", b"\xff" * 40])
+def test_a_damaged_file_has_an_identity_too(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model.safetensors").write_bytes(content)
+    assert weights_of(tmp_path)["model.safetensors"][0] == len(content)

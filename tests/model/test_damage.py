@@ -19,6 +19,7 @@ import hound_plugin
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model import checkpoint, pretrained
 from hound_plugin.model.checkpoint_conversion import convert
+from hound_plugin.model.checkpoint_files import UNFINISHED
 from hound_plugin.model.completeness import is_finite
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration, LlavaHoundModel
 from tests.goldens import SFT
@@ -93,6 +94,8 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "answers of no length": (lambda f: generation(f, max_new_tokens=-3), "at least 1 for max_new_tokens"),
     "an end that is a text": (lambda f: generation(f, eos_token_id="x"), "ids of tokens for eos_token_id"),
     "perhaps sampling": (lambda f: generation(f, do_sample="maybe"), "true or false for do_sample"),
+    "a save that was killed": (lambda f: (f / UNFINISHED).touch(), "being saved there when its process ended"),
+    "an older index": (lambda f: shards_beside(f), r"has model\.safetensors, and .*index\.json names other files"),
     "a shard gone": (lambda f: shard_gone(f), r"1 missing file\(s\)|all files of the checkpoint are there"),
 }
 
@@ -147,6 +150,12 @@ def shard_gone(folder: Path) -> None:
     names = list(tensors(folder))
     (folder / "model.safetensors").rename(folder / "model-00001-of-00002.safetensors")
     weights = {name: f"model-0000{1 + (name == names[-1])}-of-00002.safetensors" for name in names}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+
+
+def shards_beside(folder: Path) -> None:
+    shutil.copy(folder / "model.safetensors", folder / "model-00001-of-00001.safetensors")
+    weights = dict.fromkeys(tensors(folder), "model-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
 
 

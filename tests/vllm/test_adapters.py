@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.adapters import chain_of
+from hound_plugin.model.adapters import chain_of, weights_of
 from hound_plugin.processing.prompt import SYSTEM
 from hound_plugin.vllm.adapters import check_adapter
 from tests.vllm.conftest import Demo
@@ -101,6 +101,32 @@ def test_what_else_vllm_would_leave_out(
     change(folder)
     with pytest.raises(CheckpointError, match=reason):
         check_adapter(str(folder), SYSTEM)
+
+
+def _elsewhere(demo: Demo, folder: Path, name: str | None = None) -> Path:
+    """A copy of the model; other in the tensor of that name."""
+    shutil.copytree(demo.model, folder)
+    if name is not None:
+        weights = load_file(folder / "model.safetensors")
+        weights[name] = weights[name] + 0.01
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder
+
+
+@pytest.mark.parametrize("name", ["lm_head.weight", "model.language_model.layers.0.mlp.up_proj.weight"])
+def test_an_adapter_of_another_model(name: str, demo: Demo, tmp_path: Path) -> None:
+    folder = adapter_on(demo.model, tmp_path / "adapter")
+    for same in (demo.model, _elsewhere(demo, tmp_path / "same")):
+        check_adapter(str(folder), SYSTEM, str(same))
+    other = _elsewhere(demo, tmp_path / "other", name)
+    with pytest.raises(CheckpointError, match=f"was trained on {demo.model}, and the model that is served is {other}"):
+        check_adapter(str(folder), SYSTEM, str(other))
+    gone = adapter_on(tmp_path / "gone", tmp_path / "moved")  # only the note of the training tells
+    check_adapter(str(gone), SYSTEM, str(other))
+    (gone / "hound_run.json").write_text(json.dumps({"base_weights": weights_of(demo.model)}))
+    check_adapter(str(gone), SYSTEM, str(tmp_path / "same"))
+    with pytest.raises(CheckpointError, match=f"the weights in {other} are others now"):
+        check_adapter(str(gone), SYSTEM, str(other))
 
 
 def test_our_own_path_takes_no_part_of_a_training_either(demo: Demo, tmp_path: Path) -> None:
