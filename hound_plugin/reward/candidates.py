@@ -26,7 +26,6 @@ from hound_plugin.records.run_folders import locked
 from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run_folder import CANDIDATES, Row
 
-CONTENT = "content"
 """Of an identity: the digest of a file of answers."""
 
 
@@ -191,19 +190,28 @@ def add_candidates(
     identity: Mapping[str, Any],
     answers: Iterator[tuple[Question, int, SampledAnswer]],
     seed: int,
-    say: Callable[[str], None] = lambda _: None,
+    are_all: bool = False,
 ) -> int:
     """Add answers that come from elsewhere (a server or a file); existing ones stay.
 
+    Args:
+        folder: of the run.
+        identity: of the sampler.
+        answers: a question, the number of the answer, and the answer.
+        seed: of the run.
+        are_all: no other answers may exist.
+
     Raises:
-        DataError: an answer is another one than that which exists.
-        LedgerError: the folder has answers of another sampler, or of another file or content of one.
+        DataError: an answer is another one than that which exists, or one exists that is not among ``answers``.
+        LedgerError: the folder has answers of another sampler.
     """
     with locked(folder, "sample"):
-        existing = _existing_answers(folder, identity, say)
+        existing = _existing_answers(folder, identity)
+        left = {(name, number) for name, numbers in existing.items() for number in numbers} if are_all else set()
         rows: list[Row] = []
         for question, candidate, answer in answers:
             before = existing.setdefault(question.id, {})
+            left.discard((question.id, candidate))
             if candidate not in before:
                 rows += _rows(question, {candidate: answer}, before, identity, seed)
                 before[candidate] = answer.text
@@ -213,6 +221,13 @@ def add_candidates(
                     f"and {before[candidate]!r:.120}, which is given before it or in {folder / CANDIDATES} by an "
                     "earlier run. Keep one of them, or use a new folder for another file of answers."
                 )
+        if left:
+            name, candidate = min(left)
+            raise DataError(
+                f"Question {name!r}, candidate {candidate}: expected the answer that {folder / CANDIDATES} has from an "
+                f"earlier run, {existing[name][candidate]!r:.120}, and it is gone ({len(left)} in all). Bring them "
+                "back, or use a new folder for another file of answers."
+            )
         append_rows(folder / CANDIDATES, rows)
         return len(rows)
 
@@ -226,30 +241,18 @@ def check_sampler(folder: Path, identity: Mapping[str, Any]) -> None:
     _existing_answers(folder, identity)
 
 
-def _existing_answers(
-    folder: Path, identity: Mapping[str, Any], say: Callable[[str], None] = lambda _: None
-) -> dict[str, dict[int, str]]:
+def _existing_answers(folder: Path, identity: Mapping[str, Any]) -> dict[str, dict[int, str]]:
     """Existing answers: id -> candidate -> text."""
     fingerprint = request_key(identity)[:12]
-    without_content = {name: value for name, value in identity.items() if name != CONTENT}
-    earlier = request_key(without_content)[:12]  # of a version that did not look into a file of answers
     existing: dict[str, dict[int, str]] = {}
-    uncompared = 0
     for row in read_objects(folder / CANDIDATES):
-        if row.get("sampler_fingerprint") not in (fingerprint, earlier):
-            edited = " or other content of its file" if CONTENT in identity else ""
+        if row.get("sampler_fingerprint") != fingerprint:
             raise LedgerError(
-                f"{folder / CANDIDATES} has answers of sampler {row.get('sampler')!r} with other settings{edited} "
+                f"{folder / CANDIDATES} has answers of sampler {row.get('sampler')!r} with other settings "
                 f"(fingerprint {row.get('sampler_fingerprint')}; this run: {fingerprint}). Use a new folder: answers "
                 "of two samplers must not be mixed."
             )
-        uncompared += row["sampler_fingerprint"] != fingerprint
         existing.setdefault(str(row["id"]), {})[int(row["candidate"])] = str(row["answer"])
-    if uncompared:
-        say(
-            f"warning: {uncompared} answers in {folder / CANDIDATES} are from a version that did not note the content "
-            "of the file of answers: only those that the file still has are compared with it"
-        )
     return existing
 
 

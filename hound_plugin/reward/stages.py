@@ -56,7 +56,7 @@ def sample(run: Run) -> dict[str, int]:
         assert settings.answers is not None
         answers = list(given_answers(settings.answers, run.questions))  # all of them are checked first
         identity = given_identity(settings.answers, settings.model)
-        added = add_candidates(run.folder, identity, iter(answers), run.settings.seed, run.say)
+        added = add_candidates(run.folder, identity, iter(answers), run.settings.seed, are_all=True)
     else:
         added, missing = _sample_server(run)
     answers_of = read_candidates(run.folder)
