@@ -100,7 +100,8 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 def changed_rows(before: Mapping[str, Any], rows: Mapping[str, str]) -> list[str]:
     """A line for each data set whose rows, or entry in ``dataset_info.json``, are others than a checkpoint notes."""
-    noted = before.get(ROWS) if isinstance(before.get(ROWS), dict) else {}
+    noted = before.get(ROWS)
+    noted = noted if isinstance(noted, dict) else {}
     changed = []
     for name in rows:
         was, _, entry_was = str(noted.get(name, rows[name])).partition(" ")
