@@ -151,7 +151,7 @@ def other_forms(answer: str, options: Sequence[str]) -> tuple[str, ...]:
     """
     for text in options:
         letter = answer.removesuffix(f". {text}")
-        if letter != answer and re.fullmatch(r"\w+", letter):
+        if letter != answer and words_of(letter) == [letter.casefold()]:
             break
     else:
         return ()
