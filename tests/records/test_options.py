@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from hound_plugin.records.options import choice_of
 from hound_plugin.records.parse import parse
 
 THREE = ["a tram", "a bus", "a ferry"]
@@ -111,3 +112,72 @@ def test_numbers_from_1_and_an_answer_from_0_are_refused() -> None:
     assert "means one choice" in problem(THREE, 1, "What leaves: 1. a tram 2. a bus 3. a ferry")
     assert "means one choice" in problem(["1. a tram", "2. a bus", "3. a ferry"], 2.0)
     assert "in the order of their letters" in problem(["B. a tram", "A. a bus"], "A")
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "expected"),
+    [
+        (THREE, "(B) a bus", "B. a bus"),
+        (THREE, "c) A ferry.", "C. a ferry"),
+        (["(A) a tram", "(B) a bus"], "(A) a tram", "A. a tram"),
+        (THREE, "B: a bus", "B. a bus"),
+        (THREE, "B. a bus, since it is late", "B. a bus, since it is late"),
+        (["A. Lincoln", "G. Washington"], "A. Lincoln", "A. A. Lincoln"),
+    ],
+)
+def test_a_label_with_its_text_is_the_choice(options: Any, given: str, expected: str) -> None:
+    assert answer(options, given) == expected
+
+
+@pytest.mark.parametrize("given", ["A. a ferry", "(C) a bus", "b) A tram."])
+def test_a_label_with_the_text_of_another_choice_is_refused(given: str) -> None:
+    assert "means one choice" in problem(THREE, given)
+
+
+def conversation(given: Any, *answers: str, **fields: Any) -> Any:
+    turns = [{"from": "human", "value": "<video>\nWhat leaves?\nA. a tram\nB. a bus\nC. a ferry"}]
+    turns += [{"from": "gpt", "value": text} for text in answers]
+    row = {"id": "1", "video": "a.mp4", "conversations": turns, "options": THREE, "answer": given, **fields}
+    return parse({name: value for name, value in row.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("given", "answers", "last"),
+    [
+        (2, (), "C. a ferry"), ("A", (), "A. a tram"), (1.0, (), "B. a bus"), ("a ferry", (), "C. a ferry"),
+        (1, ("B",), "B"), ("(B)", ("a bus",), "a bus"), ("a bus", ("B. a bus",), "B. a bus"),
+    ],
+)  # fmt: skip
+def test_an_answer_beside_a_conversation_names_a_choice(given: Any, answers: tuple[str, ...], last: str) -> None:
+    assert conversation(given, *answers).record.turns[-1].text == last
+
+
+@pytest.mark.parametrize(("given", "answers"), [(3, ()), ("D", ()), (0, ("B",)), ("C. a bus", ())])
+def test_an_answer_beside_a_conversation_that_names_none_of_it_is_refused(given: Any, answers: tuple[str, ...]) -> None:
+    assert conversation(given, *answers).problems
+
+
+def test_references_and_accepted_answers_follow_the_labels_that_are_shown() -> None:
+    row = {"id": "1", "video": "a.mp4", "question": "What leaves?\n1. a tram\n2. a bus\n3. a ferry", "options": THREE}
+    assert "means one choice" in str(parse({**row, "reference": 2}).problems[0])
+    assert "means one choice" in str(parse({**row, "accepted": ["a bus", 1]}).problems[0])
+    plain = {**row, "question": "What leaves?"}
+    record = parse({**plain, "reference": 0, "accepted": ["B", 2, "(A)", "some vehicle"]}).record
+    assert record is not None
+    assert (record.reference, record.accepted) == (
+        "A. a tram", ("B. a bus", "C. a ferry", "A. a tram", "some vehicle"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "question", "expected"),
+    [
+        ("C", "Q? A. x B. y C. z", "C. z"),
+        ("y.", "Q?\n(A) x\n(B) y\n(C) z", "B. y"),
+        ("2", "Q?\n1. x\n2. y\n3. z", "2. y"),
+        ("(B) z", "Q? A. x B. y C. z", "(B) z"),
+        ("None of them", "Q? A. x B. y C. z", "None of them"),
+    ],
+)
+def test_an_answer_of_a_conversation_is_compared_as_a_choice(said: str, question: str, expected: str) -> None:
+    assert choice_of(said, question, ["x", "y", "z"]) == expected
