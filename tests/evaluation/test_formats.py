@@ -153,3 +153,14 @@ def test_an_answer_about_another_clip_is_refused(key: str, name: str, tmp_path: 
 def test_a_clip_may_be_in_another_folder_and_form(name: str, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "f.jsonl", [{"id": "a_0", "video": name, "pred": "one"}])
     assert read_given(str(file), QUESTIONS).predictions["a_0"].text == "one"
+
+
+@pytest.mark.parametrize(("finish", "is_cut"), [("length", True), ("stop", False), ("", False), (None, False)])
+def test_an_answer_that_was_cut_stays_so(finish: str | None, is_cut: bool, tmp_path: Path) -> None:
+    values: list[dict[str, Any]] = [{"id": id, "text": "It goes", "finish": finish} for id in TEXTS]
+    values[0].pop("finish")
+    found = read_given(str(write_rows(tmp_path / "predictions.jsonl", values)), QUESTIONS).predictions
+    assert [found[id].is_cut for id in TEXTS] == [False, is_cut, is_cut]
+    write_rows(tmp_path / "predictions.jsonl", [{**values[1], "finish": 7}])
+    with pytest.raises(DataError, match="expected a text in `finish`; got 7"):
+        read_given(str(tmp_path / "predictions.jsonl"), QUESTIONS)

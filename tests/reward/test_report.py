@@ -187,3 +187,19 @@ def test_the_card_of_given_answers_says_where_they_are_from(values: dict[str, An
     card = (run.folder / "pairs" / "README.md").read_text()
     assert re.search(r"\| answers \| from the file .*theirs.*, by theirs \|", card)
     assert "top_p" not in card
+
+
+def test_given_answers_that_were_cut_stay_so(values: dict[str, Any], tmp_path: Path) -> None:
+    """As where another run's candidates.jsonl is judged again."""
+    ends = [{"finish": "length", "tokens": 4}, {"finish": "stop", "tokens": 2}, {}, {"finish": None, "tokens": None}]
+    given = [{"id": f"q{n}", "candidate": 0, "answer": f"It goes {n}", **end} for n, end in enumerate(ends)]
+    file = write_rows(tmp_path / "candidates.jsonl", given)
+    run = start(build_settings({**values, "sample": {"backend": "given", "answers": str(file)}}))
+    run_stages(run)
+    assert json.loads((run.folder / "report" / "report.json").read_text())["counts"]["cut at the limit of tokens"] == 1
+    found = [(row["finish"], row["tokens"]) for row in rows(run.folder / "candidates.jsonl")]
+    assert found == [("length", 4), ("stop", 2), ("stop", None), ("stop", None)]
+    for wrong in ({"finish": 1}, {"tokens": "4"}):
+        write_rows(file, [{**given[0], **wrong}])
+        with pytest.raises(DataError, match="row 1: expected `finish` as a text"):
+            run_stages(run, ("sample",))
