@@ -32,9 +32,7 @@ def spearman(one: Sequence[float], two: Sequence[float]) -> float:
     return pearson(list(ranks(one)), list(ranks(two)))
 
 
-def kappa(
-    one: Sequence[int], two: Sequence[int], labels: Sequence[int], weighted: bool = False
-) -> float:
+def kappa(one: Sequence[int], two: Sequence[int], labels: Sequence[int], weighted: bool = False) -> float:
     """Cohen's kappa of two raters, at most 1 (``weighted``: by squared distance); NaN where it has no value.
 
     Args:

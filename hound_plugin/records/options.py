@@ -33,6 +33,9 @@ def read_options(value: Any, where: str, findings: Findings) -> dict[str, str]:
     if own != list(texts) and sorted(own) == sorted(texts):
         findings.problem("options", where, f"choices in the order of their letters {', '.join(sorted(own))}", value)
         return {}
+    if all(_bare(str(text)) in (_bare(key), "") for key, text in texts.items()):  # the texts are elsewhere
+        findings.problem("options", where, "choices with their texts, and not labels alone", value)
+        return {}
     if not all(letters.values()):  # next to `G. Washington`, `A. Lincoln` is a name
         return {key: str(text) for key, text in texts.items()}
     return {key: str(text)[letter.end() :] for key, text in texts.items() if (letter := letters[key])}
@@ -115,6 +118,8 @@ def answer_with_text(
         answer = int(answer)
         texts.add(str(answer))
     matches = _matching(texts, options) or _labelled(text, options, shown or {})
+    if isinstance(answer, int | float):  # 3 and 3.0, of a column of numbers
+        matches += [key for key, option in options.items() if _is_equal(option, answer)]
     if isinstance(answer, int) and str(answer) not in options:
         if 0 <= answer < len(options):
             matches.append(list(options)[answer])
@@ -140,6 +145,13 @@ def _matching(texts: Collection[str], options: Mapping[str, str]) -> list[str]:
     exact = [key for key, option in options.items() if key in texts or option.strip() in texts]
     bare = {_bare(text) for text in texts}
     return exact or [key for key, option in options.items() if _bare(key) in bare or _bare(option) in bare]
+
+
+def _is_equal(option: str, number: float) -> bool:
+    try:
+        return float(option) == number
+    except ValueError:
+        return False
 
 
 def _labelled(text: str, options: Mapping[str, str], shown: Mapping[str, str]) -> list[str]:

@@ -102,7 +102,8 @@ NO_COMPLETION: dict[str, str] = {
 """Bodies with status 200 in which there is no answer."""
 
 CUT_BY_OTHER_NAMES = {
-    f"cut: {name}": ended(name, "SCORE: 1") for name in ("max_tokens", "model_length", "MAX_TOKENS", "FinishReason.MAX_TOKENS")
+    f"cut: {name}": ended(name, "SCORE: 1")
+    for name in ("max_tokens", "model_length", "MAX_TOKENS", "FinishReason.MAX_TOKENS")
 }
 """Replies at the limit of tokens as other services than OpenAI say it: the score may have been going to be 10."""
 
@@ -110,8 +111,12 @@ PREFIX = "odd: "
 """Stands before the names above where they are kinds of the fault server."""
 BODIES = {
     PREFIX + name: text
-    for name, text in {**COUNTED_ODDLY, **{n: text for n, (text, _) in READABLE.items()}, **NO_COMPLETION,
-                       **CUT_BY_OTHER_NAMES}.items()
+    for name, text in {
+        **COUNTED_ODDLY,
+        **{n: text for n, (text, _) in READABLE.items()},
+        **NO_COMPLETION,
+        **CUT_BY_OTHER_NAMES,
+    }.items()
 }
 ECHOES = ("echo-answer", "echo-error", "echo-escaped", "echo-html", "echo-sunset", "echo-names", "echo-bad",
           "echo-part", "echo-halves")  # fmt: skip

@@ -181,3 +181,27 @@ def test_references_and_accepted_answers_follow_the_labels_that_are_shown() -> N
 )
 def test_an_answer_of_a_conversation_is_compared_as_a_choice(said: str, question: str, expected: str) -> None:
     assert choice_of(said, question, ["x", "y", "z"]) == expected
+
+
+@pytest.mark.parametrize("options", [["A", "B"], ["A.", "(B)", "C)"], {"1": "1", "2": "2"}, ["A. ", "B. "], ["a", "b"]])
+def test_labels_without_texts_are_refused(options: Any) -> None:
+    """The texts are in the question, where nothing tells them from the rest."""
+    assert "not labels alone" in problem(options, "A", "What leaves?\nA. a tram\nB. a bus")
+
+
+@pytest.mark.parametrize("options", [["B", "C"], ["1", "2"], ["A", "no letter"]])
+def test_texts_that_look_like_labels_are_texts(options: Any) -> None:
+    assert parse({"id": "1", "video": "a.mp4", "question": "Which sign?", "options": options}).record is not None
+
+
+@pytest.mark.parametrize(("options", "given"), [([1.0, 3.0], 1), (["2.50", "1.0", "7"], 1.0), ([4.0, 0.0, 9.0], 0)])
+def test_a_number_that_is_a_choice_and_the_place_of_another_is_refused(options: Any, given: float) -> None:
+    others = [number for number in range(len(options)) if float(options[number]) == given]
+    expected = answer(options, given) if others == [given] else ""
+    assert expected or "means one choice" in problem(options, given)
+
+
+def test_a_number_that_is_a_choice_in_other_digits_is_that_choice() -> None:
+    assert answer([10.0, 20.0, 30.0], 20) == "B. 20.0"
+    assert answer(["0.50", "0.75"], 0.75) == "B. 0.75"
+    assert answer(["0.50", "0.75"], 0.5) == "A. 0.50"

@@ -122,8 +122,8 @@ def judged_run(folder: Path, scale: list[int], scores: list[list[int]], answers:
     said = [{"id": name, "candidate": 0, "answer": text} for name, text in zip(names, answers, strict=True)]
     write_rows(folder / "candidates.jsonl", said)
     judged = [
-        {"id": name, "candidate": 0, "score": sum(draws) / len(draws), "scores": draws, "spread": max(draws) - min(draws),
-         "missing": [], "judge": {"model": "m", "scale": scale}, **row}
+        {"id": name, "candidate": 0, "score": sum(draws) / len(draws), "scores": draws,
+         "spread": max(draws) - min(draws), "missing": [], "judge": {"model": "m", "scale": scale}, **row}
         for name, draws in zip(names, scores, strict=True)
     ]  # fmt: skip
     write_rows(folder / "scores.jsonl", judged)
