@@ -96,7 +96,7 @@ def check_labels(question: str, options: Mapping[str, str], where: str, findings
 def answer_with_text(
     answer: Any, options: Mapping[str, str], where: str, findings: Findings, shown: Mapping[str, str] | None = None
 ) -> str | None:
-    """The chosen option as ``A. a ball``: from its letter, its number from 0 (also 1.0, as in Parquet), or its text.
+    """The chosen option as ``A. a ball``, by the label that the question shows: from its letter, its number from 0 (also 1.0, as in Parquet), or its text.
 
     The exact text of a choice or its label counts before one that differs in marks and case, and before both together
     (``(A) a ball``). An answer that is more than a choice (a sentence) stays unchanged; one that may mean two choices
@@ -133,7 +133,8 @@ def answer_with_text(
         findings.problem("options", where, "an answer that means one choice", f"{answer!r} for {dict(options)}")
         return None
     if matches:
-        return f"{matches[0]}. {options[matches[0]]}"
+        label = (shown or {}).get(matches[0], matches[0])
+        return f"{matches[0] if label.casefold() == matches[0].casefold() else label}. {options[matches[0]]}"
     if len(_bare(text)) <= 2 or _NUMBER.fullmatch(_bare(text)):
         findings.problem("options", where, f"one of {', '.join(options)}", answer)
         return None

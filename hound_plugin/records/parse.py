@@ -257,8 +257,9 @@ def _with_choices(pair: Pair, options: Mapping[str, str], findings: Findings) ->
     """Give answers that name an option its text, as in rows with one answer."""
     if not options or not pair.chosen or not pair.rejected:
         return pair
+    labels = _labels(pair.turns, options)
     chosen, rejected = (
-        answer_with_text(text, options, name, findings)
+        answer_with_text(text, options, name, findings, labels)
         for text, name in ((pair.chosen, "chosen"), (pair.rejected, "rejected"))
     )
     if chosen == rejected:

@@ -8,6 +8,7 @@ import pytest
 
 from hound_plugin.records.options import choice_of
 from hound_plugin.records.parse import parse
+from hound_plugin.records.write import to_row
 
 THREE = ["a tram", "a bus", "a ferry"]
 
@@ -99,8 +100,9 @@ def test_labels_of_a_conversation_are_compared_too() -> None:
     [
         ("What leaves?\nA. a tram\nB. a bus\nC. a ferry", "B", "B. a bus"),
         ("What leaves? c) a ferry a) a tram b) a bus", "b", "B. a bus"),
-        ("What leaves: 1. a tram 2. a bus 3. a ferry", "a bus", "B. a bus"),
-        ("What leaves: 0. a tram 1. a bus 2. a ferry", 1, "B. a bus"),
+        ("What leaves: 1. a tram 2. a bus 3. a ferry", "a bus", "2. a bus"),
+        ("What leaves: 1. a tram 2. a bus 3. a ferry", "2. a bus", "2. a bus"),
+        ("What leaves: 0. a tram 1. a bus 2. a ferry", 1, "1. a bus"),
         ("Is it a tram, or a bus, or a ferry? A person waits.", 1, "B. a bus"),
     ],
 )
@@ -205,3 +207,18 @@ def test_a_number_that_is_a_choice_in_other_digits_is_that_choice() -> None:
     assert answer([10.0, 20.0, 30.0], 20) == "B. 20.0"
     assert answer(["0.50", "0.75"], 0.75) == "B. 0.75"
     assert answer(["0.50", "0.75"], 0.5) == "A. 0.50"
+
+
+def test_answers_of_a_pair_have_the_labels_that_the_question_shows() -> None:
+    row = {"id": "1", "video": "a.mp4", "prompt": "What leaves?\n1. a tram\n2. a bus\n3. a ferry", "options": THREE}
+    record = parse({**row, "chosen": "a ferry", "rejected": "1. a tram"}).record
+    assert record is not None
+    assert (record.chosen, record.rejected) == ("3. a ferry", "1. a tram")
+
+
+def test_a_choice_survives_being_written_and_read_again() -> None:
+    row = {"id": "1", "video": "a.mp4", "prompt": "What leaves?", "options": {"1": "a tram", "2": "a bus"}}
+    for fields in ({"answer": 2}, {"chosen": "2", "rejected": "a tram"}, {"reference": "(1)"}):
+        record = parse({**row, **fields}).record
+        assert record is not None
+        assert parse(to_row(record)).record == record
