@@ -96,7 +96,9 @@ def check_labels(question: str, options: Mapping[str, str], where: str, findings
 def answer_with_text(
     answer: Any, options: Mapping[str, str], where: str, findings: Findings, shown: Mapping[str, str] | None = None
 ) -> str | None:
-    """The chosen option as ``A. a ball``, by the label that the question shows: from its letter, its number from 0 (also 1.0, as in Parquet), or its text.
+    """The chosen option as ``A. a ball``: from its letter, its number from 0 (also 1.0, as in Parquet), or its text.
+
+    The label is the one that the question shows.
 
     The exact text of a choice or its label counts before one that differs in marks and case, and before both together
     (``(A) a ball``). An answer that is more than a choice (a sentence) stays unchanged; one that may mean two choices

@@ -176,7 +176,7 @@ def _check_same_answers(keys: Sequence[Key], answers: Mapping[Key, Row], path: P
 
 
 def _agreement(one: Sequence[float], two: Sequence[float], scale: Scale) -> dict[str, Any]:
-    """Numbers of agreement; no kappa of means that are no whole numbers."""
+    """Numbers of agreement; kappa is None where a mean of several judgements is not a whole number."""
     labels = range(scale.lowest, scale.highest + 1)
     is_whole = all(score in labels for score in (*one, *two))
     first, second = ([int(score) for score in side] if is_whole else [] for side in (one, two))
