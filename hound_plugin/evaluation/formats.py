@@ -21,7 +21,7 @@ from hound_plugin.errors import DataError
 from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.questions import SEPARATOR
 from hound_plugin.records.jsonl import read_objects
-from hound_plugin.records.media_paths import bare_name, cut_part
+from hound_plugin.records.media_paths import bare_name, canonical_part, cut_part
 from hound_plugin.records.parse import row_id
 from hound_plugin.records.placeholders import TOKENS
 from hound_plugin.records.row_sources import is_file
@@ -233,7 +233,11 @@ class _Index:
 
 
 def _is_other_clip(path: str, question: Question) -> bool:
-    return len(question.media) == 1 and clip_name(path) != clip_name(question.clip)
+    """Whether a path names another clip, or another part of it; one without a part may mean any."""
+    if len(question.media) != 1:
+        return False
+    parts = [canonical_part(name) for name in (path, question.clip)]
+    return clip_name(path) != clip_name(question.clip) or ("" not in parts and parts[0] != parts[1])
 
 
 def clip_name(path: str) -> str:

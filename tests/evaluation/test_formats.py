@@ -164,3 +164,17 @@ def test_an_answer_that_was_cut_stays_so(finish: str | None, is_cut: bool, tmp_p
     write_rows(tmp_path / "predictions.jsonl", [{**values[1], "finish": 7}])
     with pytest.raises(DataError, match="expected a text in `finish`; got 7"):
         read_given(str(tmp_path / "predictions.jsonl"), QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("named", "is_other"),
+    [("v.mp4#t=2,4", True), ("v.mp4#t=0,4", True), ("/d/v#t=5", True), ("v.mp4#t=1.0,4.0", False), ("d/v.mp4", False)],
+)
+def test_an_answer_about_another_part_of_the_clip_is_refused(named: str, is_other: bool, tmp_path: Path) -> None:
+    asked = Question("q", "set", "v.mp4#t=1,4", ("d/v.mp4#t=1,4",), "<video>\nWhat?", "What?", "right")
+    file = str(write_rows(tmp_path / "theirs.jsonl", [{"id": "q", "video": named, "pred": "A dog."}]))
+    if is_other:
+        with pytest.raises(DataError, match="is about"):
+            read_given(file, [asked])
+    else:
+        assert read_given(file, [asked]).predictions["q"].text == "A dog."
