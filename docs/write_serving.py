@@ -131,7 +131,8 @@ An address is one of
   decoded): a file, a folder of frames, or a part of a file (`clip.mp4#t=2,5`). Links that lead out of the folder, and
   everything outside it, are refused alike, whether or not something is there. `ALLOW_LOCAL_FILES=0` refuses all paths.
 - `data:TYPE/FORMAT;base64,...`, with the format of a clip one of {video}, and of an image one of {image}.
-- http or https, at public network addresses only; redirects are checked too. Proxies are not used.
+- http or https, at public network addresses only; redirects are checked too. Proxies are not used. One with a
+  fragment (`#t=2,5`, `#xywh=...`) is refused.
 
 The host's own checks take `/allowed-evil` for a part of `/allowed`, follow redirects to private addresses, and look a
 name up twice. These do not.
@@ -188,9 +189,9 @@ vllm serve ShareGPTVideo/LLaVA-Hound-DPO --allowed-local-media-path /data/clips
 
 vLLM finds the plugin by itself, in every process that it starts. Both checkpoint layouts work; tensor parallelism,
 prefix caching, LoRA adapters (`--enable-lora`) and quantised weights of the language model are vLLM's (tried on a
-CPU: two processes, adapters, weights of 16, 8 and 4 bits; several GPUs were not). Frames, pixels and prompt tokens are those of this package, so greedy answers
-are those of `hound_plugin.load` at the same dtype: vLLM makes 16 bits of float32 checkpoints unless `--dtype float32`
-is given.
+CPU: two processes, adapters, weights of 16, 8 and 4 bits; several GPUs were not). Frames, pixels and prompt tokens are
+those of this package, so greedy answers are those of `hound_plugin.load` at the same dtype: vLLM makes 16 bits of
+float32 checkpoints unless `--dtype float32` is given.
 
 - `video_url` is a path or `file://` under `--allowed-local-media-path`, `data:video/mp4;base64,...` or http; there, a
   folder of frames is a clip too, and `file:///data/clips/dog.mp4#t=5,10` is a part of one. Several clips and images

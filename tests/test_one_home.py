@@ -67,6 +67,11 @@ def doubles_with_each_try(node: ast.AST) -> bool:
     return node.left.value == 2 and not isinstance(node.right, ast.Constant)
 
 
+def cuts_into_words(node: ast.AST) -> bool:
+    """An expression for the words of a text, which drops the marks of letters: ``\\w+`` alone."""
+    return isinstance(node, ast.Constant) and node.value == r"\w+"
+
+
 def ignores_label(node: ast.AST) -> bool:
     """The label of a token that is not learnt: compared with, stored under a name, or filled in."""
 
@@ -92,6 +97,7 @@ CONCEPTS: dict[str, tuple[Predicate, str]] = {
     "opening a picture": (lambda node: is_called(node, "Image", "open"), "media/pictures.py"),
     "how long to wait before another try": (doubles_with_each_try, "backoff.py"),
     "the label of a token that is not learnt": (ignores_label, "model/labels.py"),
+    "the words of a text": (cuts_into_words, "judge/words.py"),
 }
 
 
@@ -116,7 +122,7 @@ def test_a_concept_has_one_home(concept: str) -> None:
     assert home in places, f"{concept}: nothing of it in {home} any more; name its new home"
 
 
-PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS, PICTURES, BACKING_OFF, IGNORING = CONCEPTS
+PUBLISHING, SYNCING, LOCKING, FINDING, PLACEHOLDERS, PICTURES, BACKING_OFF, IGNORING, WORDS = CONCEPTS
 # concept -> lines that are its code, lines that only look like it
 EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     PUBLISHING: (
@@ -180,6 +186,10 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
             "labels == 100",
             "text = 'from -100 to 100'",
         ],
+    ),
+    WORDS: (
+        ["import re\n_WORD = re.compile(r'\\w+')", "import re\nre.findall(r'\\w+', text)"],
+        ["from hound_plugin.judge.words import words_of", "import re\nre.compile(r'(\\w+)=')", "text.split()"],
     ),
 }
 

@@ -209,7 +209,7 @@ def _validate(arguments: argparse.Namespace) -> int:
 
 def add_convert(commands: Commands) -> None:
     """``hound corpus convert``."""
-    from hound_plugin.corpus.dataset_conversion import CAPTION_PROMPT
+    from hound_plugin.corpus.dataset_conversion import CAPTION_PROMPTS
 
     parser = _parser(
         commands,
@@ -228,7 +228,8 @@ def add_convert(commands: Commands) -> None:
     parser.add_argument("target", type=Path, metavar="DST", help="JSONL to write")
     parser.add_argument("--split", type=float, metavar="FRACTION", help="share of clips to hold out")
     parser.add_argument("--seed", type=int, default=0, help="seed of the split (default: 0)")
-    parser.add_argument("--caption-prompt", default=CAPTION_PROMPT, help="question for rows that are captions")
+    about = " / ".join(CAPTION_PROMPTS.values())
+    parser.add_argument("--caption-prompt", help=f"question for rows that are captions (default: {about})")
     parser.add_argument("--keep", nargs="+", default=[], metavar="FIELD", help="other fields to keep")
     parser.add_argument("--force", action="store_true", help="overwrite existing files")
     parser.add_argument(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -26,6 +27,8 @@ from hound_plugin.records.row_sources import is_file, is_same
 from hound_plugin.records.write import to_row
 
 CAPTION_PROMPT = "Describe the video in detail."
+CAPTION_PROMPTS = {"video": CAPTION_PROMPT, "image": "Describe the image in detail."}
+_MADE_ID = re.compile(r"row-([1-9][0-9]{0,17})")
 _ENCODER = json.JSONEncoder(ensure_ascii=False)
 SIDES = ("train", "heldout")
 
@@ -55,7 +58,7 @@ def convert(
     *,
     split: float | None = None,
     seed: int = 0,
-    caption_prompt: str = CAPTION_PROMPT,
+    caption_prompt: str | None = None,
     keep: Sequence[str] = (),
     labels: bool = False,
     force: bool = False,
@@ -69,7 +72,7 @@ def convert(
         target: JSONL; with ``split``, ``name.train.jsonl`` and ``name.heldout.jsonl`` are written instead.
         split: share of clips to hold out, above 0 and below 1; None for one file.
         seed: changes which clips are held out.
-        caption_prompt: the question that captions answer.
+        caption_prompt: the question that captions answer; by default about the video or about the image.
         keep: names of other fields to keep. Scores and provenance are always kept.
         labels: write each preference pair as two single answers with ``label`` true or false, for KTO.
         force: overwrite existing files.
@@ -118,13 +121,15 @@ def _check_outputs(source: Path | str, target: Path, split: float | None, force:
 
 
 def _converted_rows(
-    source: Path | str, caption_prompt: str, keep: Sequence[str], labels: bool, report: RowReport
+    source: Path | str, caption_prompt: str | None, keep: Sequence[str], labels: bool, report: RowReport
 ) -> Iterator[list[dict[str, Any]]]:
     """What each usable row becomes, one row or with ``labels`` two; bad rows go to ``report``."""
+    ids = _MadeIds()
     for row in read_rows(source):
         report.rows += 1
         try:
             record = _converted(row, caption_prompt, keep, report)
+            ids.check(record["id"], row.number, row_id(row.value))
             converted = single_answers(record) if labels else [record]
         except DataError as error:
             report.add(Place(report.what, row.number, row_id(row.value)), _problems_of(error))
@@ -132,10 +137,39 @@ def _converted_rows(
             yield converted
 
 
-def _converted(row: Row, caption_prompt: str, keep: Sequence[str], report: RowReport) -> dict[str, Any]:
+def _converted(row: Row, caption_prompt: str | None, keep: Sequence[str], report: RowReport) -> dict[str, Any]:
     if row.value is None:
         raise BadRowError([Problem(row.problem, "", row.reason)])
     return convert_record(row.value, row.number, caption_prompt, keep, report)
+
+
+class _MadeIds:
+    """Ids that rows without one were given, and ids of rows that look like them; a byte a row."""
+
+    def __init__(self) -> None:
+        self._made = bytearray()
+        self._given: set[int] = set()
+
+    def check(self, identity: str, number: int, given: str) -> None:
+        """Refuse the second row of two with one id, of which one was made here.
+
+        Raises:
+            BadRowError: naming both.
+        """
+        match = _MADE_ID.fullmatch(identity)
+        if match is None:
+            return
+        named = int(match[1])
+        taken = named in self._given if not given else named < len(self._made) and self._made[named]
+        if taken:
+            other = f"row {named}, which has none, was given it" if given else "another row has this row's number as id"
+            detail = f"expected an id of its own, found {identity!r}: {other}. Give every row an id"
+            raise BadRowError([Problem("id twice", "id", detail)])
+        if given:
+            self._given.add(named)
+        else:
+            self._made.extend(bytes(max(0, number + 1 - len(self._made))))
+            self._made[number] = 1
 
 
 def _problems_of(error: DataError) -> list[Problem]:
@@ -159,7 +193,7 @@ class BadRowError(DataError):
 def convert_record(
     row: Mapping[str, Any],
     number: int,
-    caption_prompt: str = CAPTION_PROMPT,
+    caption_prompt: str | None = None,
     keep: Sequence[str] = (),
     report: RowReport | None = None,
 ) -> dict[str, Any]:
@@ -168,7 +202,7 @@ def convert_record(
     Args:
         row: the row.
         number: its number in the file, for rows without an id.
-        caption_prompt: the question that captions answer.
+        caption_prompt: the question that captions answer; by default about the video or about the image.
         keep: names of other fields to keep. Scores and provenance are always kept.
         report: receives notes and unknown fields.
 
@@ -182,7 +216,11 @@ def convert_record(
     if not record.id:
         record = replace(record, id=f"row-{number}")
     if not record.turns and record.caption and not record.is_pair:
-        record = replace(record, turns=(Turn("user", caption_prompt), Turn("assistant", record.caption)), caption="")
+        if not record.media:
+            detail = "expected the clip or the image that the caption describes, found none"
+            raise BadRowError([Problem("no media", "caption", detail)])
+        prompt = caption_prompt or CAPTION_PROMPTS[record.media[0].kind]
+        record = replace(record, turns=(Turn("user", prompt), Turn("assistant", record.caption)), caption="")
     record = _with_placeholders(record)
     problems = check(record, consumer_of(record, "auto"), parsed.unknown)
     if problems:
@@ -204,17 +242,19 @@ def _is_kept(name: str, value: Any, record: Record) -> bool:
 
 
 def _with_placeholders(record: Record) -> Record:
-    """Move placeholders to the front of their questions; add missing ones before the first question."""
+    """Move the placeholder to the front of its question; add missing ones before the first question.
+
+    Several clips in one question stay in their places, as in training.
+    """
     if not record.media:
         return record
     token = token_of(record.media[0].kind)
     turns = list(record.turns)
+    several = sum(text.count(token) for text in record.questions) == len(record.media)
     for number, turn in enumerate(turns):
         count = turn.text.count(token)
-        if turn.role == "user" and count:
-            bare = turn.text.replace(token, "").strip()
-            repeats = count if len(record.media) > 1 else 1
-            turns[number] = Turn("user", "\n".join([*[token] * repeats, bare]))
+        if turn.role == "user" and count and not (several and count > 1):
+            turns[number] = Turn("user", f"{token}\n{turn.text.replace(token, '').strip()}")
     if turns and not any(token in turn.text for turn in turns if turn.role == "user"):
         turns[0] = Turn(turns[0].role, "\n".join([*[token] * len(record.media), turns[0].text.strip()]))
     return record if turns == list(record.turns) else replace(record, turns=tuple(turns))

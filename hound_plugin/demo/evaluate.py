@@ -120,7 +120,7 @@ def accuracies(run: EvaluationRun) -> dict[str, Estimate]:
     estimates = {}
     for name, group in kinds.items():
         asked = [question for question in run.questions if question.set in group]
-        estimate = accuracy([bool(judged[q.id].correct) for q in asked], [q.clip for q in asked])
+        estimate = accuracy([bool(judged[q.id].correct) for q in asked], [q.cluster for q in asked])
         if estimate is not None:
             estimates[name] = estimate
     return estimates

@@ -112,7 +112,7 @@ def agree(first: EvaluationRun, second: EvaluationRun) -> Agreement:
 
 
 def _agree_set(name: str, questions: Sequence[Question], paired: Paired, scale: Sequence[int] | None) -> SetAgreement:
-    pairs = [(paired.first[q.id], paired.second[q.id], q.clip) for q in questions]
+    pairs = [(paired.first[q.id], paired.second[q.id], q.cluster) for q in questions]
     verdicts = [(a.correct, b.correct, clip) for a, b, clip in pairs if a.correct is not None and b.correct is not None]
     scores = [(a.score, b.score) for a, b, _ in pairs if a.score is not None and b.score is not None]
     clips: list[Hashable] = [clip for _, _, clip in verdicts]
@@ -120,7 +120,7 @@ def _agree_set(name: str, questions: Sequence[Question], paired: Paired, scale: 
     return SetAgreement(
         name=name,
         questions=len(questions),
-        clips=len({question.clip for question in questions}),
+        clips=len({question.cluster for question in questions}),
         statuses=(count_statuses([a for a, _, _ in pairs]), count_statuses([b for _, b, _ in pairs])),
         both=len(verdicts),
         same=accuracy([a == b for a, b, _ in verdicts], clips),

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -17,6 +16,7 @@ from hound_plugin.records.jsonl import read_rows
 from hound_plugin.records.media_paths import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
+    clip_key,
     cut_part,
     find_media,
     is_image_path,
@@ -77,7 +77,7 @@ def list_clips(names: Sequence[str], media_dir: str | None) -> tuple[list[ClipTo
         if names_rows(name) and not os.path.isdir(name) and not _is_clip_at_url(name):
             clips += _of_rows(name, media_dir, remarks, absent)
         else:
-            clips += _of_path(name, media_dir, absent)
+            clips += _of_path(name, media_dir, remarks, absent)
     for name in absent:
         if reason := why_absent(name, media_dir):
             raise MediaNotFoundError(f"Expected clips that exist: {reason}.")
@@ -92,16 +92,18 @@ def list_clips(names: Sequence[str], media_dir: str | None) -> tuple[list[ClipTo
 
 
 def _is_clip_at_url(name: str) -> bool:
-    return is_url(name) and urlsplit(name).path.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
+    return is_url(name) and _is_named_as_media(urlsplit(name).path)
+
+
+def _is_named_as_media(path: str) -> bool:
+    return path.lower().endswith((*VIDEO_SUFFIXES, *IMAGE_SUFFIXES))
 
 
 def _without_repeats(clips: Sequence[ClipToDescribe], remarks: list[str]) -> list[ClipToDescribe]:
     """Each clip once; the first of several rows about it gives the id."""
-    by_clip: dict[str, ClipToDescribe] = {}
+    by_clip: dict[tuple[str, ...], ClipToDescribe] = {}
     for clip in clips:
-        by_clip.setdefault(
-            json.dumps([os.path.realpath(cut_part(path)[0]) + cut_part(path)[1] for path in clip.paths]), clip
-        )
+        by_clip.setdefault(clip_key(clip.paths), clip)
     ids: dict[str, ClipToDescribe] = {}
     for clip in by_clip.values():
         other = ids.setdefault(clip.id, clip)
@@ -118,41 +120,77 @@ def _without_repeats(clips: Sequence[ClipToDescribe], remarks: list[str]) -> lis
 # --- paths
 
 
-def _of_path(name: str, media_dir: str | None, absent: list[str]) -> list[ClipToDescribe]:
+def _of_path(name: str, media_dir: str | None, remarks: list[str], absent: list[str]) -> list[ClipToDescribe]:
     path = find_media(name, media_dir)
     if path is None:
         absent.append(name)
         return []
     if not os.path.isdir(path):
         return [_clip(name, path)]
-    below = list(_below(Path(path)))
-    if not below:
+    found = _FolderContent()
+    found.add(Path(path))
+    absent += found.absent
+    if not found.clips and not found.absent:
         raise DataError(
             f"Expected clips in the folder {path}; it has neither videos ({', '.join(VIDEO_SUFFIXES)}) nor folders of "
-            f"pictures ({', '.join(IMAGE_SUFFIXES)})."
+            f"pictures ({', '.join(IMAGE_SUFFIXES)}){f', only {found.list_others()}' if found.others else ''}."
         )
-    return [_clip(os.path.normpath(os.path.join(name, os.path.relpath(item, path))), item) for item in below]
+    if found.others:
+        remarks.append(f"{path}: not taken as clips: {found.list_others()}; name those that are clips themselves")
+    return [_clip(os.path.normpath(os.path.join(name, os.path.relpath(item, path))), item) for item in found.clips]
 
 
-def _below(folder: Path) -> Iterator[str]:
-    """Videos and folders of pictures, sorted by name; hidden ones are left out."""
-    entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
-    pictures = [entry for entry in entries if entry.is_file() and is_image_path(entry)]
-    videos = [entry for entry in entries if entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES]
-    folders = [entry for entry in entries if entry.is_dir()]
-    if pictures and (videos or folders):
-        raise DataError(
-            f"{folder} has pictures next to {'videos' if videos else 'folders'}: are they the frames of one clip, or "
-            "images of their own? Name the files themselves, or move them into folders."
-        )
-    if pictures:
-        yield str(folder)
-        return
-    for entry in entries:
-        if entry in videos:
-            yield str(entry)
-        elif entry in folders:
-            yield from _below(entry)
+@dataclass
+class _FolderContent:
+    """What is below a folder, sorted by name.
+
+    Attributes:
+        clips: videos and folders of pictures.
+        absent: links of clips that lead nowhere.
+        others: every other file, the hidden ones and those next to the frames of a clip too.
+    """
+
+    clips: list[str] = field(default_factory=list)
+    absent: list[str] = field(default_factory=list)
+    others: list[Path] = field(default_factory=list)
+
+    def add(self, folder: Path) -> None:
+        """Add the content of a folder and of those below it; hidden folders count as one file.
+
+        Raises:
+            DataError: a folder has pictures next to videos or folders.
+        """
+        entries = sorted(folder.iterdir())
+        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        pictures = [entry for entry in shown if entry.is_file() and is_image_path(entry)]
+        videos = [entry for entry in shown if entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES]
+        folders = [entry for entry in shown if entry.is_dir()]
+        if pictures and (videos or folders):
+            raise DataError(
+                f"{folder} has pictures next to {'videos' if videos else 'folders'}: are they the frames of one clip, "
+                "or images of their own? Name the files themselves, or move them into folders."
+            )
+        self.clips += [str(folder)] if pictures else []
+        for entry in entries:
+            if entry in folders:
+                self.add(entry)
+            elif entry in videos:
+                self.clips.append(str(entry))
+            elif entry in pictures:
+                continue
+            elif entry.is_symlink() and not entry.exists() and entry in shown and _is_named_as_media(str(entry)):
+                self.absent.append(str(entry))
+            else:
+                self.others.append(entry)
+
+    def list_others(self) -> str:
+        """The other files by suffix, with an example of each, the most frequent suffix first."""
+        by_kind: dict[str, list[Path]] = {}
+        for entry in self.others:
+            hidden = "hidden" if entry.name.startswith(".") else entry.suffix.lower() or "without a suffix"
+            by_kind.setdefault(hidden, []).append(entry)
+        ordered = sorted(by_kind.items(), key=lambda item: (-len(item[1]), item[0]))
+        return ", ".join(f"{len(entries)} {kind} ({entries[0].name})" for kind, entries in ordered)
 
 
 def _clip(name: str, path: str) -> ClipToDescribe:

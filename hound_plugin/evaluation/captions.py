@@ -14,6 +14,7 @@ from typing import Any
 
 from hound_plugin.engines.work import LOCAL, Engine
 from hound_plugin.errors import LedgerError
+from hound_plugin.evaluation.asked import bind_run
 from hound_plugin.evaluation.caption_clips import ClipToDescribe
 from hound_plugin.evaluation.caption_requests import Instructions
 from hound_plugin.evaluation.items import CUT, Question
@@ -90,7 +91,8 @@ def caption_clips(
         engine: where the model answers.
 
     Raises:
-        LedgerError: an earlier run on ``out`` had another model, other settings, another pool or other clips.
+        LedgerError: an earlier run on ``out`` had another model, other settings, another pool or other clips, or other
+            content of a clip.
         DataError: ``out`` is Parquet, which has no column for clips of these kinds together.
         JudgeError: the server refuses every request.
     """
@@ -105,6 +107,8 @@ def caption_clips(
         clear_leftovers(folder)
         clear_leftovers(out.parent, out.name)
         _note_questions(folder, questions)
+        if shard.is_first:
+            bind_run(folder, settings, say, "another --out")
         if settings.predict.backend == "openai":
             counts = predict_with_server(folder, settings, say, {"instructions": pool.id}) if shard.is_first else {}
         else:

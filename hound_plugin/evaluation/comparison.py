@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -143,7 +143,7 @@ def compare(first: EvaluationRun, second: EvaluationRun, seed: int = 0) -> Compa
 def _compare_set(name: str, questions: Sequence[Question], paired: Paired, seed: int, span: float) -> SetComparison:
     one = [paired.first[question.id] for question in questions]
     two = [paired.second[question.id] for question in questions]
-    clips = [question.clip for question in questions]
+    clips = [question.cluster for question in questions]
     verdicts = _where([row.correct for row in one], [row.correct for row in two], clips)
     scores = _where([row.score for row in one], [row.score for row in two], clips)
     wrong = [bool(row.correct) for row in one], [bool(row.correct) for row in two]
@@ -161,7 +161,9 @@ def _compare_set(name: str, questions: Sequence[Question], paired: Paired, seed:
     )
 
 
-def _where(one: Sequence[Any], two: Sequence[Any], clips: Sequence[str]) -> tuple[list[Any], list[Any], list[str]]:
+def _where(
+    one: Sequence[Any], two: Sequence[Any], clips: Sequence[Hashable]
+) -> tuple[list[Any], list[Any], list[Hashable]]:
     """Both values and the clip, where neither is None."""
     kept = [(a, b, clip) for a, b, clip in zip(one, two, clips, strict=True) if a is not None and b is not None]
     return [a for a, _, _ in kept], [b for _, b, _ in kept], [clip for _, _, clip in kept]

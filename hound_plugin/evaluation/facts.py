@@ -18,7 +18,7 @@ def run_facts(run: EvaluationRun) -> list[tuple[str, Any]]:
     values = {
         "suite": run.suite,
         "metric": _block(meta, "suite_info").get("metric"),
-        "questions": f"{len(run.questions)} about {len({question.clip for question in run.questions})} clips",
+        "questions": f"{len(run.questions)} about {len({question.cluster for question in run.questions})} clips",
         "limit of each test set": settings.get("limit"),
         "model": meta.get("model") or settings.get("model"),
         "answers by": predict.get("backend"),

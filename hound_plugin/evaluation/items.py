@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cached_property
 from typing import Any
 
-from hound_plugin.records.media_paths import is_image_path
+from hound_plugin.records.media_paths import clip_key, is_image_path
 from hound_plugin.records.placeholders import VIDEO_TOKEN
 
 JUDGED, UNREADABLE, FAILED, UNANSWERED = "judged", "unreadable", "failed", "unanswered"
@@ -25,7 +26,7 @@ class Question:
     Attributes:
         id: unique in the run.
         set: the test set that it counts for, such as ``msrvtt``.
-        clip: identity of the clip; questions of one clip form a cluster in every interval.
+        clip: the clip as the record names it.
         media: what the model sees: paths of clips, frame folders or images, as the record gives them.
         prompt: the text for the model, with ``<video>`` or ``<image>`` where the medium stands.
         question: the text for the judge, without placeholders.
@@ -51,6 +52,14 @@ class Question:
             return None
         is_path = len(self.media) == 1 and not (is_image_path(self.media[0]) and VIDEO_TOKEN in self.prompt)
         return self.media[0] if is_path else list(self.media)
+
+    @cached_property
+    def cluster(self) -> tuple[str, ...]:
+        """What questions about one clip have in common, however their rows write its path.
+
+        They form a cluster in every interval.
+        """
+        return clip_key(self.media) or (self.clip,)
 
     def to_row(self) -> dict[str, Any]:
         """As a JSON object."""

@@ -28,10 +28,10 @@ from hound_plugin.judge.backends import (
     template_id,
 )
 from hound_plugin.judge.estimate import estimate_judging, ledger_of_dry_run, unknown_answer
-from hound_plugin.judge.lexical import words_of
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.prompts import JudgePrompt
 from hound_plugin.judge.settings import JudgeSettings
+from hound_plugin.judge.words import words_of
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.prices import Prices

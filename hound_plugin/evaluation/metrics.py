@@ -1,6 +1,6 @@
 """Measures of a prediction against the right answer, without a judge and without a network.
 
-All of them compare words: runs of letters and digits, without regard to case, punctuation and spacing.
+All of them compare words (:mod:`hound_plugin.judge.words`), without regard to case, punctuation and spacing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from hound_plugin.errors import EnvironmentMismatchError
-from hound_plugin.judge.lexical import overlap, words_of
+from hound_plugin.judge.words import overlap, words_of
 
 
 def exact_match(prediction: str, reference: str) -> float:
@@ -27,7 +27,7 @@ def contains(prediction: str, reference: str) -> float:
 
 def token_f1(prediction: str, reference: str) -> float:
     """F1 of the two bags of words, 0 to 1."""
-    return overlap(prediction, reference)
+    return overlap(words_of(prediction), words_of(reference))
 
 
 def rouge_l(prediction: str, reference: str) -> float:

@@ -74,9 +74,9 @@ def _question(row: records.Question, prefix: str, name: str) -> Question:
 
 def _captions(ask: str, rows: Iterable[Question], prefix: str, path: Path | str) -> list[Question]:
     """One question for each clip, whose caption is the right answer."""
-    first: dict[str, Question] = {}
+    first: dict[tuple[str, ...], Question] = {}
     for row in rows:
-        other = first.setdefault(row.clip, row)
+        other = first.setdefault(row.cluster, row)
         if other.evidence != row.evidence:
             raise DataError(
                 f"{path}: expected one caption for each clip; {row.clip} has another one in row {row.id!r} than in "
@@ -90,21 +90,21 @@ def _captions(ask: str, rows: Iterable[Question], prefix: str, path: Path | str)
         )
     return [
         Question(
-            id=f"{prefix}{clip}",
+            id=f"{prefix}{row.clip}",
             set=row.set,
-            clip=clip,
+            clip=row.clip,
             media=row.media,
             prompt=f"{row.prompt.partition(chr(10))[0]}\n{ask}",
             question=ask,
             reference=row.evidence,
             evidence=row.evidence,
         )
-        for clip, row in first.items()
+        for row in first.values()
     ]
 
 
 def _check_media(name: str, questions: Sequence[Question], media_dir: str, say: Callable[[str], None]) -> None:
-    shown = {question.clip: question.media for question in questions if question.media}
+    shown = {question.cluster: question.media for question in questions if question.media}
     absent = [media for media in shown.values() if not all(map(media_exists, media))]
     if shown and len(absent) == len(shown):
         raise MediaNotFoundError(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,8 +63,8 @@ def write_report(run: EvaluationRun, seed: int = 0) -> Path:
 
 def _sample_size(run: EvaluationRun, seed: int) -> dict[str, bytes]:
     judged = judgements_of(run)
-    rows = [(judged[question.id], question.clip) for question in run.questions]
-    values: list[tuple[float, str]] = [(row.correct, clip) for row, clip in rows if row.correct is not None]
+    rows = [(judged[question.id], question.cluster) for question in run.questions]
+    values: list[tuple[float, Hashable]] = [(row.correct, clip) for row, clip in rows if row.correct is not None]
     estimator: Callable[..., Estimate | None] = accuracy
     what, factor = "accuracy, %", 100.0
     if not values:

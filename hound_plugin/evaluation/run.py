@@ -12,6 +12,7 @@ from typing import Any
 from hound_plugin.engines.choice import check_alone, make_engine
 from hound_plugin.errors import LedgerError
 from hound_plugin.evaluation import judging
+from hound_plugin.evaluation.asked import bind_run
 from hound_plugin.evaluation.formats import read_given
 from hound_plugin.evaluation.items import Question
 from hound_plugin.evaluation.page import write_page
@@ -136,6 +137,8 @@ def run_stages(evaluation: Evaluation, names: Sequence[str] = STAGES) -> dict[st
     for name in names if evaluation.shard.is_first else [name for name in names if name == "predict"]:
         started, error = time.time(), ""
         try:
+            if evaluation.shard.is_first and name == names[0]:
+                bind_run(evaluation.folder, evaluation.settings, evaluation.say)
             _STAGES[name](evaluation)
         except BaseException as problem:
             error = f"{type(problem).__name__}: {problem}"
@@ -277,6 +280,8 @@ def dry_run(evaluation: Evaluation, names: Sequence[str]) -> dict[str, Any]:
     """What the stages would send and roughly cost; nothing is sent or written, and no model is loaded."""
     folder, estimates = evaluation.folder, {}
     started = (folder / QUESTIONS).is_file()
+    if started:
+        bind_run(folder, evaluation.settings, evaluation.say, write=False)
     run = load_run(folder) if started else EvaluationRun(folder, {}, evaluation.questions, {}, {})
     evaluation.say(f"{len(run.questions)} questions, {len(run.predictions)} of them predicted")
     if "predict" in names and evaluation.settings.predict.backend == "openai":

@@ -123,11 +123,11 @@ def _summary(
     judge: Mapping[str, Any],
     cut: Collection[str],
 ) -> SetSummary:
-    rows = [(judged[question.id], question.clip) for question in questions]
+    rows = [(judged[question.id], question.cluster) for question in questions]
     verdicts = [(row.correct, clip) for row, clip in rows if row.correct is not None]
     scores = [(row.score, clip) for row, clip in rows if row.score is not None]
     strict = [bool(row.correct) for row, _ in rows] if verdicts else []
-    clips = [question.clip for question in questions]
+    clips = [question.cluster for question in questions]
     bounds = judge.get("scale") if judge.get("parsing") != "original" else None  # which does not check the range
     measures = {
         metric: mean_score([row.scores[metric] for row, _ in measured], [clip for _, clip in measured], (0, 1))

@@ -9,7 +9,7 @@ from typing import Any
 from llamafactory.extras import logging
 
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.host import alignment, media_checks, sequence_length, settings_state
+from hound_plugin.host import alignment, media_checks, resume, run_identity, sequence_length, settings_state
 from hound_plugin.host.mm_plugin import is_ours
 from hound_plugin.host.reference import stored
 from hound_plugin.host.settings_state import settings
@@ -104,7 +104,8 @@ def check_datasets(
 
     Raises:
         DataError: a tokenised data set on disk was made for another number of frames or another model.
-        SettingsError: `packing` without `neat_packing`, or a `cutoff_len` that packing cannot use.
+        SettingsError: the checkpoint to resume from was trained on other rows; `packing` without `neat_packing`, or a
+            `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
         InUseError: another run computes the file of `reference_log_probs`.
     """
@@ -120,6 +121,10 @@ def check_datasets(
             1  # the host splits a stream into that many shards, and none may be empty
         )
     alignment.begin(training_args)
+    if is_ours(template) and training_args.do_train:
+        rows = run_identity.rows_of(data_args)
+        resume.check_rows(rows, training_args.resume_from_checkpoint)
+        settings_state.record_rows(rows)
     try:
         module = original(template, model_args, data_args, training_args, *args, **kwargs)
     except DataError:

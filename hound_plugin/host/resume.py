@@ -17,7 +17,7 @@ from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hound_plugin.errors import DiskFullError, SettingsError
-from hound_plugin.host import settings_state, step_report
+from hound_plugin.host import run_identity, settings_state, step_report
 from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, weights_of
 from hound_plugin.records.files import full_disk_named, write_json
 
@@ -29,6 +29,7 @@ STATE = "trainer_state.json"
 """The trainer writes this file last (transformers 5.5, ``Trainer._save_checkpoint``)."""
 RESULTS = "train_results.json"
 """What the host writes of a training, in its ``output_dir``."""
+_chosen: set[str] = set()  # checkpoints that were found, not named by the user
 
 
 def is_complete(checkpoint: Path) -> bool:
@@ -47,7 +48,7 @@ def last_complete(original: Callable[[str], str | None], folder: str) -> str | N
         The path of the last complete checkpoint, or None.
 
     Raises:
-        SettingsError: it belongs to another model, data set or stage.
+        SettingsError: it belongs to a run with another model, data set, stage or other settings.
     """
     last = original(folder)
     if last is None:
@@ -72,6 +73,7 @@ def settle_resume(original: Callable[[str], str | None], training_args: Any) -> 
     Raises:
         SettingsError: there is none, or it belongs to another run.
     """
+    _chosen.clear()
     named = training_args.resume_from_checkpoint
     if str(named).lower() != "true":
         if isinstance(named, str) and named.lower() != "false" and not is_complete(Path(named)):
@@ -256,22 +258,58 @@ def signed_model(
     return result
 
 
-def _check_run(checkpoint: Path) -> None:
-    before, now = _read(checkpoint / RUN), settings_state.run()
-    differing = [n for n in now if before is not None and n in before and _real_path(before[n]) != _real_path(now[n])]
-    if before is not None and differing:
-        changes = "; ".join(f"{name}: {before[name]!r} there, {now[name]!r} now" for name in differing)
+def check_rows(rows: dict[str, str], checkpoint: str | None) -> None:
+    """Refuse rows that are others than those that a checkpoint was trained on, unless the user named it.
+
+    Args:
+        rows: :func:`hound_plugin.host.run_identity.rows_of`.
+        checkpoint: what the training resumes from.
+
+    Raises:
+        SettingsError: naming the data sets.
+    """
+    before = _read(Path(checkpoint) / RUN) if checkpoint and checkpoint in _chosen else None
+    changed = run_identity.changed_rows(before or {}, rows)
+    if changed:
         raise SettingsError(
-            f"{checkpoint} belongs to another run ({changes}). Choose another `output_dir`, set "
-            f"`overwrite_output_dir: true`, or resume from it anyway with `resume_from_checkpoint: {checkpoint}`."
+            f"{checkpoint} was trained on other rows: the file of {', '.join(map(repr, changed))}, or its entry in "
+            "dataset_info.json, has changed since. The steps done saw the rows as they were. Bring them back, or "
+            + _instead(checkpoint)
         )
 
 
-def _real_path(value: Any) -> Any:
-    """A folder by its real path, however it is written; other values as they are."""
-    if isinstance(value, list):
-        return [_real_path(item) for item in value]
-    return os.path.realpath(value) if isinstance(value, str) and os.path.isdir(value) else value
+def _check_run(checkpoint: Path) -> None:
+    before, now = _read(checkpoint / RUN) or {}, settings_state.run()
+    _chosen.add(str(checkpoint))
+    differing = run_identity.changed_settings(before, now)
+    if differing:
+        changes = "; ".join(f"{_words(name)}: {before[name]!r} there, {now[name]!r} now" for name in differing)
+        raise SettingsError(
+            f"{checkpoint} belongs to another run ({changes}). Set back what has changed, or " + _instead(checkpoint)
+        )
+    if run_identity.BATCH in now and run_identity.BATCH not in before:
+        logger.warning(
+            f"{checkpoint} was saved by an earlier version, which did not note settings and rows: whether they have "
+            "changed since is not known."
+        )
+    elif before.get(run_identity.BATCH) != now.get(run_identity.BATCH):
+        logger.warning(
+            f"{checkpoint} was trained with {before[run_identity.BATCH]} rows a step on "
+            f"{before[run_identity.PROCESSES]} processes, this run has {now[run_identity.BATCH]} on "
+            f"{now[run_identity.PROCESSES]}: `gradient_accumulation_steps` can keep their number."
+        )
+
+
+def _words(name: str) -> str:
+    batch = "per_device_train_batch_size * gradient_accumulation_steps * processes"
+    return batch if name == run_identity.BATCH else name
+
+
+def _instead(checkpoint: Any) -> str:
+    return (
+        "choose another `output_dir`, set `overwrite_output_dir: true`, or resume from it anyway with "
+        f"`resume_from_checkpoint: {checkpoint}`."
+    )
 
 
 def _read(path: Path) -> dict[str, Any] | None:

@@ -1,4 +1,4 @@
-"""The host's loader for JSON files of our format, and for those of other formats that it cannot read."""
+"""The host's loader for JSON and CSV files of our format, and for files of other formats that it reads otherwise."""
 
 from __future__ import annotations
 
@@ -7,24 +7,37 @@ import os
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pyarrow
-from datasets import DownloadConfig, DownloadManager, IterableDataset
+from datasets import DownloadConfig, DownloadManager, Features, IterableDataset, Value
 from datasets import load_dataset_builder as find_builder
 from datasets.exceptions import DatasetGenerationError
 from datasets.fingerprint import Hasher
+from datasets.packaged_modules.csv.csv import Csv, CsvConfig
 from datasets.packaged_modules.json.json import Json
 
 from hound_plugin.errors import DataError, HoundError
 from hound_plugin.host import settings_state
 from hound_plugin.host.column_type_errors import explain_failure
-from hound_plugin.host.row_builder import RowText
-from hound_plugin.host.row_source import FEATURES, FILE, NUMBER, ROW, generate_rows, read_texts
+from hound_plugin.host.row_builder import Rows, RowText
+from hound_plugin.host.row_source import (
+    FEATURES,
+    FILE,
+    NUMBER,
+    ROW,
+    generate_cells,
+    generate_rows,
+    plain_copy,
+    read_texts,
+)  # fmt: skip
+from hound_plugin.records.csv_rows import read_header
 
 FORMATTING = "hound"
-_LAYOUT = 1  # of the cached rows; raise it when they change
+_LAYOUT = 2  # of the cached rows; raise it when they change
+_TYPED = ("json", "parquet", "arrow", "text")  # builders of local files that are no tables of text
 _OTHER_ARCHIVES = (".zip", ".xz", ".bz2", ".zst", ".lz4", ".tar", ".7z")
 
 
@@ -90,7 +103,7 @@ def load_single_dataset(
 
 
 def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
-    """The ``load_dataset`` of the host's loader: JSON as rows of text, for our format.
+    """The ``load_dataset`` of the host's loader: JSON as rows of text, for our format, and CSV as cells of text.
 
     Raises:
         DataError: a file cannot be read; or, for other formats with our template, its columns cannot be typed.
@@ -101,16 +114,16 @@ def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
     if isinstance(options.get("data_files"), list):
         options["data_files"] = sorted(options["data_files"])  # `os.listdir` has no order
     try:
-        if request.as_text:
-            builder = _json_builder(options)
-            if builder is not None:
+        if request.as_text or options["path"] not in _TYPED:
+            builder = _text_builder(options)
+            if isinstance(builder, Csv) or (builder is not None and request.as_text):
                 return _load_rows(builder, request, options)
         return original(**options)
     except (DatasetGenerationError, pyarrow.ArrowException, ValueError, TypeError) as error:
         if isinstance(error.__cause__, HoundError):
             raise error.__cause__ from None
-        builder = None if request.as_text or isinstance(error, HoundError) else _json_builder(options)
-        explained = builder and _explained(builder, request, options["split"], error)
+        builder = None if request.as_text or isinstance(error, HoundError) else _text_builder(options)
+        explained = isinstance(builder, Json) and _explained(builder, request, options["split"], error)
         if explained:
             raise explained from None
         raise
@@ -125,48 +138,96 @@ def read_cloud_json(original: Callable[..., Any], cloud_path: str) -> list[Any]:
     return [{ROW: json.dumps(row), NUMBER: number, FILE: cloud_path} for number, row in enumerate(rows, 1)]
 
 
-def _json_builder(options: dict[str, Any]) -> Json | None:
-    """The builder that `datasets` takes for these options, if it reads plain JSON."""
+def _text_builder(options: dict[str, Any]) -> Json | Csv | None:
+    """The builder that `datasets` takes for these options, if it reads plain JSON or CSV.
+
+    Raises:
+        DataError: a table in an archive, or with settings of pandas that would change its cells.
+    """
     names = ("path", "name", "data_dir", "data_files", "cache_dir", "token")
     builder = find_builder(**{name: options[name] for name in names if name in options})
-    if not isinstance(builder, Json) or builder.config.field is not None or not builder.config.data_files:
+    if not isinstance(builder, Json | Csv) or not builder.config.data_files:
         return None
-    files = [str(file) for files in builder.config.data_files.values() for file in files]
-    return None if any(file.lower().endswith(_OTHER_ARCHIVES) for file in files) else builder
+    archives = [file for file in _all_files(builder) if file.lower().endswith(_OTHER_ARCHIVES)]
+    if isinstance(builder, Csv):
+        _check_table(builder.config, archives)
+        return builder
+    return None if archives or builder.config.field is not None else builder
 
 
-def _load_rows(builder: Json, request: Request, options: dict[str, Any]) -> Any:
+def _check_table(config: CsvConfig, archives: list[str]) -> None:
+    usual = CsvConfig(sep=config.sep).pd_read_csv_kwargs
+    others = {name: value for name, value in config.pd_read_csv_kwargs.items() if usual.get(name) != value}
+    if archives or others:
+        what = f"the archive {archives[0]}" if archives else f"its card sets {others!r:.200}"
+        raise DataError(
+            f"Expected plain tables (CSV) with a header, found {what}. Unpack them, or save the rows as JSON lines."
+        )
+
+
+def _all_files(builder: Json | Csv) -> list[str]:
+    return [str(file) for files in builder.config.data_files.values() for file in files]
+
+
+def _rows_of(builder: Json | Csv, request: Request, files: list[str]) -> tuple[Rows, Features]:
+    """What reads the files' rows, and the columns that it gives.
+
+    Args:
+        builder: of `datasets`.
+        request: the data set.
+        files: all of its files, on this machine.
+    """
+    if not isinstance(builder, Csv):
+        return generate_rows, FEATURES
+    separator = builder.config.sep
+    if request.as_text:
+        return partial(generate_rows, separator=separator), FEATURES
+    columns: dict[str, None] = {}
+    for file in files:
+        with plain_copy(Path(file)) as plain:
+            columns |= dict.fromkeys(read_header(plain, separator))
+    truths = [request.attr.kto_tag] if request.attr.kto_tag in columns else []
+    features = Features({name: Value("bool" if name in truths else "string") for name in columns})
+    return partial(generate_cells, separator=separator, columns=list(columns), truths=truths), features
+
+
+def _load_rows(builder: Json | Csv, request: Request, options: dict[str, Any]) -> Any:
     split, cache_dir, token = options["split"], options.get("cache_dir"), options.get("token")
     if options.get("streaming"):
         return _stream(builder, request, split, cache_dir, token)
-    files = [str(file) for files in builder.config.data_files.values() for file in files]
+    files = _all_files(builder)
     sizes = [os.path.getsize(file) for file in files if os.path.isfile(file)]
     names = {file: request.name_of(file) for file in files}
+    local = _downloaded(builder, files, cache_dir, token) if isinstance(builder, Csv) else files
+    read, features = _rows_of(builder, request, local)
     rows = RowText(
         cache_dir=cache_dir,
         dataset_name=builder.dataset_name,
         config_name=builder.config.name,
-        hash=Hasher.hash([_LAYOUT, files, sizes, names]),  # the times of change are in the data files' own fingerprint
+        hash=Hasher.hash([_LAYOUT, files, sizes, names, str(features)]),  # times are in the files' fingerprint
         base_path=builder.base_path,
         token=token,
         repo_id=builder.repo_id,
         data_files=builder.config.data_files,
+        features=features,
     )
-    rows.names = names
+    rows.names, rows.rows = names, read
     rows.download_and_prepare()
     if not any(part.num_examples for part in rows.info.splits.values()):
         raise DataError(f"{', '.join(names.values())}: expected rows, found none. Download it again.")
     return rows.as_dataset(split=split)
 
 
-def _stream(builder: Json, request: Request, split: str, cache_dir: str | None, token: Any) -> IterableDataset:
+def _stream(builder: Json | Csv, request: Request, split: str, cache_dir: str | None, token: Any) -> IterableDataset:
     """Rows of a hub data set as they are read: its files are downloaded, but not cached a second time."""
     files = _files(builder, split)
-    kwargs = {"files": _downloaded(builder, files, cache_dir, token), "names": [request.name_of(f) for f in files]}
-    return IterableDataset.from_generator(generate_rows, features=FEATURES, gen_kwargs=kwargs)
+    local = _downloaded(builder, files, cache_dir, token)
+    read, features = _rows_of(builder, request, local)
+    kwargs = {"files": local, "names": [request.name_of(f) for f in files]}
+    return IterableDataset.from_generator(read, features=features, gen_kwargs=kwargs)
 
 
-def _files(builder: Json, split: str) -> list[str]:
+def _files(builder: Json | Csv, split: str) -> list[str]:
     available = {str(name): [str(file) for file in files] for name, files in builder.config.data_files.items()}
     if split not in available:
         raise DataError(
@@ -176,7 +237,7 @@ def _files(builder: Json, split: str) -> list[str]:
     return available[split]
 
 
-def _downloaded(builder: Json, files: list[str], cache_dir: str | None, token: Any) -> list[str]:
+def _downloaded(builder: Json | Csv, files: list[str], cache_dir: str | None, token: Any) -> list[str]:
     cache = os.path.join(cache_dir, "downloads") if cache_dir else None
     config = DownloadConfig(cache_dir=cache, token=token)
     manager = DownloadManager(builder.dataset_name, download_config=config, base_path=builder.base_path)
@@ -184,7 +245,7 @@ def _downloaded(builder: Json, files: list[str], cache_dir: str | None, token: A
     return paths
 
 
-def _explained(builder: Json, request: Request, split: str, error: Exception) -> DataError | None:
+def _explained(builder: Json | Csv, request: Request, split: str, error: Exception) -> DataError | None:
     """Why `datasets` could not type the columns of another format's data set; None if it failed for another reason."""
     available = {str(name): [str(file) for file in files] for name, files in builder.config.data_files.items()}
     files = available.get(str(split).partition("[")[0]) or [file for every in available.values() for file in every]

@@ -1,4 +1,4 @@
-"""Rows of JSON files as text: the format ``hound`` reads a data set without guessing column types.
+"""Rows of JSON and CSV files as text: the format ``hound`` reads a data set without guessing column types.
 
 ``load_dataset("json", ...)`` gives every column one type, taken from the first rows; an id that is a number in one row
 and a text in the next is an error there. Here every data set has the same three columns: the row's JSON
@@ -20,11 +20,14 @@ from typing import Any
 from datasets import Features, Value
 
 from hound_plugin.errors import DataError
+from hound_plugin.records.csv_rows import read_csv
 from hound_plugin.records.files import full_disk_named
 from hound_plugin.records.jsonl import NO_OBJECT, Row, read_rows, read_text
 from hound_plugin.records.row_sources import is_parquet
 
 _REASON = "\x00"  # begins a text that says why there is no row; JSON never begins like this
+_TRUTHS = {"true": True, "false": False}
+NOT_A_TRUTH = "neither true nor false"
 ROW, NUMBER, FILE = "hound_row", "hound_number", "hound_file"
 FEATURES = Features({ROW: Value("large_string"), NUMBER: Value("int64"), FILE: Value("string")})
 
@@ -53,7 +56,7 @@ class BadTextError(DataError):
 def row_of(example: Mapping[str, Any]) -> tuple[dict[str, Any], int | None, str | None]:
     """The row of a data set's example, its number (from 1) and its file; None where these are unknown.
 
-    A row of typed columns (parquet, csv) comes without the nulls that stand for what it does not have.
+    A row of typed columns (parquet) comes without the nulls that stand for what it does not have.
 
     Raises:
         BadTextError: the row is not a JSON object.
@@ -75,17 +78,24 @@ def _without_nulls(value: Any) -> Any:
     return [_without_nulls(item) for item in value] if isinstance(value, list) else value
 
 
-def read_texts(path: Path) -> Iterator[tuple[int, str]]:
-    """Number and JSON text of each row of a JSON or JSONL file, also a gzipped one.
+def read_texts(path: Path, separator: str | None = None) -> Iterator[tuple[int, str]]:
+    """Number and JSON text of each row of a JSON, JSONL or CSV file, also a gzipped one.
 
     A row that is not a JSON object comes as it is, for the parser to refuse by its number.
 
+    Args:
+        path: the file.
+        separator: what separates the cells of a CSV file; None for JSON.
+
     Raises:
-        DataError: the file is missing, empty, or an array that is damaged or too large.
+        DataError: the file is missing, empty, or a table or an array that is damaged or too large.
     """
-    with _plain(path) as plain:
+    with plain_copy(path) as plain:
         try:
-            yield from _read_plain(plain)
+            if separator is None:
+                yield from _read_plain(plain)
+            for number, cells in read_csv(plain, separator) if separator is not None else ():
+                yield number, _REASON + cells if isinstance(cells, str) else json.dumps(cells)
         except DataError as error:
             raise DataError(str(error).replace(str(plain), str(path))) from None
 
@@ -118,7 +128,7 @@ def _line(row: Row, raw: bytes) -> str:
 
 
 @contextmanager
-def _plain(path: Path) -> Iterator[Path]:
+def plain_copy(path: Path) -> Iterator[Path]:
     """The file itself, or a temporary copy without gzip."""
     if not path.is_file():
         yield path  # refused by `read_rows`
@@ -138,8 +148,34 @@ def _plain(path: Path) -> Iterator[Path]:
         yield plain
 
 
-def generate_rows(files: list[str], names: list[str]) -> Iterator[dict[str, Any]]:
-    """The rows of several files in the columns of ``FEATURES``."""
+def generate_rows(files: list[str], names: list[str], separator: str | None = None) -> Iterator[dict[str, Any]]:
+    """The rows of several files in the columns of ``FEATURES``; ``separator`` is that of CSV files."""
     for file, name in zip(files, names, strict=True):
-        for number, text in read_texts(Path(file)):
+        for number, text in read_texts(Path(file), separator):
             yield {ROW: text, NUMBER: number, FILE: name}
+
+
+def generate_cells(
+    files: list[str], names: list[str], separator: str, columns: list[str], truths: list[str]
+) -> Iterator[dict[str, Any]]:
+    """The rows of CSV files for another format of the host: a text or None for each column.
+
+    Args:
+        files, names: paths, and how the user knows them.
+        separator: what separates cells.
+        columns: all columns of the files.
+        truths: those that the host wants as true or false.
+
+    Raises:
+        BadTextError: a row has too many or too few cells, or another text where true or false belongs.
+    """
+    for example in generate_rows(files, names, separator):
+        row, number, file = row_of(example)
+        cells: dict[str, Any] = {name: row.get(name) for name in columns}
+        for name in truths:
+            text = cells[name]
+            cells[name] = None if text is None else _TRUTHS.get(text.strip().casefold())
+            if text is not None and cells[name] is None:
+                reason = f"expected true or false in `{name}`, found {text!r:.80}"
+                raise BadTextError(file, number, NOT_A_TRUTH, reason)
+        yield cells

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from hound_plugin.errors import SettingsError
+from hound_plugin.host import run_identity
 from hound_plugin.host.models import TEMPLATE
 from hound_plugin.settings import HoundSettings
 from hound_plugin.validation import read_yaml
@@ -21,12 +22,6 @@ _template: str | None = None
 _stage: str | None = None
 _system: str | None = None
 _run: dict[str, Any] = {}
-# A run that differs in one of these is another run, which does not resume from its checkpoints.
-_RUN_KEYS = (
-    "model_name_or_path", "adapter_name_or_path", "create_new_adapter", "stage", "finetuning_type", "dataset",
-    "max_samples", "ref_model", "pref_loss", "freeze_vision_tower", "freeze_multi_modal_projector",
-    "freeze_language_model", "freeze_trainable_layers", "lora_rank", "lora_target", "additional_target",
-)  # fmt: skip
 
 
 def _value(name: str, text: str) -> Any:
@@ -79,16 +74,20 @@ def default_system() -> str | None:
 
 
 def run() -> dict[str, Any]:
-    """Model, data sets, stage and method of the last training arguments that the host parsed."""
+    """What the checkpoints of the last parsed training note; see :mod:`hound_plugin.host.run_identity`."""
     return dict(_run)
+
+
+def record_rows(rows: dict[str, str]) -> None:
+    """Store the digests of the rows that the training reads, by data set."""
+    _run[run_identity.ROWS] = rows
 
 
 def record_arguments(parsed: Iterable[Any]) -> None:
     """Store what the host parsed as ``template``, ``default_system`` and ``stage``, and which run it is."""
     global _template, _stage, _system, _run
     parts = list(parsed)
-    _run = {key: getattr(part, key) for key in _RUN_KEYS for part in parts if hasattr(part, key)}
-    _run["hound.group_questions"] = _settings.group_questions
+    _run = run_identity.settings_of(parts, _settings)
     _template = next((part.template for part in parts if hasattr(part, "template")), None)
     _system = next((part.default_system for part in parts if hasattr(part, "default_system")), None)
     _stage = next((part.stage for part in parts if hasattr(part, "stage")), None)

@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from hound_plugin.judge.words import overlap, words_of
 from hound_plugin.llm.requests import ChatPrompt, Message, RejectedError, Reply, Request
 
 SMOKE_TEST = "lexical judge: word overlap with the reference; for smoke tests only, not a quality measure"
-_WORD = re.compile(r"\w+")
-
-
-def words_of(text: str) -> list[str]:
-    """The words of a text: runs of letters and digits, case folded."""
-    return _WORD.findall(text.casefold())
-
-
-def overlap(answer: str, reference: str) -> float:
-    """F1 of the words of two texts, 0 to 1; case and punctuation do not count."""
-    one, two = (Counter(words_of(text)) for text in (answer, reference))
-    common = sum((one & two).values())
-    total = sum(one.values()) + sum(two.values())
-    return 2 * common / total if total else 0.0
 
 
 class _LexicalPrompt:
@@ -62,7 +47,7 @@ class LexicalJudge:
         """
         if not request.fields.get("reference"):
             raise RejectedError("there is no reference answer to compare with")
-        share = overlap(request.fields["answer"], request.fields["reference"])
+        share = overlap(words_of(request.fields["answer"]), words_of(request.fields["reference"]))
         score = str(1 + int(4 * share + 0.5))
         return Reply(score, model="lexical-1", prompt_tokens=0, completion_tokens=0)
 

@@ -27,6 +27,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hound_plugin.judge.markup import without_markup
+
 REASONING = ("think", "thinking", "thought", "thoughts", "reasoning", "reflection", "analysis", "scratchpad",
              "rationale", "seed:think", "mm:think")  # fmt: skip
 """Names of tags whose content is reasoning: ``<think>...</think>``; also ``[THINK]``, ``◁think▷``, harmony channels and
@@ -59,7 +61,7 @@ _BOXED = re.compile(r"\\boxed\s*\{(.*)\}")
 _MENTION = re.compile(
     r"(?<![^\W\d_])score[\"'\s]*+(?:\([^()\n]{0,40}\))?[\"'\s]*+[:：=][\s\"'\\$]*(?:boxed)?", re.IGNORECASE
 )
-_BRACKETED = re.compile(r"[<\[({]+([^<>\[\](){}]*)")
+_BRACKETED = re.compile(r"[<\[({][<\[({\s]*([^<>\[\](){}]*)")
 _PLACEHOLDER = re.compile(r"\d+\s*(?:[-–—,|…]|\.\.|to\b|or\b|through\b)", re.IGNORECASE)
 _STATED = re.compile(
     r"[-+−]?\d[\d.,]*(?:\s*(?:/|\bout\s+of\b)\s*\d[\d.,]*)?(?:\s*[-–—]\s*\d+)?", re.IGNORECASE
@@ -301,9 +303,16 @@ def _listed(names: Any) -> str:
 def _mentions(text: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
     """Every position of a ``score:`` that a number follows, and the number; None if it is not on the scale.
 
-    ``SCORE: N`` and ``SCORE: <1-5>`` are placeholders, not numbers.
+    ``SCORE: N`` and ``SCORE: <1-5>`` are placeholders, not numbers. Tags of HTML, its entities and commands of LaTeX
+    hide no number: ``Score: <b>2</b>`` is one.
     """
     plain = text.translate(EMPHASIS)
+    shown = without_markup(plain)
+    for version in (plain, shown) if shown != plain else (plain,):
+        yield from _mentions_of(version, scale)
+
+
+def _mentions_of(plain: str, scale: Scale) -> Iterator[tuple[int, int | None]]:
     for mention in _MENTION.finditer(plain):
         rest = plain[mention.end() : mention.end() + 80]
         bracketed = _BRACKETED.match(rest)

@@ -16,7 +16,16 @@ import json
 import re
 from dataclasses import dataclass
 
-from hound_plugin.judge.parsing import EMPHASIS, MissingError, Scale, Statement, find_statement, last_line, visible
+from hound_plugin.judge.markup import without_markup
+from hound_plugin.judge.parsing import (
+    EMPHASIS,
+    MissingError,
+    Scale,
+    Statement,
+    find_statement,
+    last_line,
+    visible,
+)
 
 KEYS = ("verdict", "pred")
 WORDS = {"yes": True, "no": False}
@@ -51,7 +60,8 @@ def read_verdict(text: str, scale: Scale) -> VerdictReading:
         shown = _as_json(shown)
         statement = find_statement(shown, scale)
         correct, start = _of_object(statement) if statement.values is not None else _of_lines(shown, statement.start)
-        for mention in _MENTION.finditer(shown.translate(EMPHASIS)):
+        plain = shown.translate(EMPHASIS)
+        for mention in (*_MENTION.finditer(plain), *_MENTION.finditer(without_markup(plain))):
             if not start <= mention.start() < statement.end and WORDS[mention[1].lower()] != correct:
                 raise MissingError(f"its verdict is {_word(correct)} but it also says {mention[0][:40]!r}")
     except MissingError as problem:

@@ -15,7 +15,7 @@ import asyncio
 import time
 import uuid
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from concurrent.futures import Future
 from dataclasses import dataclass
 from typing import TypeVar
@@ -237,24 +237,17 @@ class _Batches:
             await asyncio.sleep(self.batch_limits.poll)
 
     async def _collect(self, batch: BatchRecord, status: BatchStatus) -> None:
-        """Record every reply of a batch that is over; rows without one are free again."""
+        """Record every reply of a batch that is over; rows without one, or with two that differ, are free again."""
         unanswered = {row.custom_id: row for row in batch.rows}
-        fatal: JudgeError | None = None
-        reasons: dict[str, str] = {}
-        for file_id in status.files:
-            async for content in self.api.rows(file_id, self.folder):
-                custom_id = content.get("custom_id")
-                if not isinstance(custom_id, str) or custom_id not in unanswered:
-                    continue
-                reply = read_row(content, self.client.redactor, self.client.endpoint.model)
-                if isinstance(reply, JudgeError):
-                    fatal = fatal or reply
-                elif isinstance(reply, TransientError):
-                    reasons[custom_id] = f": {reply}"
-                else:
-                    await self._record(unanswered.pop(custom_id), reply)
+        replies, reasons, fatal = await self._read_replies(status, unanswered.keys())
+        for custom_id, reply in replies.items():
+            if custom_id not in reasons:
+                await self._record(unanswered.pop(custom_id), reply)
         for custom_id, row in unanswered.items():
-            self._fail(row.request, f"no reply in batch {status.id} ({status.status}){reasons.get(custom_id, '')}")
+            reason = reasons.get(custom_id, f"no reply in batch {status.id} ({status.status})")
+            self._fail(row.request, reason)
+            if custom_id in replies:
+                self.say(f"warning: {row.request.name}: {reason}; neither is used")
         await self._on_disk(self.ledger.batch_event(batch.name, "collected", status.status))
         answered = len(batch.rows) - len(unanswered)
         self.say(f"batch {status.id}: {status.status}, {answered} of {len(batch.rows)} answered")
@@ -264,6 +257,30 @@ class _Batches:
             raise JudgeError(f"Batch {status.id} failed: {status.problems}. It returned no replies.")
         if status.status == "cancelled":
             raise JudgeError(f"Batch {status.id} was cancelled. Its replies are kept; run again for the rest.")
+
+    async def _read_replies(
+        self, status: BatchStatus, wanted: Collection[str]
+    ) -> tuple[dict[str, Reply | RejectedError], dict[str, str], JudgeError | None]:
+        """Replies by ``custom_id``, why the others have none or cannot be used, and what would stop every request."""
+        replies: dict[str, Reply | RejectedError] = {}
+        failures: dict[str, str] = {}
+        fatal: JudgeError | None = None
+        where = f"batch {status.id} ({status.status})"
+        differing: dict[str, str] = {}
+        for file_id in status.files:
+            async for content in self.api.rows(file_id, self.folder):
+                custom_id = content.get("custom_id")
+                if not isinstance(custom_id, str) or custom_id not in wanted:
+                    continue
+                reply = read_row(content, self.client.redactor, self.client.endpoint.model)
+                if isinstance(reply, JudgeError):
+                    fatal = fatal or reply
+                elif isinstance(reply, TransientError):
+                    failures[custom_id] = f"no reply in {where}: {reply}"
+                elif _content(replies.setdefault(custom_id, reply)) != _content(reply):
+                    differing[custom_id] = f"two different replies in {where}"
+        unanswered = {custom_id: why for custom_id, why in failures.items() if custom_id not in replies}
+        return replies, {**unanswered, **differing}, fatal
 
     def _fail(self, request: Request, reason: str) -> None:
         self.failed[request.key] += 1
@@ -284,3 +301,10 @@ class _Batches:
 
     async def _on_disk(self, future: Future[Result]) -> Result:
         return await asyncio.wrap_future(future)
+
+
+def _content(reply: Reply | RejectedError) -> tuple[str, ...]:
+    """What two rows of one reply have in common."""
+    if isinstance(reply, Reply):
+        return reply.text, reply.refusal, reply.finish
+    return reply.status, str(reply)

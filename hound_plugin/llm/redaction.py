@@ -18,12 +18,15 @@ LONGEST_RAW = 4_000
 """Characters of a reply that are kept beside a score; the ledger has all of it."""
 _SHORTEST_OTHER = 16  # of other variables of the environment: a short value may be a word
 _SECRET_NAME = re.compile(r"(^|_)(API_?KEY|KEY|TOKEN|SECRET|PASSWORD|PASSWD)$|SECRET|API_?KEY", re.IGNORECASE)
-# Keys of known services, whoever they belong to; each has a length that no word of an answer has.
-_KNOWN_KEYS = re.compile(
-    r"\b(?:sk-(?=[\w-]*\d)[\w-]{20,}|hf_[A-Za-z0-9]{30,}|gh[a-z]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|AKIA[0-9A-Z]{16}"
-    r"|AIza[\w-]{35}|xox[a-z]-[\w-]{20,}|gsk_[A-Za-z0-9]{30,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,}"
-    r"|Bearer\s+(?=\S*\d)[\w.~+/-]{20,}=*)"
+# Keys of known services, whoever they belong to; each has a length that no word of an answer has. What is less than a
+# key is matched too and stays as it is, so that no text is read twice.
+_WEB_TOKEN = re.compile(r"(?:\bBearer\s+)?\beyJ[\w-]{10,}+(?P<rest>\.eyJ[\w-]{10,}\.[\w-]{10,})?")
+_OTHER_KEYS = (
+    r"\b(?:hf_[A-Za-z0-9]{30,}|gh[a-z]_[A-Za-z0-9]{30,}|github_pat_\w{30,}|AKIA[0-9A-Z]{16}|AIza[\w-]{35}"
+    r"|xox[a-z]-[\w-]{20,}|gsk_[A-Za-z0-9]{30,}|Bearer\s+(?=\S*\d)[\w.~+/-]{20,}=*"
 )
+_KNOWN_KEYS = re.compile(rf"{_OTHER_KEYS}|(?P<sk>sk-[\w-]{{20,}}))")
+_IN_WORDS = re.compile(f"{_OTHER_KEYS})")
 _GAP = r"[\s\u00ad\u200b-\u200d\u2060\ufeff]*"  # a key may be wrapped, or written with signs of no width
 _KEY_LIKE = re.compile(r"\b(?:sk|key|Bearer)[-_ ][A-Za-z0-9*_.-]{8,}")
 
@@ -51,7 +54,7 @@ class Redactor:
         """A text for a file: without the secrets, keys of known services, and halves of surrogate pairs."""
         for pattern in self._patterns:
             text = pattern.sub(REMOVED, text)
-        return writable(_KNOWN_KEYS.sub(REMOVED, text))
+        return writable(_KNOWN_KEYS.sub(_without_key, _WEB_TOKEN.sub(_without_token, text)))
 
     def value(self, value: Any) -> Any:
         """A JSON value with :meth:`text` applied to every string in it, keys included.
@@ -70,6 +73,16 @@ class Redactor:
     def message(self, text: str, most: int = 500) -> str:
         """A text for people: one line of at most ``most`` characters, without anything that looks like a key."""
         return printable(_KEY_LIKE.sub(REMOVED, self.text(text)))[:most]
+
+
+def _without_token(match: re.Match[str]) -> str:
+    return REMOVED if match["rest"] else match[0]
+
+
+def _without_key(match: re.Match[str]) -> str:
+    """What is left of a match: a key that begins with ``sk-`` has digits; words without them may hold other keys."""
+    words = match["sk"]
+    return REMOVED if words is None or any(map(str.isdecimal, words)) else _IN_WORDS.sub(REMOVED, words)
 
 
 def _pattern(key: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 import operator
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -18,6 +19,9 @@ FrameSampling = Literal["uniform", "first_10s", "fps"]
 POLICIES: tuple[str, ...] = get_args(FrameSampling)
 _SECONDS = 10
 _REGULAR = 0.5  # of a frame's time
+_HALF = Fraction(1, 2)
+_LARGEST_DENOMINATOR = 1_000_000  # of a rate
+_DIGITS = 9  # of a time in pictures: a half that misses by less is a half
 
 
 def check_sampling(policy: str, num_frames: int) -> None:
@@ -85,9 +89,9 @@ def sample_indices(
     target = _positive("target_fps", target_fps, "frame_sampling: fps needs it")
     if times is not None and _varies(times, rate):
         return _by_time(np.asarray(times), target, num_frames)
-    step = rate / target
-    count = max(1, math.floor(total / step + 0.5))
-    return [min(max(math.ceil((k + 0.5) * step) - 1, 0), total - 1) for k in _spread(count, num_frames)]
+    step = _exact(rate) / _exact(target)
+    count = max(1, math.floor(total / step + _HALF))
+    return [min(max(math.ceil((k + _HALF) * step) - 1, 0), total - 1) for k in _spread(count, num_frames)]
 
 
 def _spread(total: int, num_frames: int) -> list[int]:
@@ -100,9 +104,15 @@ def _varies(times: Sequence[float], rate: float) -> bool:
 
 
 def _by_time(times: np.ndarray, target: float, num_frames: int) -> list[int]:
-    numbers = np.floor(times * target + 0.5).astype(int)
+    numbers = np.floor(np.round(times * target, _DIGITS) + 0.5).astype(int)
     pictures = _spread(max(1, int(numbers[-1])), num_frames)
     return (np.searchsorted(numbers[:-1], pictures, side="right") - 1).tolist()
+
+
+def _exact(number: float) -> Fraction:
+    """The fraction that a number stands for: 0.3 is 3/10, the float of 30000/1001 is that; halves are exact then."""
+    simplest = Fraction(number).limit_denominator(_LARGEST_DENOMINATOR)
+    return simplest if float(simplest) == number else Fraction(number)
 
 
 def _integer(name: str, value: Any) -> int:

@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
+from hound_plugin.media.bit_depth import bits_per_channel
 from hound_plugin.media.clip import check_size
 from hound_plugin.records.media_paths import check_name
 
@@ -22,6 +23,7 @@ _HIGH_BIT_DEPTH = (
     "I",
     "F",
 )  # prefixes of PIL's modes of more than 8 bits; its conversion would clip them to black and white
+_BITS = 8
 _ORIENTATION = 0x0112
 _OF_SEVERAL = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")  # files that may have several pictures, all of them meant
 _ZEROS = 16  # this many at the end of a JPEG prompt a check of whether they belong there
@@ -114,10 +116,12 @@ def _opened(picture: Any, name: str) -> Image.Image:
 def _check(image: Image.Image, name: str, path: str | None) -> None:
     if image.format == "EPS":  # PIL would run Ghostscript on it
         raise MediaDecodeError(f"Cannot read {name}: PostScript is a program, not an image. Convert it to PNG.", path)
-    if image.mode.startswith(_HIGH_BIT_DEPTH):
+    deep, bits = image.mode.startswith(_HIGH_BIT_DEPTH), bits_per_channel(image) or 0
+    if deep or bits > _BITS:
+        more = f"more (PIL mode {image.mode})" if deep else f"{bits} bits"
         raise MediaDecodeError(
-            f"Expected 8 bits per channel in {name}; it has more (PIL mode {image.mode}), with no defined mapping to "
-            "0..255. Convert it, for example to an 8-bit PNG.",
+            f"Expected 8 bits per channel in {name}; it has {more}, with no defined mapping to 0..255. Convert it, for "
+            "example to an 8-bit PNG.",
             path,
         )
     check_size(image.width, image.height, name, path)

@@ -7,7 +7,7 @@ from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.messages import Conversation, read_history, read_messages, text_of
-from hound_plugin.records.options import answer_with_text, with_options
+from hound_plugin.records.options import answer_with_text, check_labels, with_options
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN
 from hound_plugin.records.record import Findings, Turn
 
@@ -107,8 +107,10 @@ def _from_texts(row: Mapping[str, Any], options: Mapping[str, str], findings: Fi
             question = f"{question}\n{more}" if more.strip() else question
         else:
             findings.problem("input", fields.MORE_OF_QUESTION, "text", more)
+    where = fields.first_name(row, fields.OPTIONS)
+    shown = check_labels(question, options, where, findings) if options else {}
     conversation.turns.append(Turn("user", with_options(question, options) if options else question))
-    _add_answer(row, options, conversation, findings)
+    _add_answer(row, options, shown, conversation, findings)
     return conversation
 
 
@@ -119,7 +121,13 @@ def _check_answer_without_question(row: Mapping[str, Any], findings: Findings) -
             findings.problem("no question", name, f"a question ({', '.join(fields.QUESTIONS)}) as well", row[name])
 
 
-def _add_answer(row: Mapping[str, Any], options: Mapping[str, str], to: Conversation, findings: Findings) -> None:
+def _add_answer(
+    row: Mapping[str, Any],
+    options: Mapping[str, str],
+    shown: Mapping[str, str],
+    to: Conversation,
+    findings: Findings,
+) -> None:
     name = _answer_name(row)
     if name is None or any(field in row for field in fields.CHOSEN):
         return  # next to a pair, an answer is the reference
@@ -129,7 +137,7 @@ def _add_answer(row: Mapping[str, Any], options: Mapping[str, str], to: Conversa
     if isinstance(value, Mapping):
         to.turns += read_messages(value, name, findings).turns
         return
-    text = answer_with_text(value, options, name, findings) if options else text_of(value)
+    text = answer_with_text(value, options, name, findings, shown) if options else text_of(value)
     if text is not None:
         to.turns.append(Turn("assistant", text))
     elif not options:

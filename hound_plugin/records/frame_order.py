@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,9 +15,23 @@ from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.records.media_paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 
 # A single dot between two numbers is a decimal point: `2024.05.01` holds three numbers. `.mp4` stands for itself.
-_NUMBER = re.compile(
-    r"(?<=\.mp)4(?=\.)|(?<!\d)(?:(?<!\d\.)|(?<=\.mp4\.))(?P<decimal>\d+\.\d+)(?!\.?\d)|\d+", re.IGNORECASE
+_EXPONENT = r"e[+-]\d{1,4}(?!\d)"
+_PLAIN = (
+    r"(?<=\.mp)4(?=\.)|(?<!\d)(?:(?<!\d\.)|(?<=\.mp4\.))"
+    rf"(?P<decimal>\d+\.\d+(?:{_EXPONENT})?)(?!\.?\d)|\d+"
 )
+_NUMBER = re.compile(_PLAIN, re.IGNORECASE)
+# What else may be one number; names where this makes another order are refused. `S01E02` has a letter before it.
+_OTHER_READINGS = {
+    "an exponent": re.compile(
+        rf"(?P<other>(?:(?<![^\W_])|(?=[\d.]+e[+-]))(?<![\d.])\d+(?:\.\d+)?e[+-]?\d{{1,4}}(?!\.?\d|[a-z]))|{_PLAIN}",
+        re.IGNORECASE,
+    ),
+    "a decimal comma": re.compile(
+        rf"(?P<other>(?<![\d.,٫])\d+[,٫]\d+(?:{_EXPONENT})?(?![.,٫]?\d))|{_PLAIN}", re.IGNORECASE
+    ),
+}
+_SIGNS = ("No", "Nl")  # numbers that are not written in digits: superscripts, fractions, circled and Roman numerals
 
 
 @dataclass(frozen=True)
@@ -39,17 +54,19 @@ def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
     """File names of one clip's frames in order of time.
 
     Every run of digits counts by its value, from left to right; ``1.5`` is one number and sorts after ``1.10``.
-    Names without numbers are ordered as text. File suffixes may differ.
+    ``1.5e+01`` is 15. Names without numbers are ordered as text. File suffixes may differ.
 
     Args:
         names: without their folder.
         folder: for the message.
 
     Raises:
-        MediaDecodeError: the names follow two patterns (``frame_1.jpg``, ``img_2.jpg``), or two of them have the same
-            numbers (``f_1.jpg``, ``f_01.jpg``): their order is then unknown.
+        MediaDecodeError: the names follow two patterns (``frame_1.jpg``, ``img_2.jpg``), two of them have the same
+            numbers (``f_1.jpg``, ``f_01.jpg``), or numbers can be read in two ways (``0,5`` and ``0,25``; ``1e3`` and
+            ``2e2``) or are other characters than digits (``f².jpg``): their order is then unknown.
     """
-    parsed = sorted(map(_parse_name, names), key=lambda name: name.name)
+    names = sorted(names)
+    parsed = [_parse_name(name) for name in names]
     kinds = Counter(name.pattern for name in parsed)
     if len(kinds) > 1:
         (usual, _), (other, _) = kinds.most_common(2)
@@ -61,6 +78,7 @@ def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
             "Remove files that are not frames of the clip, or rename the frames.",
         )
     ordered = sorted(parsed, key=lambda name: name.key)
+    _check_one_reading(ordered, folder)
     for before, after in itertools.pairwise(ordered):
         if before.key == after.key:
             raise _refusal(
@@ -134,15 +152,48 @@ def _is_frame(entry: os.DirEntry[str]) -> bool:
     return not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False))
 
 
-def _parse_name(name: str) -> _Name:
+def _check_one_reading(ordered: list[_Name], folder: str | None) -> None:
+    """Refuse names whose order depends on how their numbers are read."""
+    signs = [character for name in ordered for character in name.name if unicodedata.category(character) in _SIGNS]
+    if len(ordered) > 1 and signs and not ordered[0].pattern:
+        raise _refusal(
+            folder,
+            f"numbers of digits, such as frame_1.jpg, frame_2.jpg, got {signs[0]!r} in {ordered[0].name!r}",
+            "Rename the frames.",
+        )
+    for what, pattern in _OTHER_READINGS.items():
+        others = [_parse_name(name.name, pattern) for name in ordered]
+        if all(other.pattern == name.pattern for other, name in zip(others, ordered, strict=True)):
+            continue  # there is nothing else to read
+        if len({other.pattern for other in others}) > 1:
+            continue  # only some names would have it
+        for before, after in itertools.pairwise(others):
+            if before.key >= after.key:  # type: ignore[operator]
+                raise _refusal(
+                    folder,
+                    f"numbers that can be read in one way, got {before.name!r} and {after.name!r}, which may or may "
+                    f"not have {what}",
+                    "Rename the frames: write such numbers as 15.0 or 0.25, or without the sign between them.",
+                )
+
+
+def _parse_name(name: str, pattern: re.Pattern[str] = _NUMBER) -> _Name:
     stem = os.path.splitext(name)[0]
-    numbers = list(_NUMBER.finditer(stem))
+    numbers = list(pattern.finditer(stem))
     if not numbers:
         return _Name(name, (), stem)
     edges = [0, *(edge for match in numbers for edge in match.span()), len(stem)]
     texts = tuple(stem[left:right] for left, right in zip(edges[::2], edges[1::2], strict=True))
-    kinds = "".join("." if match["decimal"] else "1" for match in numbers)
-    return _Name(name, (kinds, *texts), tuple(Decimal(match.group()) for match in numbers))
+    kinds = "".join(_kind(match) for match in numbers)
+    values = (re.sub("[,٫]", ".", match.group()) for match in numbers)
+    return _Name(name, (kinds, *texts), tuple(map(Decimal, values)))
+
+
+def _kind(number: re.Match[str]) -> str:
+    if number.groupdict().get("other"):
+        return ","
+    decimal = number["decimal"]
+    return "1" if not decimal else "e" if "e" in decimal.lower() else "."
 
 
 def _refusal(folder: str | None, expected: str, advice: str) -> MediaDecodeError:

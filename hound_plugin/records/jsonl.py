@@ -44,7 +44,8 @@ _OTHER_FORMATS = {
 _WEB_PAGE = (b"<!doctype html", b"<html")
 _SEPARATED = (
     "a table of separated values (CSV); a data set of a training may have it under a name that ends in .csv, the rest "
-    "takes JSON lines (`pandas.read_csv(...).to_json(..., orient='records', lines=True)`)"
+    "takes JSON lines (`pandas.read_csv(..., dtype=str, keep_default_na=False).to_json(..., orient='records', "
+    "lines=True)`)"
 )
 _MAYBE_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 _SPACE = re.compile(r"[ \t\r\n]*")

@@ -6,6 +6,7 @@ import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from hound_plugin.records import fields
@@ -46,11 +47,19 @@ def _of_kind(row: Mapping[str, Any], names: tuple[str, ...], kind: MediaKind, fi
 
 
 def _is_name_of(named: tuple[Media, ...], media: tuple[Media, ...]) -> bool:
-    """Whether ``named`` is just the file name of ``media``; for bytes any name will do."""
+    """Whether ``named`` is the name of ``media``: one path is the other's end, whole folders compared.
+
+    ``named`` may lack the suffix. For bytes any name will do.
+    """
     if len(named) != 1 or len(media) != 1 or named[0].frames or media[0].frames:
         return False
-    name, file_name = (os.path.basename(item.path.rstrip("/")) for item in (named[0], media[0]))
-    return media[0].bytes is not None or name == file_name or name == os.path.splitext(file_name)[0]
+    if media[0].bytes is not None:
+        return True
+    name, path = PurePosixPath(named[0].path), PurePosixPath(media[0].path)
+    if name.name not in (path.name, path.stem):
+        return False
+    folders = list(zip(reversed(name.parts[:-1]), reversed(path.parts[:-1]), strict=False))
+    return all(first == second for first, second in folders)
 
 
 def items_of(value: Any, kind: MediaKind, where: str, findings: Findings) -> tuple[Media, ...]:

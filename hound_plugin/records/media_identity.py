@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import stat
 from collections.abc import Hashable
@@ -46,6 +47,32 @@ def media_identity(media: Any, in_process: bool = False, same_machine: bool = Tr
         return _of_memory(media) if in_process else None
     except (OSError, ValueError):  # MediaError is one
         return None
+
+
+def content_digest(media: Any) -> str | None:
+    """A digest of what a clip shows, whatever its folder and its times: is this still the clip that was shown?
+
+    Of each file its size, head, middle and tail count (0.1 ms); of a folder its frames in order, whatever their names;
+    of a part its start and end.
+
+    Args:
+        media: a file (or a part of it), a folder of frames, or a list of frames.
+
+    Returns:
+        SHA-256 in hex; None if it cannot be examined (whoever reads it says why).
+    """
+    try:
+        content = [_content(str(item)) for item in (media if isinstance(media, list | tuple) else [media])]
+    except (OSError, ValueError):  # MediaError is one
+        return None
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+
+def _content(text: str) -> list[Any]:
+    bare, start, end = split_part(text)
+    files = list_frames(bare) if os.path.isdir(bare) else [bare]
+    stamps = [_stamp(file, False) for file in files]  # size, time, digest
+    return [[[stamp[0], stamp[2]] for stamp in stamps], start or None, end]
 
 
 def media_digest(paths: Any) -> str:

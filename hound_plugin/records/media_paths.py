@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterable
 from decimal import Decimal
 from numbers import Real
 from typing import Any
@@ -19,7 +20,10 @@ from hound_plugin.records.row_sources import is_url
 IMAGE_SUFFIXES = (".bmp", ".jpeg", ".jpg", ".png", ".webp")
 VIDEO_SUFFIXES = (
     ".mp4", ".mkv", ".webm", ".avi", ".mov", ".m4v", ".mpg", ".mpeg", ".flv", ".wmv", ".ts", ".3gp", ".gif",
+    ".mts", ".m2ts", ".m2t", ".ogv", ".ogm", ".3g2", ".vob", ".mxf", ".asf", ".f4v", ".mpe", ".m1v", ".m2v", ".mk3d",
+    ".qt", ".divx", ".dv", ".y4m", ".ivf", ".mjpeg", ".mjpg", ".rm", ".rmvb", ".h264", ".264", ".h265", ".265", ".hevc",
 )  # fmt: skip
+"""Suffixes by which a clip is recognised among other files; a clip that is named may have any suffix."""
 _MARK = "#t="
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
 
@@ -33,7 +37,7 @@ def is_image_path(item: Any) -> bool:
 
 def bare_name(path: str) -> str:
     """The last part of a path without the suffix of a clip or an image; a folder ``v1.5`` is ``v1.5``."""
-    name = os.path.basename(path.rstrip("/"))
+    name = os.path.basename(os.path.normpath(path)) if path else ""
     stem, suffix = os.path.splitext(name)
     return stem if suffix.lower() in VIDEO_SUFFIXES + IMAGE_SUFFIXES else name
 
@@ -138,6 +142,29 @@ def with_part(path: str, start: float | None, end: float | None) -> str:
     if cut_part(path)[1]:
         raise DataError(f"Expected the path of a full clip, got {path}, which already names a part. Give only one.")
     return f"{path}{_MARK}{_written(start)}" + ("" if end is None else f",{_written(end)}")
+
+
+def clip_key(paths: Iterable[str]) -> tuple[str, ...]:
+    """What two ways to write one clip have in common: its real files, and its part in one spelling.
+
+    ``./a.mp4``, ``a.mp4`` and a link to it are one clip, as are ``a.mp4#t=,2`` and ``a.mp4#t=0,2.0``; another part of
+    the same file is another clip.
+
+    Args:
+        paths: of one clip or image, in order; relative to the working folder, whether they exist or not.
+    """
+    return tuple(map(_canonical, paths))
+
+
+def _canonical(path: str) -> str:
+    bare, part = cut_part(path)
+    if part:
+        try:
+            _, start, end = split_part(path)
+            part = with_part("", start or None, end)
+        except MediaError:  # whoever reads it says why
+            pass
+    return os.path.realpath(bare) + part
 
 
 def refuse_part(path: str, what: str) -> MediaDecodeError:

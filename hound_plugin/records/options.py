@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Collection, Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from hound_plugin.records.messages import text_of
-from hound_plugin.records.record import Findings, Turn
+from hound_plugin.records.record import Findings, Turn, Words
+
+_OWN_LABEL = re.compile(r"\s*\(?(\w{1,2})\s*[.):]\s")
+_NUMBER = re.compile(r"[-+]?[\d.,]+(?:e[-+]?\d+)?")
 
 
 def read_options(value: Any, where: str, findings: Findings) -> dict[str, str]:
@@ -23,6 +28,10 @@ def read_options(value: Any, where: str, findings: Findings) -> dict[str, str]:
         findings.problem("options", where, "two or more choices, each with text", value)
         return {}
     letters = {key: re.match(rf"\s*\(?{re.escape(key)}\s*[.):]\s*", str(text)) for key, text in texts.items()}
+    own = [match[1] for text in texts.values() if (match := _OWN_LABEL.match(str(text)))]
+    if own != list(texts) and sorted(own) == sorted(texts):
+        findings.problem("options", where, f"choices in the order of their letters {', '.join(sorted(own))}", value)
+        return {}
     if not all(letters.values()):  # next to `G. Washington`, `A. Lincoln` is a name
         return {key: str(text) for key, text in texts.items()}
     return {key: str(text)[letter.end() :] for key, text in texts.items() if (letter := letters[key])}
@@ -41,20 +50,75 @@ def with_options(question: str, options: Mapping[str, str]) -> str:
     return "\n".join([question.rstrip(), *(f"{key}. {text}" for key, text in options.items())])
 
 
-def answer_with_text(answer: Any, options: Mapping[str, str], where: str, findings: Findings) -> str | None:
-    """The chosen option as ``A. a ball``: from its letter, its number from 0, or its text.
+def shown_labels(question: str, options: Mapping[str, str]) -> dict[str, str]:
+    """The letter or number that a question shows before each choice, by the choice's own; empty if it shows not all.
 
-    An answer that is more than a choice (a sentence) stays unchanged; one that may mean two choices is a problem.
+    Marks after a label (``A.``, ``(A)``) may be missing if the labels are those of the choices, each one once.
+    """
+    strict = r"(?:(?:(?<!\w)|(?<=[\s(]))(\w{1,2})|(?:^|\n)(\w+))\s*[.):]\s*"
+    for label in (strict, r"(?<!\w)(\w{1,2})()\s+"):
+        shown: dict[str, str] = {}
+        for key, text in options.items():
+            found = re.findall(rf"{label}{re.escape(text.strip())}(?!\w)", question)
+            labels = [short or long for short, long in found]
+            own = [one for one in labels if one.casefold() == key.casefold()]
+            if labels:
+                shown[key] = (own or labels)[0]
+        if len(shown) == len(options) and (label == strict or set(shown.values()) == set(options)):
+            return shown
+    return {}
+
+
+def check_labels(question: str, options: Mapping[str, str], where: str, findings: Findings) -> dict[str, str]:
+    """Refuse a question that shows the choices under other labels, or in another order, than the row gives them.
+
+    Returns:
+        What :func:`shown_labels` finds, if the two agree.
+    """
+    shown = shown_labels(question, options)
+    labels = list(shown.values())
+    same = all(key.casefold() == label.casefold() for key, label in shown.items())
+    numbered = all(label.isdecimal() for label in labels)
+    order = [int(label) if numbered else label.casefold() for label in labels]
+    other_kind = {key.casefold() for key in options}.isdisjoint(label.casefold() for label in labels)
+    if same or (other_kind and all(first < second for first, second in pairwise(order))):  # type: ignore[operator]
+        return shown
+    asked = ", ".join(f"{label}. {options[key]}" for key, label in shown.items())
+    given = ", ".join(f"{key}. {text}" for key, text in options.items())
+    findings.problem("options", where, "the labels that the question shows", Words(f"{given}; it shows {asked}"))
+    return {}
+
+
+def answer_with_text(
+    answer: Any, options: Mapping[str, str], where: str, findings: Findings, shown: Mapping[str, str] | None = None
+) -> str | None:
+    """The chosen option as ``A. a ball``: from its letter, its number from 0 (also 1.0, as in Parquet), or its text.
+
+    The exact text of a choice or its label counts before one that differs in marks and case. An answer that is more
+    than a choice (a sentence) stays unchanged; one that may mean two choices, and a number of none, are problems.
+
+    Args:
+        answer: as the row has it.
+        options: the choices by letter.
+        where: the answer's field.
+        findings: takes the problems.
+        shown: the labels that the question shows, by the choices' letters.
     """
     text = text_of(answer)
     if text is None:
         findings.problem("answer", where, "text", answer)
         return None
-    bare = text.strip().strip("().: ").casefold()
-    matches = [key for key, option in options.items() if bare in (key.casefold(), option.strip().casefold())]
-    if isinstance(answer, int) and text not in options:
+    texts = {text.strip()}
+    if isinstance(answer, float) and answer.is_integer():
+        answer = int(answer)
+        texts.add(str(answer))
+    matches = _matching(texts, options)
+    if isinstance(answer, int) and str(answer) not in options:
         if 0 <= answer < len(options):
             matches.append(list(options)[answer])
+            labels = {key: match[1] for key, option in options.items() if (match := _OWN_LABEL.match(option))}
+            for own in (shown or {}, labels if len(labels) == len(options) else {}):
+                matches += [key for key, label in own.items() if label == str(answer)]
         elif not matches:
             findings.problem("options", where, f"a number from 0 to {len(options) - 1}", answer)
             return None
@@ -63,7 +127,7 @@ def answer_with_text(answer: Any, options: Mapping[str, str], where: str, findin
         return None
     if matches:
         return f"{matches[0]}. {options[matches[0]]}"
-    if len(bare) <= 2:
+    if len(_bare(text)) <= 2 or _NUMBER.fullmatch(_bare(text)):
         findings.problem("options", where, f"one of {', '.join(options)}", answer)
         return None
     return text
@@ -76,23 +140,38 @@ def other_forms(answer: str, options: Sequence[str]) -> tuple[str, ...]:
     """
     for text in options:
         letter = answer.removesuffix(f". {text}")
-        if letter != answer and re.fullmatch(r"\w+", letter):
+        if letter != answer and letter.isalnum():
             break
     else:
         return ()
-    words = [_words(option) for option in options]
-    is_unique = words.count(_words(text)) == 1 and _words(text)
+    signs = [_signs(option) for option in options]
+    is_unique = signs.count(_signs(text)) == 1 and _signs(text)
     is_label = len(text) == 1 and not text.isdigit() if not letter.isdigit() else text.isdigit()
-    forms = [letter] if _words(letter) not in words else []
+    forms = [letter] if _signs(letter) not in signs else []
     return (*forms, text) if is_unique and not is_label else tuple(forms)
 
 
-def _words(text: str) -> list[str]:
-    return re.findall(r"\w+", text.casefold())
+def _signs(text: str) -> str:
+    """Letters and digits with their marks, which measures compare; without spaces and punctuation."""
+    return "".join(sign for sign in text.casefold() if unicodedata.category(sign)[0] in "LMN")
+
+
+def _matching(texts: Collection[str], options: Mapping[str, str]) -> list[str]:
+    """The choices whose label or text is one of ``texts``; only if there is none, marks and case do not count."""
+    exact = [key for key, option in options.items() if key in texts or option.strip() in texts]
+    bare = {_bare(text) for text in texts}
+    return exact or [key for key, option in options.items() if _bare(key) in bare or _bare(option) in bare]
+
+
+def _bare(text: str) -> str:
+    return text.strip().strip("().: ").casefold()
 
 
 def check_options(options: Mapping[str, str], turns: Sequence[Turn], where: str, findings: Findings) -> None:
-    """Refuse choices that no turn shows: the answer would be about something the model never saw."""
+    """Refuse choices that no turn shows, or shows under other labels: the answer would be about something else."""
+    for turn in turns if options else ():
+        if turn.role == "user":
+            check_labels(turn.text, options, where, findings)
     patterns = [rf"(?<!\w){re.escape(option.strip())}(?!\w)" for option in options.values()]
     if options and not any(all(re.search(pattern, turn.text) for pattern in patterns) for turn in turns):
         findings.problem("options", where, "a question that shows them", list(options.values()))

@@ -18,7 +18,7 @@ from hound_plugin.records.conversation import read_conversation
 from hound_plugin.records.jsonl import read_text
 from hound_plugin.records.media_fields import read_last_media, read_media, with_parts
 from hound_plugin.records.messages import Conversation, text_of
-from hound_plugin.records.options import answer_with_text, check_options, read_options
+from hound_plugin.records.options import answer_with_text, check_options, read_options, shown_labels
 from hound_plugin.records.pairs import Pair, read_pair
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN, token_of
 from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, Words, naming_unknown, shown
@@ -83,7 +83,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         label=label,
         unread_label=unread_label,
         caption=caption,
-        reference=_reference(row, pair.is_pair, options, findings),
+        reference=_reference(row, pair, options, findings),
         accepted=_accepted(row, findings),
         options=tuple(options.values()),
         source=_source(row, findings),
@@ -179,9 +179,9 @@ def _label(row: Mapping[str, Any]) -> tuple[bool | None, str]:
     return None, " and ".join(shown(value, 40).strip("'\"") for value in values)
 
 
-def _reference(row: Mapping[str, Any], is_pair: bool, options: Mapping[str, str], findings: Findings) -> str:
+def _reference(row: Mapping[str, Any], pair: Pair, options: Mapping[str, str], findings: Findings) -> str:
     compared = any(row.get(name) is not None for name in fields.CHOSEN)
-    names = (*fields.REFERENCES, *(fields.ANSWERS if is_pair and compared else ()))
+    names = (*fields.REFERENCES, *(fields.ANSWERS if pair.is_pair and compared else ()))
     value = fields.first(row, names)
     if value is None:
         return ""
@@ -189,7 +189,9 @@ def _reference(row: Mapping[str, Any], is_pair: bool, options: Mapping[str, str]
     if text is None:
         findings.problem("reference", fields.first_name(row, names), "a text", value)
     elif options:
-        text = answer_with_text(value, options, fields.first_name(row, names), findings)
+        question = next((turn.text for turn in reversed(pair.turns) if turn.role == "user"), "")
+        shown = shown_labels(question, options)
+        text = answer_with_text(value, options, fields.first_name(row, names), findings, shown)
     return text or ""
 
 

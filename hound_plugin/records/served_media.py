@@ -78,15 +78,17 @@ def path_of_file_url(url: str) -> str:
 
 
 def check_whole(url: str, kind: str) -> None:
-    """Refuse a part (``#t=``) of something that is fetched.
+    """Refuse a part of something that is fetched: any fragment (``#t=``, ``#track=v&t=1,2``, ``#xywh=``).
 
     Raises:
         MediaDecodeError: there is one.
     """
-    if url.partition("#")[2].startswith("t="):
+    fragment = url.partition("#")[2]
+    if fragment:
         raise MediaDecodeError(
             f"Expected the address of a whole {kind}, got {url[:200]!r}: parts (#t=START,END) are only for "
-            "clips in the server's media folder. Send the part itself, or leave #t= out.",
+            f"clips in the server's media folder, and other fragments ({'#' + fragment[:40]!r}) are not read. Send the "
+            "part itself, or leave out what begins with #.",
             url,
         )
 

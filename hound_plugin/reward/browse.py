@@ -26,6 +26,7 @@ from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import cut_part, is_image_path
 from hound_plugin.records.questions import media_files
 from hound_plugin.records.run_folders import locked
+from hound_plugin.reward.asked import bind_answers
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.facts import recorded_judges, run_facts
 from hound_plugin.reward.page import DROPPED, clip_of, filters_of, pair_item, pair_values
@@ -184,9 +185,11 @@ def open_page(settings: RewardSettings, port: int, read: FrameReader, say: Calla
 
     Raises:
         DataError: there are no pairs.
+        LedgerError: a question or clip is another one than that which was answered.
         SettingsError: the port is unavailable.
     """
     browser = Browser(settings, read)
+    bind_answers(browser.folder, list(browser.questions.values()), say, write=False)
     serve(make_site(browser), port, lambda address: say(f"{len(browser.pairs)} pairs at {address}"))
     say(
         f"{browser.dropped()} of {len(browser.pairs)} pairs are dropped ({browser.folder / EXCLUDED}); "

@@ -13,7 +13,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 from hound_plugin.engines.work import LOCAL, Engine, Work, media_reader
 from hound_plugin.errors import DataError, HoundError, LedgerError, MediaError
@@ -22,10 +22,11 @@ from hound_plugin.records.bad_rows import OnBadRows
 from hound_plugin.records.files import append_rows, write_rows
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
-from hound_plugin.records.row_sources import is_file
 from hound_plugin.records.run_folders import locked
 from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run_folder import CANDIDATES, Row
+
+"""Of an identity: the digest of a file of answers."""
 
 
 @dataclass(frozen=True)
@@ -185,18 +186,32 @@ def _put_in_order(folder: Path, questions: Sequence[Question]) -> None:
 
 
 def add_candidates(
-    folder: Path, identity: Mapping[str, Any], answers: Iterator[tuple[Question, int, SampledAnswer]], seed: int
+    folder: Path,
+    identity: Mapping[str, Any],
+    answers: Iterator[tuple[Question, int, SampledAnswer]],
+    seed: int,
+    are_all: bool = False,
 ) -> int:
     """Add answers that come from elsewhere (a server or a file); existing ones stay.
 
+    Args:
+        folder: of the run.
+        identity: of the sampler.
+        answers: a question, the number of the answer, and the answer.
+        seed: of the run.
+        are_all: no other answers may exist.
+
     Raises:
-        DataError: an answer is another one than that which exists.
+        DataError: an answer is another one than that which exists, or one exists that is not among ``answers``.
+        LedgerError: the folder has answers of another sampler.
     """
     with locked(folder, "sample"):
         existing = _existing_answers(folder, identity)
+        left = {(name, number) for name, numbers in existing.items() for number in numbers} if are_all else set()
         rows: list[Row] = []
         for question, candidate, answer in answers:
             before = existing.setdefault(question.id, {})
+            left.discard((question.id, candidate))
             if candidate not in before:
                 rows += _rows(question, {candidate: answer}, before, identity, seed)
                 before[candidate] = answer.text
@@ -206,6 +221,13 @@ def add_candidates(
                     f"and {before[candidate]!r:.120}, which is given before it or in {folder / CANDIDATES} by an "
                     "earlier run. Keep one of them, or use a new folder for another file of answers."
                 )
+        if left:
+            name, candidate = min(left)
+            raise DataError(
+                f"Question {name!r}, candidate {candidate}: expected the answer that {folder / CANDIDATES} has from an "
+                f"earlier run, {existing[name][candidate]!r:.120}, and it is gone ({len(left)} in all). Bring them "
+                "back, or use a new folder for another file of answers."
+            )
         append_rows(folder / CANDIDATES, rows)
         return len(rows)
 
@@ -226,9 +248,9 @@ def _existing_answers(folder: Path, identity: Mapping[str, Any]) -> dict[str, di
     for row in read_objects(folder / CANDIDATES):
         if row.get("sampler_fingerprint") != fingerprint:
             raise LedgerError(
-                f"{folder / CANDIDATES} has answers of sampler {row.get('sampler')!r} with other settings (fingerprint "
-                f"{row.get('sampler_fingerprint')}; this run: {fingerprint}). Use a new folder: answers of two "
-                "samplers must not be mixed."
+                f"{folder / CANDIDATES} has answers of sampler {row.get('sampler')!r} with other settings "
+                f"(fingerprint {row.get('sampler_fingerprint')}; this run: {fingerprint}). Use a new folder: answers "
+                "of two samplers must not be mixed."
             )
         existing.setdefault(str(row["id"]), {})[int(row["candidate"])] = str(row["answer"])
     return existing
@@ -282,6 +304,11 @@ def count_alike(answers: Iterable[Sequence[str]]) -> tuple[int, int]:
     return sum(len({normalise(text) for text in texts}) == 1 for texts in several), len(several)
 
 
+def is_number(candidate: Any) -> TypeGuard[int]:
+    """Whether this is the number of an answer; ``true`` is none."""
+    return isinstance(candidate, int) and not isinstance(candidate, bool)
+
+
 def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
     """Answers by question and number.
 
@@ -290,31 +317,12 @@ def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
     """
     answers: dict[str, dict[int, Row]] = {}
     for number, row in enumerate(read_objects(folder / CANDIDATES), 1):
-        if not isinstance(row.get("candidate"), int) or not isinstance(row.get("answer"), str) or "id" not in row:
+        if not is_number(row.get("candidate")) or not isinstance(row.get("answer"), str) or "id" not in row:
             raise DataError(
                 f"{folder / CANDIDATES}, row {number}: expected id, candidate (a number) and answer (a text)."
             )
         answers.setdefault(str(row["id"]), {}).setdefault(row["candidate"], row)
     return answers
-
-
-def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Question, int, SampledAnswer]]:
-    """Answers from a JSONL file of ``id``, ``candidate`` and ``answer``.
-
-    Raises:
-        DataError: no such file, a row of another form, or an id that no question has.
-    """
-    if not is_file(path):
-        raise DataError(f"sample.answers: expected a JSONL file, but {path} does not exist.")
-    known = {question.id: question for question in questions}
-    for number, row in enumerate(read_objects(path, complete=True), 1):
-        name, candidate, answer = str(row.get("id")), row.get("candidate"), row.get("answer")
-        if name not in known or not isinstance(candidate, int) or not isinstance(answer, str):
-            raise DataError(
-                f"{path}, row {number}: expected the id of a question, candidate (a number) and answer (a text); "
-                f"got id {name!r}, candidate {candidate!r}."
-            )
-        yield known[name], candidate, SampledAnswer(answer)
 
 
 def checkpoint_fingerprint(path: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -11,7 +10,7 @@ from hound_plugin.errors import DataError
 from hound_plugin.records.bad_rows import RowReport
 from hound_plugin.records.consumers import check
 from hound_plugin.records.jsonl import read_rows
-from hound_plugin.records.media_paths import cut_part, find_media, with_part
+from hound_plugin.records.media_paths import clip_key, find_media, with_part
 from hound_plugin.records.parse import CUT, parse
 from hound_plugin.records.questions import Question, media_files
 from hound_plugin.records.record import Media, Note
@@ -38,7 +37,7 @@ def with_captions(questions: Sequence[Question], path: str, media_dir: str | Non
     captions, cut = _read(path, media_dir)
     filled = []
     for question in questions:
-        caption = captions.get(_clip(media_files(question.paths)), "")
+        caption = captions.get(clip_key(media_files(question.paths)), "")
         if question.caption:
             report.notes[f"the question's own caption is used, not that of {path}"] += caption not in (
                 "",
@@ -47,7 +46,7 @@ def with_captions(questions: Sequence[Question], path: str, media_dir: str | Non
         elif caption:
             question = replace(question, caption=caption)
             report.notes[f"the caption is that of the clip in {path}"] += 1
-            report.notes[CUT_CAPTION] += _clip(media_files(question.paths)) in cut
+            report.notes[CUT_CAPTION] += clip_key(media_files(question.paths)) in cut
         filled.append(question)
     report.notes += type(report.notes)()  # without zeros
     return filled
@@ -85,13 +84,8 @@ def _row(row: dict[str, Any], where: str, media_dir: str | None) -> tuple[Clip, 
     if not caption:
         raise DataError(f"{where}: expected a `caption`; found none. `hound caption` writes such rows.")
     names = _names(parsed.record.media[0])
-    return _clip([find_media(name, media_dir) or name for name in names]), caption, Note(CUT) in parsed.notes
+    return clip_key([find_media(name, media_dir) or name for name in names]), caption, Note(CUT) in parsed.notes
 
 
 def _names(media: Media) -> list[str]:
     return list(media.frames) or [with_part(media.path, media.start, media.end)]
-
-
-def _clip(paths: Sequence[str]) -> Clip:
-    """A clip's identity: its real paths and its part."""
-    return tuple(os.path.realpath(bare) + part for bare, part in map(cut_part, paths))

@@ -161,6 +161,7 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
 
     from hound_plugin.records.bad_rows import RowReport
     from hound_plugin.records.run_folders import open_folder
+    from hound_plugin.reward.asked import bind_answers
     from hound_plugin.reward.candidates import read_candidates
     from hound_plugin.reward.rank import agreement_with_scores, best_of_n, rank_file
     from hound_plugin.reward.run_folder import RANKED, SCORES
@@ -171,6 +172,7 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     folder = open_folder(settings.folder)
     questions = read_run_questions(settings, report := RowReport(settings.questions))
     report_bad_rows(report, settings, folder, say)
+    bind_answers(folder, questions, say)
     candidates = read_candidates(folder)
     items = [(q, number, row["answer"]) for q in questions for number, row in sorted(candidates.get(q.id, {}).items())]
     device, dtype = settings.sample.device, settings.sample.dtype

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import itertools
-import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hound_plugin.judge.lexical import overlap
 from hound_plugin.judge.parsing import Scale
+from hound_plugin.judge.words import overlap, words_of
 from hound_plugin.records.questions import Question
 from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run_folder import Row
@@ -19,7 +18,6 @@ from hound_plugin.reward.settings import PairSettings
 REFERENCE = "reference"
 BY_HAND = "dropped by hand"
 ONE_TO_FIVE = Scale()
-_WORD = re.compile(r"\w+")
 _DIGITS = 9  # of a gap: means of thirds that are 1 apart differ by 0.9999999999999996
 
 
@@ -180,7 +178,7 @@ def _problem(pair: Pair, settings: PairSettings) -> str:
     chosen, rejected = pair.chosen.text, pair.rejected.text
     if settings.near_duplicate is not None and similarity(chosen, rejected) >= settings.near_duplicate:
         return "near duplicates"
-    lengths = sorted(max(1, len(_WORD.findall(text))) for text in (chosen, rejected))
+    lengths = sorted(max(1, len(words_of(text))) for text in (chosen, rejected))
     if settings.max_length_ratio is not None and lengths[1] / lengths[0] > settings.max_length_ratio:
         return "lengths too different"
     return ""
@@ -191,9 +189,8 @@ def similarity(one: str, two: str) -> float:
 
     Neighbours count because "left of right" and "right of left" are different answers.
     """
-    words = [_WORD.findall(text.casefold()) for text in (one, two)]
-    joined = [" ".join(text + [f"{a}_{b}" for a, b in itertools.pairwise(text)]) for text in words]
-    return overlap(*joined)
+    words = [words_of(text) for text in (one, two)]
+    return overlap(*([*text, *itertools.pairwise(text)] for text in words))
 
 
 def pair_row(pair: Pair, provenance: Mapping[str, Any]) -> Row:

@@ -14,6 +14,7 @@ from hound_plugin.pages.frames import SIZE, FrameReader
 from hound_plugin.records.questions import Question
 from hound_plugin.records.run_folders import read_run, write_run
 from hound_plugin.reward import stages
+from hound_plugin.reward.asked import bind_run
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.report import write_report
 from hound_plugin.reward.run_folder import LEDGER, Row
@@ -28,10 +29,12 @@ STAGES = ("sample", "judge", "pairs", "report")
 def run_stages(run: Run, names: Sequence[str] = STAGES) -> dict[str, Any]:
     """Run stages in order and write ``run.json``; finished work is not repeated.
 
-    Returns the counts by stage. If a stage raises, ``run.json`` is written with its error.
+    Returns the counts by stage. If a stage raises, or the folder's answers are about other questions or clips,
+    ``run.json`` is written with the error.
     """
     started, error = time.time(), ""
     try:
+        bind_run(run)
         for name in names:
             _STAGES[name](run)
     except BaseException as problem:
@@ -82,6 +85,7 @@ def dry_run(run: Run) -> dict[str, Any]:
     Answers that are not sampled yet are assumed to be as long as the reference, or 200 characters.
     """
     settings = run.settings
+    bind_run(run, write=False)
     sampled = read_candidates(run.folder)
     _dry_sampling(run, sampled)
     candidates = {question.id: _with_placeholders(run, question, sampled) for question in run.questions}

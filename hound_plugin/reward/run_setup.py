@@ -39,6 +39,7 @@ class Run:
         make_generator: loads the model for sampling in this process.
         make_frames: gives the reader of the frames that the sampler saw; without it, pages show eight of each clip.
         counts: by stage, for ``run.json``.
+        is_bound: whether the questions were compared with what the folder's answers are about.
     """
 
     settings: RewardSettings
@@ -48,6 +49,7 @@ class Run:
     make_generator: MakeGenerator | None = None
     make_frames: MakeFrames | None = None
     counts: dict[str, Any] = field(default_factory=dict)
+    is_bound: bool = False
     _digests: dict[str, str] | None = None
 
     def media_digests(self) -> dict[str, str] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,19 +16,19 @@ from hound_plugin.llm.replies import finish_of
 from hound_plugin.llm.requests import OK, Request
 from hound_plugin.llm.runner import run_requests
 from hound_plugin.llm.sampler_settings import IN_THIS_PROCESS
-from hound_plugin.llm.sampling_server import PROMPT_ID, make_sampler, sampler_identity, sampling_request
+from hound_plugin.llm.sampling_server import PROMPT_ID, make_sampler, sampler_identity
 from hound_plugin.records.files import write_json, write_rows, write_whole
 from hound_plugin.records.questions import Question
+from hound_plugin.reward.asked import bind_run, sampling_requests
 from hound_plugin.reward.candidates import (
     SampledAnswer,
     add_candidates,
-    answer_seed,
     check_sampler,
     count_alike,
-    given_answers,
     read_candidates,
     sample_candidates,
 )
+from hound_plugin.reward.given import given_answers, given_identity
 from hound_plugin.reward.pairs import PairResult, make_pairs, pair_row
 from hound_plugin.reward.report import dataset_card
 from hound_plugin.reward.run_folder import BAD_MEDIA, LEDGER, SAMPLER_LEDGER, SCORES, excluded_ids
@@ -45,6 +45,7 @@ NEARLY_ALL = 0.95  # of the questions
 
 def sample(run: Run) -> dict[str, int]:
     """Fill ``candidates.jsonl``; returns how many answers were added and how many are missing."""
+    bind_run(run)
     settings = run.settings.sample
     missing = 0
     if settings.backend in IN_THIS_PROCESS:
@@ -53,9 +54,9 @@ def sample(run: Run) -> dict[str, int]:
         added, missing = _sample_model(run, run.make_generator)
     elif settings.backend == "given":
         assert settings.answers is not None
-        answers = given_answers(settings.answers, run.questions)
-        identity = {"backend": "given", "model": settings.model or Path(settings.answers).name}
-        added = add_candidates(run.folder, identity, answers, run.settings.seed)
+        answers = list(given_answers(settings.answers, run.questions))  # all of them are checked first
+        identity = given_identity(settings.answers, settings.model)
+        added = add_candidates(run.folder, identity, iter(answers), run.settings.seed, are_all=True)
     else:
         added, missing = _sample_server(run)
     answers_of = read_candidates(run.folder)
@@ -150,16 +151,6 @@ def _sample_server(run: Run) -> tuple[int, int]:
 
         added = add_candidates(run.folder, identity, answers(), run.settings.seed)
     return added, missing
-
-
-def sampling_requests(questions: Sequence[Question], settings: SampleSettings, run_seed: int) -> Iterator[Request]:
-    """One request for each question and answer, in the order of the questions."""
-    identity = sampler_identity(settings)
-    for question in questions:
-        for candidate in range(settings.n):
-            seed = answer_seed(run_seed, question.id, candidate)
-            where = (question.medium, question.media, question.paths)
-            yield sampling_request(identity, question.id, candidate, question.text, *where, seed)
 
 
 # --- judge

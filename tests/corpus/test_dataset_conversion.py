@@ -371,3 +371,62 @@ def test_only_pairs_can_be_labelled(tmp_path: Path) -> None:
     assert not (tmp_path / "kto.jsonl").exists()
     result = convert(source, tmp_path / "kto.jsonl", labels=True, on_bad_rows="skip", max_bad_rows=1)
     assert (result.bad, rows_of(tmp_path / "kto.jsonl")) == (1, [])
+
+
+def converted(tmp_path: Path, rows: list[dict[str, Any]], **options: Any) -> tuple[list[Any], list[tuple[Any, ...]]]:
+    source, target = tmp_path / "rows.jsonl", tmp_path / "out.jsonl"
+    source.write_bytes(lines(rows))
+    convert(source, target, on_bad_rows="skip", max_bad_rows=1.0, **options)
+    bad = tmp_path / "out.bad.jsonl"
+    return rows_of(target), found_in(bad) if bad.exists() else []
+
+
+QUESTION = {"video": "c", "question": "What?", "answer": "A."}
+
+
+@pytest.mark.parametrize(
+    ("ids", "kept", "refused"),
+    [
+        ([None, "row-1"], ["row-1"], [2]),
+        (["row-2", None], ["row-2"], [2]),
+        (["row-3", None, None, None], ["row-3", "row-2", "row-4"], [3]),
+        (["row-9", None, "row-01", "row-2x", 7, None], ["row-9", "row-2", "row-01", "row-2x", "7", "row-6"], []),
+        ([None, "x", "x", "row-3"], ["row-1", "x", "x", "row-3"], []),
+    ],
+)
+def test_a_made_id_is_never_another_row_s(
+    ids: list[Any], kept: list[str], refused: list[int], tmp_path: Path
+) -> None:
+    rows, bad = converted(tmp_path, [QUESTION if given is None else {"id": given, **QUESTION} for given in ids])
+    assert [row["id"] for row in rows] == kept
+    assert [(entry[0], entry[2]) for entry in bad] == [(number, "id twice") for number in refused]
+
+
+def test_captions_ask_about_what_they_describe(tmp_path: Path) -> None:
+    rows = [
+        {"id": "1", "image": "x/one.png", "caption": "A barn."},
+        {"id": "2", "video": ["f/1.png", "f/2.png"], "text": "A barn burns."},
+        {"id": "3", "description": "Nothing is shown."},
+    ]
+    found, bad = converted(tmp_path, rows)
+    asked = [row["conversations"][0]["value"] for row in found]
+    assert asked == ["<image>\nDescribe the image in detail.", "<video>\nDescribe the video in detail."]
+    assert bad == [(3, "3", "no media", "caption")]
+    found, _ = converted(tmp_path, rows, caption_prompt="What is there?", force=True)
+    assert {row["conversations"][0]["value"].split("\n")[1] for row in found} == {"What is there?"}
+
+
+@pytest.mark.parametrize(
+    ("media", "texts"),
+    [
+        ({"video": ["a", "b"]}, ("First <video>, then <video>: what changed?", "All.")),
+        ({"image": ["a", "b", "c"]}, ("<image> or <image> or\n<image>", "The last.")),
+        ({"video": ["a", "b", "c"]}, ("Is <video> like <video>?", "No.", "<video>\nAnd this?", "Yes.")),
+    ],
+)
+def test_several_clips_of_a_question_stay_in_their_places(
+    media: dict[str, Any], texts: tuple[str, ...], tmp_path: Path
+) -> None:
+    (row,), bad = converted(tmp_path, [{"id": "1", **media, "conversations": turns(*texts)}])
+    assert row["conversations"] == turns(*texts)
+    assert bad == []

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from PIL import Image
 
 from hound_plugin import cli
 from hound_plugin.corpus.records import check_record
-from hound_plugin.corpus.relocate import index_paths
+from hound_plugin.corpus.relocate import corrected, index_paths, missing_names
 from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.errors import SettingsError
 from tests.corpus.conftest import PEAK, environment
@@ -359,3 +360,58 @@ def test_memory_does_not_grow_with_rows(media: Path, tmp_path: Path) -> None:
         peaks.append(peak)
     assert path.stat().st_size > 20_000_000
     assert peaks[1] - peaks[0] < 3_000, peaks
+
+
+def fixed_row(folder: Path, files: Sequence[str], row: dict[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    for name in files:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"x")
+    return corrected(row, index_paths(folder, missing_names([row], str(folder))), str(folder))
+
+
+@pytest.mark.parametrize(
+    ("files", "video", "becomes"),
+    [
+        (["p/7.jpg", "q/7.jpg", "q/8.jpg"], ["old/7.jpg", "old/8.jpg"], ["q/7.jpg", "q/8.jpg"]),
+        (["p/7.jpg", "q/8.jpg"], ["old/7.jpg", "old/8.jpg"], None),
+        (["p/7.jpg", "p/8.jpg", "q/7.jpg", "q/8.jpg"], ["old/7.jpg", "old/8.jpg"], None),
+        (["p/7.jpg", "p/8.jpg", "q/7.jpg", "q/8.jpg"], ["z/q/7.jpg", "z/q/8.jpg"], ["q/7.jpg", "q/8.jpg"]),
+        (["old/7.jpg", "p/8.jpg"], ["old/7.jpg", "old/8.jpg"], None),
+        (["old/7.jpg", "p/7.jpg", "p/8.jpg"], ["old/7.jpg", "old/8.jpg"], ["p/7.jpg", "p/8.jpg"]),
+        (["p/7.png", "p/8.png"], [{"path": f"o/{n}.jpg"} for n in (7, 8)], [{"path": f"p/{n}.png"} for n in (7, 8)]),
+        (["p/a/7.jpg", "p/b/7.jpg"], ["o/a/7.jpg", "o/b/7.jpg"], ["p/a/7.jpg", "p/b/7.jpg"]),
+        (["p/7.jpg"], ["o/a/7.jpg", "o/b/7.jpg"], None),
+    ],
+)
+def test_frames_of_one_clip_come_from_one_folder(
+    files: list[str], video: list[Any], becomes: list[Any] | None, tmp_path: Path
+) -> None:
+    for given, expected in ((video, becomes), ([video], becomes and [becomes])):
+        record, ambiguous = fixed_row(tmp_path, files, {"id": "1", "video": given, "prompt": "Q?"})
+        assert record["video"] == (expected or given)
+        assert bool(ambiguous) == (expected is None)
+
+
+def test_frames_in_two_folders_are_a_bad_row(tmp_path: Path) -> None:
+    for name in ("x/c01.jpg", "y/c02.jpg"):
+        (tmp_path / "disk" / name).parent.mkdir(parents=True)
+        (tmp_path / "disk" / name).write_bytes(frame(1))
+    row = {**conversation("clip", 0), "video": ["gone/c01.jpg", "gone/c02.jpg"]}
+    path = write(tmp_path / "rows.jsonl", [row])
+    assert run_cli(path, "--media-dir", tmp_path / "disk", "--fix-paths", "--drop-bad") == 1
+    assert "expected the 2 frames of gone in one folder" in (tmp_path / "rows.bad.jsonl").read_text()
+    assert (tmp_path / "rows.fixed.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(
+    ("field", "name", "there", "becomes"),
+    [
+        ("video", "run.mp4", "p/run.jpg", "run.mp4"),
+        ("video", "run.mp4", "p/run.webm", "p/run.webm"),
+        ("image", "run.jpg", "p/run.mp4", "run.jpg"),
+        ("image", "run.jpg", "p/run.webp", "p/run.webp"),
+    ],
+)
+def test_a_picture_does_not_stand_for_a_clip(field: str, name: str, there: str, becomes: str, tmp_path: Path) -> None:
+    record, ambiguous = fixed_row(tmp_path, [there], {"id": "1", field: name, "prompt": "Q?"})
+    assert (record[field], ambiguous) == (becomes, [])

@@ -60,6 +60,13 @@ def tear(folder: Path, complete: int, torn: int) -> Path:
     return path
 
 
+def note_batch(folder: Path, changes: dict[str, Any]) -> None:
+    """Let copied checkpoints be of a run with another number of rows a step, so that their step ends an epoch."""
+    for note in folder.glob("checkpoint-*/hound_run.json") if "per_device_train_batch_size" in changes else ():
+        rows = changes["per_device_train_batch_size"]
+        note.write_text(json.dumps({**json.loads(note.read_text()), "rows_a_step": rows}))
+
+
 @pytest.fixture(scope="module")
 def whole(work: Path) -> dict[str, Outcome]:
     runs = {stage: arguments(work, stage, "whole", max_steps=4, save_steps=2) for stage in STAGES}
@@ -88,9 +95,11 @@ def stopped(work: Path, whole: dict[str, Outcome]) -> dict[str, Outcome]:
         runs[name] = arguments(work, "sft", name, save_steps=2, **changes)
         folder = Path(runs[name]["output_dir"])
         shutil.copytree(whole["sft"].folder / "checkpoint-4", folder / "checkpoint-4")
+        note_batch(folder, changes)
     for name, changes in FINISHED.items():
         runs[name] = arguments(work, "sft", name, save_steps=2, max_steps=4, **changes)
         shutil.copytree(whole["sft"].folder, runs[name]["output_dir"])
+        note_batch(Path(runs[name]["output_dir"]), changes)
     return train_together(work, runs)
 
 

@@ -100,6 +100,29 @@ def test_files_folders_and_parts(clips: Path) -> None:
     assert image.kind == "image"
 
 
+def test_what_a_folder_has_besides_clips_is_named(clips: Path, tmp_path: Path) -> None:
+    names = ("one.m2ts", "two.OGM", "three.vob", "four.mxf", "five.asf", "six.h264")
+    folder = tmp_path / "in"
+    for path in (*names, "log.txt", "deep/er.bak", "deep/two.bak", "README", ".DS_Store", "frames/label.json", "a.mp3"):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        (folder / path).write_bytes((clips / "a.mp4").read_bytes())
+    (folder / "frames" / "1.png").write_bytes((clips / "sub" / "frames" / "1.png").read_bytes())
+    found, remarks = list_clips([str(folder)], None)
+    assert sorted(Path(clip.id).name for clip in found) == sorted([*names, "frames"])
+    assert remarks == [
+        f"{folder}: not taken as clips: 2 .bak (er.bak), 1 .json (label.json), 1 .mp3 (a.mp3), 1 .txt (log.txt), "
+        "1 hidden (.DS_Store), 1 without a suffix (README); name those that are clips themselves"
+    ]
+    assert list_clips([str(folder / "one.m2ts"), str(folder / "README")], None)[1] == []
+    (tmp_path / "no" / "clips").mkdir(parents=True)
+    (tmp_path / "no" / "clips" / "x.mp4.part").touch()
+    with pytest.raises(DataError, match=r"only 1 \.part \(x\.mp4\.part\)"):
+        list_clips([str(tmp_path / "no")], None)
+    (folder / "deep" / "gone.mkv").symlink_to("/nowhere/gone.mkv")
+    with pytest.raises(MediaNotFoundError, match=r"gone\.mkv is a link to /nowhere"):
+        list_clips([str(folder)], None)
+
+
 def test_each_clip_once(clips: Path, tmp_path: Path) -> None:
     link = tmp_path / "link.mp4"
     link.symlink_to(clips / "a.mp4")
@@ -250,6 +273,84 @@ def test_clips_may_be_added_and_others_are_not_asked_again(clips: Path, tmp_path
     with pytest.raises(LedgerError, match="another model"):
         describe(out, ["a.mp4", "b.mp4", "sub/c.mp4"], clips, other)
     assert [row["id"] for row in rows(out)] == ["a.mp4", "b.mp4", "sub/c.mp4"]
+
+
+@pytest.fixture
+def own_clips(clips: Path, tmp_path: Path) -> Path:
+    """A copy of the clips, to replace some; with a list of frames and an image in ``rows.jsonl``."""
+    import shutil
+
+    folder = tmp_path / "own"
+    shutil.copytree(clips, folder)
+    shutil.copy(folder / "sub" / "frames" / "0.png", tmp_path / "picture.png")
+    frames = {"id": "list", "video": [str(folder / "sub" / "frames" / f"{number}.png") for number in range(2)]}
+    write_rows(tmp_path / "rows.jsonl", [frames, {"id": "image", "image": str(tmp_path / "picture.png")}])
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("replaced", "ids"),
+    [
+        ("b.mp4", ["b.mp4"]), ("sub/c.mp4", ["sub/c.mp4"]), ("sub/frames/1.png", ["sub/frames", "list"]),
+        ("sub/frames/2.png", ["sub/frames"]), ("../picture.png", ["image"]), ("new frame", ["sub/frames"]),
+    ],
+)  # fmt: skip
+def test_a_clip_that_was_replaced_is_another_one(
+    replaced: str, ids: list[str], own_clips: Path, tmp_path: Path
+) -> None:
+    from PIL import Image
+
+    out, names = tmp_path / "captions.jsonl", [str(own_clips), str(tmp_path / "rows.jsonl")]
+    assert describe(out, names).captions == 6
+    before = out.read_bytes()
+    frames = own_clips / "sub" / "frames"
+    if replaced == "new frame":
+        (frames / "3.png").write_bytes((frames / "0.png").read_bytes())
+    elif replaced.endswith(".png"):
+        Image.new("RGB", (64, 48), (0, 80, 0)).save(own_clips / replaced)
+    else:
+        encode(str(own_clips / replaced), 9, 64, 48)
+    model = Echo()
+    with pytest.raises(LedgerError, match=rf"answers to {len(ids)} questions .* choose another --out") as caught:
+        describe(out, names, model=model)
+    assert all(f"{name}' (another clip)" in str(caught.value) for name in ids)
+    assert not model.asked
+    assert out.read_bytes() == before
+    assert describe(tmp_path / "new.jsonl", names).captions == 6
+
+
+def test_a_clip_that_was_touched_copied_renamed_or_repaired_is_the_same(own_clips: Path, tmp_path: Path) -> None:
+    import os
+
+    out = tmp_path / "captions.jsonl"
+    (own_clips / "broken.mp4").write_bytes((own_clips / "a.mp4").read_bytes()[:-9])
+    first = describe(out, [str(own_clips)])
+    assert (first.captions, list(first.broken)) == (4, [str(own_clips / "broken.mp4")])
+    before = {path: path.read_bytes() for path in (out, *run_folder(out).glob("*.jsonl"))}
+    os.utime(own_clips / "a.mp4", (1, 1))
+    (own_clips / "sub" / "frames" / "2.png").rename(own_clips / "sub" / "frames" / "07.png")
+    content = (own_clips / "b.mp4").read_bytes()
+    (own_clips / "b.mp4").unlink()
+    (own_clips / "b.mp4").write_bytes(content)
+    assert describe(out, [str(own_clips)]).added == 0
+    assert {path: path.read_bytes() for path in before} == before
+    (own_clips / "broken.mp4").write_bytes((own_clips / "a.mp4").read_bytes())
+    assert describe(out, [str(own_clips)]).captions == 4, "without an answer there is nothing to confuse"
+
+
+def test_captions_of_an_earlier_version_stay_usable(own_clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "captions.jsonl"
+    describe(out, [str(own_clips)])
+    (run_folder(out) / "asked.jsonl").unlink()
+    said: list[str] = []
+    listed, _ = list_clips([str(own_clips)], None)
+    settings = EvaluationSettings(model="echo", predict={"batch_size": 2})
+    for _ in range(2):
+        assert caption_clips(listed, out, settings, POOL, Echo(), Shard(), said.append).added == 0
+    assert sum("did not note what was asked" in line for line in said) == 1
+    encode(str(own_clips / "a.mp4"), 9, 64, 48)
+    with pytest.raises(LedgerError, match=r"a\.mp4' \(another clip\)"):
+        describe(out, [str(own_clips)])
 
 
 def test_a_stopped_run_writes_nothing_and_goes_on(clips: Path, tmp_path: Path) -> None:

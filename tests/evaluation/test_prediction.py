@@ -348,6 +348,60 @@ def test_a_file_of_predictions(tmp_path: Path, mixed: Path, capsys: pytest.Captu
     assert "predictions of another model" in capsys.readouterr().err
 
 
+def test_a_clip_that_was_replaced_is_refused_at_every_stage(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The real model answers; then a clip of the same path shows something else."""
+    media = tmp_path / "media"
+    shutil.copytree(ROOT / "frames" / "few3", media / "frames")
+    shutil.copy(ROOT / "media" / "clip_short.mp4", media)
+    shutil.copy(ROOT / "media" / "img_wide.jpg", media)
+    (media / "cut.mp4").write_bytes((ROOT / "media" / "clip_long.mp4").read_bytes()[:2000])
+    shown: dict[str, dict[str, Any]] = {
+        "short": {"video": "clip_short.mp4"}, "part": {"video": "clip_short.mp4", "start": 0, "end": 0.5},
+        "frames": {"video": "frames"}, "image": {"image": "img_wide.jpg"}, "cut": {"video": "cut.mp4"}, "text": {},
+    }  # fmt: skip
+    values = [{"id": name, "prompt": "What moves?", "answer": "a dog", **where} for name, where in shown.items()]
+    recipe = write_recipe(
+        tmp_path / "e.yaml", suite=str(write_rows(tmp_path / "s.jsonl", values)), media_dir=str(media)
+    )
+
+    def command(*names: str) -> tuple[list[int], str]:
+        codes = [cli.main(["eval", name, str(recipe)]) for name in names]
+        return codes, capsys.readouterr().err
+
+    assert command("predict", "judge", "report")[0] == [0, 0, 0]
+    run = tmp_path / "runs" / "tiny" / "s"
+    before = {path: path.read_bytes() for path in run.glob("*.jsonl")}
+    frame = sorted((media / "frames").iterdir())[1]
+    for path, source, ids in (
+        (media / "clip_short.mp4", ROOT / "media" / "clip_long.mp4", ["short", "part"]),
+        (frame, sorted((media / "frames").iterdir())[0], ["frames"]),
+        (media / "img_wide.jpg", ROOT / "frames" / "few3" / frame.name, ["image"]),
+    ):
+        content = path.read_bytes()
+        path.write_bytes(source.read_bytes())
+        codes, error = command("predict", "judge", "report", "run")
+        assert codes == [2, 2, 2, 2]
+        assert f"{run} has answers to {len(ids)} questions that have changed" in error
+        assert all(f"{name!r} (another clip)" in error for name in ids)
+        assert "choose another `name`" in error
+        path.write_bytes(content)
+    (media / "cut.mp4").write_bytes((ROOT / "media" / "clip_long.mp4").read_bytes())
+    frame.rename(frame.with_name("gone"))
+    frame.with_name("gone").rename(frame)
+    assert command("predict", "judge", "report")[0] == [0, 0, 0]
+    assert {path: path.read_bytes() for path in before if path.name != "asked.jsonl"} == {
+        path: content for path, content in before.items() if path.name != "asked.jsonl"
+    }
+    (run / "asked.jsonl").unlink()  # as an earlier version left it
+    codes, error = command("predict", "predict")
+    assert codes == [0, 0]
+    assert error.count("that did not note what was asked") == 1
+    shutil.rmtree(media / "frames")  # what is gone cannot be compared
+    assert command("judge")[0] == [0]
+
+
 def test_a_dry_run_sends_nothing_and_has_a_price(
     mixed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,9 @@ from markdown_it import MarkdownIt
 from PIL import Image
 
 from hound_plugin.errors import DataError
+from hound_plugin.evaluation.agreement import agree
+from hound_plugin.evaluation.comparison import compare
+from hound_plugin.evaluation.facts import run_facts
 from hound_plugin.evaluation.items import FAILED, JUDGED, UNANSWERED, UNREADABLE, Judgement, Question
 from hound_plugin.evaluation.published import SETS, WARNING, published_rows
 from hound_plugin.evaluation.report import page_tables, write_report
@@ -41,6 +45,32 @@ def four(question: Question) -> Judgement:
         Judgement(question.id, UNANSWERED, reason="broken clip"),
     ]  # fmt: skip
     return kinds[number % 4]
+
+
+@pytest.mark.parametrize("spelling", ["./{}", "{}#t=0", "sub/../{}", "link/{}", "{}/."])
+def test_a_clip_is_one_cluster_however_it_is_written(
+    spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Every second question writes its clip's path in another way: the intervals stay as wide as they are."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path)
+    asked = questions({"msvd": 12}, per_clip=2)
+    other = [
+        replace(question, clip=spelling.format(question.clip), media=(spelling.format(question.media[0]),))
+        if number % 2
+        else question
+        for number, question in enumerate(asked)
+    ]
+    plain, mixed = (make_run(tmp_path, name, asked=rows) for name, rows in (("plain", asked), ("mixed", other)))
+    one, two = summarise(plain).total, summarise(mixed).total
+    assert (one.clips, two.clips) == (12, 12)
+    assert (one.accuracy, one.score, one.metrics) == (two.accuracy, two.score, two.metrics)
+    assert one.accuracy is not None
+    assert one.accuracy.clusters < 24
+    assert dict(run_facts(mixed))["questions"] == "24 about 12 clips"
+    compared = compare(mixed, mixed).total
+    assert compared.clips == 12
+    assert agree(mixed, mixed).total.clips == 12
 
 
 def test_numbers_by_hand(tmp_path: Path) -> None:

@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
+import os
 from pathlib import Path
+from typing import Any
 
+import datasets
 import pytest
 import torch
 from llamafactory.hparams import get_train_args
+from llamafactory.hparams.parser import _TRAIN_ARGS
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.host import resume
+from hound_plugin.host import resume, run_identity, settings_state
 from tests.goldens import SFT
+from tests.host.hosting import write_dataset
+from tests.host.test_pipeline import Host
 
 WHOLE, CUT = '{"global_step": 2}', '{"global_step": 2, "log_hist'
 
@@ -123,3 +130,128 @@ def test_a_named_checkpoint_that_cannot_be_used_is_refused(
     folder = checkpoints(tmp_path, states)
     with pytest.raises(SettingsError, match=f"complete checkpoint in `resume_from_checkpoint: .*{why}"):
         resumed(folder, resume_from_checkpoint=str(folder / "checkpoint-2"))
+
+
+# --- settings and rows
+
+
+def noted(folder: Path, step: int = 2, **changes: object) -> dict[str, Any]:
+    """A checkpoint of the run that :func:`resumed` starts, with other values in its note."""
+    checkpoints(folder, {step: WHOLE})
+    resumed(folder)
+    note = {**settings_state.run(), **changes}
+    (folder / f"checkpoint-{step}" / "hound_run.json").write_text(json.dumps(note))
+    return note
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"learning_rate": 2e-6}, "learning_rate: 5e-05 there, 2e-06 now"),
+        ({"seed": 43}, "seed: 42 there, 43 now"),
+        ({"cutoff_len": 4096}, "cutoff_len: 2048 there, 4096 now"),
+        ({"hound": {"num_frames": 16}}, "hound.num_frames: None there, 16 now"),
+        ({"hound": {"frame_sampling": "fps"}}, "hound.frame_sampling: 'uniform' there, 'fps' now"),
+        ({"lr_scheduler_type": "cosine", "warmup_steps": 10}, "type: 'linear' there, 'cosine' now; warmup"),
+        ({"weight_decay": 0.1}, "weight_decay: 0.0 there, 0.1 now"),
+        ({"per_device_train_batch_size": 2}, r"per_device_train_batch_size \* .*: 8 there, 2 now"),
+        ({"gradient_accumulation_steps": 4}, r"gradient_accumulation_steps \* processes: 8 there, 32 now"),
+        ({"lora_alpha": 64}, "lora_alpha: 16 there, 64 now"),
+        ({"pref_beta": 0.5}, "pref_beta: 0.1 there, 0.5 now"),
+        ({"kto_chosen_weight": 2.0}, "kto_chosen_weight: 1.0 there, 2.0 now"),
+        ({"default_system": "Be short."}, "default_system: None there, 'Be short.' now"),
+        ({"val_size": 0.2, "eval_strategy": "steps", "eval_steps": 5}, "val_size: 0.0 there, 0.2 now"),
+        ({"disable_shuffling": True}, "disable_shuffling: False there, True now"),
+    ],
+)
+def test_a_setting_that_changes_the_run_is_refused(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    noted(tmp_path)
+    with pytest.raises(SettingsError, match=named) as caught:
+        resumed(tmp_path, **changes)
+    assert "Set back what has changed, or choose another `output_dir`" in str(caught.value)
+    by_name = str(tmp_path / "checkpoint-2")
+    assert resumed(tmp_path, **changes, resume_from_checkpoint=by_name) == by_name
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"save_steps": 7, "save_total_limit": 2},
+        {"logging_steps": 1, "run_name": "again"},
+        {"num_train_epochs": 9.0},
+        {"max_steps": 900},
+        {"eval_strategy": "steps", "eval_steps": 5, "eval_dataset": "sft", "per_device_eval_batch_size": 1},
+        {"dataloader_num_workers": 2, "preprocessing_num_workers": 2},
+        {"hound": {"decoder": "pyav", "on_bad_media": "skip", "prefix_sharing": "off", "check_media": "off"}},
+        {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},  # 8 rows a step, as before
+        {"media_dir": "elsewhere", "plot_loss": True, "disable_gradient_checkpointing": True},
+    ],
+)
+def test_what_does_not_change_the_run_may_change(tmp_path: Path, changes: dict[str, Any]) -> None:
+    noted(tmp_path)
+    assert resumed(tmp_path, **changes) == str(tmp_path / "checkpoint-2")
+
+
+def test_other_processes_are_allowed_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    noted(tmp_path, processes=4, rows_a_step=32)
+    with caplog.at_level("WARNING"):
+        assert resumed(tmp_path, gradient_accumulation_steps=4) == str(tmp_path / "checkpoint-2")
+    assert "rows a step" not in caplog.text
+    with caplog.at_level("WARNING"):
+        assert resumed(tmp_path) == str(tmp_path / "checkpoint-2")
+    assert "trained with 32 rows a step on 4 processes, this run has 8 on 1" in caplog.text
+
+
+def test_a_checkpoint_of_an_earlier_version_resumes_with_a_warning(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = checkpoints(tmp_path, {2: WHOLE})
+    signed(folder / "checkpoint-2")
+    with caplog.at_level("WARNING"):
+        assert resumed(folder, learning_rate=1e-3) == str(folder / "checkpoint-2")
+    assert caplog.text.count("was saved by an earlier version") == 1
+
+
+ROWS = [{"id": str(n), "video": "clip_short", "question": f"<video>{n}?", "answer": "A."} for n in range(9)]
+
+
+def rewritten(file: Path, change: str) -> None:
+    lines = file.read_text().splitlines(keepends=True)
+    if change == "reversed":
+        lines.reverse()
+    elif change == "one letter":
+        lines[4] = lines[4].replace("4?", "5?")
+    elif change == "one more":
+        lines.append(lines[0].replace('"0"', '"10"'))
+    elif change == "columns":
+        info = file.with_name("dataset_info.json")
+        info.write_text(info.read_text().replace('"hound"', '"hound", "columns": {"response": "answer"}'))
+    status = file.stat()
+    file.write_text("".join(lines))
+    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+@pytest.mark.parametrize("change", ["reversed", "one letter", "one more", "columns"])
+def test_rows_that_changed_are_refused(tmp_path: Path, change: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    host, output = Host(tmp_path), tmp_path / "out"
+    data = write_dataset(tmp_path / "data", "mine", ROWS)
+    host.load("sft", "mine")
+    output.mkdir(exist_ok=True)
+    checkpoints(output, {2: WHOLE})
+    (output / "checkpoint-2" / "hound_run.json").write_text(json.dumps(settings_state.run()))
+    os.utime(data / "mine.jsonl")
+    assert len(host.load("sft", "mine")) == 9  # written again, with the same content
+    rewritten(data / "mine.jsonl", change)
+    with pytest.raises(SettingsError, match=r"checkpoint-2 was trained on other rows: the file of 'mine'"):
+        host.load("sft", "mine")
+    assert host.load("sft", "mine", resume_from_checkpoint=str(output / "checkpoint-2"))
+    assert settings_state.run()["rows"]["mine"]
+
+
+def test_every_setting_that_is_noted_is_one_of_the_host() -> None:
+    known = {field.name for kind in _TRAIN_ARGS for field in dataclasses.fields(kind)}
+    named = {*run_identity.NAMED, *run_identity.DATA, *run_identity.OPTIMISER, *run_identity.LOSS}
+    assert (named | set(run_identity.WEIGHTS)) - known <= {"warmup_ratio"}  # of other releases of transformers

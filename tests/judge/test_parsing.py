@@ -65,7 +65,41 @@ def test_what_a_model_thinks_never_counts(name: str) -> None:
         assert "reasoning" in found.why
 
 
+@pytest.mark.parametrize(
+    "other",
+    [
+        "Score: <strong>1</strong>", "<p>Score: <em>3/5</em></p>", "<b>Score</b>: 5", "<i>SCORE:</i> 2",
+        'Score: <span style="color: red">2</span>', "Score:<br>3", "Score: <BR/> 1 of 5", "Score:&nbsp;2",
+        "Score: &#50;", "Score&colon; 3", "Score: <rating>2</rating>", "<td>Score: </td><td>2</td>",
+        "Score: < b >1</ b >", "Score: <!-- mine -->2", r"Score: \textbf{2}", r"Score: $\boxed{\text{3}}$",
+        'Score: <font size="2"\ncolor="red">5</font>', "Score: <u>\n1\n</u>", "Score: <custom-tag x='1'>5</custom-tag>",
+    ],
+)  # fmt: skip
+def test_markup_hides_no_other_score(other: str) -> None:
+    found = read_score(f"{other}\nSCORE: 4")
+    assert found.score is None
+    assert "it ends with 4 but also says" in found.why
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "Score: <b>4</b>", "<b>Score</b>: 4/5", "Use SCORE: <N>\n2 frames show it.", "Score: <rating>\n3 frames",
+        "<b>2</b> frames", "<p>Score</p>\n<p>2 rings</p>", "a < b and 2 > 1", "Score: <1-5>", r"Score: \textbf{4}",
+        "&amp; 2 &lt; 3", "Score:&nbsp;4",
+    ],
+)  # fmt: skip
+def test_markup_makes_no_other_score(same: str) -> None:
+    assert read_score(f"{same}\nSCORE: 4").score == 4
+
+
 MEGABYTES = {
+    "tags that stay open": "<b " * 1_300_000,
+    "tags that are closed": "<b>score: </b>" * 280_000,
+    "comments": "<!--" * 1_000_000,
+    "entities": "score&colon;" * 300_000,
+    "commands": "score: \\boxed" * 300_000,
+    "names of tags": "</" + "a" * 4_000_000,
     "brackets": "[" * 4_000_000,
     "braces": "{" * 4_000_000,
     "nested": '{"a":' * 800_000,

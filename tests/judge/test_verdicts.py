@@ -43,6 +43,8 @@ MISSING = [
     'VERDICT: no\nAnd yet: {"verdict": "yes", "score": 4}',
     "VERDICT: no\nVERDICT: yes\nSCORE: 4",
     "> VERDICT: yes\n> SCORE: 5",
+    "Verdict: <b>no</b>\nVERDICT: yes\nSCORE: 4", "<i>Verdict</i>: no\nVERDICT: yes\nSCORE: 4",
+    "Verdict:&nbsp;yes\nVERDICT: no\nSCORE: 1", "VERDICT: yes\nScore: <em>1</em>\nVERDICT: yes\nSCORE: 4",
     "VERDICT: yes\nSCORE: 5\n<think>", "<think>VERDICT: yes\nSCORE: 5",
 ]  # fmt: skip
 

@@ -245,6 +245,12 @@ class Server:
                 found_body = completion(kind, row["body"], self.settings.get("text", ""))
                 response = {"status_code": 200, "request_id": "q", "body": found_body}
                 out.append({**name, "response": response, "error": None})
+                if again := self.settings.get("again", {}).pop(row["custom_id"], ""):  # a second row with that id
+                    second = {**response, "body": completion(again, row["body"])}
+                    out.append({**name, "response": second, "error": None})
+                if self.settings.get("also", {}).get(row["custom_id"]):  # and one in the file of errors
+                    code, error = STATUS[self.settings["also"].pop(row["custom_id"])]
+                    bad.append({**name, "response": {"status_code": code, "body": {"error": error}}, "error": None})
         self.random.shuffle(out)
         for field, rows in (("output_file_id", out), ("error_file_id", bad)):
             if rows:

@@ -91,6 +91,36 @@ def test_what_expires_again_and_again_is_left_for_later(server: FaultServer, tmp
         assert go(server, ledger, 2).answered == 2
 
 
+def test_two_replies_under_one_name(server: FaultServer, tmp_path: Path) -> None:
+    """Two rows of one request: the same reply twice is that reply; replies that differ are not used but asked again."""
+    names = [f"{request.key}-0" for request in make_requests(6)]
+    again = {names[0]: "ok", names[1]: "filter", names[2]: "say", names[3]: "prose"}
+    server.control(again=again, also={names[4]: "bad", names[5]: "500"}, text="SCORE: 1")
+    said: list[str] = []
+    with open_ledger(tmp_path) as ledger:
+        requests = lambda: iter(make_requests(6))  # noqa: E731
+        files = BatchLimits(100, 10**6, 0.01)
+        outcome = run_batches(requests, make_client(server, ledger), ledger, FAST, files, said.append)
+        assert values(ledger, 6) == [grade(item) for item in range(6)]
+        failures = {request.id: ledger.last_failure(request.key) for request in make_requests(6)}
+        assert ledger.count("SELECT COUNT(*) FROM answers") == 6
+    differing = [request.name for request in make_requests(6)[1:5]]
+    assert [line.partition(":")[2].partition(":")[0].strip() for line in said if "two different" in line] == differing
+    assert [name for name, failure in failures.items() if failure and "two different replies" in failure[1]] == [
+        request.id for request in make_requests(6)[1:5]
+    ]
+    assert (outcome.answered, server.stats()["counts"]["rows"]) == (6, 6 + 4)
+
+
+def test_a_reply_that_is_never_the_same_twice_is_left_out_by_name(server: FaultServer, tmp_path: Path) -> None:
+    server.control(also={f"{make_requests(2)[1].key}-0": "bad"})
+    with open_ledger(tmp_path) as ledger:
+        outcome = go(server, ledger, 2, tries=1)
+        assert values(ledger, 2) == [grade(0), None]
+        assert (outcome.answered, outcome.failed) == (1, 1)
+        assert "two different replies" in str(ledger.last_failure(make_requests(2)[1].key))
+
+
 class Killed(BaseException):
     """Stands for kill -9 at one point: nothing that follows runs."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import json
+import time
 from pathlib import Path
 from urllib.parse import quote
 
@@ -83,6 +84,45 @@ def test_keys_of_others(service: str) -> None:
 )
 def test_ordinary_answers_stay_as_they_are(text: str) -> None:
     assert redactor().text(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "sk-only-words-and-words-eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+        "sk-only-words-and-words-hf_" + "aBc" * 12,
+        "Bearer sk-proj-abcdefghij0123456789ABCDEFGH",
+        "Bearer eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+        "eyJ-no-token-but-words-sk-abcdefghij0123456789ABCDEFGH",
+        "eyJ-no-token-but-words.sk-abcdefghij0123456789ABCDEFGH",
+    ],
+)
+def test_a_key_beside_what_looks_like_one(text: str) -> None:
+    told = redactor().text(f"its key is {text} today")
+    secrets = ("eyJhbGci", "eyJzdWIi", "dozjgN", "aBcaBc", "abcdefghij", "0123456789")
+    assert told.startswith("its key is ")
+    assert told.endswith("[key] today")
+    assert not [secret for secret in secrets if secret in told]
+
+
+@pytest.mark.parametrize(
+    "part",
+    ["sk-", "sk-a", "eyJ-", "eyJhbGciOiJIUzI1NiJ9-", "Bearer eyJ-", "Bearer ", "xoxb-", "github_pat_", "hf_", "key-",
+     "sk-proj-\u200b", "Bearer\t\t"],
+)  # fmt: skip
+def test_work_grows_with_the_length_alone(part: str) -> None:
+    """Twice the text takes twice the time; work that grows with the square of the length takes four times it."""
+    redact, short, long = Redactor(environment={}), part * (15_000 // len(part)), part * (60_000 // len(part))
+    times = []
+    for text in (short, long):
+        tries = []
+        for _ in range(2):
+            started = time.process_time()
+            redact.text(text)
+            redact.message(text)
+            tries.append(time.process_time() - started)
+        times.append(min(tries))
+    assert times[1] < 9 * times[0] + 0.05, times  # four times the text: a quadratic pattern takes sixteen times as long
 
 
 @given(before=st.text(max_size=40), after=st.text(max_size=40), form=st.sampled_from(sorted(FORMS)))

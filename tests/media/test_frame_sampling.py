@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import math
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -84,3 +86,33 @@ def test_no_frames() -> None:
 def test_bad_values_are_named(arguments: dict, message: str) -> None:
     with pytest.raises(SettingsError, match=message):
         sample_indices(**{"policy": "uniform", "total_frames": 10, **arguments})
+
+
+def listed_exactly(total: int, rate: Fraction, target: Fraction) -> list[int]:
+    """Policy ``fps`` by its definition, in whole numbers."""
+    rounded = [math.floor(i * target / rate + Fraction(1, 2)) for i in range(total + 1)]
+    return [max(i for i in range(total) if rounded[i] <= k) for k in range(max(1, rounded[total]))]
+
+
+RATES = ["12.5", "15", "23.976", "24", "24000/1001", "30", "30000/1001", "50", "120"]
+TARGETS = ["0.06", "0.15", "0.35", "0.6", "0.7", "1.2", "1.4", "2.4", "3.3", "12"]
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("target", TARGETS)
+def test_fps_is_exact_where_a_frame_is_half_way(rate: str, target: str) -> None:
+    for total in (7, 210, 509):
+        listed = listed_exactly(total, Fraction(rate), Fraction(target))
+        got = sample_indices(
+            "fps", total, num_frames=len(listed), fps=float(Fraction(rate)), target_fps=float(target)
+        )
+        assert got == listed
+
+
+def test_fps_is_exact_for_variable_rates() -> None:
+    """Each frame begins exactly between two pictures: of 0.1 or 0.7 a second a float is less or more than that."""
+    for target in ("0.1", "0.3", "0.7", "1.1", "2.3"):
+        ticks = [0, *(Fraction(2 * k + 1, 2) / Fraction(target) for k in range(60)), 90 / Fraction(target)]
+        times = [float(tick) for tick in ticks]  # the last frame stays for 30 pictures
+        got = sample_indices("fps", 61, num_frames=90, fps=61 / times[-1], target_fps=float(target), times=times)
+        assert got == [*range(60), *[60] * 30]

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import logging
 import os
+import struct
 import subprocess
 import tracemalloc
 from collections.abc import Callable
+from fractions import Fraction
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -110,17 +114,92 @@ def test_arrays_of_more_than_8_bits(array: np.ndarray) -> None:
         open_image(np.zeros((3, 4, 3), np.float32))
 
 
-def test_colours_of_16_bits_become_their_high_bytes(tmp_path: Path) -> None:
-    """PIL reads these as 8 bits, rightly."""
-    import zlib
+def encoded(codec: str, layout: str) -> bytes:
+    """The file that FFmpeg's encoder makes of a picture in a layout of pixels."""
+    frame = av.VideoFrame.from_ndarray(GOOD, format="rgb24").reformat(format=layout)
+    encoder = av.CodecContext.create(codec, "w")
+    assert isinstance(encoder, av.VideoCodecContext)
+    encoder.width, encoder.height, encoder.pix_fmt = frame.width, frame.height, layout
+    encoder.time_base = Fraction(1, 25)
+    return b"".join(bytes(packet) for packet in [*encoder.encode(frame), *encoder.encode(None)])
 
-    def chunk(kind: bytes, data: bytes) -> bytes:
-        return len(data).to_bytes(4, "big") + kind + data + zlib.crc32(kind + data).to_bytes(4, "big")
 
-    rows = b"".join(b"\0" + b"".join(bytes([value, 7]) for value in line.reshape(-1)) for line in GOOD)
-    header = (40).to_bytes(4, "big") + (30).to_bytes(4, "big") + bytes([16, 2, 0, 0, 0])
-    content = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
-    assert np.array_equal(read_clip([content], num_frames=1).frames[0], GOOD)
+def avif(layout: str) -> bytes:
+    file = BytesIO()
+    with av.open(file, "w", format="avif") as container:
+        stream = container.add_stream("libaom-av1", rate=1, options={"cpu-used": "8", "still-picture": "1"})
+        assert isinstance(stream, av.VideoStream)
+        stream.width, stream.height, stream.pix_fmt = 40, 30, layout
+        frame = av.VideoFrame.from_ndarray(GOOD, format="rgb24").reformat(format=layout)
+        container.mux([*stream.encode(frame), *stream.encode(None)])
+    return file.getvalue()
+
+
+def saved(image: Image.Image, kind: str) -> bytes:
+    file = BytesIO()
+    image.save(file, kind)
+    return file.getvalue()
+
+
+def icon(content: bytes) -> bytes:
+    entry = bytes([40, 30, 0, 0]) + struct.pack("<HHII", 1, 32, len(content), 22)
+    return struct.pack("<HHH", 0, 1, 1) + entry + content
+
+
+DEEP: dict[str, tuple[Callable[[], bytes], int]] = {
+    "PNG of colours": (lambda: encoded("png", "rgb48be"), 16),
+    "PNG of colours and alpha": (lambda: encoded("png", "rgba64be"), 16),
+    "PNG of grey and alpha": (lambda: encoded("png", "ya16be"), 16),
+    "PNG in an icon": (lambda: icon(encoded("png", "rgba64be")), 16),
+    "TIFF of colours": (lambda: encoded("tiff", "rgb48le"), 16),
+    "TIFF of colours and alpha": (lambda: encoded("tiff", "rgba64le"), 16),
+    "PPM": (lambda: encoded("ppm", "rgb48be"), 16),
+    "PPM as text": (lambda: b"P3 2 1 1023\n1000 5 7 0 1 1023\n", 10),
+    "PPM of 12 bits": (lambda: b"P6 1 1 4095\n" + struct.pack(">HHH", 4095, 17, 1), 12),
+    "JPEG 2000": (lambda: encoded("jpeg2000", "rgb48le"), 16),
+    "JPEG 2000 of alpha": (lambda: encoded("jpeg2000", "rgba64le"), 16),
+    "SGI": (lambda: encoded("sgi", "rgb48be"), 16),
+    "AVIF of 10 bits": (lambda: avif("yuv420p10le"), 10),
+    "AVIF of 12 bits": (lambda: avif("yuv444p12le"), 12),
+}
+FLAT: dict[str, Callable[[], bytes]] = {
+    "PNG": lambda: encoded("png", "rgb24"),
+    "PNG of alpha": lambda: encoded("png", "rgba"),
+    "PNG in an icon": lambda: icon(encoded("png", "rgba")),
+    "PNG of a palette": lambda: saved(Image.fromarray(GOOD).quantize(), "PNG"),
+    "TIFF of black and white": lambda: saved(Image.fromarray(GOOD).convert("1"), "TIFF"),
+    "WebP": lambda: saved(Image.fromarray(GOOD), "WEBP"),
+    "TIFF": lambda: encoded("tiff", "rgb24"),
+    "PPM": lambda: encoded("ppm", "rgb24"),
+    "PPM of 4 bits": lambda: b"P6 1 1 15\n\x0f\x01\x02",
+    "JPEG 2000": lambda: encoded("jpeg2000", "rgb24"),
+    "SGI": lambda: saved(Image.fromarray(GOOD), "SGI"),
+    "BMP of 16 bits a pixel": lambda: encoded("bmp", "rgb565le"),
+    "AVIF": lambda: avif("yuv420p"),
+}
+
+
+@pytest.mark.parametrize("kind", DEEP)
+def test_colours_of_more_than_8_bits_are_refused(kind: str, tmp_path: Path) -> None:
+    """PIL reads them as 8 bits and does not say so."""
+    make, bits = DEEP[kind]
+    content = make()
+    (tmp_path / "deep.png").write_bytes(content)
+    for given in (content, BytesIO(content), str(tmp_path / "deep.png")):
+        with pytest.raises(MediaDecodeError, match=f"Expected 8 bits per channel in .*; it has {bits} bits"):
+            open_image(given)
+    with pytest.raises(MediaDecodeError, match=f"it has {bits} bits"):
+        probe([tmp_path / "deep.png"])
+    with Image.open(tmp_path / "deep.png") as image, pytest.raises(MediaDecodeError, match=f"it has {bits} bits"):
+        open_image(image)
+
+
+@pytest.mark.parametrize("kind", FLAT)
+def test_8_bits_and_less_are_taken(kind: str) -> None:
+    content = FLAT[kind]()
+    with Image.open(BytesIO(content)) as image:
+        expected = np.asarray(image.convert("RGB"))
+    assert np.array_equal(np.asarray(open_image(content)), expected)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -13,7 +13,7 @@ import pytest
 import torch
 from llamafactory.data import PairwiseDataCollatorWithPadding, SFTDataCollatorWith4DAttentionMask
 
-from hound_plugin.corpus.dataset_conversion import CAPTION_PROMPT, convert
+from hound_plugin.corpus.dataset_conversion import CAPTION_PROMPTS, convert
 from hound_plugin.corpus.validate import Options, validate
 from hound_plugin.judge.prompts import JudgePrompt, read_template
 from hound_plugin.llm.requests import Request, message_text
@@ -184,8 +184,9 @@ def converted_row(cell: Cell) -> Row:
         row[medium.kind] = path
         sides = zip(("start", "end"), span.split(","), strict=False)
         row |= {side: float(value) for side, value in sides if value}
-    turns = shape.said or (CAPTION_PROMPT, shape.caption)
-    turns = (medium.tokens + turns[0], *turns[1:])
+    turns = shape.said or (CAPTION_PROMPTS[medium.kind], shape.caption)
+    behind = "after the text" in cell[0] and len(medium.items) > 1  # where several clips stay
+    turns = (f"{turns[0]}\n{medium.tokens}".rstrip() if behind else medium.tokens + turns[0], *turns[1:])
     if shape.is_pair and len(turns) == 1:
         row["prompt"] = turns[0]
     else:

@@ -115,3 +115,51 @@ def test_a_folder_without_frames(tmp_path: Path) -> None:
         list_frames(str(tmp_path))
     with pytest.raises(MediaDecodeError, match="Cannot list the folder"):
         list_frames(str(tmp_path / "gone"))
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["t_2.50e-01.jpg", "t_5.00e-01.jpg", "t_1.00e+00.jpg", "t_1.25e+01.jpg", "t_1.20e+02.jpg"],
+        ["9.9E+00s.png", "1.0E+01s.png"],
+        ["1e-05.jpg", "2e-05.jpg"],
+        ["s01e10_1.jpg", "s02e01_1.jpg", "s02e01_2.jpg"],
+        ["Show.S1E2.jpg", "Show.S1E10.jpg", "Show.S2E1.jpg"],
+        ["0,25.jpg", "0,50.jpg", "1,00.jpg"],
+        ["1,000.jpg", "2,000.jpg", "10,500.jpg"],
+        ["1,2,9.jpg", "1,2,10.jpg", "1,3,1.jpg"],
+        ["91e5-1.jpg", "91e5-2.jpg", "91e5-10.jpg"],
+        ["10m²_1.jpg", "10m²_2.jpg", "10m²_10.jpg"],
+    ],
+)
+def test_numbers_with_exponents_and_commas_that_leave_no_doubt(names: list[str]) -> None:
+    for seed in range(3):
+        assert order_frames(random.Random(seed).sample(names, len(names))) == names
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["t0,5.jpg", "t0,25.jpg", "t0,75.jpg"], "may or may not have a decimal comma"),
+        (["9,5.png", "9,12.png"], "may or may not have a decimal comma"),
+        (["0,5.png", "0,50.png"], "may or may not have a decimal comma"),
+        (["1e3.jpg", "2e2.jpg"], "may or may not have an exponent"),
+        (["at_1e-2.jpg", "at_1e-3.jpg"], "may or may not have an exponent"),
+        (["x3e-1.jpg", "x1e+1.jpg", "x2e+0.jpg"], "got . patterns"),
+        (["1.5e3.jpg", "2.5e1.jpg"], "may or may not have an exponent"),
+        (["f⁹.jpg", "f¹⁰.jpg"], "numbers of digits, .* got '[¹⁹⁰]'"),
+        (["①.jpg", "②.jpg", "⑩.jpg"], "numbers of digits"),
+        (["shotⅨ.jpg", "shotⅤ.jpg"], "numbers of digits"),
+        (["½.png", "¼.png"], "numbers of digits"),
+        (["f1².jpg", "f1³.jpg"], "got 2 patterns"),
+    ],
+)
+def test_numbers_that_can_be_read_in_two_ways_are_refused(names: list[str], message: str) -> None:
+    for order in (names, names[::-1]):
+        with pytest.raises(MediaDecodeError, match=message):
+            order_frames(order)
+
+
+def test_one_frame_needs_no_order() -> None:
+    assert order_frames(["½.png"]) == ["½.png"]
+    assert order_frames(["0,5.png"]) == ["0,5.png"]

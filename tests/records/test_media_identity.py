@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hound_plugin.records.media_identity import media_digest, media_identity
+from hound_plugin.records.media_identity import content_digest, media_digest, media_identity
 
 
 @pytest.fixture
@@ -114,3 +114,27 @@ def test_the_digest_of_a_folder_follows_its_frames(tmp_path: Path) -> None:
     assert media_digest(str(tmp_path)) == before
     (tmp_path / "f_9.png").write_text("F_9.png")
     assert media_digest(str(tmp_path)) != before
+
+
+def test_content_counts_whatever_its_name_and_time(tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        for number in range(3):
+            (tmp_path / folder / f"{number}.png").write_bytes(b"frame %d" % number)
+    (tmp_path / "a.mp4").write_bytes(b"x" * 300_000)
+    (tmp_path / "copy.mp4").write_bytes(b"x" * 300_000)
+    (tmp_path / "other.mp4").write_bytes(b"x" * 150_000 + b"y" + b"x" * 149_999)
+    os.utime(tmp_path / "copy.mp4", (5, 5))
+    (tmp_path / "b" / "2.png").rename(tmp_path / "b" / "009.png")
+
+    def digest(*names: str) -> str | None:
+        paths = [str(tmp_path / name) for name in names]
+        return content_digest(paths if len(paths) > 1 else paths[0])
+
+    assert digest("a.mp4") == digest("copy.mp4") == digest("a.mp4#t=0") != digest("other.mp4")
+    assert digest("a.mp4#t=1,2") == digest("copy.mp4#t=1.0,2") != digest("a.mp4#t=1,3")
+    assert digest("a") == digest("b") != digest("a/0.png", "a/1.png", "a/2.png") != digest("a/1.png", "a/0.png")
+    (tmp_path / "b" / "1.png").write_bytes(b"frame 9")
+    assert digest("a") != digest("b")
+    assert digest("gone.mp4") is digest("a.mp4#t=2,1") is None
+    assert len({digest("a"), digest("b"), digest("a.mp4"), digest("other.mp4"), digest("a.mp4#t=1,2")}) == 5

@@ -13,6 +13,8 @@ from hound_plugin.media.decode import probe
 from hound_plugin.records.media_paths import (
     IMAGE_SUFFIXES,
     VIDEO_SUFFIXES,
+    bare_name,
+    clip_key,
     find_media,
     is_image_path,
     media_exists,
@@ -20,6 +22,7 @@ from hound_plugin.records.media_paths import (
     why_absent,
     with_part,
 )
+from hound_plugin.records.parse import parse
 
 
 def test_suffixes_have_one_home() -> None:
@@ -134,6 +137,28 @@ def test_a_part_that_cannot_be_is_not_written(start: Any, end: Any, message: str
         with_part("a.mp4#t=1", 2, 3)
 
 
+def test_one_clip_however_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "real" / "v1.5").mkdir(parents=True)
+    (tmp_path / "real" / "b.webm").touch()
+    (tmp_path / "link.webm").symlink_to(tmp_path / "real" / "b.webm")
+    (tmp_path / "folder").symlink_to("real")
+    alike = [
+        ["real/b.webm", "./real/b.webm", "real//b.webm", "real/../real/b.webm", "link.webm", "folder/b.webm",
+         str(tmp_path / "real" / "b.webm"), "real/b.webm#t=0"],
+        ["real/b.webm#t=1,2", "./link.webm#t=1.0,2.00", f"{tmp_path}/folder/./b.webm#t=1.,2"],
+        ["real/b.webm#t=,2.5", "real/b.webm#t=0,2.5"],
+        ["real/v1.5", "real/v1.5/", "real/./v1.5/.", "folder/v1.5"],
+        ["gone.mp4", "./gone.mp4", "x/../gone.mp4"],
+    ]  # fmt: skip
+    keys = [{clip_key([path]) for path in paths} for paths in alike]
+    assert [len(group) for group in keys] == [1] * len(alike)
+    assert len(set.union(*keys)) == len(alike)
+    assert clip_key(["a/1.jpg", "./a/2.jpg"]) == clip_key(["./a//1.jpg", "a/2.jpg"]) != clip_key(["a/2.jpg", "a/1.jpg"])
+    assert clip_key(["a.mp4#t=2,1"]) == clip_key(["./a.mp4#t=2,1"]), "whoever reads it refuses it"
+    assert {bare_name(path) for path in ("x/v.1", "x/v.1/", "x/v.1/.", "./x//v.1//", "y/../v.1", "v.1.mts")} == {"v.1"}
+
+
 def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
     (tmp_path / "clip.mp4").symlink_to("/gone/clip.mp4")
     (tmp_path / "whole.mp4").write_bytes(b"x")
@@ -144,3 +169,23 @@ def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
         probe(str(tmp_path / "clip.mp4"))
     (problem,) = check_media(["clip.mp4"], True, str(tmp_path), "exists")
     assert "is a link to /gone" in problem.detail
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "same"),
+    [
+        ("run/day/a.mp4", "day/a.mp4", True),
+        ("run/day/a.mp4", "/srv/run/day/a.mp4", True),
+        ("run/day/a.mp4", "./day/a", True),
+        ("a.mp4", "/srv/night/a.mp4", True),
+        ("run/day/a.mp4", "night/a.mp4", False),
+        ("run/day/a.mp4", "ay/a.mp4", False),
+        ("run/day/a.mp4", "/day/a.mp4", False),
+        ("/mnt/day/a.mp4", "/srv/day/a.mp4", False),
+        ("day/a.mp4", "run/night/a", False),
+        ("day/a", "day/a.mp4", False),
+    ],
+)
+def test_a_second_path_is_the_end_of_the_first_or_another_clip(path: str, name: str, same: bool) -> None:
+    parsed = parse({"id": "1", "video": path, "video_path": name, "question": "Q?", "answer": "A."})
+    assert [problem.name for problem in parsed.problems] == ([] if same else ["media twice"])

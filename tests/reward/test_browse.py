@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from starlette.testclient import TestClient
 
-from hound_plugin.errors import DataError
+from hound_plugin.errors import DataError, LedgerError
 from hound_plugin.pages.frames import FrameReader
 from hound_plugin.pages.local_site import OwnPageOnly
 from hound_plugin.reward import stages
-from hound_plugin.reward.browse import Browser, make_site
+from hound_plugin.reward.browse import Browser, make_site, open_page
 from hound_plugin.reward.run import run_stages
 from hound_plugin.reward.run_folder import EXCLUDED
 from hound_plugin.reward.settings import RewardSettings, build_settings
@@ -117,6 +117,13 @@ def test_a_clip_that_becomes_a_link_to_another_file_is_not_handed_out(
     clip.symlink_to(tmp_path / "elsewhere.mp4")
     linked = Browser(settings, FrameReader(2))  # a link that was there from the beginning is the user's own
     assert linked.clip(0) == str(clip)
+
+
+def test_answers_are_not_shown_beside_another_clip(browser: Browser, settings: RewardSettings) -> None:
+    clip = Path(str(browser.clip(0)))
+    clip.write_bytes(clip.read_bytes() + b"x")
+    with pytest.raises(LedgerError, match=r"\(another clip\)"):
+        open_page(settings, 0, FrameReader(2), lambda _: None)
 
 
 @pytest.mark.parametrize(

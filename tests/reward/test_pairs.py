@@ -86,6 +86,23 @@ def test_filters() -> None:
     assert found.questions_dropped["every pair filtered out"] == 1
 
 
+@pytest.mark.parametrize(
+    ("short", "long"),
+    [
+        ("红球。", "一个红色的球从左边滚到右边，然后停在蓝色的盒子旁边。"),
+        ("แมว", "แมวสีดำตัวหนึ่งวิ่งข้ามถนนแล้วกระโดดขึ้นไปบนกำแพง"),
+        ("赤い", "赤いボールが左から右へ転がり、青い箱の横で止まります。"),
+        ("ឆ្មា", "ឆ្មាខ្មៅមួយរត់កាត់ផ្លូវហើយលោតឡើងលើជញ្ជាំង"),
+    ],
+)
+def test_lengths_of_texts_without_spaces(short: str, long: str) -> None:
+    rows = {"rows": {0: {"answer": long}, 1: {"answer": short}}}
+    found = pairs_of([5, 1], PLAIN.changed(policy="all", max_length_ratio=3), **rows)
+    assert found.pairs_dropped["lengths too different"] == 1
+    alike = {"rows": {0: {"answer": long}, 1: {"answer": long[::-1]}}}
+    assert pairs_of([5, 1], PLAIN.changed(policy="all", max_length_ratio=1.5), **alike).pairs
+
+
 def test_duplicates_stand_once() -> None:
     twin = {"rows": {1: {"answer": "alpha", "duplicate_of": 0}}}
     assert ids(pairs_of([5, 5, 1], PLAIN, **twin)) == {(0, 2)}

@@ -393,6 +393,157 @@ def test_a_file_with_two_answers_of_one_number_is_refused(values: dict[str, Any]
         run_stages(start(settings), ("sample",))
 
 
+@pytest.mark.parametrize("candidate", [True, False])
+def test_true_is_no_number_of_an_answer(values: dict[str, Any], candidate: bool, tmp_path: Path) -> None:
+    given = write_rows(tmp_path / "given.jsonl", [{"id": "q2", "candidate": candidate, "answer": "It moves up."}])
+    settings = build_settings({**values, "sample": {"backend": "given", "answers": str(given)}})
+    with pytest.raises(DataError, match=rf"row 1: expected .* candidate \(a number\).* candidate {candidate}"):
+        run_stages(start(settings), ("sample",))
+    (Path(settings.folder) / "candidates.jsonl").write_text(given.read_text())
+    with pytest.raises(DataError, match=r"candidates\.jsonl, row 1: expected"):
+        stages.judge(start(settings))
+
+
+GIVEN = [{"id": f"q{n}", "candidate": k, "answer": f"{n} {k}"} for n in range(3) for k in range(2)]
+
+
+@pytest.mark.parametrize("gone", [GIVEN[5:], GIVEN[2:4], GIVEN[:1]], ids=len)
+def test_a_file_that_lost_answers_is_refused(
+    gone: list[dict[str, Any]], values: dict[str, Any], tmp_path: Path
+) -> None:
+    given = write_rows(tmp_path / "given.jsonl", GIVEN)
+    settings = build_settings({**values, "sample": {"backend": "given", "answers": str(given)}})
+    assert [run_stages(start(settings), ("sample",))["sample"]["added"] for _ in range(2)] == [6, 0]
+    before = (Path(settings.folder) / "candidates.jsonl").read_bytes()
+    write_rows(given, [*(row for row in GIVEN if row not in gone), {"id": "q5", "candidate": 0, "answer": "5"}])
+    what = rf"'{gone[0]['id']}', candidate {gone[0]['candidate']}: .* it is gone \({len(gone)} in all\)"
+    with pytest.raises(DataError, match=what):
+        run_stages(start(settings))
+    assert (Path(settings.folder) / "candidates.jsonl").read_bytes() == before
+    write_rows(given, GIVEN)
+    assert run_stages(start(settings), ("sample",))["sample"]["added"] == 0
+
+
+def test_a_file_may_gain_answers_and_change_their_order(values: dict[str, Any], tmp_path: Path) -> None:
+    given = write_rows(tmp_path / "given.jsonl", GIVEN[:4])
+    settings = build_settings({**values, "sample": {"backend": "given", "answers": str(given)}})
+    assert run_stages(start(settings), ("sample",))["sample"]["added"] == 4
+    write_rows(given, GIVEN[::-1])
+    assert run_stages(start(settings), ("sample",))["sample"]["added"] == 2
+
+
+# --- what was asked
+
+
+def change(row: dict[str, Any], what: str, clips: Path, folder: Path) -> dict[str, Any]:
+    """The third question in another way; the clip's file is replaced where the row stays as it is."""
+    if what == "text":
+        return {**row, "prompt": "<video>\nWho is seen?"}
+    if what == "part":
+        return {**row, "start": 1, "end": 2}
+    if what == "another clip":
+        (clips / "new.mp4").write_bytes(b"pilc")
+        return {**row, "video": "new.mp4"}
+    if what == "frames":
+        (clips / "frames").mkdir()
+        for number in range(3):
+            (clips / "frames" / f"{number}.png").write_bytes(b"frame")
+        return {**row, "video": "frames"}
+    assert what == "the file"
+    (clips / "2.mp4").write_bytes(b"pilc")
+    return row
+
+
+UNTIL_PAIRS = ("sample", "judge", "pairs")
+
+
+@pytest.mark.parametrize(
+    ("what", "stage"),
+    [
+        ("text", "sample"), ("part", "sample"), ("another clip", "sample"), ("frames", "sample"),
+        ("the file", "sample"), ("text", "judge"), ("the file", "judge"), ("part", "pairs"), ("the file", "report"),
+    ],
+)  # fmt: skip
+def test_an_answer_is_about_the_question_and_clip_it_was_given_to(
+    what: str, stage: str, values: dict[str, Any], questions_file: Path
+) -> None:
+    settings = build_settings(values)
+    run_stages(start(settings), UNTIL_PAIRS)
+    folder, asked = Path(settings.folder), rows(questions_file)
+    before = {path: path.read_bytes() for path in folder.rglob("*.jsonl")}
+    write_rows(questions_file, [*asked[:2], change(asked[2], what, Path(values["media_dir"]), folder), *asked[3:]])
+    part = "question" if what == "text" else "clip"
+    parrot = Parrot()
+    with pytest.raises(LedgerError, match=rf"1 questions .*'q2' \(another {part}\).* choose another `folder`"):
+        run_stages(start(settings, parrot=parrot), (stage,))
+    assert not parrot.calls
+    assert {path: path.read_bytes() for path in folder.rglob("*.jsonl")} == before
+    if what in ("text", "part", "another clip"):  # the old row is the way back
+        write_rows(questions_file, asked)
+        assert run_stages(start(settings), UNTIL_PAIRS)["sample"]["added"] == 0
+
+
+def test_both_are_named_and_others_counted(values: dict[str, Any], questions_file: Path) -> None:
+    settings = build_settings(values)
+    run_stages(start(settings), ("sample",))
+    other = {"prompt": "Why?", "video": "0.mp4", "start": 1}
+    write_rows(questions_file, [{**row, **other} for row in rows(questions_file)])
+    with pytest.raises(LedgerError, match=r"8 questions .*'q0' \(another question and another clip\).* and 5 more\."):
+        run_stages(start(settings), ("sample",))
+
+
+def test_the_same_clip_elsewhere_is_the_same(values: dict[str, Any], questions_file: Path) -> None:
+    """Moved, copied at another time, named by another path: the answers stay, and every file has its bytes."""
+    run_stages(start(build_settings(values)), ("sample",))
+    folder = Path(values["folder"])
+    before = {path: path.read_bytes() for path in folder.glob("*.jsonl")}
+    clips = Path(values["media_dir"]).rename(questions_file.parent / "moved")
+    for clip in clips.iterdir():
+        clip.write_bytes(clip.read_bytes())
+    write_rows(questions_file, [{**row, "video": f"./{row['video']}"} for row in rows(questions_file)])
+    assert run_stages(start(build_settings({**values, "media_dir": str(clips)})), ("sample",))["sample"]["added"] == 0
+    assert {path: path.read_bytes() for path in folder.glob("*.jsonl")} == before
+
+
+def test_a_question_without_answers_may_change(values: dict[str, Any], questions_file: Path) -> None:
+    settings = build_settings({**values, "limit": 5})
+    start(settings)
+    stages.bind_run(start(settings))  # killed before the first answer
+    (Path(values["media_dir"]) / "3.mp4").write_bytes(b"another")
+    assert run_stages(start(settings), ("sample",))["sample"]["added"] == 30
+    (Path(values["media_dir"]) / "6.mp4").write_bytes(b"another")
+    assert run_stages(start(build_settings(values)), ("sample",))["sample"]["added"] == 18
+
+
+def test_a_run_of_an_earlier_version_stays_usable(values: dict[str, Any]) -> None:
+    settings = build_settings(values)
+    run_stages(start(settings), ("sample",))
+    (Path(settings.folder) / "asked.jsonl").unlink()
+    said: list[str] = []
+    assert [run_stages(start(settings, said), ("sample",))["sample"]["added"] for _ in range(2)] == [0, 0]
+    assert sum("has answers to 8 questions, such as 'q0'" in line for line in said) == 1
+    (Path(values["media_dir"]) / "3.mp4").write_bytes(b"another")
+    with pytest.raises(LedgerError, match=r"'q3' \(another clip\)"):
+        run_stages(start(settings), ("sample",))
+
+
+def test_replies_in_the_ledger_alone_are_bound_too(values: dict[str, Any], server: FaultServer) -> None:
+    """Killed after the server answered and before its answers were written; then the clip is replaced."""
+    server.control(script=["say"] * 16, text="It moves left.")
+    sample = {"backend": "openai", "model": "tiny", "base_url": server.base_url, "show": "none", "n": 2}
+    settings = build_settings({**values, "sample": sample})
+    stages.sample(start(settings))
+    (Path(settings.folder) / "candidates.jsonl").unlink()
+    (Path(values["media_dir"]) / "7.mp4").write_bytes(b"another")
+    with pytest.raises(LedgerError, match=r"1 questions .*'q7' \(another clip\)"):
+        stages.sample(start(settings))
+    with pytest.raises(LedgerError, match=r"'q7' \(another clip\)"):
+        dry_run(start(settings))
+    with pytest.raises(LedgerError, match=r"'q7'"):
+        run_stages(start(settings), ("judge",))
+    assert server.stats()["counts"]["requests"] == 16
+
+
 def test_the_command(values: dict[str, Any], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     given = [
         {"id": f"q{n}", "candidate": c, "answer": t} for n in range(8) for c, t in enumerate(["It moves left.", "x"])

@@ -227,6 +227,8 @@ BAD = {
     "part that is none": ("video", "clip_long.mp4#t=2,1", "START < END"),
     "part behind the end": ("video", "clip_long.mp4#t=99", "no frame from 99 s on"),
     "part of an address": ("video", "http://WEB/clip.mp4#t=1,2", "the address of a whole video"),
+    "track of an address": ("video", "http://WEB/clip.mp4#track=audio&t=,2", "the address of a whole video"),
+    "region of an address": ("image", "http://WEB/one.png#xywh=0,0,9,9", "the address of a whole image"),
     "part beside": ("video", "../allowed-evil/clip.mp4#t=0,1", "media folder"),
     "part of a link": ("video", "link.mp4#t=0,1", "media folder"),
     "part of a system file": ("video", "/etc/passwd#t=0,1", "media folder"),

@@ -1,0 +1,132 @@
+"""Which run a checkpoint belongs to: its model, its rows, and the settings that change results.
+
+Left out is what people change between two starts of one run: how long it trains, what is saved, logged and evaluated,
+on how many processes and with which of two ways to the same numbers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from hound_plugin.records.media_identity import media_digest
+from hound_plugin.settings import HoundSettings
+
+NAMED = (
+    "model_name_or_path", "adapter_name_or_path", "create_new_adapter", "stage", "finetuning_type", "dataset",
+    "max_samples", "ref_model", "pref_loss", "freeze_vision_tower", "freeze_multi_modal_projector",
+    "freeze_language_model", "freeze_trainable_layers", "lora_rank", "lora_target", "additional_target",
+)  # fmt: skip
+"""Noted by every version."""
+DATA = (
+    "template", "default_system", "cutoff_len", "train_on_prompt", "mask_history", "ignore_pad_token_for_loss",
+    "packing", "neat_packing", "streaming", "buffer_size", "mix_strategy", "interleave_probs", "val_size",
+    "disable_shuffling", "seed", "data_seed", "train_sampling_strategy",
+)  # fmt: skip
+OPTIMISER = (
+    "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "optim", "optim_args",
+    "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "loraplus_lr_ratio",
+    "loraplus_lr_embedding", "use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "bf16", "fp16",
+    "pure_bf16",
+)  # fmt: skip
+LOSS = (
+    "label_smoothing_factor", "neftune_noise_alpha", "pref_beta", "pref_ftx", "pref_bco_weight", "dpo_label_smoothing",
+    "kto_chosen_weight", "kto_rejected_weight", "simpo_gamma", "ld_alpha", "ref_model_adapters",
+    "ref_model_quantization_bit", "use_dft_loss", "use_asft_loss", "asft_alpha", "use_eaft_loss", "eaft_alpha",
+)  # fmt: skip
+WEIGHTS = (
+    "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "pissa_init", "module_dropout", "oft_rank",
+    "oft_block_size", "oft_target", "freeze_trainable_modules", "freeze_extra_modules", "quantization_bit",
+    "quantization_method", "rope_scaling",
+)  # fmt: skip
+HOUND = ("num_frames", "frame_sampling", "group_questions")
+"""Of the ``hound:`` block."""
+ROWS, BATCH, PROCESSES = "rows", "rows_a_step", "processes"
+
+
+def settings_of(parts: Iterable[Any], ours: HoundSettings) -> dict[str, Any]:
+    """The settings of a run that its checkpoints note, as JSON has them.
+
+    Args:
+        parts: what the host parsed: its objects of arguments.
+        ours: the ``hound:`` block.
+    """
+    parts = list(parts)
+    keys = (*NAMED, *DATA, *OPTIMISER, *LOSS, *WEIGHTS)
+    run = {key: _plain(getattr(part, key)) for key in keys for part in parts if hasattr(part, key)}
+    run |= {f"hound.{key}": _plain(getattr(ours, key)) for key in HOUND}
+    for part in parts:
+        if hasattr(part, "per_device_train_batch_size") and not getattr(part, "auto_find_batch_size", False):
+            run[PROCESSES] = int(os.environ.get("WORLD_SIZE", "1"))
+            run[BATCH] = part.per_device_train_batch_size * part.gradient_accumulation_steps * run[PROCESSES]
+    return run
+
+
+def rows_of(data_args: Any) -> dict[str, str]:
+    """A digest of the rows of each training data set in files of this machine, by its name.
+
+    Content counts, not folder or time of change; so do the entry in ``dataset_info.json`` and the order of rows.
+    """
+    from llamafactory.data.parser import get_dataset_list
+
+    if data_args.tokenized_path and os.path.isdir(data_args.tokenized_path):
+        return _tokenised(data_args.tokenized_path)
+    if not data_args.dataset or not os.path.isdir(str(data_args.dataset_dir)):
+        return {}
+    try:
+        entries = get_dataset_list(data_args.dataset, data_args.dataset_dir)
+    except (OSError, ValueError, KeyError):
+        return {}  # whoever reads them says why
+    rows = {}
+    for name, entry in zip(data_args.dataset, entries, strict=True):
+        files = _files(os.path.join(data_args.dataset_dir, entry.dataset_name)) if entry.load_from == "file" else []
+        if files:
+            columns = json.dumps(_plain({**vars(entry), "dataset_name": ""}), sort_keys=True)
+            rows[name] = f"{media_digest(files)} {columns}"
+    return rows
+
+
+def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """Names of settings of which a checkpoint notes another value; folders are compared by their real path."""
+    apart = (ROWS, BATCH, PROCESSES)
+    names = [name for name in now if name in before and name not in apart]
+    changed = [name for name in names if _real_path(before[name]) != _real_path(now[name])]
+    same_processes = before.get(PROCESSES) == now.get(PROCESSES)
+    return changed + [BATCH] * (BATCH in before and same_processes and before[BATCH] != now.get(BATCH))
+
+
+def changed_rows(before: Mapping[str, Any], rows: Mapping[str, str]) -> list[str]:
+    """Names of the data sets whose rows or columns are others than a checkpoint notes."""
+    noted = before.get(ROWS)
+    return [name for name in rows if isinstance(noted, dict) and name in noted and noted[name] != rows[name]]
+
+
+def _tokenised(folder: str) -> dict[str, str]:
+    """The fingerprint that `datasets` saved with tokenised rows."""
+    for state in (os.path.join(folder, "train", "state.json"), os.path.join(folder, "state.json")):
+        try:
+            with open(state, encoding="utf-8") as file:
+                return {"tokenized_path": str(json.load(file)["_fingerprint"])}
+        except (OSError, ValueError, KeyError):
+            continue
+    return {}
+
+
+def _files(path: str) -> list[str]:
+    """A data file, or those of a folder in the order that the host reads them in."""
+    if os.path.isdir(path):
+        return sorted(entry.path for entry in os.scandir(path) if entry.is_file())
+    return [path] if os.path.isfile(path) else []
+
+
+def _plain(value: Any) -> Any:
+    return json.loads(json.dumps(value, default=str))
+
+
+def _real_path(value: Any) -> Any:
+    """A folder by its real path, however it is written; other values as they are."""
+    if isinstance(value, list):
+        return [_real_path(item) for item in value]
+    return os.path.realpath(value) if isinstance(value, str) and os.path.isdir(value) else value

@@ -1,0 +1,37 @@
+"""Answers that come from a file (``sample.backend: given``)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from hound_plugin.errors import DataError
+from hound_plugin.records.jsonl import read_objects
+from hound_plugin.records.questions import Question
+from hound_plugin.records.row_sources import is_file
+from hound_plugin.reward.candidates import SampledAnswer, is_number
+
+
+def given_identity(path: str, model: str) -> dict[str, Any]:
+    """The sampler of a file of answers."""
+    return {"backend": "given", "model": model or Path(path).name}
+
+
+def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Question, int, SampledAnswer]]:
+    """Answers from a JSONL file of ``id``, ``candidate`` and ``answer``.
+
+    Raises:
+        DataError: no such file, a row of another form, or an id that no question has.
+    """
+    if not is_file(path):
+        raise DataError(f"sample.answers: expected a JSONL file, but {path} does not exist.")
+    known = {question.id: question for question in questions}
+    for number, row in enumerate(read_objects(path, complete=True), 1):
+        name, candidate, answer = str(row.get("id")), row.get("candidate"), row.get("answer")
+        if name not in known or not is_number(candidate) or not isinstance(answer, str):
+            raise DataError(
+                f"{path}, row {number}: expected the id of a question, candidate (a number) and answer (a text); "
+                f"got id {name!r}, candidate {candidate!r}."
+            )
+        yield known[name], candidate, SampledAnswer(answer)
