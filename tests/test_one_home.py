@@ -97,7 +97,7 @@ CONCEPTS: dict[str, tuple[Predicate, str]] = {
     "opening a picture": (lambda node: is_called(node, "Image", "open"), "media/pictures.py"),
     "how long to wait before another try": (doubles_with_each_try, "backoff.py"),
     "the label of a token that is not learnt": (ignores_label, "model/labels.py"),
-    "the words of a text": (cuts_into_words, "judge/words.py"),
+    "the words of a text": (cuts_into_words, "records/words.py"),
 }
 
 
@@ -189,7 +189,7 @@ EXAMPLES: dict[str, tuple[list[str], list[str]]] = {
     ),
     WORDS: (
         ["import re\n_WORD = re.compile(r'\\w+')", "import re\nre.findall(r'\\w+', text)"],
-        ["from hound_plugin.judge.words import words_of", "import re\nre.compile(r'(\\w+)=')", "text.split()"],
+        ["from hound_plugin.records.words import words_of", "import re\nre.compile(r'(\\w+)=')", "text.split()"],
     ),
 }
 

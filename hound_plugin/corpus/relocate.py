@@ -126,9 +126,7 @@ def corrected(record: dict[str, Any], index: PathIndex, media_dir: str) -> tuple
     return {**record, **changes}, ambiguous
 
 
-def _relocated_frames(
-    frames: Sequence[str], index: PathIndex, media_dir: str, ambiguous: list[str]
-) -> dict[str, str]:
+def _relocated_frames(frames: Sequence[str], index: PathIndex, media_dir: str, ambiguous: list[str]) -> dict[str, str]:
     """Where the frames of a clip are, by their paths; unchanged where that is unknown."""
     moved: dict[str, str] = {}
     for folder in dict.fromkeys(PurePosixPath(frame).parent for frame in frames):

@@ -31,13 +31,13 @@ from hound_plugin.judge.estimate import estimate_judging, ledger_of_dry_run, unk
 from hound_plugin.judge.parsing import Scale
 from hound_plugin.judge.prompts import JudgePrompt
 from hound_plugin.judge.settings import JudgeSettings
-from hound_plugin.judge.words import words_of
 from hound_plugin.llm.ledger import Ledger
 from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.prices import Prices
 from hound_plugin.llm.requests import Request
 from hound_plugin.llm.usage import finished_usage, ledger_usage
 from hound_plugin.records.media_identity import media_digest
+from hound_plugin.records.words import words_of
 
 SHOWN = 3
 

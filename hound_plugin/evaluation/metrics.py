@@ -1,6 +1,6 @@
 """Measures of a prediction against the right answer, without a judge and without a network.
 
-All of them compare words (:mod:`hound_plugin.judge.words`), without regard to case, punctuation and spacing.
+All of them compare words (:mod:`hound_plugin.records.words`), without regard to case, punctuation and spacing.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from functools import cache
 from typing import Any
 
 from hound_plugin.errors import EnvironmentMismatchError
-from hound_plugin.judge.words import overlap, words_of
+from hound_plugin.records.words import overlap, words_of
 
 
 def exact_match(prediction: str, reference: str) -> float:

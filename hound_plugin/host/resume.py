@@ -18,7 +18,8 @@ from transformers.utils import logging
 
 from hound_plugin.errors import DiskFullError, SettingsError
 from hound_plugin.host import run_identity, settings_state, step_report
-from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, weights_of
+from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN
+from hound_plugin.model.weights_identity import weights_of
 from hound_plugin.records.files import full_disk_named, write_json
 
 logger = logging.get_logger(__name__)
@@ -272,8 +273,7 @@ def check_rows(rows: dict[str, str], checkpoint: str | None) -> None:
     changed = run_identity.changed_rows(before or {}, rows)
     if changed:
         raise SettingsError(
-            f"{checkpoint} was trained on other rows: the file of {', '.join(map(repr, changed))}, or its entry in "
-            "dataset_info.json, has changed since. The steps done saw the rows as they were. Bring them back, or "
+            f"{checkpoint} was trained on other rows ({'; '.join(changed)}). Bring back what its steps have seen, or "
             + _instead(checkpoint)
         )
 

@@ -43,6 +43,7 @@ WEIGHTS = (
 )  # fmt: skip
 HOUND = ("num_frames", "frame_sampling", "group_questions")
 """Of the ``hound:`` block."""
+_PLACE = ("dataset_name", "load_from")  # of an entry in dataset_info.json
 ROWS, BATCH, PROCESSES = "rows", "rows_a_step", "processes"
 
 
@@ -83,8 +84,8 @@ def rows_of(data_args: Any) -> dict[str, str]:
     for name, entry in zip(data_args.dataset, entries, strict=True):
         files = _files(os.path.join(data_args.dataset_dir, entry.dataset_name)) if entry.load_from == "file" else []
         if files:
-            columns = json.dumps(_plain({**vars(entry), "dataset_name": ""}), sort_keys=True)
-            rows[name] = f"{media_digest(files)} {columns}"
+            said = {key: value for key, value in vars(entry).items() if value and key not in _PLACE}
+            rows[name] = f"{media_digest(files)} {json.dumps(_plain(said), sort_keys=True)}"
     return rows
 
 
@@ -98,9 +99,18 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
 
 
 def changed_rows(before: Mapping[str, Any], rows: Mapping[str, str]) -> list[str]:
-    """Names of the data sets whose rows or columns are others than a checkpoint notes."""
+    """A line for each data set whose rows, or entry in ``dataset_info.json``, are others than a checkpoint notes."""
     noted = before.get(ROWS)
-    return [name for name in rows if isinstance(noted, dict) and name in noted and noted[name] != rows[name]]
+    noted = noted if isinstance(noted, dict) else {}
+    changed = []
+    for name in rows:
+        was, _, entry_was = str(noted.get(name, rows[name])).partition(" ")
+        is_now, _, entry_now = rows[name].partition(" ")
+        if was != is_now:
+            changed.append(f"the rows of {name!r}, SHA-256 {was[:12]} there, {is_now[:12]} now")
+        elif entry_was != entry_now:
+            changed.append(f"the entry of {name!r} in dataset_info.json, {entry_was} there, {entry_now} now")
+    return changed
 
 
 def _tokenised(folder: str) -> dict[str, str]:

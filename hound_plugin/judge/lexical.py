@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from hound_plugin.judge.words import overlap, words_of
 from hound_plugin.llm.requests import ChatPrompt, Message, RejectedError, Reply, Request
+from hound_plugin.records.words import overlap, words_of
 
 SMOKE_TEST = "lexical judge: word overlap with the reference; for smoke tests only, not a quality measure"
 

@@ -64,7 +64,7 @@ def _lines(path: Path, separator: str) -> Iterator[list[str]]:
             raise DataError(f"Expected a table (CSV) in UTF-8; {path} is not: {error}. {_HOW}") from error
         except csv.Error as error:
             raise DataError(
-                f"{path}, line {reader.line_num}: expected cells of a table (CSV), with `\"\"` for a quotation mark "
+                f'{path}, line {reader.line_num}: expected cells of a table (CSV), with `""` for a quotation mark '
                 f"in a quoted cell; {error}. {_HOW}"
             ) from error
 

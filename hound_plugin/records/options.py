@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import re
-import unicodedata
 from collections.abc import Collection, Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
 from hound_plugin.records.messages import text_of
 from hound_plugin.records.record import Findings, Turn, Words
+from hound_plugin.records.words import words_of
 
 _OWN_LABEL = re.compile(r"\s*\(?(\w{1,2})\s*[.):]\s")
 _NUMBER = re.compile(r"[-+]?[\d.,]+(?:e[-+]?\d+)?")
@@ -133,29 +133,6 @@ def answer_with_text(
     return text
 
 
-def other_forms(answer: str, options: Sequence[str]) -> tuple[str, ...]:
-    """What else states the choice of an answer such as ``B. blue``: its letter, and its text.
-
-    A form that would also be another choice's letter or text is left out; an answer that is no choice has none.
-    """
-    for text in options:
-        letter = answer.removesuffix(f". {text}")
-        if letter != answer and letter.isalnum():
-            break
-    else:
-        return ()
-    signs = [_signs(option) for option in options]
-    is_unique = signs.count(_signs(text)) == 1 and _signs(text)
-    is_label = len(text) == 1 and not text.isdigit() if not letter.isdigit() else text.isdigit()
-    forms = [letter] if _signs(letter) not in signs else []
-    return (*forms, text) if is_unique and not is_label else tuple(forms)
-
-
-def _signs(text: str) -> str:
-    """Letters and digits with their marks, which measures compare; without spaces and punctuation."""
-    return "".join(sign for sign in text.casefold() if unicodedata.category(sign)[0] in "LMN")
-
-
 def _matching(texts: Collection[str], options: Mapping[str, str]) -> list[str]:
     """The choices whose label or text is one of ``texts``; only if there is none, marks and case do not count."""
     exact = [key for key, option in options.items() if key in texts or option.strip() in texts]
@@ -165,6 +142,24 @@ def _matching(texts: Collection[str], options: Mapping[str, str]) -> list[str]:
 
 def _bare(text: str) -> str:
     return text.strip().strip("().: ").casefold()
+
+
+def other_forms(answer: str, options: Sequence[str]) -> tuple[str, ...]:
+    """What else states the choice of an answer such as ``B. blue``: its letter, and its text.
+
+    A form that would also be another choice's letter or text is left out; an answer that is no choice has none.
+    """
+    for text in options:
+        letter = answer.removesuffix(f". {text}")
+        if letter != answer and words_of(letter) == [letter.casefold()]:
+            break
+    else:
+        return ()
+    words = [words_of(option) for option in options]
+    is_unique = words.count(words_of(text)) == 1 and words_of(text)
+    is_label = len(text) == 1 and not text.isdigit() if not letter.isdigit() else text.isdigit()
+    forms = [letter] if words_of(letter) not in words else []
+    return (*forms, text) if is_unique and not is_label else tuple(forms)
 
 
 def check_options(options: Mapping[str, str], turns: Sequence[Turn], where: str, findings: Findings) -> None:

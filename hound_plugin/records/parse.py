@@ -190,8 +190,8 @@ def _reference(row: Mapping[str, Any], pair: Pair, options: Mapping[str, str], f
         findings.problem("reference", fields.first_name(row, names), "a text", value)
     elif options:
         question = next((turn.text for turn in reversed(pair.turns) if turn.role == "user"), "")
-        shown = shown_labels(question, options)
-        text = answer_with_text(value, options, fields.first_name(row, names), findings, shown)
+        labels = shown_labels(question, options)
+        text = answer_with_text(value, options, fields.first_name(row, names), findings, labels)
     return text or ""
 
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hound_plugin.judge.parsing import Scale
-from hound_plugin.judge.words import overlap, words_of
 from hound_plugin.records.questions import Question
 from hound_plugin.records.seeds import make_seed
+from hound_plugin.records.words import overlap, words_of
 from hound_plugin.reward.run_folder import Row
 from hound_plugin.reward.settings import PairSettings
 

@@ -394,9 +394,7 @@ QUESTION = {"video": "c", "question": "What?", "answer": "A."}
         ([None, "x", "x", "row-3"], ["row-1", "x", "x", "row-3"], []),
     ],
 )
-def test_a_made_id_is_never_another_row_s(
-    ids: list[Any], kept: list[str], refused: list[int], tmp_path: Path
-) -> None:
+def test_a_made_id_is_never_another_row_s(ids: list[Any], kept: list[str], refused: list[int], tmp_path: Path) -> None:
     rows, bad = converted(tmp_path, [QUESTION if given is None else {"id": given, **QUESTION} for given in ids])
     assert [row["id"] for row in rows] == kept
     assert [(entry[0], entry[2]) for entry in bad] == [(number, "id twice") for number in refused]

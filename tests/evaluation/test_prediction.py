@@ -348,9 +348,7 @@ def test_a_file_of_predictions(tmp_path: Path, mixed: Path, capsys: pytest.Captu
     assert "predictions of another model" in capsys.readouterr().err
 
 
-def test_a_clip_that_was_replaced_is_refused_at_every_stage(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_clip_that_was_replaced_is_refused_at_every_stage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The real model answers; then a clip of the same path shows something else."""
     media = tmp_path / "media"
     shutil.copytree(ROOT / "frames" / "few3", media / "frames")

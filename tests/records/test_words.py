@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hound_plugin.evaluation.metrics import contains, exact_match, measure, rouge_l, token_f1
-from hound_plugin.judge.words import overlap, words_of
+from hound_plugin.records.words import overlap, words_of
 from hound_plugin.reward.pairs import similarity
 
 DIFFERENT = [
