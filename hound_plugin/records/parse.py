@@ -83,8 +83,8 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         label=label,
         unread_label=unread_label,
         caption=caption,
-        reference=_reference(row, pair.is_pair, options, turns, findings),
-        accepted=_accepted(row, options, turns, findings),
+        reference=_reference(row, pair, options, findings),
+        accepted=_accepted(row, pair, options, findings),
         options=tuple(options.values()),
         source=_source(row, findings),
     )
@@ -179,11 +179,9 @@ def _label(row: Mapping[str, Any]) -> tuple[bool | None, str]:
     return None, " and ".join(shown(value, 40).strip("'\"") for value in values)
 
 
-def _reference(
-    row: Mapping[str, Any], is_pair: bool, options: Mapping[str, str], turns: tuple[Turn, ...], findings: Findings
-) -> str:
+def _reference(row: Mapping[str, Any], pair: Pair, options: Mapping[str, str], findings: Findings) -> str:
     compared = any(row.get(name) is not None for name in fields.CHOSEN)
-    names = (*fields.REFERENCES, *(fields.ANSWERS if is_pair and compared else ()))
+    names = (*fields.REFERENCES, *(fields.ANSWERS if pair.is_pair and compared else ()))
     value = fields.first(row, names)
     if value is None:
         return ""
@@ -191,7 +189,7 @@ def _reference(
     if text is None:
         findings.problem("reference", fields.first_name(row, names), "a text", value)
     elif options:
-        text = answer_with_text(value, options, fields.first_name(row, names), findings, _labels(turns, options))
+        text = answer_with_text(value, options, fields.first_name(row, names), findings, _labels(pair.turns, options))
     return text or ""
 
 
@@ -201,9 +199,7 @@ def _labels(turns: tuple[Turn, ...], options: Mapping[str, str]) -> dict[str, st
     return shown_labels(questions[-1], options) if questions else {}
 
 
-def _accepted(
-    row: Mapping[str, Any], options: Mapping[str, str], turns: tuple[Turn, ...], findings: Findings
-) -> tuple[str, ...]:
+def _accepted(row: Mapping[str, Any], pair: Pair, options: Mapping[str, str], findings: Findings) -> tuple[str, ...]:
     value, where = fields.first(row, fields.ACCEPTED), fields.first_name(row, fields.ACCEPTED)
     if value is None:
         return ()
@@ -211,7 +207,7 @@ def _accepted(
     if None in texts:
         findings.problem("accepted answers", where, "a list of texts", value)
     elif options:
-        shown = _labels(turns, options)
+        shown = _labels(pair.turns, options)
         texts = [answer_with_text(item, options, where, findings, shown) for item in value]
     return tuple(dict.fromkeys(text.strip() for text in texts if text is not None and text.strip()))
 
