@@ -33,7 +33,7 @@ def read_options(value: Any, where: str, findings: Findings) -> dict[str, str]:
     if own != list(texts) and sorted(own) == sorted(texts):
         findings.problem("options", where, f"choices in the order of their letters {', '.join(sorted(own))}", value)
         return {}
-    if all(_bare(str(text)) in (_bare(key), "") for key, text in texts.items()):  # the texts are elsewhere
+    if all(str(text).strip().strip("().: ") in (key, "") for key, text in texts.items()):  # the texts are elsewhere
         findings.problem("options", where, "choices with their texts, and not labels alone", value)
         return {}
     if not all(letters.values()):  # next to `G. Washington`, `A. Lincoln` is a name
