@@ -14,9 +14,9 @@ The grammar (``docs/reward.md`` shows examples, which the tests read)::
 
 Case does not matter, and Markdown emphasis around a statement or its parts is ignored. Reasoning is never read: the
 text inside ``<think>`` and similar tags (:mod:`hound_plugin.llm.reasoning`), and all that precedes a closing tag that
-was never opened (the chat templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
-(``> SCORE: 5``, or in quotation marks) or object is not a statement of the judge, nor is what follows an opening marker
-of the request (:func:`hound_plugin.judge.prompts.fence`); but if it names another number, the score is missing.
+was never opened (the chat templates of some models open it). A reply whose reasoning never ends has no score. A quoted
+line (``> SCORE: 5``, or in quotation marks) or object is not a statement of the judge, nor is what follows an opening
+marker of the request (:func:`hound_plugin.judge.prompts.fence`); but if it names another number, the score is missing.
 """
 
 from __future__ import annotations
