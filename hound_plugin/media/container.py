@@ -218,8 +218,10 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
             if pts >= latest or len(presented) == 1:
                 latest, length = pts, packet.duration or 0
     unique = len(set(presented)) == len(presented)
+    # Timestamps in the order of decoding, as for raw streams that were copied into a container, number no B pictures.
+    misnumbered = stream.codec_context.has_b_frames and len(presented) > 1 and presented == sorted(presented)
     # Pictures before the first key cannot be decoded; what lost packets do to the others, only decoding shows.
-    if not presented or not unique or min(presented) < keys[0] or lost.any():
+    if not presented or not unique or min(presented) < keys[0] or lost.any() or misnumbered:
         return None
     return sorted(presented), length, sorted(keys), clean
 

@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -417,3 +419,25 @@ def test_a_list_of_files_is_refused_before_these_are_opened(head: str, tmp_path:
                 if look is read_clip or isinstance(source, Path):
                     with pytest.raises(MediaDecodeError, match="it is a list of other files"):
                         look(source)
+
+
+COPIED = [("libx264", "h264", "mov"), ("libx264", "h264", "mkv"), ("libx265", "hevc", "mp4"), ("libx265", "hevc", "mkv")]
+
+
+@pytest.mark.parametrize(("codec", "raw", "suffix"), COPIED)
+def test_timestamps_in_the_order_of_decoding(codec: str, raw: str, suffix: str, tmp_path: Path) -> None:
+    """A raw stream has none; `ffmpeg -i clip.h264 -c copy` counts its packets, of which B pictures come early."""
+    source, copy = tmp_path / f"clip.{raw}", tmp_path / f"clip.{suffix}"
+    options = {"x264-params": "bframes=2:keyint=10", "x265-params": "log-level=none:pools=1:bframes=2:keyint=10"}
+    encode(str(source), frames=24, width=64, height=64, codec=codec, container=raw, options=options)
+    with av.open(str(source)) as old, av.open(str(copy), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            new.mux(packet)
+    played = play(source)
+    for count in (2, 5, 24):
+        clip = read_clip(str(copy), num_frames=count)
+        assert clip.indices == sample_indices("uniform", 24, count)
+        same(clip, [played[i] for i in clip.indices])
