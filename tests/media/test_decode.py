@@ -421,7 +421,9 @@ def test_a_list_of_files_is_refused_before_these_are_opened(head: str, tmp_path:
                         look(source)
 
 
-COPIED = [("libx264", "h264", "mov"), ("libx264", "h264", "mkv"), ("libx265", "hevc", "mp4"), ("libx265", "hevc", "mkv")]
+COPIED = [
+    ("libx264", "h264", "mov"), ("libx264", "h264", "mkv"), ("libx265", "hevc", "mp4"), ("libx265", "hevc", "mkv"),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("codec", "raw", "suffix"), COPIED)
