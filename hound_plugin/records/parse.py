@@ -84,7 +84,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         unread_label=unread_label,
         caption=caption,
         reference=_reference(row, pair, options, findings),
-        accepted=_accepted(row, findings),
+        accepted=_accepted(row, pair, options, findings),
         options=tuple(options.values()),
         source=_source(row, findings),
     )
@@ -189,19 +189,26 @@ def _reference(row: Mapping[str, Any], pair: Pair, options: Mapping[str, str], f
     if text is None:
         findings.problem("reference", fields.first_name(row, names), "a text", value)
     elif options:
-        question = next((turn.text for turn in reversed(pair.turns) if turn.role == "user"), "")
-        labels = shown_labels(question, options)
-        text = answer_with_text(value, options, fields.first_name(row, names), findings, labels)
+        text = answer_with_text(value, options, fields.first_name(row, names), findings, _labels(pair.turns, options))
     return text or ""
 
 
-def _accepted(row: Mapping[str, Any], findings: Findings) -> tuple[str, ...]:
-    value = fields.first(row, fields.ACCEPTED)
+def _labels(turns: tuple[Turn, ...], options: Mapping[str, str]) -> dict[str, str]:
+    """The labels that the last question shows before the choices."""
+    questions = [turn.text for turn in turns if turn.role == "user"]
+    return shown_labels(questions[-1], options) if questions else {}
+
+
+def _accepted(row: Mapping[str, Any], pair: Pair, options: Mapping[str, str], findings: Findings) -> tuple[str, ...]:
+    value, where = fields.first(row, fields.ACCEPTED), fields.first_name(row, fields.ACCEPTED)
     if value is None:
         return ()
     texts = [text_of(item) for item in value] if isinstance(value, list | tuple) else [None]
     if None in texts:
-        findings.problem("accepted answers", fields.first_name(row, fields.ACCEPTED), "a list of texts", value)
+        findings.problem("accepted answers", where, "a list of texts", value)
+    elif options:
+        shown = _labels(pair.turns, options)
+        texts = [answer_with_text(item, options, where, findings, shown) for item in value]
     return tuple(dict.fromkeys(text.strip() for text in texts if text is not None and text.strip()))
 
 
@@ -246,8 +253,9 @@ def _with_choices(pair: Pair, options: Mapping[str, str], findings: Findings) ->
     """Give answers that name an option its text, as in rows with one answer."""
     if not options or not pair.chosen or not pair.rejected:
         return pair
+    labels = _labels(pair.turns, options)
     chosen, rejected = (
-        answer_with_text(text, options, name, findings)
+        answer_with_text(text, options, name, findings, labels)
         for text, name in ((pair.chosen, "chosen"), (pair.rejected, "rejected"))
     )
     if chosen == rejected:
