@@ -198,6 +198,8 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
     latest = length = 0
     keys: list[int] = []
     clean = True
+    if stream.codec_context.pix_fmt == "pal8":  # some demuxers give the palette with the first packet they read, alone
+        return None
     number, codec = stream.index, stream.codec_context.name
     lost = LostPackets(stream.codec_context)
     for packet in packets(container):

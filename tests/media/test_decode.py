@@ -443,3 +443,24 @@ def test_timestamps_in_the_order_of_decoding(codec: str, raw: str, suffix: str, 
         clip = read_clip(str(copy), num_frames=count)
         assert clip.indices == sample_indices("uniform", 24, count)
         same(clip, [played[i] for i in clip.indices])
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("msrle", "mov"), ("qtrle", "mov"), ("smc", "mov")])
+def test_a_palette_is_not_lost(codec: str, suffix: str, tmp_path: Path) -> None:
+    """QuickTime's has it in the header of the file, and FFmpeg gives it with the first packet that it reads."""
+    path = tmp_path / f"clip.{suffix}"
+    if codec == "qtrle":
+        encode(str(path), frames=16, width=64, height=48, codec=codec, pixel_format="gray")
+    else:
+        colours = np.stack([np.arange(256)[::-1], np.arange(256), np.full(256, 90), np.full(256, 255)], -1)
+        with av.open(str(path), "w") as output:
+            stream = output.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+            for number in range(16):
+                pixels = picture(number, 64, 48)[..., 0], colours.astype(np.uint8)
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="pal8")))
+            output.mux(stream.encode())
+    played = play(path)
+    for count in (2, 5, 16):
+        clip = read_clip(str(path), num_frames=count)
+        same(clip, [played[i] for i in clip.indices])
