@@ -278,6 +278,12 @@ def test_a_conversion_reads_the_language_model_once_and_towers_twice(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tower's copy is compared with its repository's; everything else is read when it is written."""
+
+    def check() -> None:
+        assert reads
+        assert max(reads.values()) <= 2
+        assert {name for name, count in reads.items() if count > 1 and "tower" not in name} == set()
+
     reads: Counter[str] = Counter()
 
     class Counted:
@@ -296,12 +302,10 @@ def test_a_conversion_reads_the_language_model_once_and_towers_twice(
 
     monkeypatch.setattr(checkpoint_files, "read_tensors", counted)
     convert(str(source), tmp_path / "hf", progress=False)
-    assert reads
-    assert max(reads.values()) <= 2
-    assert {name for name, count in reads.items() if count > 1 and "tower" not in name} == set()
+    check()
     reads.clear()
     convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
-    assert set(reads.values()) == {1}
+    check()
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -434,3 +438,82 @@ def test_what_a_model_was_trained_with_survives_the_original_layout(changes: dic
     for folder in ("original", "back"):
         read = LlavaHoundProcessor.from_pretrained(tmp_path / folder)
         assert {name: getattr(read, name) for name in changes} == changes
+
+
+def text_logits(folder: Path) -> torch.Tensor:
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([[1, 5, 9, 40, 77, 100, 31, 200]])).logits
+
+
+def edited(source: Path, folder: Path, section: str | None, values: dict[str, Any]) -> Path:
+    copy_of(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (config if section is None else config[section]).update(values)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "longer positions": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+    "other positions": {"rope_parameters": {"rope_type": "default", "rope_theta": 3e5}},
+    "narrower heads": {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": None},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_configuration_survives_the_original_layout(name: str, tmp_path: Path) -> None:
+    convert(str(DPO), tmp_path / "hf", progress=False)
+    ours = edited(tmp_path / "hf", tmp_path / "ours", "text_config", CHANGES[name])
+    convert(str(ours), tmp_path / "original", to="original", progress=False)
+    convert(str(tmp_path / "original"), tmp_path / "back", progress=False)
+    expected = text_logits(ours)
+    assert not torch.equal(expected, text_logits(tmp_path / "hf"))
+    assert torch.equal(text_logits(tmp_path / "original"), expected)
+    assert torch.equal(text_logits(tmp_path / "back"), expected)
+    if name == "longer positions":  # as the original's transformers writes it
+        values = json.loads((tmp_path / "original" / "config.json").read_text())
+        assert values["rope_scaling"] == {"type": "linear", "factor": 2.0}
+
+
+def test_changes_of_the_composite_survive_the_original_layout(tmp_path: Path) -> None:
+    values = {"mm_vision_select_layer": -1, "image_aspect_ratio": None, "dtype": "bfloat16"}
+    convert(str(SFT), tmp_path / "hf", progress=False)
+    ours = edited(tmp_path / "hf", tmp_path / "ours", None, values)
+    convert(str(ours), tmp_path / "original", to="original", progress=False)
+    kept = json.loads((tmp_path / "original" / "config.json").read_text())
+    assert {name: kept["torch_dtype" if name == "dtype" else name] for name in values} == values
+
+
+@pytest.mark.parametrize(("source", "tower"), [(SFT, "image_tower"), (NO_TOWER, "video_tower")])
+def test_a_trained_tower_survives_the_original_layout(source: Path, tower: str, tmp_path: Path) -> None:
+    """Whoever reads the original layout takes the tower of the repository that config.json names."""
+    convert(str(source), tmp_path / "hf", progress=False)
+    weights = load_file(tmp_path / "hf" / "model.safetensors")
+    name = f"model.{tower}.encoder.layers.1.mlp.fc1.weight"
+    weights[name] = weights[name] * 1.5
+    save_file(weights, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
+    report = convert(str(tmp_path / "hf"), tmp_path / "original", to="original", progress=False)
+    assert [warning for warning in report.warnings if f"{tower} is no longer the one of LanguageBind" in warning]
+    read = AutoModelForImageTextToText.from_pretrained(tmp_path / "original", dtype=torch.float32).state_dict()
+    assert all(torch.equal(read[key], weights[key]) for key in weights if key.startswith("model."))
+
+
+def test_a_tower_that_cannot_be_compared_is_not_left_out(tmp_path: Path) -> None:
+    convert(str(NO_TOWER), tmp_path / "hf", progress=False)
+    ours = edited(tmp_path / "hf", tmp_path / "ours", None, {"mm_image_tower": "no/where"})
+    with pytest.raises(CheckpointError, match=r"Cannot compare the image tower .*'no/where'.*hf download no/where"):
+        convert(str(ours), tmp_path / "original", to="original", progress=False)
+
+
+def test_new_tokens_survive_the_original_layout(tmp_path: Path) -> None:
+    convert(str(SFT), tmp_path / "hf", progress=False)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    tokenizer.add_tokens(["<begin>", "<end>"])
+    tokenizer.save_pretrained(tmp_path / "hf")
+    report = convert(str(tmp_path / "hf"), tmp_path / "original", to="original", progress=False)
+    assert [warning for warning in report.warnings if "other tokens than the original tokenizer.model" in warning]
+    text = "a <begin> b <end>"
+    assert AutoTokenizer.from_pretrained(tmp_path / "original")(text).input_ids == tokenizer(text).input_ids
+    with pytest.raises(SettingsError, match=r"Expected the tokens of .* in the tokenizer"):
+        convert(str(tmp_path / "hf"), tmp_path / "other", to="original", tokenizer=str(SFT), progress=False)
