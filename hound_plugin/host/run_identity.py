@@ -78,7 +78,7 @@ def rows_of(data_args: Any) -> dict[str, str]:
         return {}
     try:
         entries = get_dataset_list(data_args.dataset, data_args.dataset_dir)
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return {}  # whoever reads them says why
     rows = {}
     for name, entry in zip(data_args.dataset, entries, strict=True):
