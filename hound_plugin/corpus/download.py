@@ -231,8 +231,15 @@ def _transfer(item: Item, revision: str, part: FileIO) -> None:
             part.truncate(offset := 0)
         bar.update(offset)
         for block in response.iter_raw():
-            part.write(block)
+            _append(part, block)
             bar.update(len(block))
+
+
+def _append(part: FileIO, block: bytes) -> None:
+    """Write all of a block: on a disk that fills up, the system writes a part of it, and says so only at the next."""
+    rest = memoryview(block)
+    while rest:
+        rest = rest[part.write(rest) :]
 
 
 def _finish(item: Item, part: FileIO) -> None:

@@ -1,4 +1,4 @@
-"""What the original layout says of a model beside its weights: ``config.json``, towers and tokenizer.
+"""What the original layout says of a model besides its weights: ``config.json``, towers and tokenizer.
 
 A model that came from the original layout remembers that ``config.json``. What has changed since (longer positions, a
 larger vocabulary, trained towers, new tokens) replaces what is remembered: the weights would be read wrongly otherwise.
@@ -60,7 +60,7 @@ def _text(values: dict[str, Any]) -> dict[str, Any]:
 
 
 def _composite(values: dict[str, Any]) -> dict[str, Any]:
-    """What the composite reads in an original file beside the text model, as in ``composite_from_original``."""
+    """What the composite reads in an original file besides the text model, as in ``composite_from_original``."""
     return {
         "mm_projector_type": values.get("mm_projector_type", "linear"),
         "mm_vision_select_layer": values.get("mm_vision_select_layer", -2),

@@ -18,6 +18,7 @@ from hound_plugin.corpus.download import Item, check_space
 from hound_plugin.errors import DownloadError
 from tests.corpus.conftest import Run, environment
 from tests.corpus.hub import Hub, entry
+from tests.full_disk import longest_file
 
 TRAIN = "ShareGPTVideo/train_video_and_instruction"
 DPO = "video_instruction/train/dpo/sft_dpo_17k.jsonl"
@@ -230,6 +231,22 @@ def test_free_space_is_checked_before_the_first_byte(run: Run, hub: Hub, tmp_pat
     assert done.returncode == 1
     assert "of free space for 1 files under data; there is 100 B" in done.stderr
     assert not hub.gets(DPO)
+
+
+@pytest.mark.parametrize("size", [700, 2_000])
+def test_a_disk_that_fills_up_within_the_last_block_keeps_what_is_there(
+    size: int, run: Run, hub: Hub, tmp_path: Path
+) -> None:
+    """The system writes what fits of a block; nothing after it would have noticed."""
+    content = hub.files[TRAIN][DPO]
+    with longest_file(size):
+        done = run("download", "--only", "dpo_17k", hub=hub)
+    assert done.returncode == 1
+    assert "Partial downloads are kept" in done.stderr
+    (part,) = (tmp_path / "data" / DPO).parent.glob(".*.part")
+    assert part.read_bytes() == content[:size]
+    assert run("download", "--only", "dpo_17k", hub=hub).returncode == 0
+    assert (tmp_path / "data" / DPO).read_bytes() == content
 
 
 def test_what_was_fetched_before_needs_no_space_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
