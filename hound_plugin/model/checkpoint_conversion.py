@@ -38,6 +38,7 @@ from hound_plugin.model.configuration import (
     ORIGINAL_KEYS,
     ORIGINAL_MODEL_TYPE,
     LlavaHoundConfig,
+    without_towers,
 )
 from hound_plugin.model.key_mapping import is_original, to_original, to_ours
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
@@ -47,6 +48,7 @@ from hound_plugin.processing.saved_settings import changed_settings, saved_setti
 TOWERS = ("image_tower", "video_tower")
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _TOKENIZER_FOLDER = "original_tokenizer"  # where our layout keeps the original's tokenizer files for converting back
+_OF_TRAINING = ("use_cache",)  # switched off while a model is trained, and saved so
 
 
 @dataclass
@@ -313,9 +315,24 @@ class _ToOriginal:
 
 
 def original_config(config: LlavaHoundConfig) -> dict[str, Any]:
-    """The original ``config.json`` of a model: the one that it came with, or one with the same keys."""
-    if config.original_config is not None:
-        return dict(config.original_config)
+    """The original ``config.json`` of a model: the one that it came with, or one with the same keys.
+
+    What was changed since in ours (a longer context, a larger vocabulary, ``image_aspect_ratio``) is changed there.
+    """
+    if config.original_config is None:
+        return _config_from_ours(config)
+    before = LlavaHoundConfig(
+        **without_towers(config.original_config),
+        image_tower_config=config.image_tower_config,
+        video_tower_config=config.video_tower_config,
+    )
+    was, now = _config_from_ours(before), _config_from_ours(config)
+    changed = {key: value for key, value in now.items() if key not in _OF_TRAINING and value != was.get(key)}
+    return {**config.original_config, **changed}
+
+
+def _config_from_ours(config: LlavaHoundConfig) -> dict[str, Any]:
+    """An original ``config.json`` of what our configuration has."""
     text = config.text_config.to_dict()
     rope = text.pop("rope_parameters", None) or {}
     values = {key: value for key, value in text.items() if key not in ("model_type", "dtype", "transformers_version")}

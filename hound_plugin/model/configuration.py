@@ -9,6 +9,7 @@ Source of every field: arXiv 2404.01258 and the configuration files of the relea
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -361,15 +362,22 @@ def composite_from_original(values: dict[str, Any], folder: str | None = None, *
     for flag in ("mm_use_x_start_end", "mm_use_im_start_end"):
         if values.get(flag):
             raise CheckpointError(f"Expected {flag} false, found true; no released checkpoint of this family uses it.")
+    return {
+        **without_towers(values),
+        "image_tower_config": read_tower_config(values["mm_image_tower"], folder, **hub).to_dict(),
+        "video_tower_config": read_tower_config(values["mm_video_tower"], folder, **hub).to_dict(),
+    }
+
+
+def without_towers(values: dict[str, Any]) -> dict[str, Any]:
+    """What :func:`composite_from_original` takes from the original ``config.json`` itself."""
     skip = {*ORIGINAL_KEYS, "model_type", "architectures", "_name_or_path", "transformers_version"}
-    text = {key: value for key, value in values.items() if key not in skip}
+    text = {key: value for key, value in copy.deepcopy(values).items() if key not in skip}
     text["model_type"] = "llama"
     return {
         "model_type": LlavaHoundConfig.model_type,
         "architectures": ["LlavaHoundForConditionalGeneration"],
         "text_config": text,
-        "image_tower_config": read_tower_config(values["mm_image_tower"], folder, **hub).to_dict(),
-        "video_tower_config": read_tower_config(values["mm_video_tower"], folder, **hub).to_dict(),
         "mm_projector_type": values.get("mm_projector_type", "linear"),
         "mm_vision_select_layer": values.get("mm_vision_select_layer", -2),
         "image_aspect_ratio": "pad" if values.get("image_aspect_ratio") == "pad" else None,
