@@ -104,8 +104,8 @@ def check_datasets(
 
     Raises:
         DataError: a tokenised data set on disk was made for another number of frames or another model.
-        SettingsError: the checkpoint to resume from was trained on other rows or weights; `packing` without `neat_packing`, or a
-            `cutoff_len` that packing cannot use.
+        SettingsError: the checkpoint to resume from was trained on other rows or weights; `packing` without
+            `neat_packing`, or a `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
         InUseError: another run computes the file of `reference_log_probs`.
     """

@@ -285,7 +285,10 @@ def test_weights_that_were_replaced_under_their_path_are_refused(tmp_path: Path,
     kind = "adapter_model.safetensors" if "adapter" in key else "model.safetensors"
     replaced = weights(tmp_path / "replaced", kind, 1.0)
     kept = [weights(tmp_path / f"kept-{number}", kind, 2.0) for number in range(2)]
-    named: dict[str, Any] = {"adapter_name_or_path": [kept[0], replaced], "ref_model_adapters": f"{kept[1]}, {replaced}"}
+    named: dict[str, Any] = {
+        "adapter_name_or_path": [kept[0], replaced],
+        "ref_model_adapters": f"{kept[1]}, {replaced}",
+    }
     run = {"model_name_or_path": kept[0], "ref_model": None, key: named.get(key, replaced)}
     before = run_identity.models_of(run, str(tmp_path / "out"))
     note = {run_identity.MODELS: json.loads(json.dumps(before))}

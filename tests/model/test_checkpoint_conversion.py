@@ -63,6 +63,60 @@ def test_there_and_back_gives_the_same_bits(source: Path, shard_size: str, tmp_p
     assert (len(weight_files(tmp_path / "hf")) > 1) == (shard_size != "5GB")
 
 
+CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # in our configuration, and in the original's
+    "positions": ({"text_config": {"max_position_embeddings": 8192}}, {"max_position_embeddings": 8192}),
+    "rotary base": (
+        {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}}, {"rope_theta": 5e5}
+    ),
+    "aspect": ({"image_aspect_ratio": None}, {"image_aspect_ratio": None}),
+    "epsilon": ({"text_config": {"rms_norm_eps": 1e-6}}, {"rms_norm_eps": 1e-6}),
+    "nothing of the model": ({"text_config": {"use_cache": False}}, {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CHANGED)
+def test_what_was_changed_in_ours_is_in_the_original(name: str, tmp_path: Path) -> None:
+    """config.json came back as it had been, whatever the model was trained with since."""
+    ours, original = CHANGED[name]
+    convert(str(SFT), tmp_path / "hf", progress=False)
+    file = tmp_path / "hf" / "config.json"
+    values = json.loads(file.read_text())
+    for key, value in ours.items():
+        values[key] = {**values[key], **value} if isinstance(value, dict) else value
+    file.write_text(json.dumps(values))
+    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
+    back = json.loads((tmp_path / "back" / "config.json").read_text())
+    assert back == {**json.loads((SFT / "config.json").read_text()), **original}
+
+
+def test_a_scaled_rotary_embedding_comes_back_as_it_was(tmp_path: Path) -> None:
+    source = copy_of(SFT, tmp_path / "source")
+    scaled = {"rope_scaling": {"type": "linear", "factor": 4.0}}
+    config = {**json.loads((SFT / "config.json").read_text()), **scaled}
+    (source / "config.json").write_text(json.dumps(config))
+    convert(str(source), tmp_path / "hf", progress=False)
+    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == config
+
+
+def test_trained_towers_are_converted_back(tmp_path: Path) -> None:
+    """They were left out where the original checkpoint had none, and rounded where it had rounded ones."""
+    convert(str(NO_TOWER), tmp_path / "hf", progress=False)
+    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "hf")
+    model.model.set_towers_trainable(True)
+    with torch.no_grad():
+        for parameter in model.model.video_tower.parameters():
+            parameter += 1e-3
+    model.save_pretrained(tmp_path / "trained")
+    convert(str(tmp_path / "trained"), tmp_path / "back", "original", tokenizer=str(NO_TOWER), progress=False)
+    back = tensors(tmp_path / "back")
+    prefix = "model.video_tower.video_tower."
+    trained = {name: tensor for name, tensor in tensors(tmp_path / "trained").items() if "video_tower" in name}
+    assert len(trained) == len([name for name in back if name.startswith(prefix)]) > 0
+    bias = next(name for name in trained if name.endswith("encoder.layers.0.mlp.fc1.bias"))
+    assert torch.equal(back[prefix + bias.removeprefix("model.video_tower.")], trained[bias])
+
+
 def test_video_llava_is_of_the_same_layout(tmp_path: Path) -> None:
     """LanguageBind/Video-LLaVA-7B calls itself "llava", as llava-hf's models do."""
     source = copy_of(SFT, tmp_path / "video-llava")
