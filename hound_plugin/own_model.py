@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 def _weights_of(model: str) -> dict[str, str]:
     """Short hashes that name the weights: of a checkpoint, and of what an adapter is merged into."""
     from hound_plugin.model.adapters import chain_of, is_adapter
-    from hound_plugin.reward.candidates import checkpoint_fingerprint
+    from hound_plugin.model.weights_identity import checkpoint_fingerprint
 
     hashes = {"checkpoint": checkpoint_fingerprint(model)}
     if is_adapter(model):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import json
 import os
 import shutil
 import sys
@@ -24,7 +25,7 @@ from hound_plugin.backoff import Backoff, parse_retry_after
 from hound_plugin.corpus.files import readable_size
 from hound_plugin.corpus.schema import Corpus
 from hound_plugin.errors import DownloadError, InUseError
-from hound_plugin.records.files import hold, publish
+from hound_plugin.records.files import hold, publish, write_json
 
 _BATCH = 50  # paths per request to the hub
 _BLOCK = 1 << 20
@@ -56,8 +57,37 @@ class Item:
 
     @property
     def is_complete(self) -> bool:
-        """Whether it has been fully downloaded."""
-        return self.path.is_file() and self.path.stat().st_size == self.size
+        """Whether it has been fully downloaded: of the hub's size and digest.
+
+        What was compared once is remembered by size and time. Other programs may have left a file of the right size
+        that is not filled yet, and another revision may have as many bytes.
+        """
+        if not self.path.is_file() or self.path.stat().st_size != self.size:
+            return False
+        if self._compared() != self._stamp():
+            print(f"comparing {self.name} with the hub's digest", file=sys.stderr)
+            if _digest(self.path, self) != self.digest:
+                print(f"hound: {self.path} is not the hub's file of that size; it is replaced", file=sys.stderr)
+                return False
+            self.remember()
+        return True
+
+    @property
+    def _note(self) -> Path:
+        return self.path.with_name(f".{self.path.name}.digest")
+
+    def _stamp(self) -> dict[str, str | int]:
+        return {"digest": self.digest, "size": self.size, "mtime_ns": self.path.stat().st_mtime_ns}
+
+    def _compared(self) -> object:
+        try:
+            return json.loads(self._note.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def remember(self) -> None:
+        """Note that the file has the hub's digest."""
+        write_json(self._note, self._stamp())
 
     @property
     def part(self) -> Path:
@@ -208,7 +238,7 @@ def _transfer(item: Item, revision: str, part: FileIO) -> None:
 def _finish(item: Item, part: FileIO) -> None:
     """Compare size and digest with the hub's and give the file its name."""
     size = part.seek(0, os.SEEK_END)
-    if size != item.size or _digest(item) != item.digest:
+    if size != item.size or _digest(item.part, item) != item.digest:
         part.truncate(0)
         raise DownloadError(
             f"Expected {item.size} bytes with digest {item.digest[:12]} for {item.name} of {item.repo}; got {size} "
@@ -216,12 +246,13 @@ def _finish(item: Item, part: FileIO) -> None:
             "mirror (HF_ENDPOINT) changes files."
         )
     publish(item.part, item.path)
+    item.remember()
 
 
-def _digest(item: Item) -> str:
+def _digest(path: Path, item: Item) -> str:
     """SHA-256, or git's id of the file: SHA-1 of a header and the content."""
     digest = hashlib.sha256() if len(item.digest) == 64 else hashlib.sha1(f"blob {item.size}\0".encode())
-    with item.part.open("rb") as file:
+    with path.open("rb") as file:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()

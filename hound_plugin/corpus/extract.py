@@ -13,6 +13,7 @@ import filecmp
 import json
 import os
 import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -72,9 +73,13 @@ def jobs(folder: Path, corpora: Sequence[Corpus], limits: Limits = DEFAULT_LIMIT
 
 
 def is_extracted(folder: Path, corpus: Corpus, archive: Path) -> bool:
-    """Whether an archive was fully unpacked and is unchanged; it may have been removed since."""
+    """Whether an archive was fully unpacked and is unchanged; it may have been removed since.
+
+    Of what was unpacked, only two folders are looked for.
+    """
     job = Job(archive, folder / (corpus.target or ""), corpus.flatten)
-    return _is_done(job)
+    names = sorted(_names(job, ".files"))
+    return _is_marked(job) and all((job.target / name).parent.is_dir() for name in {*names[:1], *names[-1:]})
 
 
 def extract(work: Sequence[Job], processes: int | None = None) -> int:
@@ -306,10 +311,36 @@ def _check_others(source: Path, target: Path, archive: Path, own: set[str], belo
 
 
 def _is_done(job: Job) -> bool:
+    """Whether an archive was fully unpacked, is unchanged, and none of its folders was removed or emptied since."""
+    if not _is_marked(job):
+        return False
+    gone = _first_gone(job)
+    if gone is not None:
+        print(f"hound: {job.archive} was extracted, but {gone} is gone since; extracting it again", file=sys.stderr)
+    return gone is None
+
+
+def _is_marked(job: Job) -> bool:
     marker = _with_suffix(job, ".json")
     if not job.archive.exists():
         return marker.is_file()
     return _matches(marker, _stamp(job.archive))
+
+
+def _first_gone(job: Job) -> Path | None:
+    """The first folder of an archive (a clip) of which nothing is left.
+
+    Single files may have been removed on purpose, in favour of those of another archive.
+    """
+    folders: dict[str, set[str]] = {}
+    for name in _names(job, ".files"):
+        parent, last = os.path.split(name)
+        folders.setdefault(parent, set()).add(last)
+    for parent, names in sorted(folders.items()):
+        path = job.target / parent
+        if not path.is_dir() or names.isdisjoint(os.listdir(path)):
+            return path
+    return None
 
 
 def _matches(marker: Path, stamp: dict[str, Any]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -30,10 +30,18 @@ class PathIndex:
     Attributes:
         root: the folder that was walked.
         paths: name -> paths relative to ``root``; a folder of frames or a file.
+        claims: path relative to ``root`` -> the names under which records mean it, where one of them is not there.
     """
 
     root: Path
     paths: dict[str, list[str]] = field(default_factory=dict)
+    claims: dict[str, set[str]] = field(default_factory=dict)
+
+    def other_claim(self, path: str, name: str) -> str:
+        """Another clip's name that would be this path as well, in a folder of another name; empty if there is none."""
+        folder = PurePosixPath(name).parent.name
+        others = (other for other in self.claims.get(path, ()) if PurePosixPath(other).parent.name not in ("", folder))
+        return min(others, default="") if folder else ""
 
     def locate(self, name: str, is_picture: bool = False) -> list[str]:
         """The best matches of a record's path, relative to ``root``: one, none, or several equally good ones.
@@ -99,6 +107,33 @@ def index_paths(root: Path, names: Iterable[str]) -> PathIndex:
     return index
 
 
+def note_claims(index: PathIndex, records: Callable[[], Iterable[dict[str, Any]]], media_dir: str) -> None:
+    """Note what records mean by each path that a missing name would become, so that no two clips become one.
+
+    Args:
+        index: takes the notes.
+        records: yields all records from the start, each time it is called.
+        media_dir: folder that their paths are relative to.
+    """
+    claims: dict[str, set[str]] = {}
+    for record in records():
+        for name, target in zip(_names(record), _names(corrected(record, index, media_dir)[0]), strict=False):
+            if name != target:
+                claims.setdefault(target, set()).add(name)
+    for record in records() if claims else ():
+        for name in _names(record):
+            found = find_media(name, media_dir)
+            path = os.path.relpath(found, index.root).replace(os.sep, "/") if found else ""
+            if path in claims:
+                claims[path].add(name)
+    index.claims = claims
+
+
+def _names(record: dict[str, Any]) -> list[str]:
+    paths = [path for item in media_of(record)[0] for path in ([item] if isinstance(item, str) else item)]
+    return [cut_part(path)[0] for path in paths]
+
+
 def corrected(record: dict[str, Any], index: PathIndex, media_dir: str) -> tuple[dict[str, Any], list[str]]:
     """A copy of the record with missing paths replaced by existing ones, and ambiguous names with their matches.
 
@@ -120,6 +155,9 @@ def corrected(record: dict[str, Any], index: PathIndex, media_dir: str) -> tuple
         matches = index.locate(name, is_picture or is_image_path(name))
         if len(matches) > 1:
             ambiguous.append(f"{given}: {_some(matches)}")
+        if len(matches) == 1 and (other := index.other_claim(matches[0], name)):
+            ambiguous.append(f"{given}: {matches[0]}, which would be {other} too")
+            return path
         return _with_path(path, matches[0] + part) if len(matches) == 1 else path
 
     changes = {name: relocated(record[name], name in IMAGES) for name in (*VIDEOS, *IMAGES) if record.get(name)}
@@ -135,7 +173,10 @@ def _relocated_frames(frames: Sequence[str], index: PathIndex, media_dir: str, a
         if all(find_media(frame, media_dir) is not None for frame in group):
             continue
         folders = index.locate_frames(group)
-        if len(folders) == 1:
+        others = [index.other_claim(path, frame) for paths in folders for frame, path in zip(group, paths, strict=True)]
+        if len(folders) == 1 and any(others):
+            ambiguous.append(f"{group[0]} and others: {folders[0][0]}, which would be {max(others)} too")
+        elif len(folders) == 1:
             moved |= dict(zip(group, folders[0], strict=True))
         elif folders or any(index.locate(frame, True) for frame in group):
             there = _some([str(PurePosixPath(paths[0]).parent) for paths in folders]) or "no folder"

@@ -15,7 +15,7 @@ from typing import Any
 
 from hound_plugin.corpus.checking import RowKind, check_record
 from hound_plugin.corpus.media_check import Depth, Media, check_many
-from hound_plugin.corpus.relocate import PathIndex, corrected, index_paths, missing_names
+from hound_plugin.corpus.relocate import PathIndex, corrected, index_paths, missing_names, note_claims
 from hound_plugin.engines.work import LOCAL, Engine
 from hound_plugin.errors import DataError, SettingsError
 from hound_plugin.records.bad_rows import Place, RowReport
@@ -149,8 +149,13 @@ def _rows(path: Path | str, options: Options) -> Iterator[Row]:
 
 def _path_index(path: Path | str, options: Options) -> PathIndex:
     media_dir = options.media_dir or ""
-    names = missing_names((row.value for row in _rows(path, options) if row.value is not None), media_dir)
-    return index_paths(Path(media_dir), names)
+
+    def records() -> Iterator[dict[str, Any]]:
+        return (row.value for row in _rows(path, options) if row.value is not None)
+
+    index = index_paths(Path(media_dir), missing_names(records(), media_dir))
+    note_claims(index, records, media_dir)
+    return index
 
 
 def _prepare(path: Path | str, options: Options, index: PathIndex | None) -> Iterator[tuple[_Ready, Media, bool]]:

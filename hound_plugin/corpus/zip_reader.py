@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import struct
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -18,6 +19,11 @@ _LOCAL = struct.Struct("<4s22xHH")
 """Of a member's own header: signature, lengths of the name and of what follows it."""
 _DESCRIPTORS = (12, 16, 20, 24)
 """Bytes of checksum and sizes behind a member that was written as a stream."""
+_UTF8 = 0x800
+"""The flag of a member whose name is in UTF-8."""
+_FIELD = struct.Struct("<HH")
+"""Of an extra field: kind and size."""
+_UNICODE_PATH = 0x7075
 _STREAMED = 8
 """The flag of such a member."""
 _END = b"PK\5\6"
@@ -36,24 +42,47 @@ def zip_members(archive: Path) -> Iterator[tuple[str, zipfile.ZipInfo, zipfile.Z
         and the archive to open it from.
 
     Raises:
-        zipfile.BadZipFile: it is damaged, something in it belongs to no member, or it has backslashes and slashes.
+        zipfile.BadZipFile: it is damaged, something in it belongs to no member, it has backslashes and slashes, or a
+            name whose encoding it does not state.
         OSError: reading fails.
     """
     with zipfile.ZipFile(archive) as opened, archive.open("rb") as file:
         _check_end(file)
         position, is_streamed = 0, False
-        has_backslashes = _has_backslashes(opened)
+        names = {info.header_offset: _name(info) for info in opened.infolist()}
+        has_backslashes = _has_backslashes(list(names.values()))
         for info in sorted(opened.infolist(), key=lambda info: info.header_offset):
             _check_gap(position, info.header_offset, is_streamed)
-            yield info.filename.replace("\\", "/") if has_backslashes else info.filename, info, opened
+            name = names[info.header_offset]
+            yield name.replace("\\", "/") if has_backslashes else name, info, opened
             position = _end_of(info, file)
             is_streamed = bool(info.flag_bits & _STREAMED)
         _check_gap(position, opened.start_dir, is_streamed)
 
 
-def _has_backslashes(opened: zipfile.ZipFile) -> bool:
+def _name(info: zipfile.ZipInfo) -> str:
+    """The name of a member as its archiver meant it; :mod:`zipfile` takes whatever is not marked as UTF-8 for cp437.
+
+    Info-ZIP writes the bytes of its system, and the name in UTF-8 into an extra field (APPNOTE.TXT, 4.6.9), which
+    counts if the checksum in it is that of the bytes.
+    """
+    if "\0" in info.orig_filename:
+        raise zipfile.BadZipFile(f"the name {info.orig_filename[:200]!r} has a zero")
+    if info.flag_bits & _UTF8 or info.orig_filename.isascii():
+        return info.filename
+    stored, extra = info.orig_filename.encode("cp437"), info.extra
+    while len(extra) >= _FIELD.size:
+        kind, size = _FIELD.unpack_from(extra)
+        value, extra = extra[_FIELD.size : _FIELD.size + size], extra[_FIELD.size + size :]
+        if kind == _UNICODE_PATH and value[1:5] == struct.pack("<I", zlib.crc32(stored)):
+            return value[5:].decode("utf-8")
+    raise zipfile.BadZipFile(
+        f"it does not state the encoding of its name {info.orig_filename[:200]!r}; pack it again with UTF-8 names"
+    )
+
+
+def _has_backslashes(names: list[str]) -> bool:
     """Whether folders are separated by backslashes."""
-    names = opened.namelist()
     odd = next((name for name in names if "\\" in name), None)
     if odd is not None and any("/" in name for name in names):
         raise zipfile.BadZipFile(

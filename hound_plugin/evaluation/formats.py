@@ -2,7 +2,7 @@
 
 Known forms of a row, in JSON lines or an array:
 
-- ours: ``id``, ``text``, ``error``, as in a run's ``predictions.jsonl``; or ``id`` and ``prediction``;
+- ours: ``id``, ``text``, ``error``, ``finish``, as in a run's ``predictions.jsonl``; or ``id`` and ``prediction``;
 - LLaVA-Hound's test scripts: ``id``, ``modal_path``, ``query``, ``model_prediction: {status, message}``; the same with
   ``video_path``, as they write it for Video-ChatGPT, LLaMA-VID, Chat-UniVi and customised models;
 - Video-ChatGPT's and LLaMA-VID's own scripts: ``id``, ``question``, ``answer``, ``pred``;
@@ -21,7 +21,7 @@ from hound_plugin.errors import DataError
 from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.questions import SEPARATOR
 from hound_plugin.records.jsonl import read_objects
-from hound_plugin.records.media_paths import bare_name, cut_part
+from hound_plugin.records.media_paths import bare_name, canonical_part, cut_part
 from hound_plugin.records.parse import row_id
 from hound_plugin.records.placeholders import TOKENS
 from hound_plugin.records.row_sources import is_file
@@ -33,13 +33,14 @@ EXPECTED = "expected `id` with `text`, `prediction`, `pred` or `model_prediction
 
 @dataclass(frozen=True)
 class GivenRow:
-    """One row in the terms of all forms; ``id``, ``question`` and ``clip`` are empty where the form has none."""
+    """One row in the terms of all forms; what a form does not have is empty."""
 
     id: str
     text: str | None
     error: str = ""
     question: str = ""
     clip: str = ""
+    finish: str = ""
 
 
 @dataclass
@@ -118,7 +119,7 @@ def _read_file(path: str, questions: Sequence[Question], found: GivenPredictions
         if question is None:
             found.surplus.append(given.id or f"{given.clip}: {given.question}")
             continue
-        prediction = Prediction(question.id, given.text, given.error)
+        prediction = Prediction(question.id, given.text, given.error, given.finish)
         before = found.predictions.setdefault(question.id, prediction)
         if before is not prediction:
             if before != prediction:
@@ -156,7 +157,8 @@ def read_row(row: Mapping[str, Any], place: str) -> GivenRow:
             f"{place}: expected an answer or an `error`; got both, {row[keys[0]]!r:.80} and {row['error']!r:.80}. "
             "Remove one of them."
         )
-    return GivenRow(name, _text(row, keys[0], place), "", str(row.get("question", "")), _clip(row))
+    finish = _text(row, "finish", place) if row.get("finish") else ""
+    return GivenRow(name, _text(row, keys[0], place), "", str(row.get("question", "")), _clip(row), finish)
 
 
 def _clip(row: Mapping[str, Any]) -> str:
@@ -231,7 +233,11 @@ class _Index:
 
 
 def _is_other_clip(path: str, question: Question) -> bool:
-    return len(question.media) == 1 and clip_name(path) != clip_name(question.clip)
+    """Whether a path names another clip, or another part of it; one without a part may mean any."""
+    if len(question.media) != 1:
+        return False
+    parts = [canonical_part(name) for name in (path, question.clip)]
+    return clip_name(path) != clip_name(question.clip) or ("" not in parts and parts[0] != parts[1])
 
 
 def clip_name(path: str) -> str:

@@ -18,6 +18,7 @@ from hound_plugin.pages.frames import FrameReader, read_many
 from hound_plugin.pages.rendering import render_page
 from hound_plugin.records.files import write_whole
 from hound_plugin.records.tables import shown_value
+from hound_plugin.records.words import words_of
 
 PAGE = "index.html"
 SHOWN = 200
@@ -137,7 +138,7 @@ def evaluation_item(run: EvaluationRun, question: Question, strip: Strip) -> Ite
     if answer.score is not None:
         values["score"] = answer.score
     if answer.text is not None:
-        values["words"] = len(answer.text.split())
+        values["words"] = len(words_of(answer.text))
     reference = "; ".join(dict.fromkeys((question.reference, *question.accepted))) if question.reference else ""
     texts = (("reference", reference), ("caption", question.evidence))
     return Item(

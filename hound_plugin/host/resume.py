@@ -18,7 +18,8 @@ from transformers.utils import logging
 
 from hound_plugin.errors import DiskFullError, SettingsError
 from hound_plugin.host import run_identity, settings_state, step_report
-from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, weights_of
+from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN
+from hound_plugin.model.weights_identity import weights_of
 from hound_plugin.records.files import full_disk_named, write_json
 
 logger = logging.get_logger(__name__)

@@ -32,10 +32,14 @@ def spearman(one: Sequence[float], two: Sequence[float]) -> float:
     return pearson(list(ranks(one)), list(ranks(two)))
 
 
-def kappa(
-    one: Sequence[int], two: Sequence[int], labels: Sequence[int] = (1, 2, 3, 4, 5), weighted: bool = False
-) -> float:
-    """Cohen's kappa of two raters, at most 1 (``weighted``: by squared distance); NaN where it has no value."""
+def kappa(one: Sequence[int], two: Sequence[int], labels: Sequence[int], weighted: bool = False) -> float:
+    """Cohen's kappa of two raters, at most 1 (``weighted``: by squared distance); NaN where it has no value.
+
+    Args:
+        one, two: what each rater said about the same things.
+        labels: everything that they may say, in order.
+        weighted: by the squared distance of labels.
+    """
     if not one:
         return math.nan
     index = {label: number for number, label in enumerate(labels)}

@@ -76,7 +76,8 @@ def estimate_judging(
     cost = limits.price.cost(prompt_tokens, output) if limits.price else None
     say(f"{number} requests to the judge; {known} others are answered already or the same as one of these")
     if settings.backend not in OFFLINE:
-        say(f"about {prompt_tokens} input tokens and at most {output} output tokens (at 4 characters a token)")
+        rule = "at 4 characters a token, 1 beyond ASCII"
+        say(f"about {prompt_tokens} input tokens and at most {output} output tokens ({rule})")
         priced = f"at most about {cost:.4f}" if cost is not None else f"unknown: no price for {settings.model}"
         say(f"cost: {priced} (in the currency of your price table)")
     return {"requests": number, "known": known, "prompt_tokens": prompt_tokens, "output_tokens": output, "cost": cost}

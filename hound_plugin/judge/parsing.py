@@ -13,10 +13,10 @@ The grammar (``docs/reward.md`` shows examples, which the tests read)::
     end       = blank lines, rules (---), fences, leaked end-of-turn tokens
 
 Case does not matter, and Markdown emphasis around a statement or its parts is ignored. Reasoning is never read: the
-text inside ``<think>`` and similar tags (``REASONING``), and all that precedes a closing tag that was never opened
-(the chat templates of some models open it). A reply whose reasoning never ends has no score. A quoted line
-(``> SCORE: 5``, or in quotation marks) or object is not a statement of the judge, nor is what follows an opening marker
-of the request (:func:`hound_plugin.judge.prompts.fence`); but if it names another number, the score is missing.
+text inside ``<think>`` and similar tags (:mod:`hound_plugin.llm.reasoning`), and all that precedes a closing tag that
+was never opened (the chat templates of some models open it). A reply whose reasoning never ends has no score. A quoted
+line (``> SCORE: 5``, or in quotation marks) or object is not a statement of the judge, nor is what follows an opening
+marker of the request (:func:`hound_plugin.judge.prompts.fence`); but if it names another number, the score is missing.
 """
 
 from __future__ import annotations
@@ -28,23 +28,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from hound_plugin.judge.markup import without_markup
+from hound_plugin.llm.reasoning import visible
 
-REASONING = ("think", "thinking", "thought", "thoughts", "reasoning", "reflection", "analysis", "scratchpad",
-             "rationale", "seed:think", "mm:think")  # fmt: skip
-"""Names of tags whose content is reasoning: ``<think>...</think>``; also ``[THINK]``, ``◁think▷``, harmony channels and
-the tokens of Cohere and Gemma. ``[Reasoning]`` is a heading."""
-_NAMES = "|".join(REASONING)
-_TAG = re.compile(
-    rf"<\s*+(?P<slash>/?)\s*+(?P<name>{_NAMES})(?:\s[^<>]*)?>"
-    rf"|◁(?P<slash_2>/?)(?P<name_2>{_NAMES})▷|\[(?P<slash_4>/?)(?P<name_4>think(?:ing)?)\]"
-    r"|<\|(?P<edge>begin|end)_of_(?P<name_3>thought)\|>|<\|(?P<edge_2>start|end)_(?P<name_5>thinking)\|>"
-    r"|<unused(?:94>(?P<name_6>thought)\b|(?P<slash_6>95)>)"
-    r"|<\|channel\|>\s*(?P<channel>analysis|commentary|final)[^<>|]*<\|message\|>",
-    re.IGNORECASE,
-)
-_WRAPPED = re.compile(r"\s*<(answer|response|output|result)>(.*)</\1>\s*", re.DOTALL | re.IGNORECASE)
-_OPENED = re.compile(r"\s*<\|start_response\|>", re.IGNORECASE)
-_LEAKED = re.compile(r"(?:</s>|<\|[A-Za-z_]{1,30}\|>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\s+)\Z")
 EMPHASIS = str.maketrans(dict.fromkeys("*_`", " "))
 _RULE = " \t\r*_`~-="
 _AFTER_OBJECT = " \t\r\n*_`~.。"
@@ -117,47 +102,11 @@ def read_score(text: str, scale: Scale = Scale()) -> Reading:
         return Reading(None, str(problem))
 
 
-def visible(text: str) -> str:
-    """A reply without its reasoning and leaked end-of-turn tokens; empty if the reasoning never ends."""
-    shown: list[str] = []
-    position, inside, answers = 0, "", False
-    for tag in _TAG.finditer(text):
-        named = (tag[group] for group in ("name", "name_2", "name_3", "name_4", "name_5", "name_6"))
-        name = next(filter(None, named), "thought" if tag["slash_6"] else "channel").lower()
-        closes = any(tag[group] for group in ("slash", "slash_2", "slash_4", "slash_6")) or (
-            tag["edge"] or tag["edge_2"] or tag["channel"] or ""
-        ).lower() in ("end", "final")
-        if inside:
-            if closes and name == inside:
-                inside, position = "", tag.end()
-                answers = answers or (tag["channel"] or "").lower() == "final"
-            continue
-        if closes and answers:  # a second answer: read both
-            shown.append(text[position : tag.start()])
-        elif closes:
-            shown.clear()
-        else:
-            shown.append(text[position : tag.start()])
-            inside = name
-        position = tag.end()
-        answers = answers or (tag["channel"] or "").lower() == "final"
-    if inside:
-        return ""
-    shown.append(text[position:])
-    answer = "\n".join(shown)
-    end = len(answer)
-    while end and (leaked := _LEAKED.search(answer, max(0, end - 64), end)):
-        end = leaked.start()
-    answer = _OPENED.sub("", answer[:end], count=1) if _OPENED.match(answer) else answer[:end]
-    wrapped = _WRAPPED.fullmatch(answer)
-    return wrapped[2] if wrapped else answer
-
-
 def find_statement(text: str, scale: Scale) -> Statement:
     """The statement that ends a reply.
 
     Args:
-        text: what :func:`visible` leaves of a reply.
+        text: what :func:`hound_plugin.llm.reasoning.visible` leaves of a reply.
         scale: the valid scores.
 
     Raises:

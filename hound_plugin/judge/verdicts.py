@@ -24,8 +24,8 @@ from hound_plugin.judge.parsing import (
     Statement,
     find_statement,
     last_line,
-    visible,
 )
+from hound_plugin.llm.reasoning import visible
 
 KEYS = ("verdict", "pred")
 WORDS = {"yes": True, "no": False}

@@ -8,6 +8,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import AfterValidator
 
 _OPEN_QUERY = ("api-version",)
+_SEVERAL = ("n", "best_of")
 _HEADERS = ("api_key", "api-key", "apikey", "authorization", "headers", "extra_headers", "default_headers")
 
 
@@ -36,9 +37,15 @@ def check_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
     """The parameters as they are.
 
     Raises:
-        ValueError: one of them is an API key or a header; the message does not repeat its value.
+        ValueError: one of them is an API key or a header (the message does not repeat its value), or asks for several
+            replies or a stream, of which one reply would be read.
     """
-    for name in parameters:
+    for name, value in parameters.items():
+        if (name in _SEVERAL and value not in (None, 1)) or (name == "stream" and value):
+            raise ValueError(
+                f"{name} is not allowed here: each request gets one whole reply. Set `judge.k` or `sample.n` for "
+                "several judgements or answers."
+            )
         if str(name).lower() in _HEADERS:
             raise ValueError(
                 f"{name} is not allowed here, because parameters are written to files. The key is read from the "

@@ -10,6 +10,8 @@ from hound_plugin.validation import Settings
 
 CHARACTERS_PER_TOKEN = 4.0
 """For estimates before anything is sent; English text has about 4. Actual use comes from the replies."""
+OTHER_CHARACTERS_PER_TOKEN = 1.0
+"""Of characters beyond ASCII; Chinese, Hindi and Thai text has about 1."""
 
 
 class Price(Settings):
@@ -35,5 +37,6 @@ Prices = Annotated[dict[str, Price], BeforeValidator(_names)]
 
 
 def estimate_tokens(text: str) -> int:
-    """Roughly how many tokens a text has."""
-    return max(1, round(len(text) / CHARACTERS_PER_TOKEN))
+    """Roughly how many tokens a text has, in any script."""
+    others = 0 if text.isascii() else sum(not character.isascii() for character in text)
+    return max(1, round((len(text) - others) / CHARACTERS_PER_TOKEN + others / OTHER_CHARACTERS_PER_TOKEN))

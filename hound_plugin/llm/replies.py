@@ -27,6 +27,15 @@ from hound_plugin.llm.requests import (
 
 FILTERS = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 _MOST_TOKENS = 10**9
+_ENDS = {
+    "stop": ("", "stop", "eos", "eos_token", "end_turn", "stop_sequence", "end", "complete", "completed", "finished",
+             "done", "tool_calls", "function_call", "tool_use"),
+    "length": ("length", "max_tokens", "model_length", "max_length", "max_output_tokens", "max_new_tokens",
+               "max_completion_tokens", "token_limit", "model_context_window_exceeded"),
+    "content_filter": ("content_filter", "content_filtered", "safety", "recitation", "blocklist", "prohibited_content",
+                       "spii", "guardrail_intervened", "sensitive", "refusal"),
+}  # fmt: skip
+"""How servers say that a reply is whole, cut at a limit of tokens, or filtered; any other reason is a failure."""
 _SHAPES = (KeyError, IndexError, TypeError, AttributeError, ValueError, RecursionError)
 
 
@@ -58,24 +67,47 @@ def read_completion(completion: Any, redactor: Redactor) -> Reply:
         redactor: for the texts of parts, which may spell the key once they are joined.
 
     Raises:
-        TransientError: it is not a chat completion.
+        TransientError: it is not a chat completion with one reply, or the server says that something went wrong.
     """
     try:
-        choice = completion["choices"][0]
+        (choice,) = completion["choices"]
         message, usage = choice["message"], completion.get("usage")
         usage = usage if isinstance(usage, dict) else {}
+        error = choice.get("error") or completion.get("error")
+        if error:
+            raise TransientError(f"an error beside a reply: {shortened(_json(error), 200)}", kind="malformed")
         return Reply(
             text=redactor.text(_text(message.get("content"))),
-            finish=str(choice.get("finish_reason") or "stop")[:100],
+            finish=_how_it_ended(choice.get("finish_reason")),
             refusal=redactor.text(_text(message.get("refusal"))),
             model=str(completion.get("model") or "")[:200],
             fingerprint=str(completion.get("system_fingerprint") or "")[:200],
             prompt_tokens=token_count(usage.get("prompt_tokens")),
-            completion_tokens=token_count(usage.get("completion_tokens")),
+            completion_tokens=_written_tokens(usage),
         )
     except _SHAPES as error:
         shown, reason = shortened(_json(completion), 200), shortened(f"{error!r}", 120)
         raise TransientError(f"not a chat completion: {shown} ({reason})", kind="malformed") from None
+
+
+def _how_it_ended(reason: Any) -> str:
+    """``stop``, ``length`` or ``content_filter``, in whatever words a server says it; without a reason it is whole.
+
+    Raises:
+        TransientError: it ended in another way, such as ``error`` or ``abort``: its end may be missing.
+    """
+    word = str(reason or "").strip().lower().replace("-", "_").rpartition(".")[2]
+    ended = next((name for name, words in _ENDS.items() if word in words), "")
+    if not ended:
+        what = f"a reply that ended by {str(reason)[:100]!r}, so that its end may be missing"
+        raise TransientError(what, kind="malformed")
+    return ended
+
+
+def _written_tokens(usage: dict[str, Any]) -> int | None:
+    """The tokens that a model wrote: those of reasoning too, which some servers count in the total alone."""
+    read, written, total = (token_count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    return written if None in (read, written, total) else max(written, total - read)  # type: ignore[type-var,operator]
 
 
 def _text(content: Any) -> str:

@@ -8,6 +8,7 @@ from typing import Any
 
 from hound_plugin.llm.frames import frame_parts
 from hound_plugin.llm.openai_client import OpenAIClient
+from hound_plugin.llm.reasoning import has_reasoning
 from hound_plugin.llm.requests import Message, Request, request_key
 from hound_plugin.llm.sampler_settings import SamplerSettings
 from hound_plugin.llm.server_settings import make_endpoint
@@ -39,15 +40,20 @@ class SamplingPrompt:
 
     @property
     def expects(self) -> str:
-        """Any text."""
-        return "a text that is not empty"
+        """A text without reasoning."""
+        return "a text that is not empty, without the model's reasoning"
 
     def parse(self, text: str) -> str | None:
-        """The answer itself."""
-        return text.strip() or None
+        """The answer itself; none with reasoning in it, which a judge and a training would take for the answer."""
+        return None if has_reasoning(text) else text.strip() or None
 
     def why_missing(self, text: str) -> str:
-        """White space alone is not an answer."""
+        """White space alone is not an answer, and reasoning is not part of one."""
+        if has_reasoning(text):
+            return (
+                "it has the model's reasoning in it; start the server so that it sends that apart (vLLM: "
+                "--reasoning-parser), or without reasoning"
+            )
         return "it is empty"
 
 

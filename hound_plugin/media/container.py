@@ -198,6 +198,8 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
     latest = length = 0
     keys: list[int] = []
     clean = True
+    if stream.codec_context.pix_fmt == "pal8":  # some demuxers give the palette with the first packet they read, alone
+        return None
     number, codec = stream.index, stream.codec_context.name
     lost = LostPackets(stream.codec_context)
     for packet in packets(container):
@@ -218,8 +220,10 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
             if pts >= latest or len(presented) == 1:
                 latest, length = pts, packet.duration or 0
     unique = len(set(presented)) == len(presented)
+    # Timestamps in the order of decoding, as for raw streams that were copied into a container, number no B pictures.
+    misnumbered = stream.codec_context.has_b_frames and len(presented) > 1 and presented == sorted(presented)
     # Pictures before the first key cannot be decoded; what lost packets do to the others, only decoding shows.
-    if not presented or not unique or min(presented) < keys[0] or lost.any():
+    if not presented or not unique or min(presented) < keys[0] or lost.any() or misnumbered:
         return None
     return sorted(presented), length, sorted(keys), clean
 

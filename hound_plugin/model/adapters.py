@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import CheckpointError
-from hound_plugin.records.media_identity import sampled_digest
+from hound_plugin.model.weights_identity import weights_of
 
 CONFIG = "adapter_config.json"
 NEXT_TO_IT = "non_lora_trainables.bin"
@@ -18,9 +17,7 @@ RUN = "hound_run.json"
 """In checkpoints of the host's trainings: which run they belong to; in an adapter's folder, the adapters below it."""
 BELOW = "adapters_below"
 BASE_WEIGHTS = "base_weights"
-"""In the same file: :func:`weights_of` the model below."""
-_SAMPLE = 512  # bytes of a tensor
-_LONGEST_HEADER = 100 << 20  # bytes, as the library has it
+"""In the same file: :func:`~hound_plugin.model.weights_identity.weights_of` the model below."""
 
 
 def is_adapter(folder: str | os.PathLike[str]) -> bool:
@@ -51,44 +48,6 @@ def _note(adapter: str | os.PathLike[str]) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
-
-
-def weights_of(folder: str | os.PathLike[str], every_tensor: bool = True) -> dict[str, list[Any]]:
-    """Identity of a model's weight files: by name, their size and a digest of samples.
-
-    Args:
-        folder: of the model.
-        every_tensor: samples are of each tensor of safetensors files, as trainings may change a few small ones; False:
-            of head, middle and tail of each file, as earlier versions noted them.
-    """
-    names = sorted(name for name in os.listdir(folder) if name.endswith((".safetensors", ".bin")))
-    files = {name: os.path.join(folder, name) for name in names if not name.startswith("training_args")}
-    return {
-        name: [os.path.getsize(path), *(_sampled_tensors(path) if every_tensor else []), sampled_digest(path)]
-        for name, path in files.items()
-    }
-
-
-def _sampled_tensors(path: str) -> list[str]:
-    """A digest of the beginning and the middle of each tensor of a safetensors file; nothing of another file.
-
-    Files of torch end with a checksum of each tensor, which :func:`sampled_digest` reads.
-    """
-    if not path.endswith(".safetensors"):
-        return []
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        try:
-            header = json.loads(file.read(length if length < _LONGEST_HEADER else 0))
-            spans = sorted(entry["data_offsets"] for name, entry in header.items() if name != "__metadata__")
-        except (ValueError, KeyError, TypeError, AttributeError):
-            return []  # damaged: whoever loads it says so
-        for start, end in spans:
-            for place in (start, (start + end) // 2):
-                file.seek(8 + length + place)
-                digest.update(file.read(min(_SAMPLE, end - place)))
-    return [digest.hexdigest()]
 
 
 def other_base(adapter: str | os.PathLike[str], name: str) -> str | None:

@@ -16,7 +16,7 @@ from transformers import AutoConfig, AutoTokenizer
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, read_tensors, read_tower
 from hound_plugin.model.checkpoint_conversion import keep_tokenizer
-from hound_plugin.model.checkpoint_files import fetch, weight_files
+from hound_plugin.model.checkpoint_files import fetch, stored_tensors, weight_files
 from hound_plugin.model.checkpoint_writer import CheckpointWriter, parse_size
 from hound_plugin.model.configuration import IMAGE_TOWER, VIDEO_TOWER, LlavaHoundConfig, read_tower_config
 from hound_plugin.model.key_mapping import IGNORED
@@ -98,15 +98,11 @@ def assemble(
 def _parts(
     folder: Path, towers: dict[str, Any], projector: dict[str, torch.Tensor], config: LlavaHoundConfig
 ) -> Iterator[tuple[str, torch.Tensor]]:
-    for file in weight_files(folder):
-        with contextlib.ExitStack() as stack:
-            for name, value in read_tensors([str(file)], stack).items():
-                if IGNORED.search(name):
-                    continue
-                if name != "lm_head.weight" and not name.startswith("model."):
-                    raise CheckpointError(f"Expected the keys of a LLaMA in {folder}, found {name!r}.")
-                ours = name if name == "lm_head.weight" else "model.language_model." + name.removeprefix("model.")
-                yield ours, value if torch.is_tensor(value) else value[...]
+    for name, value in stored_tensors(weight_files(folder), lambda name: not IGNORED.search(name)):
+        if name != "lm_head.weight" and not name.startswith("model."):
+            raise CheckpointError(f"Expected the keys of a LLaMA in {folder}, found {name!r}.")
+        ours = name if name == "lm_head.weight" else "model.language_model." + name.removeprefix("model.")
+        yield ours, value
     yield from ((f"model.multi_modal_projector.{name}", value) for name, value in projector.items())
     for tower, file in towers.items():
         with contextlib.ExitStack() as stack:

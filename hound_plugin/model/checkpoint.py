@@ -26,6 +26,7 @@ from hound_plugin.model.completeness import (
     check_complete,
     check_finite,
     check_floating,
+    check_once,
     check_within_folder,
     expected_shapes,
     tensor_shapes,
@@ -101,7 +102,11 @@ _NOT_FOR_TOWERS = ("revision", "commit_hash", "subfolder")
 
 
 def read_tensors(files: list[str], stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Open checkpoint files: ``key -> tensor`` (.bin) or lazy slice (.safetensors), open until the stack closes."""
+    """Open checkpoint files: ``key -> tensor`` (.bin) or lazy slice (.safetensors), open until the stack closes.
+
+    Raises:
+        CheckpointError: a file is damaged, or a tensor is in two files: libraries choose differently between them.
+    """
     tensors: dict[str, Any] = {}
     for file in files:
         if file.endswith(".safetensors"):
@@ -113,9 +118,11 @@ def read_tensors(files: list[str], stack: contextlib.ExitStack) -> dict[str, Any
                 raise CheckpointError(
                     f"Cannot open {file} ({error}). Check that all files of the checkpoint are there."
                 ) from error
-            tensors.update({key: handle.get_slice(key) for key in handle.keys()})  # noqa: SIM118 (not a mapping)
+            new = {key: handle.get_slice(key) for key in handle.keys()}  # noqa: SIM118 (not a mapping)
         else:
-            tensors.update(load_bin(file))
+            new = load_bin(file)
+        check_once(tensors, new, file)
+        tensors.update(new)
     return tensors
 
 

@@ -34,21 +34,16 @@ from hound_plugin.model.checkpoint_files import (
 )
 from hound_plugin.model.checkpoint_writer import CheckpointWriter, parse_size
 from hound_plugin.model.completeness import check_complete, expected_shapes, tensor_shapes
-from hound_plugin.model.configuration import (
-    ORIGINAL_KEYS,
-    ORIGINAL_MODEL_TYPE,
-    LlavaHoundConfig,
-    without_towers,
-)
+from hound_plugin.model.configuration import LlavaHoundConfig, read_tower_config
 from hound_plugin.model.key_mapping import is_original, to_original, to_ours
 from hound_plugin.model.modeling import LlavaHoundForConditionalGeneration
+from hound_plugin.model.original_layout import has_the_shape, has_the_tokens, is_repository_tower, original_config
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.saved_settings import changed_settings, saved_settings
 
 TOWERS = ("image_tower", "video_tower")
 _TOKENIZER_FILES = ("tokenizer.model", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json")
 _TOKENIZER_FOLDER = "original_tokenizer"  # where our layout keeps the original's tokenizer files for converting back
-_OF_TRAINING = ("use_cache",)  # switched off while a model is trained, and saved so
 
 
 @dataclass
@@ -169,17 +164,10 @@ class _ToOurs:
 
     def _is_rounding(self, tower: str, file: str) -> bool:
         """Whether the checkpoint's copy is the repository's tower in the checkpoint's dtype."""
-        with contextlib.ExitStack() as stack:
-            exact = read_tower(file, getattr(self.config, f"{tower}_config"), stack)
-            prefix = f"model.{tower}."
-            for name, tensor in stored_tensors(self.files, lambda name: self.names.get(name, "").startswith(prefix)):
-                other = exact.get(self.names[name].removeprefix(prefix))
-                if other is None:
-                    return False
-                other = other if torch.is_tensor(other) else other[...]
-                if not torch.equal(other.to(tensor.dtype), tensor):
-                    return False
-        return True
+        prefix = f"model.{tower}."
+        copy = stored_tensors(self.files, lambda name: self.names.get(name, "").startswith(prefix))
+        named = ((self.names[name].removeprefix(prefix), tensor) for name, tensor in copy)
+        return is_repository_tower(file, getattr(self.config, f"{tower}_config"), named)
 
     def plan(self) -> ConversionReport:
         report = ConversionReport(keys=[(old, new) for old, new, _ in self._order(names_only=True)])
@@ -253,12 +241,43 @@ class _ToOriginal:
         self.tokenizer = next((folder for folder in folders if (folder / "tokenizer.model").is_file()), None)
         if tokenizer and self.tokenizer is None:
             raise SettingsError(f"Expected tokenizer.model in {tokenizer}, found none. Name another folder.")
+        self.has_new_tokens = self.tokenizer not in (None, folder) and not has_the_tokens(self.tokenizer, folder)
+        if tokenizer and self.has_new_tokens:
+            raise SettingsError(
+                f"Expected the tokens of {folder} in the tokenizer {tokenizer}; it has others, or other ids for them. "
+                "Leave it out: the checkpoint's own tokenizer.json is copied then."
+            )
+        if self.has_new_tokens:
+            self.tokenizer = None
+        self.unverified: list[str] = []
+        self.own_towers: list[str] = []
+        self.own_towers = [tower for tower in TOWERS if self._is_own(tower)]
+
+    def _is_own(self, tower: str) -> bool:
+        """Whether a tower is not the repository's, which whoever reads the original layout would prefer."""
+        name, prefix = getattr(self.config, f"mm_{tower}"), f"model.{tower}."
+        if not name:
+            return True
+        file = find_tower(name, str(self.folder), {})
+        if file is None:
+            if not self._dtype(prefix)[0]:
+                raise CheckpointError(
+                    f"Cannot compare the {tower.replace('_', ' ')} of {self.folder} with {name!r}, which the original "
+                    f"checkpoint left to the hub: it cannot be found. Download it once (`hf download {name}`)."
+                )
+            self.unverified.append(tower)
+            return False
+        if not has_the_shape(read_tower_config(name, str(self.folder)), getattr(self.config, f"{tower}_config")):
+            return True
+        copy = stored_tensors(self.files, lambda key: key.startswith(prefix))
+        named = ((key.removeprefix(prefix), tensor) for key, tensor in copy)
+        return not is_repository_tower(file, getattr(self.config, f"{tower}_config"), named)
 
     def _dtype(self, name: str) -> tuple[bool, torch.dtype | None]:
         """Whether a tensor is written, and for towers the original dtype."""
         dtypes = getattr(self.config, "original_towers", None)
         for tower in TOWERS:
-            if dtypes is not None and name.startswith(f"model.{tower}."):
+            if dtypes is not None and name.startswith(f"model.{tower}.") and tower not in self.own_towers:
                 return dtypes[tower] is not None, getattr(torch, dtypes[tower]) if dtypes[tower] else None
         return True, None
 
@@ -267,15 +286,27 @@ class _ToOriginal:
         for tower in TOWERS:
             is_included = any(f".{tower}.{tower}." in new for _, new in report.keys)
             report.towers[tower] = "in the checkpoint" if is_included else "left out, as in the original checkpoint"
-        if self.tokenizer is None:
+        if self.has_new_tokens:
+            report.warnings.append(
+                "The source has other tokens than the original tokenizer.model that it keeps, which is left out; "
+                "tokenizer.json is copied."
+            )
+        elif self.tokenizer is None:
             report.warnings.append(
                 "The source has no tokenizer.model, which the original code needs; tokenizer.json is copied. Name a "
                 "folder that has the file with `--tokenizer`, such as the original checkpoint."
             )
-        if self._unnamed():
+        for tower in self.own_towers:
+            name = getattr(self.config, f"mm_{tower}")
+            reason = f"is no longer the one of {name}" if name else "names no repository"
             report.warnings.append(
-                f"The source names no repository for its {' and '.join(self._unnamed())}: the checkpoint has their "
-                "weights, and config.json names subfolders with their configurations."
+                f"The source's {tower} {reason}: the checkpoint has its weights, and config.json names a subfolder "
+                "with its configuration."
+            )
+        if self.unverified:
+            report.warnings.append(
+                f"The repositories of {' and '.join(self.unverified)} cannot be found, so it was not compared whether "
+                "the source still has their weights. Where they can be found, they are preferred to the checkpoint's."
             )
         if changed := changed_settings(self.folder, self.config):
             report.warnings.append(
@@ -283,10 +314,6 @@ class _ToOriginal:
                 "converting back and for this package; the original code uses its own values."
             )
         return report
-
-    def _unnamed(self) -> list[str]:
-        """Towers that come from no repository, as in a model that was created locally."""
-        return [tower for tower in TOWERS if not getattr(self.config, f"mm_{tower}")]
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """Names and shapes of the source's tensors."""
@@ -299,7 +326,7 @@ class _ToOriginal:
 
     def write_files(self, writer: CheckpointWriter, report: ConversionReport) -> None:
         values = original_config(self.config)
-        for tower in self._unnamed():
+        for tower in self.own_towers:
             values[f"mm_{tower}"] = tower
             (writer.part / tower).mkdir()
             getattr(self.config, f"{tower}_config").save_pretrained(writer.part / tower)
@@ -312,48 +339,3 @@ class _ToOriginal:
             shutil.copyfile(self.folder / "generation_config.json", writer.part / "generation_config.json")
         if changed_settings(self.folder, self.config):
             shutil.copyfile(self.folder / PROCESSOR_NAME, writer.part / PROCESSOR_NAME)
-
-
-def original_config(config: LlavaHoundConfig) -> dict[str, Any]:
-    """The original ``config.json`` of a model: the one that it came with, or one with the same keys.
-
-    What was changed since in ours (a longer context, a larger vocabulary, ``image_aspect_ratio``) is changed there.
-    """
-    if config.original_config is None:
-        return _config_from_ours(config)
-    before = LlavaHoundConfig(
-        **without_towers(config.original_config),
-        image_tower_config=config.image_tower_config,
-        video_tower_config=config.video_tower_config,
-    )
-    was, now = _config_from_ours(before), _config_from_ours(config)
-    changed = {key: value for key, value in now.items() if key not in _OF_TRAINING and value != was.get(key)}
-    return {**config.original_config, **changed}
-
-
-def _config_from_ours(config: LlavaHoundConfig) -> dict[str, Any]:
-    """An original ``config.json`` of what our configuration has."""
-    text = config.text_config.to_dict()
-    rope = text.pop("rope_parameters", None) or {}
-    values = {key: value for key, value in text.items() if key not in ("model_type", "dtype", "transformers_version")}
-    dtype = getattr(config, "dtype", None) or config.text_config.dtype or torch.float32
-    return {
-        **values,
-        **dict.fromkeys((key for key in ORIGINAL_KEYS if key.startswith(("mm_use", "tune_"))), False),
-        "X": ["Image", "Video"],
-        "architectures": ["LlavaLlamaForCausalLM"],
-        "freeze_mm_mlp_adapter": False,
-        "image_aspect_ratio": config.image_aspect_ratio,
-        "image_grid_pinpoints": None,
-        "mm_hidden_size": config.video_tower_config.hidden_size,
-        "mm_image_tower": config.mm_image_tower,
-        "mm_projector_type": config.mm_projector_type,
-        "mm_video_tower": config.mm_video_tower,
-        "mm_vision_select_feature": "patch",
-        "mm_vision_select_layer": config.mm_vision_select_layer,
-        "model_type": ORIGINAL_MODEL_TYPE,
-        "rope_scaling": None if rope.get("rope_type", "default") == "default" else rope,
-        "rope_theta": rope.get("rope_theta", 10000.0),
-        "torch_dtype": str(dtype).removeprefix("torch."),
-        "use_mm_proj": True,
-    }

@@ -15,7 +15,7 @@ from huggingface_hub import snapshot_download
 
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.checkpoint import read_tensors
-from hound_plugin.model.completeness import check_floating, check_within_folder, tensor_shapes
+from hound_plugin.model.completeness import check_floating, check_once, check_within_folder, tensor_shapes
 from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE, LlavaHoundConfig
 
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
@@ -261,8 +261,11 @@ def stored_tensors(
 
 def _entries(files: list[Path]) -> Iterator[tuple[str, Any]]:
     """Names with lazy slices (safetensors) or memory-mapped tensors (.bin), which are valid until the next one."""
+    names: set[str] = set()
     for file in files:
         with contextlib.ExitStack() as stack:
             tensors = read_tensors([str(file)], stack)
+            check_once(names, tensors, file)
+            names.update(tensors)
             for name in list(tensors):
                 yield name, tensors.pop(name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,25 @@ def tensor_shapes(tensors: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
         for name, value in tensors.items()
         if not IGNORED.search(name)
     }
+
+
+def check_once(before: Collection[str], new: Iterable[str], file: Any) -> None:
+    """Check that no tensor of a file is in an earlier file too.
+
+    Args:
+        before: names of the tensors in the earlier files of the checkpoint.
+        new: names of those in ``file``.
+        file: for the message.
+
+    Raises:
+        CheckpointError: some are, so that it is not clear which copy is the model's.
+    """
+    twice = sorted(name for name in new if name in before and not IGNORED.search(name))
+    if twice:
+        raise CheckpointError(
+            f"Expected each tensor in one file; {file} has {len(twice)} that an earlier file has too: "
+            f"{', '.join(twice[:_SHOWN])}. Files of two models may be mixed: download or save the checkpoint again."
+        )
 
 
 def check_complete(

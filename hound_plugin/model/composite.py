@@ -58,12 +58,7 @@ class LlavaHoundModel(LlavaHoundPreTrainedModel):
         self.language_model.set_input_embeddings(value)
 
     def set_towers_trainable(self, trainable: bool) -> None:
-        """Give the towers' used parameters a gradient or take it; unused blocks never have one.
-
-        Trained towers are no longer the original's: converting back writes them, whole.
-        """
-        if trainable:
-            self.config.original_towers = None
+        """Give the towers' used parameters a gradient or take it; unused blocks never have one."""
         for tower in (self.image_tower, self.video_tower):
             tower.requires_grad_(trainable)
             tower.freeze_unused(self.config.mm_vision_select_layer)

@@ -97,7 +97,7 @@ class LlavaHoundTowerConfig(PreTrainedConfig):
                 f"This tower asks for patch dropout ({vision['force_patch_dropout']}), which a frozen tower must not "
                 "have. Set `force_patch_dropout` to 0.0 in its config.json, as the released towers have it."
             )
-        known = {name: vision[name] for name in cls.__dataclass_fields__ if name in vision and name in _TOWER_FIELDS}
+        known = {name: vision[name] for name in cls.__dataclass_fields__ if name in vision and name in TOWER_FIELDS}
         if not known.get("add_time_attn"):
             known["num_frames"] = 1
         return cls(**known)
@@ -172,7 +172,7 @@ def _check_composite(config: Any) -> None:
         raise CheckpointError(f"Expected original_towers to name dtypes of the towers, found {config.original_towers}.")
 
 
-_TOWER_FIELDS = frozenset(LlavaHoundTowerConfig.__annotations__)
+TOWER_FIELDS = frozenset(LlavaHoundTowerConfig.__annotations__)
 
 
 class LlavaHoundConfig(PreTrainedConfig):
@@ -363,21 +363,11 @@ def composite_from_original(values: dict[str, Any], folder: str | None = None, *
         if values.get(flag):
             raise CheckpointError(f"Expected {flag} false, found true; no released checkpoint of this family uses it.")
     return {
-        **without_towers(values),
-        "image_tower_config": read_tower_config(values["mm_image_tower"], folder, **hub).to_dict(),
-        "video_tower_config": read_tower_config(values["mm_video_tower"], folder, **hub).to_dict(),
-    }
-
-
-def without_towers(values: dict[str, Any]) -> dict[str, Any]:
-    """What :func:`composite_from_original` takes from the original ``config.json`` itself."""
-    skip = {*ORIGINAL_KEYS, "model_type", "architectures", "_name_or_path", "transformers_version"}
-    text = {key: value for key, value in copy.deepcopy(values).items() if key not in skip}
-    text["model_type"] = "llama"
-    return {
         "model_type": LlavaHoundConfig.model_type,
         "architectures": ["LlavaHoundForConditionalGeneration"],
-        "text_config": text,
+        "text_config": text_from_original(values),
+        "image_tower_config": read_tower_config(values["mm_image_tower"], folder, **hub).to_dict(),
+        "video_tower_config": read_tower_config(values["mm_video_tower"], folder, **hub).to_dict(),
         "mm_projector_type": values.get("mm_projector_type", "linear"),
         "mm_vision_select_layer": values.get("mm_vision_select_layer", -2),
         "image_aspect_ratio": "pad" if values.get("image_aspect_ratio") == "pad" else None,
@@ -390,6 +380,12 @@ def without_towers(values: dict[str, Any]) -> dict[str, Any]:
         "pad_token_id": values.get("pad_token_id") or 0,
         "original_config": dict(values),
     }
+
+
+def text_from_original(values: dict[str, Any]) -> dict[str, Any]:
+    """The language model's part of an original ``config.json``."""
+    skip = {*ORIGINAL_KEYS, "model_type", "architectures", "_name_or_path", "transformers_version"}
+    return {**{key: value for key, value in copy.deepcopy(values).items() if key not in skip}, "model_type": "llama"}
 
 
 for _config in (LlavaHoundConfig, LlavaHoundTowerConfig, OriginalLlavaConfig):

@@ -7,8 +7,8 @@ from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.messages import Conversation, read_history, read_messages, text_of
-from hound_plugin.records.options import answer_with_text, check_labels, with_options
-from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN
+from hound_plugin.records.options import answer_with_text, check_labels, shown_labels, with_options
+from hound_plugin.records.placeholders import without_placeholders
 from hound_plugin.records.record import Findings, Turn
 
 
@@ -31,11 +31,13 @@ def read_conversation(row: Mapping[str, Any], options: Mapping[str, str], findin
     for name in lists[1:]:
         if row[name] != row[lists[0]]:
             findings.problem("two conversations", name, f"the same as in `{lists[0]}`", row[name])
-    _check_separate_question(row, conversation, findings)
+    _check_separate_question(row, options, conversation, findings)
     return conversation
 
 
-def _check_separate_question(row: Mapping[str, Any], conversation: Conversation, findings: Findings) -> None:
+def _check_separate_question(
+    row: Mapping[str, Any], options: Mapping[str, str], conversation: Conversation, findings: Findings
+) -> None:
     """A question or an answer next to a conversation must be one of its turns: they cannot both be honoured."""
     if findings.problems and not conversation.turns:
         return  # nothing to compare with; the conversation's own problems are reported
@@ -45,7 +47,7 @@ def _check_separate_question(row: Mapping[str, Any], conversation: Conversation,
         text = text_of(row[name])
         if text is None or (
             text.strip()
-            and _without_placeholders(text) not in {_without_placeholders(turn.text) for turn in conversation.turns}
+            and without_placeholders(text) not in {without_placeholders(turn.text) for turn in conversation.turns}
         ):
             findings.problem("two questions", name, "a question of the conversation", row[name])
     if row.get(fields.HISTORY) not in (None, "", []):
@@ -54,15 +56,24 @@ def _check_separate_question(row: Mapping[str, Any], conversation: Conversation,
     if more not in (None, [], {}) and not (isinstance(more, str) and not more.strip()):
         findings.problem("input", fields.MORE_OF_QUESTION, "its text in a turn of the conversation", more)
     if not any(name in row for name in fields.CHOSEN):  # next to a pair, an answer is the reference
-        _add_separate_answer(row, conversation, findings)
+        _add_separate_answer(row, options, conversation, findings)
 
 
-def _add_separate_answer(row: Mapping[str, Any], conversation: Conversation, findings: Findings) -> None:
+def _add_separate_answer(
+    row: Mapping[str, Any], options: Mapping[str, str], conversation: Conversation, findings: Findings
+) -> None:
     """Add an answer from a separate field after the last question, unless the conversation already contains it."""
     name = _answer_name(row)
     text = None if name is None else text_of(row[name])
-    if name is None or any(turn.role == "assistant" and turn.text == text for turn in conversation.turns):
+    answers = [turn.text for turn in conversation.turns if turn.role == "assistant"]
+    if name is None or text in answers:
         return
+    if options and text is not None:
+        questions = [turn.text for turn in conversation.turns if turn.role == "user"]
+        shown = shown_labels(questions[-1], options) if questions else {}
+        text = answer_with_text(row[name], options, name, findings, shown)
+        if text is None or text in [answer_with_text(answer, options, name, Findings(), shown) for answer in answers]:
+            return
     ends_with_question = bool(conversation.turns) and conversation.turns[-1].role == "user"
     if text is not None and ends_with_question:
         conversation.turns.append(Turn("assistant", text))
@@ -82,10 +93,6 @@ def _answer_name(row: Mapping[str, Any]) -> str | None:
     return next((name for name in given if row[name] != ""), given[0] if given else None)
 
 
-def _without_placeholders(text: str) -> str:
-    return text.replace(VIDEO_TOKEN, "").replace(IMAGE_TOKEN, "").strip()
-
-
 def _from_texts(row: Mapping[str, Any], options: Mapping[str, str], findings: Findings) -> Conversation:
     conversation = Conversation()
     if row.get(fields.HISTORY) not in (None, "", []):
@@ -98,7 +105,7 @@ def _from_texts(row: Mapping[str, Any], options: Mapping[str, str], findings: Fi
     if None in texts.values():
         findings.problem("question", filled[0], "text, or a list of messages", row[filled[0]])
         return conversation
-    if len({_without_placeholders(str(text)) for text in texts.values()}) > 1:
+    if len({without_placeholders(str(text)) for text in texts.values()}) > 1:
         findings.problem("two questions", filled[1], f"the same as in `{filled[0]}`", row[filled[1]])
     question = str(texts[filled[0]])
     more = row.get(fields.MORE_OF_QUESTION)

@@ -199,7 +199,7 @@ def _seconds(row: Mapping[str, Any], names: tuple[str, ...], at: str, findings: 
     seconds: list[float] = []
     for name, value in given:
         try:
-            number = math.nan if isinstance(value, bool) else float(value)
+            number = math.nan if isinstance(value, bool) or "_" in str(value) else float(value)
         except (TypeError, ValueError, OverflowError):
             number = math.nan
         if not 0 <= number < math.inf:

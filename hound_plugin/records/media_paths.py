@@ -157,14 +157,19 @@ def clip_key(paths: Iterable[str]) -> tuple[str, ...]:
 
 
 def _canonical(path: str) -> str:
-    bare, part = cut_part(path)
+    return os.path.realpath(cut_part(path)[0]) + canonical_part(path)
+
+
+def canonical_part(path: str) -> str:
+    """The part that a path names, in one spelling; empty for a whole clip."""
+    part = cut_part(path)[1]
     if part:
         try:
             _, start, end = split_part(path)
             part = with_part("", start or None, end)
         except MediaError:  # whoever reads it says why
             pass
-    return os.path.realpath(bare) + part
+    return part
 
 
 def refuse_part(path: str, what: str) -> MediaDecodeError:

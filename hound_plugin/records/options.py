@@ -12,6 +12,7 @@ from hound_plugin.records.record import Findings, Turn, Words
 from hound_plugin.records.words import words_of
 
 _OWN_LABEL = re.compile(r"\s*\(?(\w{1,2})\s*[.):]\s")
+_WITH_LABEL = re.compile(r"\s*\(?(\w{1,2})\s*[.):]{1,3}\s*(\S.*)", re.DOTALL)
 _NUMBER = re.compile(r"[-+]?[\d.,]+(?:e[-+]?\d+)?")
 
 
@@ -31,6 +32,9 @@ def read_options(value: Any, where: str, findings: Findings) -> dict[str, str]:
     own = [match[1] for text in texts.values() if (match := _OWN_LABEL.match(str(text)))]
     if own != list(texts) and sorted(own) == sorted(texts):
         findings.problem("options", where, f"choices in the order of their letters {', '.join(sorted(own))}", value)
+        return {}
+    if all(str(text).strip().strip("().: ") in (key, "") for key, text in texts.items()):  # the texts are elsewhere
+        findings.problem("options", where, "choices with their texts, and not labels alone", value)
         return {}
     if not all(letters.values()):  # next to `G. Washington`, `A. Lincoln` is a name
         return {key: str(text) for key, text in texts.items()}
@@ -94,8 +98,11 @@ def answer_with_text(
 ) -> str | None:
     """The chosen option as ``A. a ball``: from its letter, its number from 0 (also 1.0, as in Parquet), or its text.
 
-    The exact text of a choice or its label counts before one that differs in marks and case. An answer that is more
-    than a choice (a sentence) stays unchanged; one that may mean two choices, and a number of none, are problems.
+    The label is the one that the question shows.
+
+    The exact text of a choice or its label counts before one that differs in marks and case, and before both together
+    (``(A) a ball``). An answer that is more than a choice (a sentence) stays unchanged; one that may mean two choices
+    (the letter of one with the text of another), and a number of none, are problems.
 
     Args:
         answer: as the row has it.
@@ -112,7 +119,9 @@ def answer_with_text(
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
         texts.add(str(answer))
-    matches = _matching(texts, options)
+    matches = _matching(texts, options) or _labelled(text, options, shown or {})
+    if isinstance(answer, int | float):  # 3 and 3.0, of a column of numbers
+        matches += [key for key, option in options.items() if _is_equal(option, answer)]
     if isinstance(answer, int) and str(answer) not in options:
         if 0 <= answer < len(options):
             matches.append(list(options)[answer])
@@ -126,7 +135,8 @@ def answer_with_text(
         findings.problem("options", where, "an answer that means one choice", f"{answer!r} for {dict(options)}")
         return None
     if matches:
-        return f"{matches[0]}. {options[matches[0]]}"
+        label = (shown or {}).get(matches[0], matches[0])
+        return f"{matches[0] if label.casefold() == matches[0].casefold() else label}. {options[matches[0]]}"
     if len(_bare(text)) <= 2 or _NUMBER.fullmatch(_bare(text)):
         findings.problem("options", where, f"one of {', '.join(options)}", answer)
         return None
@@ -138,6 +148,35 @@ def _matching(texts: Collection[str], options: Mapping[str, str]) -> list[str]:
     exact = [key for key, option in options.items() if key in texts or option.strip() in texts]
     bare = {_bare(text) for text in texts}
     return exact or [key for key, option in options.items() if _bare(key) in bare or _bare(option) in bare]
+
+
+def _is_equal(option: str, number: float) -> bool:
+    try:
+        return float(option) == number
+    except ValueError:
+        return False
+
+
+def _labelled(text: str, options: Mapping[str, str], shown: Mapping[str, str]) -> list[str]:
+    """The choices that a label followed by a text means; two, if they are of two choices; none in a sentence."""
+    match = _WITH_LABEL.fullmatch(text)
+    label, said = (match[1].casefold(), match[2]) if match else ("", "")
+    by_label = [key for key in options if label and label in (key.casefold(), shown.get(key, "").casefold())]
+    by_text = _matching([said.strip()], {key: option for key, option in options.items() if _bare(said)})
+    return by_label + [key for key in by_text if _bare(options[key]) == _bare(said)] if by_label and by_text else []
+
+
+def choice_of(answer: str, question: str, options: Sequence[str]) -> str:
+    """The choice that an answer of a conversation names, as ``B. blue`` by the labels that its question shows.
+
+    An answer that names none, or may mean two, stays unchanged.
+    """
+    by_letter = {chr(ord("A") + number): text for number, text in enumerate(options)}
+    shown = shown_labels(question, by_letter)
+    by_label = {shown.get(key, key): text for key, text in by_letter.items()}
+    findings = Findings()
+    chosen = answer_with_text(answer, by_label, "answer", findings) if len(by_label) == len(options) else None
+    return answer if chosen is None or findings.problems else chosen
 
 
 def _bare(text: str) -> str:

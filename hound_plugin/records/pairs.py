@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from hound_plugin.records import fields
 from hound_plugin.records.messages import Conversation, read_messages, text_of
+from hound_plugin.records.placeholders import without_placeholders
 from hound_plugin.records.record import Findings, Media, Turn, Words
 
 _REJECTED = (*fields.REJECTED, fields.REJECTED_MESSAGES)
+_TRANSCRIPT = re.compile(
+    r"\W{0,6}(?:human|user)\W{0,3}:.*\n\W{0,6}(?:assistant|gpt|bot)\W{0,3}:",
+    re.IGNORECASE | re.DOTALL,
+)
+_LONG = 20  # characters of a question that no answer begins with by chance
 _FIELDS = frozenset((*fields.CHOSEN, *_REJECTED))
 
 
@@ -131,5 +138,16 @@ def _check_answers(
             findings.problem("no answer", name, "an answer by the assistant at the end", [turn.role for turn in turns])
         elif not turns[-1].text.strip():
             findings.problem("blank answer", name, "an answer that has text", turns[-1].text)
+    _check_transcripts(chosen, rejected, chosen_name, findings)
     if chosen and rejected and chosen[-1].text.strip() == rejected[-1].text.strip():
         findings.problem("equal answers", rejected_name, "two different answers", chosen[-1].text)
+
+
+def _check_transcripts(chosen: list[Turn], rejected: list[Turn], name: str, findings: Findings) -> None:
+    """Refuse conversations that are written as one text: what came before the answer would be learned as answer."""
+    texts = [turns[-1].text.strip() for turns in (chosen, rejected) if turns]
+    question = without_placeholders(chosen[-2].text) if len(chosen) > 1 else ""
+    repeated = len(question) >= _LONG and all(text.startswith(question) for text in texts)
+    if texts and (repeated or all(map(_TRANSCRIPT.match, texts))):
+        expected = "the answer alone, or a conversation as a list of messages; the text begins with the question"
+        findings.problem("a whole conversation", name, expected, texts[0])

@@ -18,7 +18,7 @@ from hound_plugin.records.conversation import read_conversation
 from hound_plugin.records.jsonl import read_text
 from hound_plugin.records.media_fields import read_last_media, read_media, with_parts
 from hound_plugin.records.messages import Conversation, text_of
-from hound_plugin.records.options import answer_with_text, check_options, read_options
+from hound_plugin.records.options import answer_with_text, check_options, read_options, shown_labels
 from hound_plugin.records.pairs import Pair, read_pair
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN, token_of
 from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, Words, naming_unknown, shown
@@ -83,8 +83,8 @@ def parse(row: Mapping[str, Any]) -> Parsed:
         label=label,
         unread_label=unread_label,
         caption=caption,
-        reference=_reference(row, pair.is_pair, options, findings),
-        accepted=_accepted(row, findings),
+        reference=_reference(row, pair, options, findings),
+        accepted=_accepted(row, pair, options, findings),
         options=tuple(options.values()),
         source=_source(row, findings),
     )
@@ -179,9 +179,9 @@ def _label(row: Mapping[str, Any]) -> tuple[bool | None, str]:
     return None, " and ".join(shown(value, 40).strip("'\"") for value in values)
 
 
-def _reference(row: Mapping[str, Any], is_pair: bool, options: Mapping[str, str], findings: Findings) -> str:
+def _reference(row: Mapping[str, Any], pair: Pair, options: Mapping[str, str], findings: Findings) -> str:
     compared = any(row.get(name) is not None for name in fields.CHOSEN)
-    names = (*fields.REFERENCES, *(fields.ANSWERS if is_pair and compared else ()))
+    names = (*fields.REFERENCES, *(fields.ANSWERS if pair.is_pair and compared else ()))
     value = fields.first(row, names)
     if value is None:
         return ""
@@ -189,17 +189,26 @@ def _reference(row: Mapping[str, Any], is_pair: bool, options: Mapping[str, str]
     if text is None:
         findings.problem("reference", fields.first_name(row, names), "a text", value)
     elif options:
-        text = answer_with_text(value, options, fields.first_name(row, names), findings)
+        text = answer_with_text(value, options, fields.first_name(row, names), findings, _labels(pair.turns, options))
     return text or ""
 
 
-def _accepted(row: Mapping[str, Any], findings: Findings) -> tuple[str, ...]:
-    value = fields.first(row, fields.ACCEPTED)
+def _labels(turns: tuple[Turn, ...], options: Mapping[str, str]) -> dict[str, str]:
+    """The labels that the last question shows before the choices."""
+    questions = [turn.text for turn in turns if turn.role == "user"]
+    return shown_labels(questions[-1], options) if questions else {}
+
+
+def _accepted(row: Mapping[str, Any], pair: Pair, options: Mapping[str, str], findings: Findings) -> tuple[str, ...]:
+    value, where = fields.first(row, fields.ACCEPTED), fields.first_name(row, fields.ACCEPTED)
     if value is None:
         return ()
     texts = [text_of(item) for item in value] if isinstance(value, list | tuple) else [None]
     if None in texts:
-        findings.problem("accepted answers", fields.first_name(row, fields.ACCEPTED), "a list of texts", value)
+        findings.problem("accepted answers", where, "a list of texts", value)
+    elif options:
+        shown = _labels(pair.turns, options)
+        texts = [answer_with_text(item, options, where, findings, shown) for item in value]
     return tuple(dict.fromkeys(text.strip() for text in texts if text is not None and text.strip()))
 
 
@@ -244,8 +253,9 @@ def _with_choices(pair: Pair, options: Mapping[str, str], findings: Findings) ->
     """Give answers that name an option its text, as in rows with one answer."""
     if not options or not pair.chosen or not pair.rejected:
         return pair
+    labels = _labels(pair.turns, options)
     chosen, rejected = (
-        answer_with_text(text, options, name, findings)
+        answer_with_text(text, options, name, findings, labels)
         for text, name in ((pair.chosen, "chosen"), (pair.rejected, "rejected"))
     )
     if chosen == rejected:

@@ -14,7 +14,7 @@ from hound_plugin.records.consumers import check
 from hound_plugin.records.embedded_media import as_file
 from hound_plugin.records.jsonl import Row, read_rows
 from hound_plugin.records.media_paths import cut_part, find_media, is_image_path, why_absent, with_part
-from hound_plugin.records.options import other_forms
+from hound_plugin.records.options import choice_of, other_forms
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
 from hound_plugin.records.record import Problem, Record
@@ -134,6 +134,8 @@ def _read(
     for token in {token_of(item.kind) for item in record.media}:
         text = text.replace(token, "")  # as in training
     reference = (record.reference or (answers[-1] if answers else "")).strip()
+    if record.options and reference:
+        reference = choice_of(reference, text, record.options)
     question = Question(
         id=record.id,
         medium=record.media[0].kind if record.media else "",
@@ -143,9 +145,15 @@ def _read(
         caption=record.caption.strip(),
         reference=reference,
         source=record.source,
-        accepted=tuple(dict.fromkeys([*record.accepted, *other_forms(reference, record.options)])),
+        accepted=_accepted(reference, record.accepted, record.options),
     )
     return question, problems
+
+
+def _accepted(reference: str, accepted: Sequence[str], options: Sequence[str]) -> tuple[str, ...]:
+    """Further right answers: those that the row names, and other forms of choices."""
+    forms = [form for answer in (reference, *accepted) for form in other_forms(answer, options)]
+    return tuple(dict.fromkeys([*accepted, *forms]))
 
 
 def _media(record: Record, media_dir: str | None, problems: list[Problem], keep_missing: bool) -> tuple[Any, Any]:

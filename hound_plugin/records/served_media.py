@@ -62,8 +62,13 @@ def path_of_file_url(url: str) -> str:
     """The path in a ``file://`` address of this machine; a part of a clip (``#t=``) stays with it.
 
     Raises:
-        MediaDecodeError: it names another machine, has a query, or is not absolute.
+        MediaDecodeError: it names another machine, has a query, is not absolute, or has control characters, which
+            ``urlsplit`` would drop.
     """
+    if any(ord(character) < ord(" ") for character in url):
+        raise MediaDecodeError(
+            f"Expected no control characters in an address, got {url[:200]!r}. Write %0A for the end of a line.", url
+        )
     try:
         parts = urlsplit(url)
     except ValueError as error:

@@ -6,8 +6,6 @@ not depend on which others exist already, and more answers can be sampled later.
 
 from __future__ import annotations
 
-import hashlib
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -25,8 +23,6 @@ from hound_plugin.records.questions import Question
 from hound_plugin.records.run_folders import locked
 from hound_plugin.records.seeds import make_seed
 from hound_plugin.reward.run_folder import CANDIDATES, Row
-
-"""Of an identity: the digest of a file of answers."""
 
 
 @dataclass(frozen=True)
@@ -323,20 +319,3 @@ def read_candidates(folder: Path) -> dict[str, dict[int, Row]]:
             )
         answers.setdefault(str(row["id"]), {}).setdefault(row["candidate"], row)
     return answers
-
-
-def checkpoint_fingerprint(path: str) -> str:
-    """A short hash of a checkpoint folder: names, sizes, and both ends of every file; the name itself for a hub id."""
-    digest = hashlib.sha256()
-    if not os.path.isdir(path):
-        return hashlib.sha256(path.encode()).hexdigest()[:12]
-    for file in sorted(Path(path).iterdir()):
-        if file.is_file() and file.suffix in (".safetensors", ".bin", ".json", ".model") and file.name != "run.json":
-            size = file.stat().st_size
-            digest.update(f"{file.name}\x00{size}\x00".encode())
-            with file.open("rb") as data:
-                digest.update(data.read(1 << 20))
-                if size > 1 << 20:
-                    data.seek(max(1 << 20, size - (1 << 20)))
-                    digest.update(data.read(1 << 20))
-    return digest.hexdigest()[:12]

@@ -19,7 +19,7 @@ def given_identity(path: str, model: str) -> dict[str, Any]:
 
 
 def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Question, int, SampledAnswer]]:
-    """Answers from a JSONL file of ``id``, ``candidate`` and ``answer``.
+    """Answers from a JSONL file of ``id``, ``candidate`` and ``answer``; also ``finish`` and ``tokens``, if known.
 
     Raises:
         DataError: no such file, a row of another form, or an id that no question has.
@@ -34,4 +34,10 @@ def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Qu
                 f"{path}, row {number}: expected the id of a question, candidate (a number) and answer (a text); "
                 f"got id {name!r}, candidate {candidate!r}."
             )
-        yield known[name], candidate, SampledAnswer(answer)
+        finish, tokens = row.get("finish") or "stop", row.get("tokens")
+        if not isinstance(finish, str) or not (tokens is None or is_number(tokens)):
+            raise DataError(
+                f"{path}, row {number}: expected `finish` as a text (`length` of an answer that was cut) and `tokens` "
+                f"as a number, or neither; got {finish!r} and {tokens!r}."
+            )
+        yield known[name], candidate, SampledAnswer(answer, finish, tokens)

@@ -15,6 +15,7 @@ from hound_plugin.pages.frames import FrameReader, read_many
 from hound_plugin.pages.rendering import render_page
 from hound_plugin.records.questions import Question
 from hound_plugin.records.tables import shown_value
+from hound_plugin.records.words import words_of
 from hound_plugin.reward.run_folder import Row
 
 PAIRS_ON_PAGE = 200
@@ -119,7 +120,7 @@ def pair_item(
 def pair_values(pair: Row, dropped: frozenset[str]) -> dict[str, str | float]:
     """What the filters look at; a reference answer has no score, and its pair no gap."""
     values: dict[str, str | float] = {
-        "words": max(len(pair["chosen"].split()), len(pair["rejected"].split())),
+        "words": max(len(words_of(pair["chosen"])), len(words_of(pair["rejected"]))),
         "source": pair.get("source") or NONE,
         "verdict": DROPPED if pair["id"] in dropped else KEPT,
     }

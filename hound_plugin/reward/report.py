@@ -14,6 +14,7 @@ from hound_plugin.records.files import write_json, write_whole
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
 from hound_plugin.records.tables import escape_markdown, markdown_table, shown_value
+from hound_plugin.records.words import words_of
 from hound_plugin.reward.candidates import read_candidates
 from hound_plugin.reward.facts import recorded_judges, run_facts
 from hound_plugin.reward.page import missing_replies, report_page
@@ -176,11 +177,15 @@ def dataset_card(
     def text(value: Any) -> str:
         return escape_markdown(str(value))
 
-    pairs, name = settings.pairs, settings.pairs.name
+    pairs, name, sample = settings.pairs, settings.pairs.name, settings.sample
+    sampler = text(provenance.get("sampler", ""))
+    answers = f"{sample.n} per question from {sampler}, T {sample.temperature}, top_p {sample.top_p}"
+    if sample.backend == "given":
+        answers = f"from the file {text(sample.answers)}, by {sampler}"
     smoke = (
         f"\n> **{provenance['smoke_test']}.** Do not publish or train on it.\n" if "smoke_test" in provenance else ""
     )
-    lengths = [(len(row["chosen"].split()), len(row["rejected"].split())) for row in rows]
+    lengths = [(len(words_of(row["chosen"])), len(words_of(row["rejected"]))) for row in rows]
     longer = sum(one > two for one, two in lengths)
     means = [statistics.fmean(side) for side in zip(*lengths, strict=True)] if lengths else [0.0, 0.0]
     given = pairs.model_dump(exclude={"name"})
@@ -195,8 +200,7 @@ size_categories: [{_size(len(rows))}]
 
 | how it was made | |
 |---|---|
-| answers | {settings.sample.n} per question from {text(provenance.get("sampler", ""))}, \
-T {settings.sample.temperature}, top_p {settings.sample.top_p} |
+| answers | {answers} |
 | judge | {text(judge.get("model", ""))} ({text(judge.get("backend", ""))}), \
 protocol {text(judge.get("protocol", ""))} |
 | judgements per answer | {settings.judge.k} |

@@ -16,6 +16,7 @@ from hound_plugin.records.run_folders import read_run, write_run
 from hound_plugin.reward import stages
 from hound_plugin.reward.asked import bind_run
 from hound_plugin.reward.candidates import read_candidates
+from hound_plugin.reward.given import given_answers
 from hound_plugin.reward.report import write_report
 from hound_plugin.reward.run_folder import LEDGER, Row
 from hound_plugin.reward.run_setup import Run
@@ -87,6 +88,9 @@ def dry_run(run: Run) -> dict[str, Any]:
     settings = run.settings
     bind_run(run, write=False)
     sampled = read_candidates(run.folder)
+    if settings.sample.backend == "given":
+        for question, number, answer in given_answers(str(settings.sample.answers), run.questions):
+            sampled.setdefault(question.id, {}).setdefault(number, {"answer": answer.text})
     _dry_sampling(run, sampled)
     candidates = {question.id: _with_placeholders(run, question, sampled) for question in run.questions}
     with ledger_of_dry_run(run.folder / LEDGER, template_id(settings.judge)) as ledger:
@@ -99,7 +103,7 @@ def dry_run(run: Run) -> dict[str, Any]:
 def _with_placeholders(run: Run, question: Question, sampled: dict[str, dict[int, Row]]) -> dict[int, Row]:
     """The answers to a question, with a text of a likely length for each that is not sampled yet."""
     rows = dict(sampled.get(question.id, {}))
-    for number in range(run.settings.sample.n):
+    for number in range(run.settings.sample.n) if run.settings.sample.backend != "given" else ():
         rows.setdefault(number, {"answer": unknown_answer(question.reference, number)})
     return rows
 

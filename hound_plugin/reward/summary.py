@@ -18,8 +18,9 @@ from hound_plugin.judge.parsing import Scale
 from hound_plugin.pages.charts import histogram
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
+from hound_plugin.records.words import words_of
 from hound_plugin.reward.candidates import read_candidates
-from hound_plugin.reward.run_folder import SCORES, Row
+from hound_plugin.reward.run_folder import CANDIDATES, SCORES, Row
 from hound_plugin.reward.scoring import latest, scale_of
 
 Key = tuple[str, int]
@@ -65,8 +66,8 @@ def summarise(
         "length_score": _length_score(answers, scored),
         "pairs": _pair_numbers(pairs, scale),
         "sources": _sources(known, answers, scored, pairs),
-        "agreement": _draws(scored, k),
-        "second": None if second is None else _second(scored, second, scale),
+        "agreement": _draws(scored, k, scale),
+        "second": None if second is None else _second(scored, answers, second, scale),
     }
 
 
@@ -79,8 +80,8 @@ def score_bins(scale: Scale) -> tuple[list[float], list[float]]:
 
 
 def words(text: str) -> int:
-    """Length of an answer in words."""
-    return len(text.split())
+    """Length of an answer in words; in scripts without spaces each letter is one."""
+    return len(words_of(text))
 
 
 def _length_score(answers: Mapping[Key, Row], scored: Mapping[Key, Row]) -> dict[str, Any]:
@@ -134,17 +135,17 @@ def _sources(
     return table
 
 
-def _draws(scored: Mapping[Key, Row], k: int) -> dict[str, Any] | None:
+def _draws(scored: Mapping[Key, Row], k: int, scale: Scale) -> dict[str, Any] | None:
     """Agreement of the first two judgements of each answer, and the mean spread of all."""
     if k < 2:
         return None
     both = [row["scores"] for row in scored.values() if len(row["scores"]) >= 2]
     one, two = [row[0] for row in both], [row[1] for row in both]
     spread = means.fmean(row["spread"] for row in scored.values()) if scored else math.nan
-    return {**_agreement(one, two), "mean_spread": _number(spread)}
+    return {**_agreement(one, two, scale), "mean_spread": _number(spread)}
 
 
-def _second(scored: Mapping[Key, Row], path: str, scale: Scale) -> dict[str, Any]:
+def _second(scored: Mapping[Key, Row], answers: Mapping[Key, Row], path: str, scale: Scale) -> dict[str, Any]:
     if not Path(path).is_file():
         raise DataError(f"report.second: expected the scores.jsonl of another judge, but {path} does not exist.")
     other = latest(path)
@@ -153,18 +154,38 @@ def _second(scored: Mapping[Key, Row], path: str, scale: Scale) -> dict[str, Any
     keys = [key for key in scored if key in other and other[key]["score"] is not None]
     if not keys:
         raise DataError(f"report.second: {path} has no scores for any of the {len(scored)} answers scored here.")
+    known = _check_same_answers(keys, answers, Path(path))
     first, second = [scored[key]["score"] for key in keys], [other[key]["score"] for key in keys]
-    numbers = _agreement([round(score) for score in first], [round(score) for score in second])
-    return {**numbers, "spearman": _number(spearman(first, second)), "file": path}
+    return {**_agreement(first, second, scale), "file": path, **known}
 
 
-def _agreement(one: Sequence[int], two: Sequence[int]) -> dict[str, Any]:
+def _check_same_answers(keys: Sequence[Key], answers: Mapping[Key, Row], path: Path) -> dict[str, str]:
+    """Refuse a second judge's scores of other answers; what the report says if that cannot be known."""
+    file = path.with_name(CANDIDATES)
+    theirs = read_candidates(path.parent) if file.is_file() else {}
+    if not theirs:
+        return {"were_the_answers_the_same": f"unknown: {file} is not there"}
+    other = [key for key in keys if theirs.get(key[0], {}).get(key[1], {}).get("answer") != answers[key]["answer"]]
+    if other:
+        raise DataError(
+            f"report.second: {len(other)} of the {len(keys)} scores of {path} are of other answers ({file}) than those "
+            f"of this run, such as that of question {other[0][0]!r}, answer {other[0][1]}. Agreement is of two judges "
+            "on the same answers: give the second run this run's candidates.jsonl by `sample.backend: given`."
+        )
+    return {}
+
+
+def _agreement(one: Sequence[float], two: Sequence[float], scale: Scale) -> dict[str, Any]:
+    """Numbers of agreement; kappa is None where a mean of several judgements is not a whole number."""
+    labels = range(scale.lowest, scale.highest + 1)
+    is_whole = all(score in labels for score in (*one, *two))
+    first, second = ([int(score) for score in side] if is_whole else [] for side in (one, two))
     return {
         "answers": len(one),
         "same": sum(a == b for a, b in zip(one, two, strict=True)),
         "spearman": _number(spearman(one, two)),
-        "kappa": _number(kappa(one, two)),
-        "weighted_kappa": _number(kappa(one, two, weighted=True)),
+        "kappa": _number(kappa(first, second, labels)),
+        "weighted_kappa": _number(kappa(first, second, labels, weighted=True)),
     }
 
 

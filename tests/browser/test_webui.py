@@ -63,7 +63,8 @@ def test_names_template_and_datasets_appear(board: Board) -> None:
 def test_sft_is_stopped_and_resumed(board: Board, site: Site) -> None:
     """The plot moves while it trains; after Abort the same folder is offered again and goes on at its checkpoint."""
     board.use(SFT)
-    endless = {**FEW, "max_steps": 5000, "hound": {"num_frames": 16, "frame_sampling": "first_10s"}}
+    frames = {"num_frames": 16, "frame_sampling": "first_10s"}
+    endless = {**FEW, "max_steps": 5000, "hound": frames}
     board.train("Supervised Fine-Tuning", "sft", "first", json.dumps(endless), **FIELDS)
     first = board.new_plot(None)
     board.new_plot(first)
@@ -81,7 +82,8 @@ def test_sft_is_stopped_and_resumed(board: Board, site: Site) -> None:
     board.text("Output dir already exists, will resume training from here.")
     expect(board.field("Learning rate").locator("textarea")).to_have_value("1e-3")
     board.page.get_by_text("Extra configurations").click()
-    board.fill("Extra arguments", json.dumps({**FEW, "max_steps": checkpoint + 2, "hound.num_frames": 16}))
+    dotted = {f"hound.{key}": value for key, value in frames.items()}
+    board.fill("Extra arguments", json.dumps({**FEW, "max_steps": checkpoint + 2, **dotted}))
     board.button("Start").click()
     board.text("Finished.")
     assert [line["current_steps"] for line in log(site, "first") if "loss" in line][stopped:] == [

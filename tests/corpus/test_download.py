@@ -57,6 +57,24 @@ def test_a_changed_size_is_fetched_again(run: Run, hub: Hub, tmp_path: Path) -> 
     assert place.read_bytes() == hub.files[TRAIN][DPO]
 
 
+@pytest.mark.parametrize("content", ["another revision", "space that another program reserved"])
+def test_a_file_of_the_right_size_is_compared(content: str, run: Run, hub: Hub, tmp_path: Path) -> None:
+    size, path = len(hub.files[TRAIN][DPO]), tmp_path / "data" / DPO
+    if content == "another revision":
+        assert run("download", "--only", "dpo_17k", hub=hub).returncode == 0
+        hub.files[TRAIN][DPO] = hub.files[TRAIN][DPO].replace(b"A car.", b"A bus.")
+    else:
+        path.parent.mkdir(parents=True)
+        path.write_bytes(bytes(size))
+    done = run("download", "--only", "dpo_17k", hub=hub)
+    assert "is not the hub's file of that size; it is replaced" in done.stderr
+    assert path.read_bytes() == hub.files[TRAIN][DPO]
+    assert path.stat().st_size == size
+    count = len(hub.gets(DPO))
+    done = run("download", "--only", "dpo_17k", hub=hub)
+    assert (done.returncode, done.stderr, len(hub.gets(DPO))) == (0, "", count), "it was compared once"
+
+
 def test_a_cut_connection_is_taken_up_within_a_run(run: Run, hub: Hub, tmp_path: Path) -> None:
     content = big(hub)
     hub.cuts[CHUNK] = [1_500_000]

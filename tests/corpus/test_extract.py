@@ -6,13 +6,16 @@ import gzip
 import io
 import json
 import os
+import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tarfile
 import time
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -240,6 +243,27 @@ def test_everything_downloaded_is_extracted_once(run: Run, tmp_path: Path) -> No
     assert (listed["frames_300k"]["downloaded"], listed["frames_300k"]["extracted"]) == (15, 16)
 
 
+@pytest.mark.parametrize("gone", ["everything", "a clip", "the frames of a clip"])
+def test_what_was_removed_is_extracted_again(gone: str, run: Run, tmp_path: Path) -> None:
+    """`rm -rf data/frames/*` leaves the hidden folder with the markers."""
+    archive = tmp_path / "data/archives/train_300k/chunk_3.tar.gz"
+    archive.parent.mkdir(parents=True)
+    archive.write_bytes(tar_gz(clips(["v_1", "v_2"], frames=3)))
+    assert run("extract").returncode == 0
+    frames = tmp_path / "data/frames"
+    before = {path: path.read_bytes() for path in frames.rglob("*.jpeg")}
+    for name in ["v_1", "v_2"] if gone == "everything" else ["v_2"]:
+        shutil.rmtree(frames / name)
+    if gone == "the frames of a clip":
+        (frames / "v_2").mkdir()
+        (frames / "v_2" / "notes.txt").touch()
+    done = run("extract")
+    assert "1 archives extracted, 0 already were" in done.stdout
+    assert "is gone since; extracting it again" in done.stderr
+    assert {path: path.read_bytes() for path in frames.rglob("*.jpeg")} == before
+    assert "0 archives extracted, 1 already were" in run("extract").stdout
+
+
 def test_nothing_downloaded(run: Run) -> None:
     done = run("extract", "--only", "frames_300k")
     assert done.returncode == 1
@@ -308,6 +332,39 @@ def test_backslashes_of_old_programs_separate_folders(tmp_path: Path) -> None:
     (tmp_path / "mixed.zip").write_bytes(zipped({"v_1/1.jpg": b"1", "v_2\\2.jpg": b"2"}))
     with pytest.raises(ArchiveError, match="slashes and backslashes, such as"):
         unpack(tmp_path / "mixed.zip", tmp_path / "mixed", Limits())
+
+
+def of_another_encoding(name: str, encoding: str, unicode_path: bool, checksum: int = 0) -> bytes:
+    """A zip whose name is not marked as UTF-8, perhaps with the extra field in which Info-ZIP has it in UTF-8."""
+    stored, text = name.encode(encoding), name.encode()
+    info = zipfile.ZipInfo("x" * len(stored))
+    if unicode_path:
+        body = struct.pack("<BI", 1, zlib.crc32(stored) ^ checksum) + text
+        info.extra = struct.pack("<HH", 0x5455, 1) + b"\0" + struct.pack("<HH", 0x7075, len(body)) + body
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as packed:
+        packed.writestr(info, b"1")
+    return content.getvalue().replace(b"x" * len(stored), stored)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "shift_jis"])
+def test_names_of_other_encodings_are_read_or_refused(encoding: str, tmp_path: Path) -> None:
+    """As `zip` writes them on Linux and Windows; zipfile takes them for an old American code page."""
+    name, archive = "\u6620\u50cf/1.jpg", tmp_path / "a.zip"
+    archive.write_bytes(of_another_encoding(name, encoding, True))
+    unpack(archive, tmp_path / "frames", Limits())
+    assert tree(tmp_path / "frames") == {name: b"1"}
+    for stale in (of_another_encoding(name, encoding, False), of_another_encoding(name, encoding, True, checksum=1)):
+        archive.write_bytes(stale)
+        with pytest.raises(ArchiveError, match="does not state the encoding of its name"):
+            unpack(archive, tmp_path / "others", Limits())
+
+
+def test_a_name_with_a_zero(tmp_path: Path) -> None:
+    archive = tmp_path / "a.zip"
+    archive.write_bytes(zipped({"v_1/aXb.jpg": b"1"}).replace(b"aXb", b"a\0b"))
+    with pytest.raises(ArchiveError, match="has a zero"):
+        unpack(archive, tmp_path / "frames", Limits())
 
 
 def test_flattening_refuses_two_files_of_one_name(tmp_path: Path) -> None:

@@ -415,3 +415,36 @@ def test_frames_in_two_folders_are_a_bad_row(tmp_path: Path) -> None:
 def test_a_picture_does_not_stand_for_a_clip(field: str, name: str, there: str, becomes: str, tmp_path: Path) -> None:
     record, ambiguous = fixed_row(tmp_path, [there], {"id": "1", field: name, "prompt": "Q?"})
     assert (record[field], ambiguous) == (becomes, [])
+
+
+CLAIMS = [
+    (["u/7.mp4", "w/7.mp4"], ["disk/7.mp4"], ["u/7.mp4", "w/7.mp4"]),
+    (["u/7.mp4", "w/7"], ["disk/7.mp4"], ["u/7.mp4", "w/7"]),
+    (["disk/7.mp4", "w/7.mp4"], ["disk/7.mp4"], ["disk/7.mp4", "w/7.mp4"]),
+    (["u/a.png", "w/a.png"], ["disk/a.png"], ["u/a.png", "w/a.png"]),
+    (["/m/clips/7.mp4", "/n/clips/7.mp4", "7.mp4"], ["disk/7.mp4"], ["disk/7.mp4"] * 3),
+    (["u/7.mp4", "w/7.mp4"], ["disk/u/7.mp4", "disk/w/7.mp4"], ["disk/u/7.mp4", "disk/w/7.mp4"]),
+    (["u/7.mp4#t=0,1", "u/7.mp4#t=2,3"], ["disk/7.mp4"], ["disk/7.mp4#t=0,1", "disk/7.mp4#t=2,3"]),
+    ([["u/1.jpg", "u/2.jpg"], ["w/1.jpg", "w/2.jpg"]], ["x/1.jpg", "x/2.jpg"],
+     [["u/1.jpg", "u/2.jpg"], ["w/1.jpg", "w/2.jpg"]]),
+    ([["u/1.jpg"], ["x/1.jpg"]], ["x/1.jpg"], [["u/1.jpg"], ["x/1.jpg"]]),
+]  # fmt: skip
+"""Names in rows, files that are there, and what becomes of the names."""
+
+
+@pytest.mark.parametrize(("names", "files", "expected"), CLAIMS)
+def test_two_clips_do_not_become_one(names: list[Any], files: list[str], expected: list[Any], tmp_path: Path) -> None:
+    for file in files:
+        (tmp_path / "media" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "media" / file).write_bytes(b"clip")
+    field = "image" if str(names[0]).endswith(".png") else "video"
+    path = write(tmp_path / "rows.jsonl", [
+        {"id": str(number), field: name, "conversations": turns(f"<{field}> A?", "A.")}
+        for number, name in enumerate(names)
+    ])  # fmt: skip
+    run_cli(path, "--media-dir", tmp_path / "media", "--fix-paths")
+    fixed = [json.loads(line)[field] for line in (tmp_path / "rows.fixed.jsonl").read_text().splitlines()]
+    assert fixed == expected
+    bad = tmp_path / "rows.bad.jsonl"
+    if names == expected:
+        assert "too" in bad.read_text()

@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
-from hound_plugin.model.adapters import BASE_WEIGHTS, RUN, weights_of
+from hound_plugin.model.adapters import BASE_WEIGHTS, RUN
 from hound_plugin.model.key_mapping import to_ours
+from hound_plugin.model.weights_identity import weights_of
 from tests.e2e.conftest import recipe_for
 from tests.e2e.together import Outcome, train_together
 from tests.goldens import DPO, SFT, assert_close, load_arrays, load_json

@@ -153,3 +153,28 @@ def test_an_answer_about_another_clip_is_refused(key: str, name: str, tmp_path: 
 def test_a_clip_may_be_in_another_folder_and_form(name: str, tmp_path: Path) -> None:
     file = write_rows(tmp_path / "f.jsonl", [{"id": "a_0", "video": name, "pred": "one"}])
     assert read_given(str(file), QUESTIONS).predictions["a_0"].text == "one"
+
+
+@pytest.mark.parametrize(("finish", "is_cut"), [("length", True), ("stop", False), ("", False), (None, False)])
+def test_an_answer_that_was_cut_stays_so(finish: str | None, is_cut: bool, tmp_path: Path) -> None:
+    values: list[dict[str, Any]] = [{"id": id, "text": "It goes", "finish": finish} for id in TEXTS]
+    values[0].pop("finish")
+    found = read_given(str(write_rows(tmp_path / "predictions.jsonl", values)), QUESTIONS).predictions
+    assert [found[id].is_cut for id in TEXTS] == [False, is_cut, is_cut]
+    write_rows(tmp_path / "predictions.jsonl", [{**values[1], "finish": 7}])
+    with pytest.raises(DataError, match="expected a text in `finish`; got 7"):
+        read_given(str(tmp_path / "predictions.jsonl"), QUESTIONS)
+
+
+@pytest.mark.parametrize(
+    ("named", "is_other"),
+    [("v.mp4#t=2,4", True), ("v.mp4#t=0,4", True), ("/d/v#t=5", True), ("v.mp4#t=1.0,4.0", False), ("d/v.mp4", False)],
+)
+def test_an_answer_about_another_part_of_the_clip_is_refused(named: str, is_other: bool, tmp_path: Path) -> None:
+    asked = Question("q", "set", "v.mp4#t=1,4", ("d/v.mp4#t=1,4",), "<video>\nWhat?", "What?", "right")
+    file = str(write_rows(tmp_path / "theirs.jsonl", [{"id": "q", "video": named, "pred": "A dog."}]))
+    if is_other:
+        with pytest.raises(DataError, match="is about"):
+            read_given(file, [asked])
+    else:
+        assert read_given(file, [asked]).predictions["q"].text == "A dog."

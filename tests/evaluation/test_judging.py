@@ -315,6 +315,13 @@ def test_a_reference_is_a_choice_as_an_answer_is(given: str, reference: str, tmp
     assert read_questions(write_rows_of(tmp_path, [row]), None)[0].reference == reference
 
 
+@pytest.mark.parametrize("field", ["answer", "reference"])
+def test_a_number_that_may_mean_two_choices_is_refused(field: str, tmp_path: Path) -> None:
+    row = {"id": "0", "question": "Which?\n1. red\n2. blue", "options": ["red", "blue"], field: 1}
+    with pytest.raises(DataError, match="an answer that means one choice"):
+        read_questions(write_rows_of(tmp_path, [row]), None)
+
+
 def write_rows_of(folder: Path, rows: list[dict[str, Any]]) -> Path:
     write_rows(folder / "questions.jsonl", rows)
     (folder / "run").mkdir(exist_ok=True)

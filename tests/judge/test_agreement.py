@@ -10,6 +10,8 @@ import pytest
 from hound_plugin.judge.agreement import kappa, pearson, ranks, spearman
 from hound_plugin.pages.charts import histogram
 
+FIVE = range(1, 6)
+
 
 def test_ranks_share_ties() -> None:
     assert ranks([3, 1, 3, 2]).tolist() == [3.5, 1, 3.5, 2]
@@ -28,10 +30,10 @@ def test_kappa_by_hand() -> None:
     # 2 x 2 table 20, 5, 10, 15: observed 0.7, by chance 0.5, kappa 0.4
     one = [1] * 25 + [2] * 25
     two = [1] * 20 + [2] * 5 + [1] * 10 + [2] * 15
-    assert kappa(one, two) == pytest.approx(0.4)
-    assert kappa(one, two, weighted=True) == pytest.approx(0.4)  # two labels: the same
-    assert kappa([1, 2, 3], [1, 2, 3]) == 1
-    assert kappa([1, 5], [5, 1], weighted=True) < kappa([1, 2], [2, 1], weighted=True) + 1e-9
+    assert kappa(one, two, FIVE) == pytest.approx(0.4)
+    assert kappa(one, two, FIVE, weighted=True) == pytest.approx(0.4)  # two labels: the same
+    assert kappa([1, 2, 3], [1, 2, 3], FIVE) == 1
+    assert kappa([1, 5], [5, 1], FIVE, weighted=True) < kappa([1, 2], [2, 1], FIVE, weighted=True) + 1e-9
 
 
 def test_weighted_kappa_by_another_formula() -> None:
@@ -40,7 +42,7 @@ def test_weighted_kappa_by_another_formula() -> None:
     two = np.clip(one + rng.integers(-1, 2, 300), 1, 5)
     by_chance = np.mean((one[:, None] - two[None, :]) ** 2)
     expected = 1 - np.mean((one - two) ** 2) / by_chance
-    assert kappa(one.tolist(), two.tolist(), weighted=True) == pytest.approx(expected, abs=1e-12)
+    assert kappa(one.tolist(), two.tolist(), FIVE, weighted=True) == pytest.approx(expected, abs=1e-12)
 
 
 @pytest.mark.parametrize("weighted", [False, True])
@@ -58,8 +60,8 @@ def test_kappa_against_statsmodels(weighted: bool) -> None:
 def test_no_value_is_no_number() -> None:
     assert math.isnan(spearman([1], [1]))
     assert math.isnan(spearman([1, 1], [1, 2]))
-    assert math.isnan(kappa([], []))
-    assert math.isnan(kappa([3, 3], [3, 3]))
+    assert math.isnan(kappa([], [], FIVE))
+    assert math.isnan(kappa([3, 3], [3, 3], FIVE))
 
 
 def test_histogram_keeps_the_last_edge() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from hound_plugin.judge.parsing import REASONING, Scale, read_score
+from hound_plugin.judge.parsing import Scale, read_score
+from hound_plugin.llm.reasoning import REASONING
 from tests.llm.conftest import REPO
 
 REPLIES = [json.loads(line) for line in Path(__file__).with_name("replies.jsonl").read_text().splitlines()]

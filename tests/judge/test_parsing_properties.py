@@ -7,8 +7,9 @@ import json
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from hound_plugin.judge.parsing import REASONING, Scale, read_score
+from hound_plugin.judge.parsing import Scale, read_score
 from hound_plugin.judge.verdicts import read_verdict, stated_reason
+from hound_plugin.llm.reasoning import REASONING
 
 SCALES = st.sampled_from([Scale(), Scale(0, 1), Scale(1, 10), Scale(0, 100)])
 PROSE = st.text(

@@ -18,6 +18,11 @@ def body(content: Any = GRADE, **changes: Any) -> str:
     return json.dumps({**found, **changes})
 
 
+def ended(reason: Any, content: str = GRADE, **changes: Any) -> str:
+    """A completion that ended for this reason; ``changes`` are of its choice."""
+    return body(choices=[{"index": 0, "message": {"content": content}, "finish_reason": reason, **changes}])
+
+
 def usage(count: str) -> str:
     """A completion whose counts are this JSON."""
     return body(usage="HERE").replace('"HERE"', f'{{"prompt_tokens": {count}, "completion_tokens": {count}}}')
@@ -50,7 +55,7 @@ READABLE: dict[str, tuple[str, int | None]] = {
         {"message": {"content": "SCORE: 3", "reasoning_content": "SCORE: 5"}}]}), 3),
     "surrogate": (body('{"reason": "half \ud83d", "score": 4}'), 4),
     "surrogates around": (json.dumps({"model": "\ud83d", "system_fingerprint": "\udc00", "choices": [
-        {"message": {"content": GRADE}, "finish_reason": "\ud83d"}]}), 4),
+        {"message": {"content": GRADE}, "finish_reason": "stop"}]}), 4),
     "key twice": ('{"choices": [], "choices": [{"message": {"content": "SCORE: 1"}}]}', 1),
     "names are objects": (body(model={"a": 1}, system_fingerprint=[2]), 4),
     "control characters": (body("\x1b[2J\x00\x07It is right.\nSCORE: 4"), 4),
@@ -85,14 +90,33 @@ NO_COMPLETION: dict[str, str] = {
     "part text null": body([{"type": "text", "text": None}]),
     "streamed": 'data: {"choices": [{"delta": {"content": "SCORE: 4"}}]}\n\ndata: [DONE]\n\n',
     "error in 200": '{"error": {"message": "overloaded", "code": 503}}',
+    "ended by error": ended("error"),
+    "ended by abort": ended("abort"),
+    "ended by the server's load": ended("insufficient_system_resource"),
+    "ended by a surrogate": ended("\ud83d"),
+    "ended by an object": ended({"type": "max"}),
+    "error of the choice": ended("stop", error={"code": 502, "message": "upstream is gone"}),
+    "error beside a reply": body(error={"message": "timed out"}),
+    "two choices": body(choices=[{"message": {"content": f"SCORE: {score}"}} for score in (2, 5)]),
 }
 """Bodies with status 200 in which there is no answer."""
+
+CUT_BY_OTHER_NAMES = {
+    f"cut: {name}": ended(name, "SCORE: 1")
+    for name in ("max_tokens", "model_length", "MAX_TOKENS", "FinishReason.MAX_TOKENS")
+}
+"""Replies at the limit of tokens as other services than OpenAI say it: the score may have been going to be 10."""
 
 PREFIX = "odd: "
 """Stands before the names above where they are kinds of the fault server."""
 BODIES = {
     PREFIX + name: text
-    for name, text in {**COUNTED_ODDLY, **{n: text for n, (text, _) in READABLE.items()}, **NO_COMPLETION}.items()
+    for name, text in {
+        **COUNTED_ODDLY,
+        **{n: text for n, (text, _) in READABLE.items()},
+        **NO_COMPLETION,
+        **CUT_BY_OTHER_NAMES,
+    }.items()
 }
 ECHOES = ("echo-answer", "echo-error", "echo-escaped", "echo-html", "echo-sunset", "echo-names", "echo-bad",
           "echo-part", "echo-halves")  # fmt: skip

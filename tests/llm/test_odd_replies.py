@@ -14,18 +14,19 @@ from pathlib import Path
 import pytest
 
 from hound_plugin.errors import JudgeError, SettingsError
+from hound_plugin.llm.address import check_parameters
 from hound_plugin.llm.ledger_tables import Entry
 from hound_plugin.llm.limits import Outcome
 from hound_plugin.llm.openai_client import Endpoint, OpenAIClient
 from hound_plugin.llm.prices import Price
 from hound_plugin.llm.redaction import Redactor, printable, shortened
 from hound_plugin.llm.reparse import reparse
-from hound_plugin.llm.replies import decode_body, read_row, token_count
-from hound_plugin.llm.requests import TransientError
+from hound_plugin.llm.replies import decode_body, read_completion, read_row, token_count
+from hound_plugin.llm.requests import TRUNCATED, TransientError
 from hound_plugin.llm.runner import run_requests
 from tests.llm.conftest import FAST, SECRET, FaultServer, make_client, make_requests, open_ledger
 from tests.llm.fault_server import grade
-from tests.llm.odd_replies import COUNTED_ODDLY, ECHOES, NO_COMPLETION, PREFIX, READABLE
+from tests.llm.odd_replies import COUNTED_ODDLY, CUT_BY_OTHER_NAMES, ECHOES, NO_COMPLETION, PREFIX, READABLE, ended
 
 ONE = replace(FAST, concurrency=1, attempts=1, tries=1, pilot=0)
 
@@ -243,3 +244,43 @@ def test_what_an_older_version_could_not_read_is_read_again(server: FaultServer,
         assert (ledger.totals().prompt_tokens, ledger.uncounted()) == (28, 0)
         assert reparse(requests[:3], ledger, prompt, 9) == 0
         assert run_requests(requests[:2], make_client(server, ledger), ledger, FAST).sent == 0
+
+
+def test_replies_that_are_cut_by_other_names_are_cut(server: FaultServer, tmp_path: Path) -> None:
+    outcome, found = ask(server, tmp_path, odd(CUT_BY_OTHER_NAMES))
+    assert (outcome.answered, outcome.missing) == (0, len(CUT_BY_OTHER_NAMES))
+    assert {(entry.status, entry.value) for entry in found} == {(TRUNCATED, None)}
+
+
+@pytest.mark.parametrize(
+    ("reason", "finish"),
+    [(None, "stop"), ("", "stop"), ("eos", "stop"), ("end_turn", "stop"), ("STOP", "stop"), ("tool-calls", "stop"),
+     ("max_output_tokens", "length"), ("Length", "length"), ("SAFETY", "content_filter"),
+     ("content-filter", "content_filter")],
+)  # fmt: skip
+def test_reasons_of_other_services(reason: object, finish: str) -> None:
+    assert read_completion(json.loads(ended(reason)), Redactor("sk-1")).finish == finish
+
+
+@pytest.mark.parametrize(
+    ("usage", "written"),
+    [
+        ({"prompt_tokens": 90, "completion_tokens": 8, "total_tokens": 700}, 610),
+        ({"prompt_tokens": 90, "completion_tokens": 8, "total_tokens": 98}, 8),
+        ({"prompt_tokens": 90, "completion_tokens": 8, "total_tokens": 50}, 8),
+        ({"prompt_tokens": 90, "completion_tokens": 8, "total_tokens": 1e999}, 8),
+        ({"prompt_tokens": 90, "completion_tokens": 8}, 8),
+        ({"completion_tokens": 8, "total_tokens": 700}, 8),
+        ({"prompt_tokens": 90, "total_tokens": 700}, None),
+    ],
+)
+def test_tokens_of_reasoning_that_only_the_total_has_are_counted(usage: dict[str, float], written: int | None) -> None:
+    row = {**json.loads(ended("stop")), "usage": usage}
+    assert read_completion(row, Redactor("sk-1")).completion_tokens == written
+
+
+@pytest.mark.parametrize("parameters", [{"n": 3}, {"best_of": 2}, {"stream": True}, {"n": "2"}])
+def test_parameters_that_ask_for_several_replies_are_refused(parameters: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="each request gets one whole reply"):
+        check_parameters(parameters)
+    assert check_parameters({"n": 1, "stream": False}) == {"n": 1, "stream": False}

@@ -7,9 +7,11 @@ import os
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -417,3 +419,48 @@ def test_a_list_of_files_is_refused_before_these_are_opened(head: str, tmp_path:
                 if look is read_clip or isinstance(source, Path):
                     with pytest.raises(MediaDecodeError, match="it is a list of other files"):
                         look(source)
+
+
+COPIED = [
+    ("libx264", "h264", "mov"), ("libx264", "h264", "mkv"), ("libx265", "hevc", "mp4"), ("libx265", "hevc", "mkv"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("codec", "raw", "suffix"), COPIED)
+def test_timestamps_in_the_order_of_decoding(codec: str, raw: str, suffix: str, tmp_path: Path) -> None:
+    """A raw stream has none; `ffmpeg -i clip.h264 -c copy` counts its packets, of which B pictures come early."""
+    source, copy = tmp_path / f"clip.{raw}", tmp_path / f"clip.{suffix}"
+    options = {"x264-params": "bframes=2:keyint=10", "x265-params": "log-level=none:pools=1:bframes=2:keyint=10"}
+    encode(str(source), frames=24, width=64, height=64, codec=codec, container=raw, options=options)
+    with av.open(str(source)) as old, av.open(str(copy), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for number, packet in enumerate(packet for packet in old.demux(video=0) if packet.size):
+            packet.stream, packet.time_base = stream, Fraction(1, 25)
+            packet.pts = packet.dts = number
+            new.mux(packet)
+    played = play(source)
+    for count in (2, 5, 24):
+        clip = read_clip(str(copy), num_frames=count)
+        assert clip.indices == sample_indices("uniform", 24, count)
+        same(clip, [played[i] for i in clip.indices])
+
+
+@pytest.mark.parametrize(("codec", "suffix"), [("msrle", "mov"), ("qtrle", "mov"), ("smc", "mov")])
+def test_a_palette_is_not_lost(codec: str, suffix: str, tmp_path: Path) -> None:
+    """QuickTime's has it in the header of the file, and FFmpeg gives it with the first packet that it reads."""
+    path = tmp_path / f"clip.{suffix}"
+    if codec == "qtrle":
+        encode(str(path), frames=16, width=64, height=48, codec=codec, pixel_format="gray")
+    else:
+        colours = np.stack([np.arange(256)[::-1], np.arange(256), np.full(256, 90), np.full(256, 255)], -1)
+        with av.open(str(path), "w") as output:
+            stream = output.add_stream(codec, rate=25)
+            stream.width, stream.height, stream.pix_fmt = 64, 48, "pal8"
+            for number in range(16):
+                pixels = picture(number, 64, 48)[..., 0], colours.astype(np.uint8)
+                output.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="pal8")))
+            output.mux(stream.encode())
+    played = play(path)
+    for count in (2, 5, 16):
+        clip = read_clip(str(path), num_frames=count)
+        same(clip, [played[i] for i in clip.indices])

@@ -15,7 +15,8 @@ from transformers import AutoModelForImageTextToText
 
 import hound_plugin
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, check_base, same_weights, weights_of
+from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, check_base, same_weights
+from hound_plugin.model.weights_identity import checkpoint_fingerprint, weights_of
 from tests.goldens import SFT
 from tests.model.batches import sft_batch
 
@@ -137,10 +138,13 @@ def test_a_model_that_differs_in_a_part_is_another(piece: str, size: int, tmp_pa
     for folder in ("one", "two"):
         (tmp_path / folder).mkdir()
         save_file(weights, tmp_path / folder / "model.safetensors", {"format": "pt"})
-    assert same_weights(str(tmp_path / "one"), str(tmp_path / "two"))
+    one, two = str(tmp_path / "one"), str(tmp_path / "two")
+    assert same_weights(one, two)
+    assert checkpoint_fingerprint(one) == checkpoint_fingerprint(two)
     changed = {name: value + 0.01 if piece in name else value for name, value in weights.items()}
     save_file(changed, tmp_path / "two" / "model.safetensors", {"format": "pt"})
-    assert not same_weights(str(tmp_path / "one"), str(tmp_path / "two"))
+    assert not same_weights(one, two)
+    assert checkpoint_fingerprint(one) != checkpoint_fingerprint(two)
 
 
 def test_what_earlier_versions_noted_is_still_compared(tmp_path: Path) -> None:

@@ -63,32 +63,6 @@ def test_there_and_back_gives_the_same_bits(source: Path, shard_size: str, tmp_p
     assert (len(weight_files(tmp_path / "hf")) > 1) == (shard_size != "5GB")
 
 
-CHANGED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {  # in our configuration, and in the original's
-    "positions": ({"text_config": {"max_position_embeddings": 8192}}, {"max_position_embeddings": 8192}),
-    "rotary base": (
-        {"text_config": {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}}, {"rope_theta": 5e5}
-    ),
-    "aspect": ({"image_aspect_ratio": None}, {"image_aspect_ratio": None}),
-    "epsilon": ({"text_config": {"rms_norm_eps": 1e-6}}, {"rms_norm_eps": 1e-6}),
-    "nothing of the model": ({"text_config": {"use_cache": False}}, {}),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", CHANGED)
-def test_what_was_changed_in_ours_is_in_the_original(name: str, tmp_path: Path) -> None:
-    """config.json came back as it had been, whatever the model was trained with since."""
-    ours, original = CHANGED[name]
-    convert(str(SFT), tmp_path / "hf", progress=False)
-    file = tmp_path / "hf" / "config.json"
-    values = json.loads(file.read_text())
-    for key, value in ours.items():
-        values[key] = {**values[key], **value} if isinstance(value, dict) else value
-    file.write_text(json.dumps(values))
-    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
-    back = json.loads((tmp_path / "back" / "config.json").read_text())
-    assert back == {**json.loads((SFT / "config.json").read_text()), **original}
-
-
 def test_a_scaled_rotary_embedding_comes_back_as_it_was(tmp_path: Path) -> None:
     source = copy_of(SFT, tmp_path / "source")
     scaled = {"rope_scaling": {"type": "linear", "factor": 4.0}}
@@ -97,24 +71,6 @@ def test_a_scaled_rotary_embedding_comes_back_as_it_was(tmp_path: Path) -> None:
     convert(str(source), tmp_path / "hf", progress=False)
     convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
     assert json.loads((tmp_path / "back" / "config.json").read_text()) == config
-
-
-def test_trained_towers_are_converted_back(tmp_path: Path) -> None:
-    """They were left out where the original checkpoint had none, and rounded where it had rounded ones."""
-    convert(str(NO_TOWER), tmp_path / "hf", progress=False)
-    model = AutoModelForImageTextToText.from_pretrained(tmp_path / "hf")
-    model.model.set_towers_trainable(True)
-    with torch.no_grad():
-        for parameter in model.model.video_tower.parameters():
-            parameter += 1e-3
-    model.save_pretrained(tmp_path / "trained")
-    convert(str(tmp_path / "trained"), tmp_path / "back", "original", tokenizer=str(NO_TOWER), progress=False)
-    back = tensors(tmp_path / "back")
-    prefix = "model.video_tower.video_tower."
-    trained = {name: tensor for name, tensor in tensors(tmp_path / "trained").items() if "video_tower" in name}
-    assert len(trained) == len([name for name in back if name.startswith(prefix)]) > 0
-    bias = next(name for name in trained if name.endswith("encoder.layers.0.mlp.fc1.bias"))
-    assert torch.equal(back[prefix + bias.removeprefix("model.video_tower.")], trained[bias])
 
 
 def test_video_llava_is_of_the_same_layout(tmp_path: Path) -> None:
@@ -332,6 +288,12 @@ def test_a_conversion_reads_the_language_model_once_and_towers_twice(
     source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tower's copy is compared with its repository's; everything else is read when it is written."""
+
+    def check() -> None:
+        assert reads
+        assert max(reads.values()) <= 2
+        assert {name for name, count in reads.items() if count > 1 and "tower" not in name} == set()
+
     reads: Counter[str] = Counter()
 
     class Counted:
@@ -350,12 +312,10 @@ def test_a_conversion_reads_the_language_model_once_and_towers_twice(
 
     monkeypatch.setattr(checkpoint_files, "read_tensors", counted)
     convert(str(source), tmp_path / "hf", progress=False)
-    assert reads
-    assert max(reads.values()) <= 2
-    assert {name for name, count in reads.items() if count > 1 and "tower" not in name} == set()
+    check()
     reads.clear()
     convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
-    assert set(reads.values()) == {1}
+    check()
 
 
 def test_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -488,3 +448,82 @@ def test_what_a_model_was_trained_with_survives_the_original_layout(changes: dic
     for folder in ("original", "back"):
         read = LlavaHoundProcessor.from_pretrained(tmp_path / folder)
         assert {name: getattr(read, name) for name in changes} == changes
+
+
+def text_logits(folder: Path) -> torch.Tensor:
+    model = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        return model(input_ids=torch.tensor([[1, 5, 9, 40, 77, 100, 31, 200]])).logits
+
+
+def edited(source: Path, folder: Path, section: str | None, values: dict[str, Any]) -> Path:
+    copy_of(source, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (config if section is None else config[section]).update(values)
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+CHANGES: dict[str, dict[str, Any]] = {
+    "longer positions": {"rope_parameters": {"rope_type": "linear", "factor": 2.0, "rope_theta": 10000.0}},
+    "other positions": {"rope_parameters": {"rope_type": "default", "rope_theta": 3e5}},
+    "narrower heads": {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": None},
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_changed_configuration_survives_the_original_layout(name: str, tmp_path: Path) -> None:
+    convert(str(DPO), tmp_path / "hf", progress=False)
+    ours = edited(tmp_path / "hf", tmp_path / "ours", "text_config", CHANGES[name])
+    convert(str(ours), tmp_path / "original", to="original", progress=False)
+    convert(str(tmp_path / "original"), tmp_path / "back", progress=False)
+    expected = text_logits(ours)
+    assert not torch.equal(expected, text_logits(tmp_path / "hf"))
+    assert torch.equal(text_logits(tmp_path / "original"), expected)
+    assert torch.equal(text_logits(tmp_path / "back"), expected)
+    if name == "longer positions":  # as the original's transformers writes it
+        values = json.loads((tmp_path / "original" / "config.json").read_text())
+        assert values["rope_scaling"] == {"type": "linear", "factor": 2.0}
+
+
+def test_changes_of_the_composite_survive_the_original_layout(tmp_path: Path) -> None:
+    values = {"mm_vision_select_layer": -1, "image_aspect_ratio": None, "dtype": "bfloat16"}
+    convert(str(SFT), tmp_path / "hf", progress=False)
+    ours = edited(tmp_path / "hf", tmp_path / "ours", None, values)
+    convert(str(ours), tmp_path / "original", to="original", progress=False)
+    kept = json.loads((tmp_path / "original" / "config.json").read_text())
+    assert {name: kept["torch_dtype" if name == "dtype" else name] for name in values} == values
+
+
+@pytest.mark.parametrize(("source", "tower"), [(SFT, "image_tower"), (NO_TOWER, "video_tower")])
+def test_a_trained_tower_survives_the_original_layout(source: Path, tower: str, tmp_path: Path) -> None:
+    """Whoever reads the original layout takes the tower of the repository that config.json names."""
+    convert(str(source), tmp_path / "hf", progress=False)
+    weights = load_file(tmp_path / "hf" / "model.safetensors")
+    name = f"model.{tower}.encoder.layers.1.mlp.fc1.weight"
+    weights[name] = weights[name] * 1.5
+    save_file(weights, tmp_path / "hf" / "model.safetensors", metadata={"format": "pt"})
+    report = convert(str(tmp_path / "hf"), tmp_path / "original", to="original", progress=False)
+    assert [warning for warning in report.warnings if f"{tower} is no longer the one of LanguageBind" in warning]
+    read = AutoModelForImageTextToText.from_pretrained(tmp_path / "original", dtype=torch.float32).state_dict()
+    assert all(torch.equal(read[key], weights[key]) for key in weights if key.startswith("model."))
+
+
+def test_a_tower_that_cannot_be_compared_is_not_left_out(tmp_path: Path) -> None:
+    convert(str(NO_TOWER), tmp_path / "hf", progress=False)
+    ours = edited(tmp_path / "hf", tmp_path / "ours", None, {"mm_image_tower": "no/where"})
+    with pytest.raises(CheckpointError, match=r"Cannot compare the image tower .*'no/where'.*hf download no/where"):
+        convert(str(ours), tmp_path / "original", to="original", progress=False)
+
+
+def test_new_tokens_survive_the_original_layout(tmp_path: Path) -> None:
+    convert(str(SFT), tmp_path / "hf", progress=False)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "hf")
+    tokenizer.add_tokens(["<begin>", "<end>"])
+    tokenizer.save_pretrained(tmp_path / "hf")
+    report = convert(str(tmp_path / "hf"), tmp_path / "original", to="original", progress=False)
+    assert [warning for warning in report.warnings if "other tokens than the original tokenizer.model" in warning]
+    text = "a <begin> b <end>"
+    assert AutoTokenizer.from_pretrained(tmp_path / "original")(text).input_ids == tokenizer(text).input_ids
+    with pytest.raises(SettingsError, match=r"Expected the tokens of .* in the tokenizer"):
+        convert(str(tmp_path / "hf"), tmp_path / "other", to="original", tokenizer=str(SFT), progress=False)

@@ -46,6 +46,7 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         r"4 keys are missing .*multi_modal_projector",
     ),
     "one bias gone": (lambda f: without(f, "image_tower.encoder.layers.0.mlp.fc1.bias"), "1 keys are missing"),
+    "a stale copy of a tensor": (lambda f: twice(f), r"Expected each tensor in one file; .*b\.safetensors has 2 "),
     "an index that leaves": (lambda f: outside(f), r"index names \.\."),
     "a projector without end": (lambda f: edit(f, None, mm_projector_type="mlp99999999x_gelu"), "N from 1 to 99"),
     "a projector as number": (lambda f: edit(f, None, mm_projector_type=3), "mm_projector_type"),
@@ -157,6 +158,22 @@ def shards_beside(folder: Path) -> None:
     shutil.copy(folder / "model.safetensors", folder / "model-00001-of-00001.safetensors")
     weights = dict.fromkeys(tensors(folder), "model-00001-of-00001.safetensors")
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
+
+
+def twice(folder: Path) -> None:
+    """Two shards, of which the second also has tensors that the index says are in the first."""
+    weights = tensors(folder)
+    names = sorted(weights)
+    first, second = ({name: weights[name] for name in part} for part in (names[::2], names[1::2]))
+    index = {
+        "metadata": {},
+        "weight_map": dict.fromkeys(first, "a.safetensors") | dict.fromkeys(second, "b.safetensors"),
+    }
+    stale = {name: tensor + 1 for name, tensor in list(first.items())[3:5]}
+    save_file(first, folder / "a.safetensors", {"format": "pt"})
+    save_file(second | stale, folder / "b.safetensors", {"format": "pt"})
+    (folder / "model.safetensors").unlink()
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
 
 
 def outside(folder: Path) -> None:

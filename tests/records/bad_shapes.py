@@ -88,6 +88,19 @@ COMPARED: dict[str, Bad] = {
     "equal options": compared(
         {**ASKED, "options": ["a crew", "a duck"], "chosen": "A", "rejected": "a crew"}, "equal answers", "rejected"
     ),
+    "HH's transcripts": compared(
+        {**ASKED, **{side: f"\n\nHuman: Who rows?\n\nAssistant: {text}" for side, text in TWO.items()}},
+        "a whole conversation",
+        "chosen",
+    ),
+    "the question again": compared(
+        {
+            "prompt": "<video>\nWho rows the boat, and where to?",
+            **{side: f"Who rows the boat, and where to? {text}" for side, text in TWO.items()},
+        },
+        "a whole conversation",
+        "chosen",
+    ),
     "blank": compared({**ASKED, "chosen": " \n\t", "rejected": "A duck."}, "blank answer", "chosen"),
     "several answers": compared(
         {**ASKED, "chosen": "A crew.", "rejected": ["A duck.", "A cow."]}, "several answers", "rejected"

@@ -78,3 +78,25 @@ def test_a_conversation_with_the_chosen_answer_beside_both() -> None:
     ).record
     assert record is not None
     assert ([turn.text for turn in record.turns], record.chosen, record.rejected) == (["Q?"], "A.", "B.")
+
+
+@pytest.mark.parametrize(
+    "before", ["Human: Who?\n\nAssistant: ", "### User: Who?\n### Assistant: ", "USER: Who?\nGPT: "]
+)
+def test_conversations_in_one_text_are_no_answers(before: str) -> None:
+    row = {"id": "1", "video": "a.mp4", "prompt": "Who?", "chosen": f"{before}A crew.", "rejected": f"{before}A duck."}
+    assert "a whole conversation" in " ".join(map(str, parse(row).problems))
+
+
+@pytest.mark.parametrize(
+    ("prompt", "chosen", "rejected"),
+    [
+        ("Hello there", "Hello there, friend.", "Hello there."),
+        ("Who is seen in the first half?", "Who is seen in the first half? A crew.", "A duck."),
+        ("What does the chat show?", "User: Hi. The other says: Assistant here.", "Human: Hi."),
+    ],
+)
+def test_answers_that_only_begin_like_one_are_answers(prompt: str, chosen: str, rejected: str) -> None:
+    parsed = parse({"id": "1", "video": "a.mp4", "prompt": prompt, "chosen": chosen, "rejected": rejected})
+    assert parsed.record is not None
+    assert (parsed.record.chosen, parsed.record.rejected) == (chosen, rejected)

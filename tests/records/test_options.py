@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
+from hound_plugin.records.options import choice_of
 from hound_plugin.records.parse import parse
+from hound_plugin.records.write import to_row
 
 THREE = ["a tram", "a bus", "a ferry"]
 
@@ -98,8 +100,9 @@ def test_labels_of_a_conversation_are_compared_too() -> None:
     [
         ("What leaves?\nA. a tram\nB. a bus\nC. a ferry", "B", "B. a bus"),
         ("What leaves? c) a ferry a) a tram b) a bus", "b", "B. a bus"),
-        ("What leaves: 1. a tram 2. a bus 3. a ferry", "a bus", "B. a bus"),
-        ("What leaves: 0. a tram 1. a bus 2. a ferry", 1, "B. a bus"),
+        ("What leaves: 1. a tram 2. a bus 3. a ferry", "a bus", "2. a bus"),
+        ("What leaves: 1. a tram 2. a bus 3. a ferry", "2. a bus", "2. a bus"),
+        ("What leaves: 0. a tram 1. a bus 2. a ferry", 1, "1. a bus"),
         ("Is it a tram, or a bus, or a ferry? A person waits.", 1, "B. a bus"),
     ],
 )
@@ -111,3 +114,111 @@ def test_numbers_from_1_and_an_answer_from_0_are_refused() -> None:
     assert "means one choice" in problem(THREE, 1, "What leaves: 1. a tram 2. a bus 3. a ferry")
     assert "means one choice" in problem(["1. a tram", "2. a bus", "3. a ferry"], 2.0)
     assert "in the order of their letters" in problem(["B. a tram", "A. a bus"], "A")
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "expected"),
+    [
+        (THREE, "(B) a bus", "B. a bus"),
+        (THREE, "c) A ferry.", "C. a ferry"),
+        (["(A) a tram", "(B) a bus"], "(A) a tram", "A. a tram"),
+        (THREE, "B: a bus", "B. a bus"),
+        (THREE, "B. a bus, since it is late", "B. a bus, since it is late"),
+        (["A. Lincoln", "G. Washington"], "A. Lincoln", "A. A. Lincoln"),
+    ],
+)
+def test_a_label_with_its_text_is_the_choice(options: Any, given: str, expected: str) -> None:
+    assert answer(options, given) == expected
+
+
+@pytest.mark.parametrize("given", ["A. a ferry", "(C) a bus", "b) A tram."])
+def test_a_label_with_the_text_of_another_choice_is_refused(given: str) -> None:
+    assert "means one choice" in problem(THREE, given)
+
+
+def conversation(given: Any, *answers: str, **fields: Any) -> Any:
+    turns = [{"from": "human", "value": "<video>\nWhat leaves?\nA. a tram\nB. a bus\nC. a ferry"}]
+    turns += [{"from": "gpt", "value": text} for text in answers]
+    row = {"id": "1", "video": "a.mp4", "conversations": turns, "options": THREE, "answer": given, **fields}
+    return parse({name: value for name, value in row.items() if value is not None})
+
+
+@pytest.mark.parametrize(
+    ("given", "answers", "last"),
+    [
+        (2, (), "C. a ferry"), ("A", (), "A. a tram"), (1.0, (), "B. a bus"), ("a ferry", (), "C. a ferry"),
+        (1, ("B",), "B"), ("(B)", ("a bus",), "a bus"), ("a bus", ("B. a bus",), "B. a bus"),
+    ],
+)  # fmt: skip
+def test_an_answer_beside_a_conversation_names_a_choice(given: Any, answers: tuple[str, ...], last: str) -> None:
+    assert conversation(given, *answers).record.turns[-1].text == last
+
+
+@pytest.mark.parametrize(("given", "answers"), [(3, ()), ("D", ()), (0, ("B",)), ("C. a bus", ())])
+def test_an_answer_beside_a_conversation_that_names_none_of_it_is_refused(given: Any, answers: tuple[str, ...]) -> None:
+    assert conversation(given, *answers).problems
+
+
+def test_references_and_accepted_answers_follow_the_labels_that_are_shown() -> None:
+    row = {"id": "1", "video": "a.mp4", "question": "What leaves?\n1. a tram\n2. a bus\n3. a ferry", "options": THREE}
+    assert "means one choice" in str(parse({**row, "reference": 2}).problems[0])
+    assert "means one choice" in str(parse({**row, "accepted": ["a bus", 1]}).problems[0])
+    plain = {**row, "question": "What leaves?"}
+    record = parse({**plain, "reference": 0, "accepted": ["B", 2, "(A)", "some vehicle"]}).record
+    assert record is not None
+    assert (record.reference, record.accepted) == (
+        "A. a tram", ("B. a bus", "C. a ferry", "A. a tram", "some vehicle"),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("said", "question", "expected"),
+    [
+        ("C", "Q? A. x B. y C. z", "C. z"),
+        ("y.", "Q?\n(A) x\n(B) y\n(C) z", "B. y"),
+        ("2", "Q?\n1. x\n2. y\n3. z", "2. y"),
+        ("(B) z", "Q? A. x B. y C. z", "(B) z"),
+        ("None of them", "Q? A. x B. y C. z", "None of them"),
+    ],
+)
+def test_an_answer_of_a_conversation_is_compared_as_a_choice(said: str, question: str, expected: str) -> None:
+    assert choice_of(said, question, ["x", "y", "z"]) == expected
+
+
+@pytest.mark.parametrize("options", [["A", "B"], ["A.", "(B)", "C)"], {"1": "1", "2": "2"}, ["A. ", "B. "]])
+def test_labels_without_texts_are_refused(options: Any) -> None:
+    """The texts are in the question, where nothing tells them from the rest."""
+    assert "not labels alone" in problem(options, "A", "What leaves?\nA. a tram\nB. a bus")
+
+
+@pytest.mark.parametrize("options", [["B", "C"], ["1", "2"], ["A", "no letter"], ["a", "b"]])
+def test_texts_that_look_like_labels_are_texts(options: Any) -> None:
+    assert parse({"id": "1", "video": "a.mp4", "question": "Which sign?", "options": options}).record is not None
+
+
+@pytest.mark.parametrize(("options", "given"), [([1.0, 3.0], 1), (["2.50", "1.0", "7"], 1.0), ([4.0, 0.0, 9.0], 0)])
+def test_a_number_that_is_a_choice_and_the_place_of_another_is_refused(options: Any, given: float) -> None:
+    others = [number for number in range(len(options)) if float(options[number]) == given]
+    expected = answer(options, given) if others == [given] else ""
+    assert expected or "means one choice" in problem(options, given)
+
+
+def test_a_number_that_is_a_choice_in_other_digits_is_that_choice() -> None:
+    assert answer([10.0, 20.0, 30.0], 20) == "B. 20.0"
+    assert answer(["0.50", "0.75"], 0.75) == "B. 0.75"
+    assert answer(["0.50", "0.75"], 0.5) == "A. 0.50"
+
+
+def test_answers_of_a_pair_have_the_labels_that_the_question_shows() -> None:
+    row = {"id": "1", "video": "a.mp4", "prompt": "What leaves?\n1. a tram\n2. a bus\n3. a ferry", "options": THREE}
+    record = parse({**row, "chosen": "a ferry", "rejected": "1. a tram"}).record
+    assert record is not None
+    assert (record.chosen, record.rejected) == ("3. a ferry", "1. a tram")
+
+
+def test_a_choice_survives_being_written_and_read_again() -> None:
+    row = {"id": "1", "video": "a.mp4", "prompt": "What leaves?", "options": {"1": "a tram", "2": "a bus"}}
+    for fields in ({"answer": 2}, {"chosen": "2", "rejected": "a tram"}, {"reference": "(1)"}):
+        record = parse({**row, **fields}).record
+        assert record is not None
+        assert parse(to_row(record)).record == record

@@ -591,3 +591,20 @@ def test_questions_about_parts_of_a_clip(settings: RewardSettings) -> None:
     write_rows(file, [{**values[0], "video": "gone.mp4#t=1"}])
     with pytest.raises(MediaNotFoundError, match=r"1 of 1 rows of .*\n +1  media missing  row 1, id 'q0': `video`: "):
         start(settings)
+
+
+@pytest.mark.parametrize("counts", [[1, 1], [9, 2], [2, 0]])
+def test_the_dry_run_counts_the_answers_that_are_given(
+    values: dict[str, Any], server: FaultServer, tmp_path: Path, counts: list[int]
+) -> None:
+    answers = [
+        {"id": f"q{question}", "candidate": number, "answer": f"Perhaps {number}?"}
+        for question, most in enumerate(counts)
+        for number in range(most)
+    ]
+    given = {"backend": "given", "answers": str(write_rows(tmp_path / "given.jsonl", answers))}
+    settings = asking({**values, "sample": given}, server, k=2, seed=3)
+    assert dry_run(start(settings))["requests"] == 2 * len(answers)
+    run_stages(start(settings), ("sample", "judge"))
+    assert server.stats()["counts"]["ok"] in (2 * len(answers), 2 * len(answers) + 1)  # with the probe
+    assert dry_run(start(settings))["requests"] == 0

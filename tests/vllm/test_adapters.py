@@ -12,7 +12,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.adapters import chain_of, weights_of
+from hound_plugin.model.adapters import chain_of
+from hound_plugin.model.weights_identity import weights_of
 from hound_plugin.processing.prompt import SYSTEM
 from hound_plugin.vllm.adapters import check_adapter
 from tests.vllm.conftest import Demo

@@ -78,7 +78,7 @@ async def fetch(url: str, kind: str, seconds: float = MAX_SECONDS, take: Callabl
     check_whole(url, kind)
     try:
         async with asyncio.timeout(seconds):
-            return await _follow(url, take)
+            return await _follow(url, kind, take)
     except TimeoutError as error:
         raise MediaError(f"{url[:200]} was not complete after {seconds:g} s.", url) from error
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
@@ -87,7 +87,7 @@ async def fetch(url: str, kind: str, seconds: float = MAX_SECONDS, take: Callabl
         raise MediaNotFoundError(f"{url[:200]} cannot be read: {error or type(error).__name__}.", url) from error
 
 
-async def _follow(url: str, take: Callable[[int], None]) -> bytes:
+async def _follow(url: str, kind: str, take: Callable[[int], None]) -> bytes:
     first = url
     for _ in range(MAX_REDIRECTS + 1):
         address, port = await in_thread(_resolvers, _checked_address, url)
@@ -95,6 +95,7 @@ async def _follow(url: str, take: Callable[[int], None]) -> bytes:
         if isinstance(result, bytes):
             return result
         url = urljoin(url, result)
+        check_whole(url, kind)
     raise MediaNotFoundError(f"{first[:200]}: more than {MAX_REDIRECTS} redirects.", first)
 
 

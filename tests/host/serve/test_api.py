@@ -27,7 +27,8 @@ from fastapi import HTTPException
 from llamafactory.chat import ChatModel
 from PIL import Image
 
-from hound_plugin.errors import MediaNotFoundError
+from hound_plugin.errors import MediaError, MediaNotFoundError
+from hound_plugin.host.serve import api_downloads
 from hound_plugin.host.serve.api_downloads import fetch, is_public
 from hound_plugin.host.serve.api_media import open_source
 from hound_plugin.media.cancellation import client_disconnected
@@ -380,6 +381,28 @@ def test_https_is_verified_against_the_name(tmp_path: Path, monkeypatch: pytest.
     assert asyncio.run(fetch(f"https://clips.test:{port}/clip.mp4", "video")) == LONG.read_bytes()
     with pytest.raises(MediaNotFoundError, match=r"not valid for 'other\.test'"):
         asyncio.run(fetch(f"https://other.test:{port}/clip.mp4", "video"))
+    server.shutdown()
+
+
+@pytest.mark.parametrize("location", ["clip.mp4#t=1,2", "/clip.mp4#xywh=0,0,8,8"])
+def test_a_redirect_to_a_part_is_refused(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole clip was taken for the part."""
+
+    class Redirects(Clips):
+        def do_GET(self) -> None:
+            if self.path != "/moved":
+                super().do_GET()
+                return
+            self.send_response(302)
+            self.send_header("Location", location)
+            self.end_headers()
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Redirects)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(api_downloads, "is_public", lambda _: True)
+    monkeypatch.setattr("llamafactory.api.common.check_ssrf_url", lambda _: None)
+    with pytest.raises(MediaError, match="Expected the address of a whole video"):
+        asyncio.run(fetch(f"http://127.0.0.1:{server.server_address[1]}/moved", "video"))
     server.shutdown()
 
 
