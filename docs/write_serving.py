@@ -118,7 +118,7 @@ Any other value is a 400.
 - Roles: `system` and `developer` (the same thing; several are joined by a line break) in front, then `user` and
   `assistant` in turn, a `user` at the end. `tool` and `function` are refused.
 - `content`: a text, or a list of parts; an assistant's may be null if there is a `refusal`, which is then what it said.
-- Parts of text: `text` (also `input_text`, `output_text`).
+- Parts of text: `text` (also `input_text`, `output_text`). Several are lines of one text, as in data sets.
 - Media, in messages of the user: `video_url` and `image_url` (also `video`, `image`, `input_video`, `input_image`),
   with the address as text or as `{{"url": ...}}`. A `video` may be a list of frames. `detail` may be auto, low or high:
   the model sees all alike.

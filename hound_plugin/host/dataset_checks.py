@@ -104,8 +104,8 @@ def check_datasets(
 
     Raises:
         DataError: a tokenised data set on disk was made for another number of frames or another model.
-        SettingsError: the checkpoint to resume from was trained on other rows; `packing` without `neat_packing`, or a
-            `cutoff_len` that packing cannot use.
+        SettingsError: the checkpoint to resume from was trained on other rows or weights; `packing` without
+            `neat_packing`, or a `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
         InUseError: another run computes the file of `reference_log_probs`.
     """
@@ -123,8 +123,10 @@ def check_datasets(
     alignment.begin(training_args)
     if is_ours(template) and training_args.do_train:
         rows = run_identity.rows_of(data_args)
-        resume.check_rows(rows, training_args.resume_from_checkpoint)
+        models = run_identity.models_of(settings_state.run(), training_args.output_dir)
+        resume.check_content(rows, models, training_args.resume_from_checkpoint)
         settings_state.record_rows(rows)
+        settings_state.record_models(models)
     try:
         module = original(template, model_args, data_args, training_args, *args, **kwargs)
     except DataError:

@@ -259,22 +259,29 @@ def signed_model(
     return result
 
 
-def check_rows(rows: dict[str, str], checkpoint: str | None) -> None:
-    """Refuse rows that are others than those that a checkpoint was trained on, unless the user named it.
+def check_content(rows: dict[str, str], models: dict[str, str], checkpoint: str | None) -> None:
+    """Refuse rows and weights that are others than those of a checkpoint's run, unless the user named it.
 
     Args:
         rows: :func:`hound_plugin.host.run_identity.rows_of`.
+        models: :func:`hound_plugin.host.run_identity.models_of`.
         checkpoint: what the training resumes from.
 
     Raises:
-        SettingsError: naming the data sets.
+        SettingsError: naming the data sets and folders.
     """
-    before = _read(Path(checkpoint) / RUN) if checkpoint and checkpoint in _chosen else None
-    changed = run_identity.changed_rows(before or {}, rows)
+    before = (_read(Path(checkpoint) / RUN) if checkpoint and checkpoint in _chosen else None) or {}
+    changed = run_identity.changed_rows(before, rows)
     if changed:
         raise SettingsError(
             f"{checkpoint} was trained on other rows ({'; '.join(changed)}). Bring back what its steps have seen, or "
             + _instead(checkpoint)
+        )
+    changed = run_identity.changed_models(before, models)
+    if changed:
+        raise SettingsError(
+            f"{checkpoint} is of a training that began with another model ({'; '.join(changed)} then). Bring it back, "
+            "or " + _instead(checkpoint)
         )
 
 

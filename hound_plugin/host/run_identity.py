@@ -6,11 +6,13 @@ on how many processes and with which of two ways to the same numbers.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from hound_plugin.model.adapters import weights_of
 from hound_plugin.records.media_identity import media_digest
 from hound_plugin.settings import HoundSettings
 
@@ -23,13 +25,16 @@ NAMED = (
 DATA = (
     "template", "default_system", "cutoff_len", "train_on_prompt", "mask_history", "ignore_pad_token_for_loss",
     "packing", "neat_packing", "streaming", "buffer_size", "mix_strategy", "interleave_probs", "val_size",
-    "disable_shuffling", "seed", "data_seed", "train_sampling_strategy",
+    "disable_shuffling", "seed", "data_seed", "train_sampling_strategy", "dataloader_drop_last",
 )  # fmt: skip
 OPTIMISER = (
     "learning_rate", "lr_scheduler_type", "lr_scheduler_kwargs", "warmup_steps", "warmup_ratio", "optim", "optim_args",
     "weight_decay", "adam_beta1", "adam_beta2", "adam_epsilon", "max_grad_norm", "loraplus_lr_ratio",
-    "loraplus_lr_embedding", "use_galore", "use_apollo", "use_badam", "use_adam_mini", "use_muon", "bf16", "fp16",
-    "pure_bf16",
+    "loraplus_lr_embedding", "use_galore", "galore_target", "galore_rank", "galore_update_interval", "galore_scale",
+    "galore_proj_type", "use_apollo", "apollo_target", "apollo_rank", "apollo_update_interval", "apollo_scale",
+    "apollo_proj", "apollo_proj_type", "apollo_scale_type", "use_badam", "badam_mode", "badam_start_block",
+    "badam_switch_mode", "badam_switch_interval", "badam_update_ratio", "badam_mask_mode", "use_adam_mini", "use_muon",
+    "optim_target_modules", "average_tokens_across_devices", "bf16", "fp16", "pure_bf16",
 )  # fmt: skip
 LOSS = (
     "label_smoothing_factor", "neftune_noise_alpha", "pref_beta", "pref_ftx", "pref_bco_weight", "dpo_label_smoothing",
@@ -37,14 +42,17 @@ LOSS = (
     "ref_model_quantization_bit", "use_dft_loss", "use_asft_loss", "asft_alpha", "use_eaft_loss", "eaft_alpha",
 )  # fmt: skip
 WEIGHTS = (
-    "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "pissa_init", "module_dropout", "oft_rank",
-    "oft_block_size", "oft_target", "freeze_trainable_modules", "freeze_extra_modules", "quantization_bit",
-    "quantization_method", "rope_scaling",
+    "lora_alpha", "lora_dropout", "use_rslora", "use_dora", "pissa_init", "pissa_iter", "module_dropout", "oft_rank",
+    "oft_block_size", "oft_target", "freeze_trainable_modules", "freeze_extra_modules", "use_llama_pro",
+    "quantization_bit", "quantization_method", "quantization_type", "double_quantization", "rope_scaling",
+    "train_from_scratch", "model_revision", "adapter_folder", "upcast_layernorm", "upcast_lmhead_output",
 )  # fmt: skip
 HOUND = ("num_frames", "frame_sampling", "group_questions")
 """Of the ``hound:`` block."""
 _PLACE = ("dataset_name", "load_from")  # of an entry in dataset_info.json
-ROWS, BATCH, PROCESSES = "rows", "rows_a_step", "processes"
+_MODELS = ("model_name_or_path", "ref_model")
+_ADAPTERS = ("adapter_name_or_path", "ref_model_adapters")
+ROWS, BATCH, PROCESSES, MODELS = "rows", "rows_a_step", "processes", "models"
 
 
 def settings_of(parts: Iterable[Any], ours: HoundSettings) -> dict[str, Any]:
@@ -89,9 +97,42 @@ def rows_of(data_args: Any) -> dict[str, str]:
     return rows
 
 
+def models_of(run: Mapping[str, Any], output_dir: str) -> dict[str, str]:
+    """A digest of the weights of each folder that a training begins with: model, reference, and their adapters.
+
+    Args:
+        run: :func:`settings_of` the training.
+        output_dir: what the training itself writes there is left out.
+    """
+    folders = [name for key in _MODELS for name in _names(run.get(key))]
+    inner = run.get("adapter_folder") or ""
+    folders += [os.path.join(name, inner) for key in _ADAPTERS for name in _names(run.get(key))]
+    real = {os.path.realpath(folder) for folder in folders if os.path.isdir(folder)} - {os.path.realpath(output_dir)}
+    return {
+        folder: hashlib.sha256(json.dumps(weights_of(folder), sort_keys=True).encode()).hexdigest()
+        for folder in sorted(real)
+    }
+
+
+def _names(value: Any) -> list[str]:
+    """One name, several in a list, or several with commas between them."""
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else list(value or ())
+
+
+def changed_models(before: Mapping[str, Any], models: Mapping[str, str]) -> list[str]:
+    """A line for each folder whose weights are others than a checkpoint notes."""
+    noted = before.get(MODELS)
+    noted = noted if isinstance(noted, dict) else {}
+    return [
+        f"the weights in {folder} were others"
+        for folder, digest in models.items()
+        if noted.get(folder, digest) != digest
+    ]
+
+
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of settings of which a checkpoint notes another value; folders are compared by their real path."""
-    apart = (ROWS, BATCH, PROCESSES)
+    apart = (ROWS, BATCH, PROCESSES, MODELS)
     names = [name for name in now if name in before and name not in apart]
     changed = [name for name in names if _real_path(before[name]) != _real_path(now[name])]
     same_processes = before.get(PROCESSES) == now.get(PROCESSES)

@@ -83,6 +83,11 @@ def record_rows(rows: dict[str, str]) -> None:
     _run[run_identity.ROWS] = rows
 
 
+def record_models(models: dict[str, str]) -> None:
+    """Store the digests of the weights that the training begins with, by folder."""
+    _run[run_identity.MODELS] = models
+
+
 def record_arguments(parsed: Iterable[Any]) -> None:
     """Store what the host parsed as ``template``, ``default_system`` and ``stage``, and which run it is."""
     global _template, _stage, _system, _run

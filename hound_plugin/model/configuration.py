@@ -9,6 +9,7 @@ Source of every field: arXiv 2404.01258 and the configuration files of the relea
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 from pathlib import Path
@@ -384,7 +385,7 @@ def composite_from_original(values: dict[str, Any], folder: str | None = None, *
 def text_from_original(values: dict[str, Any]) -> dict[str, Any]:
     """The language model's part of an original ``config.json``."""
     skip = {*ORIGINAL_KEYS, "model_type", "architectures", "_name_or_path", "transformers_version"}
-    return {**{key: value for key, value in values.items() if key not in skip}, "model_type": "llama"}
+    return {**{key: value for key, value in copy.deepcopy(values).items() if key not in skip}, "model_type": "llama"}
 
 
 for _config in (LlavaHoundConfig, LlavaHoundTowerConfig, OriginalLlavaConfig):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 import torch
 from llamafactory.hparams import get_train_args
 from llamafactory.hparams.parser import _TRAIN_ARGS
+from safetensors.torch import load_file, save_file
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host import resume, run_identity, settings_state
@@ -265,3 +267,71 @@ def test_every_setting_that_is_noted_is_one_of_the_host() -> None:
     known = {field.name for kind in _TRAIN_ARGS for field in dataclasses.fields(kind)}
     named = {*run_identity.NAMED, *run_identity.DATA, *run_identity.OPTIMISER, *run_identity.LOSS}
     assert (named | set(run_identity.WEIGHTS)) - known <= {"warmup_ratio"}  # of other releases of transformers
+
+
+# --- weights that a training begins with
+
+
+def weights(folder: Path, name: str, value: float) -> str:
+    """A folder with weights of the size of every other one's."""
+    folder.mkdir(parents=True, exist_ok=True)
+    save_file({"first": torch.zeros(9), "second": torch.full((9,), value)}, folder / name)
+    return str(folder)
+
+
+@pytest.mark.parametrize("key", ["model_name_or_path", "ref_model", "adapter_name_or_path", "ref_model_adapters"])
+def test_weights_that_were_replaced_under_their_path_are_refused(tmp_path: Path, key: str) -> None:
+    """A LoRA training went on on other weights than its adapter, and DPO with another reference."""
+    kind = "adapter_model.safetensors" if "adapter" in key else "model.safetensors"
+    replaced = weights(tmp_path / "replaced", kind, 1.0)
+    kept = [weights(tmp_path / f"kept-{number}", kind, 2.0) for number in range(2)]
+    named: dict[str, Any] = {
+        "adapter_name_or_path": [kept[0], replaced],
+        "ref_model_adapters": f"{kept[1]}, {replaced}",
+    }
+    run = {"model_name_or_path": kept[0], "ref_model": None, key: named.get(key, replaced)}
+    before = run_identity.models_of(run, str(tmp_path / "out"))
+    note = {run_identity.MODELS: json.loads(json.dumps(before))}
+    assert set(before) >= {replaced}
+    assert run_identity.changed_models(note, run_identity.models_of(run, str(tmp_path / "out"))) == []
+    assert run_identity.changed_models({}, before) == []  # noted by an earlier version
+    weights(Path(replaced), kind, 1.5)
+    now = run_identity.models_of(run, str(tmp_path / "out"))
+    assert run_identity.changed_models(note, now) == [f"the weights in {replaced} were others"]
+    assert replaced not in run_identity.models_of(run, replaced)  # the training itself saves there
+
+
+def test_a_training_does_not_go_on_with_another_model_of_the_same_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    host, output = Host(tmp_path), tmp_path / "out"
+    model = shutil.copytree(SFT, tmp_path / "model")
+    write_dataset(tmp_path / "data", "mine", ROWS)
+    begun = {"model_name_or_path": str(model)}
+    host.load("sft", "mine", **begun)
+    output.mkdir(exist_ok=True)
+    checkpoints(output, {2: WHOLE})
+    (output / "checkpoint-2" / "hound_run.json").write_text(json.dumps(settings_state.run()))
+    assert len(host.load("sft", "mine", **begun)) == 9
+    tensors = load_file(model / "model.safetensors")
+    tensors["model.mm_projector.0.bias"] += 1e-3
+    save_file(tensors, model / "model.safetensors", {"format": "pt"})
+    with pytest.raises(SettingsError, match=rf"began with another model \(the weights in {model} were others then\)"):
+        host.load("sft", "mine", **begun)
+    assert host.load("sft", "mine", **begun, resume_from_checkpoint=str(output / "checkpoint-2"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"quantization_bit": 4, "quantization_type": "fp4"}, "quantization_type: 'nf4' there, 'fp4' now"),
+        ({"model_revision": "v2"}, "model_revision: 'main' there, 'v2' now"),
+        ({"train_from_scratch": True}, "train_from_scratch: False there, True now"),
+        ({"average_tokens_across_devices": False}, "average_tokens_across_devices: True there, False now"),
+        ({"dataloader_drop_last": True}, "dataloader_drop_last: False there, True now"),
+        ({"upcast_layernorm": True}, "upcast_layernorm: False there, True now"),
+    ],
+)
+def test_further_settings_that_change_the_run_are_refused(tmp_path: Path, changes: dict[str, Any], named: str) -> None:
+    test_a_setting_that_changes_the_run_is_refused(tmp_path, changes, named)

@@ -63,6 +63,16 @@ def test_there_and_back_gives_the_same_bits(source: Path, shard_size: str, tmp_p
     assert (len(weight_files(tmp_path / "hf")) > 1) == (shard_size != "5GB")
 
 
+def test_a_scaled_rotary_embedding_comes_back_as_it_was(tmp_path: Path) -> None:
+    source = copy_of(SFT, tmp_path / "source")
+    scaled = {"rope_scaling": {"type": "linear", "factor": 4.0}}
+    config = {**json.loads((SFT / "config.json").read_text()), **scaled}
+    (source / "config.json").write_text(json.dumps(config))
+    convert(str(source), tmp_path / "hf", progress=False)
+    convert(str(tmp_path / "hf"), tmp_path / "back", to="original", progress=False)
+    assert json.loads((tmp_path / "back" / "config.json").read_text()) == config
+
+
 def test_video_llava_is_of_the_same_layout(tmp_path: Path) -> None:
     """LanguageBind/Video-LLaVA-7B calls itself "llava", as llava-hf's models do."""
     source = copy_of(SFT, tmp_path / "video-llava")

@@ -208,6 +208,16 @@ TRAINERS: tuple[Entry, ...] = (
     ),
     Patch(
         module="llamafactory.train.sft.trainer",
+        target="CustomSeq2SeqTrainer.prediction_step",
+        takes="model, inputs, ...",
+        body="evaluated_rows:prediction_step",
+        ours_only=True,
+        why="transformers' Seq2SeqTrainer counts the rows that fill up last batches, and small ones as full ones.",
+        removable="`Seq2SeqTrainer.evaluate` and `predict` gather with `gather_for_metrics`",
+        without="losses and metrics of an evaluation count some rows more than once",
+    ),
+    Patch(
+        module="llamafactory.train.sft.trainer",
         target="CustomSeq2SeqTrainer.compute_loss",
         takes="model, inputs, ...",
         body="supervised_loss:compute_loss",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -152,7 +153,11 @@ def _check_keys(message: Mapping[str, Any], role: str, where: str, names: dict[s
 
 
 def _text(message: Mapping[str, Any], role: str, where: str, media: list[Medium]) -> str:
-    """A message's text with a placeholder for each of its media; those are appended to ``media``."""
+    """A message's text with a placeholder for each of its media; those are appended to ``media``.
+
+    Parts are lines, as in data sets (:mod:`hound_plugin.records.messages`) and in the processor's chat messages; to
+    media in front a text is glued, as the host's chat engine does, which leaves its spaces alone.
+    """
     content, name = message.get("content"), f"{where}.content"
     if content is None and role == "assistant" and message.get("refusal"):
         content = message["refusal"]
@@ -160,7 +165,9 @@ def _text(message: Mapping[str, Any], role: str, where: str, media: list[Medium]
         return escape_placeholders(content) if role == "user" else content
     if not isinstance(content, list) or not content:
         raise _refused(name, "a text, or a list of parts with something in it", content)
-    return "".join(_part(part, role, f"{name}[{number}]", media) for number, part in enumerate(content))
+    pieces = [_part(part, role, f"{name}[{number}]", media) for number, part in enumerate(content)]
+    in_front = list(itertools.takewhile(lambda piece: piece in _TOKENS.values(), pieces))
+    return "".join(in_front) + "\n".join(pieces[len(in_front) :])
 
 
 def _part(part: Any, role: str, where: str, media: list[Medium]) -> str:

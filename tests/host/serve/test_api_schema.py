@@ -22,6 +22,8 @@ from hound_plugin.host.serve.api_schema import (
     sampling_of,
 )
 from hound_plugin.model.answer_stream import Decoding
+from hound_plugin.processing.messages import read_messages
+from hound_plugin.processing.prompt import place_placeholders
 
 ROOT = Path(__file__).resolve().parents[3]
 HELLO = [{"role": "user", "content": "Hello"}]
@@ -261,10 +263,39 @@ def test_a_conversation() -> None:
             {"role": "user", "content": "C?", "name": None},
         ]
     )  # fmt: skip
-    assert found.system == "Be brief.\nIn English."
+    assert found.system == "Be \nbrief.\nIn English."
     assert [message["content"] for message in found.messages] == ["<video>A?", "I cannot say.", "B?", "No.", "C?"]
     assert found.media == [("messages[2].content[0]", "video", "a.mp4")]
     assert read_conversation([{"role": "user", "content": ""}]).system is None
+
+
+PARTS: dict[str, list[Any]] = {
+    "two texts": ["It is dark.", "What moves?"],
+    "a clip and two texts": [1, "It is dark.", "What moves?"],
+    "a clip between texts": ["Look at", 1, "and say what moves"],
+    "clips with a text each": ["Before:", 1, "After:", 2],
+    "a clip at the end of two texts": ["It is dark.", "What moves?", 1],
+    "texts between clips": [1, "or", "perhaps", 2, "?"],
+    "a text that ends with a space": ["It is dark. ", "What moves?"],
+    "three texts and two clips in front": [1, 2, "a", "b", "c"],
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_parts_of_a_message_are_lines_as_the_processor_has_them(name: str) -> None:
+    """Words of two parts were glued together: "Look atand say what moves"."""
+    parts = [
+        {"type": "text", "text": part} if isinstance(part, str) else {"type": "video", "video": f"{part}.mp4"}
+        for part in PARTS[name]
+    ]
+    said = {"role": "assistant", "content": [{"type": "text", "text": text} for text in ("It is", "a dog.")]}
+    messages = [{"role": "user", "content": parts}, said, {"role": "user", "content": "Which?"}]
+    asked, chat = read_conversation(messages), read_messages(messages)
+    questions = [message["content"] for message in asked.messages if message["role"] == "user"]
+    media = {"<video>": asked.sources("video"), "<image>": []}
+    assert place_placeholders(questions, media) == place_placeholders(chat.questions, chat.media)
+    assert asked.messages[1]["content"] == chat.answers[0] == "It is\na dog."
+    assert asked.sources("video") == chat.media["<video>"]
 
 
 def user(*parts: Any, **more: Any) -> list[Any]:
