@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from hound_plugin.model.adapters import weights_of
+from hound_plugin.model.weights_identity import weights_of
 from hound_plugin.records.media_identity import media_digest
 from hound_plugin.settings import HoundSettings
 
