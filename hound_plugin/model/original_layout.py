@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, LlamaConfig
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from hound_plugin.model.checkpoint import read_tower
@@ -24,6 +24,7 @@ from hound_plugin.model.configuration import (
     LlavaHoundTowerConfig,
     text_from_original,
 )
+from hound_plugin.processing.prompt import RESERVED
 from hound_plugin.records.placeholders import TOKENS
 
 _OF_THE_FILE = {"_name_or_path", "architectures", "dtype", "model_type", "rope_parameters", "transformers_version"}
@@ -136,8 +137,12 @@ def has_the_tokens(tokenizer: Path, checkpoint: Path) -> bool:
 
     Args:
         tokenizer: a folder with the original's files.
-        checkpoint: a folder in our layout, whose tokenizer also has the placeholders.
+        checkpoint: a folder in our layout, whose tokenizer also has placeholders, and tokens that fill the vocabulary.
     """
-    both = [AutoTokenizer.from_pretrained(folder, trust_remote_code=False) for folder in (tokenizer, checkpoint)]
-    theirs, ours = ({token: i for token, i in each.get_vocab().items() if token not in TOKENS} for each in both)
+    # given a configuration, `AutoTokenizer` reads no config.json, for which it would ask the hub about towers
+    folders = (tokenizer, checkpoint)
+    both = [AutoTokenizer.from_pretrained(name, config=LlamaConfig(), trust_remote_code=False) for name in folders]
+    theirs, ours = (each.get_vocab() for each in both)
+    fillers = {RESERVED.format(number) for number in range(len(ours))}
+    ours = {token: i for token, i in ours.items() if token in theirs or token not in fillers.union(TOKENS)}
     return theirs == ours and all(getattr(both[0], end) == getattr(both[1], end) for end in _ENDS)

@@ -21,6 +21,9 @@ from hound_plugin.errors import CheckpointError, PlaceholderError
 from hound_plugin.records.media_paths import is_image_path
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN
 
+RESERVED = "<reserved_{}>"
+"""Tokens that fill a tokenizer up to the model's vocabulary."""
+
 SYSTEM = (
     "A chat between a curious user and an artificial intelligence assistant. "
     "The assistant gives helpful, detailed, and polite answers to the user's questions."
@@ -155,7 +158,7 @@ def add_placeholder_tokens(tokenizer: Any, vocab_size: int | None = None) -> tup
     added = tokenizer.get_added_vocab()
     if not {IMAGE_TOKEN, VIDEO_TOKEN} <= set(added):
         missing = 0 if vocab_size is None else max(0, vocab_size - len(tokenizer))
-        names = [f"<reserved_{index}>" for index in range(missing)] + [IMAGE_TOKEN, VIDEO_TOKEN]
+        names = [RESERVED.format(index) for index in range(missing)] + [IMAGE_TOKEN, VIDEO_TOKEN]
         tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names], special_tokens=True)
     ids = tokenizer.convert_tokens_to_ids([IMAGE_TOKEN, VIDEO_TOKEN])
     return int(ids[0]), int(ids[1])

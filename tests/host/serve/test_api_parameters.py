@@ -209,8 +209,8 @@ def test_fields_without_effect_are_taken(client: openai.OpenAI) -> None:
     )  # fmt: skip
     assert answer.choices[0].message.content == plain
     assert answer.model == "hound"
-    developer = [{"role": "developer", "content": "Be brief."}, *QUESTION]
-    system = [{"role": "system", "content": [{"type": "text", "text": "Be "}, {"type": "text", "text": "brief."}]}]
+    developer = [{"role": "developer", "content": "Be\nbrief."}, *QUESTION]
+    system = [{"role": "system", "content": [{"type": "text", "text": "Be"}, {"type": "text", "text": "brief."}]}]
     assert texts(client, messages=developer) == texts(client, messages=[*system, *QUESTION]) != [plain]
 
 
