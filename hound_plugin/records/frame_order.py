@@ -31,6 +31,7 @@ _OTHER_READINGS = {
         rf"(?P<other>(?<![\d.,٫])\d+[,٫]\d+(?:{_EXPONENT})?(?![.,٫]?\d))|{_PLAIN}", re.IGNORECASE
     ),
 }
+_MAY_BE_ONE_NUMBER = re.compile(r"\de[+-]?\d|\d,\d", re.IGNORECASE)  # in ASCII; what is none of them costs no more
 _SIGNS = ("No", "Nl")  # numbers that are not written in digits: superscripts, fractions, circled and Roman numerals
 
 
@@ -154,6 +155,9 @@ def _is_frame(entry: os.DirEntry[str]) -> bool:
 
 def _check_one_reading(ordered: list[_Name], folder: str | None) -> None:
     """Refuse names whose order depends on how their numbers are read."""
+    text = "\n".join(name.name for name in ordered)
+    if text.isascii() and not _MAY_BE_ONE_NUMBER.search(text):
+        return
     signs = [character for name in ordered for character in name.name if unicodedata.category(character) in _SIGNS]
     if len(ordered) > 1 and signs and not ordered[0].pattern:
         raise _refusal(
