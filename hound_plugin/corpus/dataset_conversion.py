@@ -244,7 +244,7 @@ def _is_kept(name: str, value: Any, record: Record) -> bool:
 def _with_placeholders(record: Record) -> Record:
     """Move the placeholder to the front of its question; add missing ones before the first question.
 
-    Several clips in one question stay in their places, as in training.
+    Several clips in one question stay in their places; whoever reads the row puts them in front.
     """
     if not record.media:
         return record

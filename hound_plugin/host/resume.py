@@ -294,12 +294,12 @@ def _check_run(checkpoint: Path) -> None:
         raise SettingsError(
             f"{checkpoint} belongs to another run ({changes}). Set back what has changed, or " + _instead(checkpoint)
         )
-    if run_identity.BATCH in now and run_identity.BATCH not in before:
+    if "seed" not in before:
         logger.warning(
             f"{checkpoint} was saved by an earlier version, which did not note settings and rows: whether they have "
             "changed since is not known."
         )
-    elif before.get(run_identity.BATCH) != now.get(run_identity.BATCH):
+    elif {run_identity.BATCH} <= before.keys() & now.keys() and before[run_identity.BATCH] != now[run_identity.BATCH]:
         logger.warning(
             f"{checkpoint} was trained with {before[run_identity.BATCH]} rows a step on "
             f"{before[run_identity.PROCESSES]} processes, this run has {now[run_identity.BATCH]} on "

@@ -186,6 +186,7 @@ def test_a_setting_that_changes_the_run_is_refused(tmp_path: Path, changes: dict
         {"dataloader_num_workers": 2, "preprocessing_num_workers": 2},
         {"hound": {"decoder": "pyav", "on_bad_media": "skip", "prefix_sharing": "off", "check_media": "off"}},
         {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 4},  # 8 rows a step, as before
+        {"auto_find_batch_size": True},
         {"media_dir": "elsewhere", "plot_loss": True, "disable_gradient_checkpointing": True},
     ],
 )
