@@ -54,6 +54,7 @@ HOOKED_MODULES: tuple[str, ...] = (
     "llamafactory.data.processor.unsupervised",
     "llamafactory.data.collator",
     "llamafactory.train.tuner",
+    "llamafactory.train.callbacks",
     "llamafactory.train.sft.trainer",
     "llamafactory.train.dpo.trainer",
     "llamafactory.train.kto.trainer",

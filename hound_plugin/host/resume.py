@@ -18,6 +18,7 @@ from transformers.utils import logging
 
 from hound_plugin.errors import DiskFullError, SettingsError
 from hound_plugin.host import run_identity, settings_state, step_report
+from hound_plugin.host.whole_saves import save_with_processor
 from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN
 from hound_plugin.model.weights_identity import weights_of
 from hound_plugin.records.files import full_disk_named, write_json
@@ -237,7 +238,7 @@ def saved_by_all(original: Callable[..., Any], self: Any, output_dir: str) -> No
 def signed_model(
     original: Callable[..., Any], self: Any, output_dir: str | None = None, *args: Any, **kwargs: Any
 ) -> Any:
-    """``Trainer.save_model``, then a note with an adapter of those below it, and which weights the base has.
+    """``Trainer.save_model``, then the processor, and a note with an adapter: those below it, and its base's weights.
 
     peft names only the base.
 
@@ -246,7 +247,7 @@ def signed_model(
     """
     run, folder = settings_state.run(), Path(output_dir or self.args.output_dir)
     with full_disk_named(folder):
-        result = original(self, output_dir, *args, **kwargs)
+        result = save_with_processor(self, lambda: original(self, output_dir, *args, **kwargs), folder)
     adapters = run.get("adapter_name_or_path") or []
     below = adapters if run.get("create_new_adapter") else adapters[:-1]
     if run.get("finetuning_type") == "lora" and self.is_world_process_zero() and folder.is_dir():

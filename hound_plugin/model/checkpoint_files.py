@@ -7,6 +7,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MO
 _FLOATS = {"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 _SINGLE = ("model.safetensors", "pytorch_model.bin")
 UNFINISHED = "save.unfinished"
-"""In a folder while a model is saved there: its weights may be of two models."""
+"""In a folder while a model is saved there: its files may be of two models."""
 _GENERATION = "generation_config.json"
 _OBJECTS = ("config.json", "tokenizer_config.json", "processor_config.json", _GENERATION)
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
@@ -105,6 +106,28 @@ def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> 
         )
 
 
+_together: ContextVar[list[Path] | None] = ContextVar("_together", default=None)
+
+
+@contextlib.contextmanager
+def saved_together() -> Iterator[list[Path]]:
+    """For a block that saves a model and then what belongs to it: the mark of :func:`saving` stays until it ends.
+
+    It stays for good if the block raises.
+
+    Yields:
+        The folders in which a model was saved, as they come.
+    """
+    folders: list[Path] = []
+    token = _together.set(folders)
+    try:
+        yield folders
+    finally:
+        _together.reset(token)
+    for folder in folders:
+        (folder / UNFINISHED).unlink(missing_ok=True)
+
+
 @contextlib.contextmanager
 def saving(folder: Path) -> Iterator[None]:
     """For a block that saves a model with transformers: afterwards the folder has the weights of that model alone.
@@ -122,7 +145,11 @@ def saving(folder: Path) -> Iterator[None]:
         written = {name for name, stamp in _stamps(folder).items() if name in both and before.get(name) != stamp}
         if len(written) == 1:
             (folder / next(iter(both - written))).unlink(missing_ok=True)
-    (folder / UNFINISHED).unlink(missing_ok=True)
+    together = _together.get()
+    if together is None:
+        (folder / UNFINISHED).unlink(missing_ok=True)
+    else:
+        together.append(folder)
 
 
 def _stamps(folder: Path) -> dict[str, tuple[int, int, int]]:

@@ -16,6 +16,8 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from hound_plugin.host.resume import STATE
+from hound_plugin.model.adapters import RUN
 from tests.e2e.conftest import recipe_for
 from tests.e2e.together import Outcome, train_together
 from tests.host.hosting import REPO, cli, environment, write_yaml
@@ -111,6 +113,15 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     assert_same_end(whole[stage], stopped[f"{stage} {how}"])
     if how == "found":
         assert "checkpoint-3 is incomplete" in stopped[f"{stage} found"].output
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_nothing_is_written_to_a_complete_checkpoint(stage: str, whole: dict[str, Outcome]) -> None:
+    """But the note of the run, which is written in one step: a kill or a full disk would damage it."""
+    checkpoint = whole[stage].folder / "checkpoint-4"
+    complete = (checkpoint / STATE).stat().st_mtime_ns
+    assert {"tokenizer.json", "processor_config.json"} <= {path.name for path in checkpoint.iterdir()}
+    assert {path.name for path in checkpoint.iterdir() if path.stat().st_mtime_ns > complete} <= {RUN}
 
 
 def test_a_model_is_the_same_however_its_path_is_written(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from hound_plugin.errors import CheckpointError
 from hound_plugin.model.adapters import BASE_WEIGHTS, RUN
 from hound_plugin.model.key_mapping import to_ours
 from hound_plugin.model.weights_identity import weights_of
@@ -160,6 +161,15 @@ def test_lora_dpo_needs_no_second_model_and_exports(work: Path, ran: dict[str, O
     cli(work, "export", str(write_yaml(work / "export.yaml", export)))
     import hound_plugin
 
+    (merged / "tokenizer.json").unlink()
+    (merged / "tokenizer.json").mkdir()  # the host warns that it cannot be written, and goes on
+    failed = cli(work, "export", str(work / "export.yaml"), check=False)
+    assert failed.returncode != 0
+    assert "its tokenizer or processor was not saved" in failed.stdout, failed.stdout[-3000:]
+    with pytest.raises(CheckpointError, match="being saved there when its process ended"):
+        hound_plugin.load(str(merged), device="cpu")
+    (merged / "tokenizer.json").rmdir()
+    cli(work, "export", str(work / "export.yaml"))
     assert hound_plugin.load(str(lora.folder), device="cpu").chat("Hello", temperature=0, max_new_tokens=3) is not None
     hound = hound_plugin.load(str(merged), device="cpu")
     original = hound_plugin.load(str(SFT), device="cpu")
