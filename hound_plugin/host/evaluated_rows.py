@@ -11,11 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-from transformers.utils import logging
-
 from hound_plugin.model.labels import IGNORED_LABEL
-
-logger = logging.get_logger(__name__)
 
 
 def prediction_step(original: Callable[..., Any], self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
@@ -45,17 +41,3 @@ def real_rows(accelerator: Any, rows: int) -> int:
     if accelerator.num_processes == 1 or not state.end_of_dataloader or state.remainder <= 0:
         return rows
     return max(0, min(rows, state.remainder - accelerator.process_index * rows))
-
-
-def report_filled(trainer: Any, rows: int) -> None:
-    """Say once that a preference training's means are over rows that fill up its last batches, too."""
-    accelerator = trainer.accelerator
-    filled = accelerator.num_processes * rows - accelerator.gradient_state.remainder
-    is_told = getattr(trainer, "_hound_told_filled", False)
-    if real_rows(accelerator, rows) < rows and not is_told:
-        trainer._hound_told_filled = True
-        logger.warning(
-            f"The last batches of this evaluation are filled up with {filled} row(s) that count twice, as "
-            f"{accelerator.num_processes} processes need batches of one size. For exact means choose a number of rows "
-            "that `per_device_eval_batch_size` times processes divides."
-        )

@@ -43,8 +43,8 @@ class LabelledStep:
 
         Returns:
             Log-probabilities of chosen and of rejected answers; sums of the logits over the attended tokens of either
-            (the host's are over padding too), scalars; log-probabilities of the KL term's answers; means of those of
-            the chosen ones.
+            (the host's are over padding too), scalars, or of each row where the batch has ``sides``;
+            log-probabilities of the KL term's answers; means of those of the chosen ones.
         """
         is_reference = batch is self._batch
         if not is_reference:
@@ -60,11 +60,18 @@ class LabelledStep:
                 _, log_probs, _ = self._kl_step.log_probs(model, self._rows[1], is_reference)
             kl_answers = log_probs.sum(-1)
         chosen = batch["kto_tags"]
-        tokens = batch["attention_mask"].sum(-1)
-        number = torch.stack([tokens[chosen].sum(), tokens[~chosen].sum()]) * self.step.vocab_size
-        logits = output.mean_logits * number
         means = (answers / lengths)[chosen]
-        return answers[chosen], answers[~chosen], logits[0], logits[1], kl_answers.detach(), means
+        logits = self._sums_of_logits(batch, output.mean_logits)
+        return answers[chosen], answers[~chosen], *logits, kl_answers.detach(), means
+
+    def _sums_of_logits(self, batch: dict[str, Any], mean_logits: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        chosen, tokens = batch["kto_tags"], batch["attention_mask"].sum(-1)
+        if "sides" in batch:
+            sums = mean_logits[: len(tokens)] * tokens * self.step.vocab_size
+            return sums[chosen], sums[~chosen]
+        number = torch.stack([tokens[chosen].sum(), tokens[~chosen].sum()]) * self.step.vocab_size
+        first, second = mean_logits * number
+        return first, second
 
 
 def joined_rows(batch: dict[str, Any]) -> dict[str, Any]:
@@ -92,7 +99,7 @@ def joined_rows(batch: dict[str, Any]) -> dict[str, Any]:
 def separate_rows(batch: dict[str, Any]) -> list[dict[str, Any]]:
     """The rows of a KTO batch, and their prompts with the KL term's answers; as for :func:`joined_rows`."""
     media = {name: batch[name] for name in (*_PIXELS, *_INDICES) if name in batch}
-    side = (~batch["kto_tags"]).long()
+    side = batch["sides"] if "sides" in batch else (~batch["kto_tags"]).long()
     answers = {**{name: batch[name] for name in _FILLERS}, **media, "sides": side}
     kl_answers = {**{name: batch[f"kl_{name}"] for name in _FILLERS}, **media, "sides": torch.full_like(side, -1)}
     return [answers, kl_answers]

@@ -32,3 +32,11 @@ def forward_with_media(
     """``CustomKTOTrainer.forward``, which passes on only the media of other models."""
     media = {name: batch[name] for name in MEDIA_INPUTS if name in batch}
     return original(self, partial(model, **media) if media else model, batch, *args, **kwargs)
+
+
+def log_mean_kl(original: Callable[..., Any], self: Any, logs: dict[str, float], *args: Any, **kwargs: Any) -> Any:
+    """``CustomKTOTrainer.log``, which logs the sum of the KL terms of the steps since the last line, not their mean."""
+    for stored in self._stored_metrics.values():
+        if stored.get("kl"):
+            stored["kl"] = [sum(stored["kl"]) / len(stored["kl"])]
+    return original(self, logs, *args, **kwargs)

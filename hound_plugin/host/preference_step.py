@@ -209,7 +209,8 @@ def preference_forward(
     """``CustomDPOTrainer.concatenated_forward``.
 
     ``chosen_logits`` and ``rejected_logits``, of which the host logs the means, are these means over attended tokens
-    (the host's are over padding too).
+    (the host's are over padding too): of all rows of either side ``[1]``, or of each of them ``[B]`` where the batch
+    has ``sides``.
     """
     if settings().answers_only == "off":
         return original(self, model, {name: value for name, value in batch.items() if name != ROW}, is_ref_model)
@@ -221,11 +222,12 @@ def preference_forward(
     sums = _sums(log_probs, labelled, None if is_ref_model else self.ld_alpha)
     averaged = self.loss_type in ("ipo", "orpo", "simpo")
     chosen, rejected = (sums / lengths if averaged else sums).chunk(2)
+    chosen_logits, rejected_logits = output.mean_logits.chunk(2)
     return {
         "chosen_logps": chosen,
         "rejected_logps": rejected,
-        "chosen_logits": output.mean_logits[0],
-        "rejected_logits": output.mean_logits[1],
+        "chosen_logits": chosen_logits,
+        "rejected_logits": rejected_logits,
         "chosen_logps_avg": chosen if averaged else chosen / lengths.chunk(2)[0],
     }
 

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import datasets
 import pyarrow
 from datasets import DownloadConfig, DownloadManager, Features, IterableDataset, Value
 from datasets import load_dataset_builder as find_builder
@@ -34,6 +35,7 @@ from hound_plugin.host.row_source import (
     read_texts,
 )  # fmt: skip
 from hound_plugin.records.csv_rows import read_header
+from hound_plugin.records.media_identity import media_digest
 
 FORMATTING = "hound"
 _LAYOUT = 2  # of the cached rows; raise it when they change
@@ -118,7 +120,7 @@ def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
             builder = _text_builder(options)
             if isinstance(builder, Csv) or (builder is not None and request.as_text):
                 return _load_rows(builder, request, options)
-        return original(**options)
+        return original(**_cached_by_content(options))
     except (DatasetGenerationError, pyarrow.ArrowException, ValueError, TypeError) as error:
         if isinstance(error.__cause__, HoundError):
             raise error.__cause__ from None
@@ -127,6 +129,15 @@ def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
         if explained:
             raise explained from None
         raise
+
+
+def _cached_by_content(options: dict[str, Any]) -> dict[str, Any]:
+    """Options of ``load_dataset`` whose cache is that of the local files' content; `datasets` looks at their times."""
+    files = options.get("data_files")
+    if not isinstance(files, list) or not all(os.path.isfile(file) for file in files):
+        return options
+    cache = options.get("cache_dir") or str(datasets.config.HF_DATASETS_CACHE)
+    return {**options, "cache_dir": os.path.join(cache, f"content-{media_digest(files)[:16]}")}
 
 
 def read_cloud_json(original: Callable[..., Any], cloud_path: str) -> list[Any]:
@@ -196,7 +207,7 @@ def _load_rows(builder: Json | Csv, request: Request, options: dict[str, Any]) -
     if options.get("streaming"):
         return _stream(builder, request, split, cache_dir, token)
     files = _all_files(builder)
-    sizes = [os.path.getsize(file) for file in files if os.path.isfile(file)]
+    content = media_digest(files)  # of those on this machine: one may have new rows, and its old size and time
     names = {file: request.name_of(file) for file in files}
     local = _downloaded(builder, files, cache_dir, token) if isinstance(builder, Csv) else files
     read, features = _rows_of(builder, request, local)
@@ -204,7 +215,7 @@ def _load_rows(builder: Json | Csv, request: Request, options: dict[str, Any]) -
         cache_dir=cache_dir,
         dataset_name=builder.dataset_name,
         config_name=builder.config.name,
-        hash=Hasher.hash([_LAYOUT, files, sizes, names, str(features)]),  # times are in the files' fingerprint
+        hash=Hasher.hash([_LAYOUT, files, content, names, str(features)]),
         base_path=builder.base_path,
         token=token,
         repo_id=builder.repo_id,

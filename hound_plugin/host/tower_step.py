@@ -13,7 +13,6 @@ from transformers.integrations import is_deepspeed_zero3_enabled
 from transformers.modeling_utils import is_fsdp_enabled
 
 from hound_plugin.errors import SettingsError
-from hound_plugin.host.evaluated_rows import report_filled
 from hound_plugin.host.preference_step import composite_of, same_towers
 from hound_plugin.host.tower_cache import KINDS, TowerCache, active
 from hound_plugin.model.media_features import is_encoded
@@ -22,12 +21,6 @@ from hound_plugin.model.media_features import is_encoded
 def prepare_inputs(original: Callable[..., Any], self: Any, inputs: Any) -> Any:
     """``Trainer._prepare_inputs``."""
     return with_features(self, original(self, inputs))
-
-
-def prediction_step(original: Callable[..., Any], self: Any, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-    """``prediction_step`` of trl's trainers, which do not prepare their inputs."""
-    report_filled(self, self.args.eval_batch_size)
-    return original(self, model, with_features(self, inputs), *args, **kwargs)
 
 
 def with_features(trainer: Any, inputs: Any) -> Any:

@@ -50,11 +50,11 @@ def log_probs_of(
     Args:
         head: ``[..., H] -> [..., vocab]``, linear.
         hidden: ``[G, L, H]``.
-        answers: ``positions`` and ``tokens`` ``[T]``, perhaps ``averages`` ``[2, G * L]``; see
+        answers: ``positions`` and ``tokens`` ``[T]``, perhaps ``averages`` ``[K, G * L]``; see
             :class:`hound_plugin.model.packed_rows.LabelledTokens`.
 
     Returns:
-        Log-probabilities ``[T]``, and the means of the logits over the averaged positions ``[2]`` or None: the head is
+        Log-probabilities ``[T]``, and the means of the logits over the averaged positions ``[K]`` or None: the head is
         linear, so that its value at a mean of hidden states is the mean of its values.
     """
     flat = hidden.flatten(0, 1)
@@ -65,7 +65,8 @@ def log_probs_of(
     with torch.no_grad():
         means = averages.to(flat.dtype) @ flat.detach()
     logits = head(torch.cat([states, means]))
-    return token_log_probs(logits[:-2], answers["tokens"]), logits[-2:].detach().float().mean(-1)
+    labelled, averaged = logits.split([len(states), len(means)])
+    return token_log_probs(labelled, answers["tokens"]), averaged.detach().float().mean(-1)
 
 
 def mean_loss(log_probs: torch.Tensor, items: Any = None) -> torch.Tensor:

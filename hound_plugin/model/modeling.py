@@ -40,7 +40,7 @@ class LlavaHoundOutput(CausalLMOutputWithPast):
         logits: ``[B, S, vocab]`` (or fewer positions with ``logits_to_keep``).
         last_hidden_state: ``[B, S, H]``.
         log_probs: ``[T]``, of the tokens of ``answers``, in float32; there are no logits then.
-        mean_logits: ``[2]``, with ``answers`` that ask for them.
+        mean_logits: ``[K]``, with ``answers`` that ask for them.
         tower_features: ``image`` and ``video``: what the towers made of the media, for another model that shares them.
     """
 

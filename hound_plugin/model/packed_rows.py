@@ -33,9 +33,9 @@ class LabelledTokens:
         positions: ``[T]``, place of the hidden state before each token, in the flattened ``[G * L]``.
         tokens: ``[T]``, the tokens.
         rows, columns: ``[T]``, where each token stood in the rows before packing.
-        averages: ``[2, G * L]``, weights of each position in the means of the logits over the rows of either side, the
-            first and the second half of the batch unless it says otherwise (each row's tokens count once; padding does
-            not count).
+        averages: ``[K, G * L]``, weights of each position in the means of the logits over the rows of each side: of
+            two, the first and the second half of the batch, unless it says otherwise (each row's tokens count once;
+            padding does not count).
         shape: ``(R, S)``.
     """
 
@@ -97,7 +97,7 @@ def pack(batch: dict[str, Any], groups: Sequence[Sequence[int]], media_tokens: d
     Args:
         batch: ``input_ids``, ``attention_mask`` and ``labels`` ``[R, S]`` (padding on either side);
             ``image_index`` / ``video_index`` ``[M]``, which item each occurrence in the text shows; perhaps ``sides``
-            ``[R]``: in which mean of logits a row counts, 0 or 1, and -1 in none.
+            ``[R]``: in which mean of logits a row counts, from 0, and -1 in none.
         groups: numbers of the rows that may share; every row once.
         media_tokens: ``image`` and ``video``: their placeholder ids.
         pad: id of the padding token.
@@ -141,8 +141,9 @@ def unpacked(batch: dict[str, Any], vocab_size: int) -> LabelledTokens:
     number, width = mask.shape
     rows, columns, tokens = learnt_tokens(batch["labels"], vocab_size)
     weights = mask.to(torch.float32).reshape(-1)
-    side = torch.as_tensor(_sides(batch), device=mask.device).repeat_interleave(width)
-    averages = torch.stack([weights * (side == half) for half in (0, 1)])
+    sides = _sides(batch)
+    side = torch.as_tensor(sides, device=mask.device).repeat_interleave(width)
+    averages = torch.stack([weights * (side == number) for number in range(_number_of(sides))])
     averages = averages / averages.sum(-1, keepdim=True).clamp(min=1)
     return LabelledTokens(rows * width + columns - 1, tokens, rows, columns, averages, (number, width))
 
@@ -172,6 +173,11 @@ def _sides(batch: dict[str, Any]) -> np.ndarray:
     number = len(batch["input_ids"])
     given = batch.get("sides")
     return np.arange(number) * 2 // max(number, 2) if given is None else given.cpu().numpy()
+
+
+def _number_of(sides: np.ndarray) -> int:
+    """Two at least, of which one may have no row."""
+    return max(int(sides.max(initial=0)) + 1, 2)
 
 
 def _rows(batch: dict[str, Any], media_tokens: dict[str, int]) -> list[_Row]:
@@ -256,7 +262,7 @@ def _tensors(batch: dict[str, Any], packed: list[tuple[int, list[_Row]]], rows: 
 def _labelled(rows: list[_Row], places: dict[int, np.ndarray], size: int, batch: dict[str, Any]) -> LabelledTokens:
     positions, tokens, numbers, columns = [], [], [], []
     sides, shape = _sides(batch), batch["labels"].shape
-    averages = np.zeros((2, size), dtype=np.float32)
+    averages = np.zeros((_number_of(sides), size), dtype=np.float32)
     for row in rows:
         at = np.flatnonzero(is_learnt(row.labels))
         positions.append(places[row.number][at - 1])

@@ -14,6 +14,8 @@ from typing import Any
 
 import datasets
 import huggingface_hub.constants
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from llamafactory.data import get_dataset
@@ -197,6 +199,36 @@ def test_a_changed_file_is_read_again(host: Host) -> None:
     write(host, [{**MIXED[4], "conversations": talk("Text?", "Ten.", token="")}, MIXED[0]])
     row = host.load("sft", "mine", overwrite_cache=False)[0]
     assert "Ten." in host.tokenizer.decode(row["input_ids"])
+
+
+def shared(host: Host, answer: str, kind: str) -> None:
+    """One row in the host's own format, in a file of one size and one time of change."""
+    file = host.folder / "data" / f"mine.{kind}"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    row = {"messages": talk("Text?", answer, token="")}
+    if kind == "parquet":
+        pq.write_table(pa.Table.from_pylist([row]), file, compression="none", use_dictionary=False)
+    elif kind == "csv":
+        file.write_text(f"question,answer\nText?,{answer}\n")
+    else:
+        file.write_text(json.dumps(row) + "\n")
+    os.utime(file, ns=(0, 10**18))
+    formats = {"csv": ("alpaca", {"prompt": "question", "response": "answer"})}
+    formatting, columns = formats.get(kind, ("sharegpt", {"messages": "messages"}))
+    register(host, "mine", file_name=file.name, formatting=formatting, columns=columns)
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+@pytest.mark.parametrize("kind", ["ours", "json", "parquet", "csv"])
+def test_a_file_with_other_rows_of_its_size_and_time_is_read_again(kind: str, overwrite: bool, host: Host) -> None:
+    for answer in ("Red.", "Tan."):
+        if kind == "ours":
+            write(host, [{"question": "Text?", "answer": answer}])
+            os.utime(host.folder / "data" / "mine.jsonl", ns=(0, 10**18))
+        else:
+            shared(host, answer, kind)
+        row = host.load("sft", "mine", overwrite_cache=overwrite)[0]
+        assert answer in host.tokenizer.decode(row["input_ids"])
 
 
 def test_the_host_s_numbers_of_samples_hold(host: Host) -> None:

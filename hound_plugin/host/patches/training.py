@@ -132,6 +132,36 @@ def _reference(stage: str, trainer: str, body: str) -> tuple[Patch, ...]:
     )
 
 
+def _evaluation(stage: str, trainer: str, forward: str) -> tuple[Patch, ...]:
+    """Loss and metrics of an evaluation; the batches' part prepares their inputs, too, as trl's trainers do not."""
+    module = f"llamafactory.train.{stage}.trainer"
+    formulas = ("model, batch, train_eval" if stage == "dpo" else "model, batch", "model, batch")
+    needs = {
+        "concatenated_forward": forward,
+        "compute_reference_log_probs": formulas[1],
+        "get_batch_loss_metrics": formulas[0],
+    }
+    places = {
+        "evaluation_loop": "dataloader, description, prediction_loss_only, ignore_keys, metric_key_prefix",
+        "prediction_step": "model, inputs, ...",
+    }
+    return tuple(
+        Patch(
+            module=module,
+            target=f"{trainer}.{name}",
+            takes=takes,
+            body=f"evaluated_pairs:{name}",
+            ours_only=True,
+            why="Metrics are means of batches, and count rows that fill up a batch; frozen towers run again and again.",
+            removable="an evaluation gives the means over rows, and takes features of frozen towers from a cache",
+            without="evaluations fail",
+            essential_for=stage,
+            needs=tuple(f"{module}:{trainer}.{need}({arguments})" for need, arguments in needs.items()),
+        )
+        for name, takes in places.items()
+    )
+
+
 TRAINERS: tuple[Entry, ...] = (
     Patch(
         module="llamafactory.train.tuner",
@@ -164,14 +194,17 @@ TRAINERS: tuple[Entry, ...] = (
     *(patch for stage, trainer in _NAMES.items() for patch in _steps(stage, trainer)),
     *_reference("dpo", "CustomDPOTrainer", "pair_log_probs"),
     *_reference("kto", "CustomKTOTrainer", "labelled_log_probs"),
-    *(
-        _features(
-            f"llamafactory.train.{stage}.trainer",
-            f"{_NAMES[stage]}.prediction_step",
-            "model, inputs, ...",
-            "tower_step:prediction_step",
-        )
-        for stage in ("dpo", "kto")
+    *_evaluation("dpo", "CustomDPOTrainer", "model, batch, is_ref_model"),
+    *_evaluation("kto", "CustomKTOTrainer", "model, batch"),
+    Patch(
+        module="llamafactory.train.rm.trainer",
+        target="PairwiseTrainer.prediction_step",
+        takes="model, inputs, prediction_loss_only, ...",
+        body="evaluated_pairs:reward_step",
+        ours_only=True,
+        why="The loss of the last batches of several processes counts the rows that fill them up.",
+        removable="`Trainer` leaves rows that fill up a batch out of its loss",
+        without="losses of an evaluation of a reward model count some rows more than once",
     ),
     Patch(
         module="llamafactory.train.dpo.trainer",
@@ -214,6 +247,16 @@ TRAINERS: tuple[Entry, ...] = (
         removable="`CustomKTOTrainer.forward` passes on all inputs",
         without="clips do not reach the model in KTO",
         essential_for="kto",
+    ),
+    Patch(
+        module="llamafactory.train.kto.trainer",
+        target="CustomKTOTrainer.log",
+        takes="logs, ...",
+        body="preference_loss:log_mean_kl",
+        ours_only=True,
+        why="`kl` in the log is the sum over the batches since the last line, whatever their number.",
+        removable="`CustomKTOTrainer.log` gives the mean of `kl`",
+        without="`kl` in the log of KTO grows with `logging_steps` and `gradient_accumulation_steps`",
     ),
     Patch(
         module="llamafactory.train.sft.trainer",
