@@ -243,7 +243,8 @@ def _labelled(text: str, options: Mapping[str, str], shown: Mapping[str, str]) -
         for key in _matching([said.strip()], {key: option for key, option in options.items() if _bare(said)})
         if _bare(options[key]) == _bare(said)  # and not its label
     ]
-    return by_label + by_text if by_label and by_text else []
+    agreed = [key for key in by_label if key in by_text]  # another choice may have the same text
+    return agreed or (by_label + by_text if by_label and by_text else [])
 
 
 def choice_of(
