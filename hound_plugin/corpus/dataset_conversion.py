@@ -229,7 +229,36 @@ def convert_record(
         report.add_notes(parsed.notes, [name for name in parsed.unknown if name not in keep])
     neutral = {name: value for name, value in row.items() if value is not None and _is_kept(name, value, record)}
     others = {name: row[name] for name in keep if name in row}
-    return {**neutral, **others, **to_row(record)}
+    converted = {**neutral, **others, **to_row(record)}
+    _check_converted(converted, record)
+    return converted
+
+
+def _check_converted(row: Mapping[str, Any], record: Record) -> None:
+    """Refuse a row that whoever reads it would refuse, or take for another.
+
+    Raises:
+        BadRowError: choices with labels that a list does not have, placeholders in them, a field of ``keep`` that means
+            something else in our format, and the like.
+    """
+    again = parse(row)
+    problems = list(again.problems)
+    if again.record is not None:
+        problems += check(again.record, consumer_of(again.record, "auto"), again.unknown)
+        differ = [
+            name
+            for name in Record.__dataclass_fields__
+            if _comparable(name, getattr(again.record, name)) != _comparable(name, getattr(record, name))
+        ]
+        if differ and not problems:
+            detail = f"expected a row that our format can say; it would be read with another {', '.join(differ)}"
+            problems = [Problem("not convertible", differ[0], detail)]
+    if problems:
+        raise BadRowError([replace(problem, detail=f"in our format, {problem.detail}") for problem in problems])
+
+
+def _comparable(name: str, value: Any) -> Any:
+    return sorted(value) if name == "options" else value  # they are written in the order of their letters
 
 
 def _is_kept(name: str, value: Any, record: Record) -> bool:

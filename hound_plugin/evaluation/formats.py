@@ -20,6 +20,7 @@ from typing import Any
 from hound_plugin.errors import DataError
 from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.questions import SEPARATOR
+from hound_plugin.llm.reasoning import has_reasoning
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import bare_name, canonical_part, cut_part
 from hound_plugin.records.parse import row_id
@@ -28,6 +29,7 @@ from hound_plugin.records.row_sources import is_file
 
 SET = "{set}"
 _CLIPS = ("modal_path", "video_path", "video_name", "video")
+WITH_REASONING = "write what follows `</think>` alone, or predict without reasoning"
 EXPECTED = "expected `id` with `text`, `prediction`, `pred` or `model_prediction`, or `video_name`, `prompt` and `text`"
 
 
@@ -53,6 +55,7 @@ class GivenPredictions:
         surplus: ids, or clips and questions, that the suite does not have.
         repeated: rows that say again what an earlier one said.
         missing: ids of questions without a row.
+        reasoning: ids of questions whose rows have the model's reasoning in the answer, which is none then.
     """
 
     predictions: dict[str, Prediction] = field(default_factory=dict)
@@ -60,6 +63,7 @@ class GivenPredictions:
     surplus: list[str] = field(default_factory=list)
     repeated: int = 0
     missing: list[str] = field(default_factory=list)
+    reasoning: list[str] = field(default_factory=list)
 
     def remarks(self, path: str) -> list[str]:
         """Lines for the user about what is not one row for each question."""
@@ -71,6 +75,11 @@ class GivenPredictions:
             )
         if self.repeated:
             lines.append(f"{path}: {self.repeated} rows repeat an earlier one, word for word")
+        if self.reasoning:
+            lines.append(
+                f"warning: {path}: {len(self.reasoning)} of {self.rows} answers have the model's reasoning in them and "
+                f"count as unanswered, such as that to {self.reasoning[0]!r}: {WITH_REASONING}"
+            )
         if self.missing:
             lines.append(
                 f"warning: {path}: {len(self.missing)} of {len(self.predictions)} questions have no row and count as "
@@ -120,6 +129,8 @@ def _read_file(path: str, questions: Sequence[Question], found: GivenPredictions
             found.surplus.append(given.id or f"{given.clip}: {given.question}")
             continue
         prediction = Prediction(question.id, given.text, given.error, given.finish)
+        if has_reasoning(given.text or ""):  # as in replies of servers
+            prediction = Prediction(question.id, None, f"it has the model's reasoning in it: {WITH_REASONING}")
         before = found.predictions.setdefault(question.id, prediction)
         if before is not prediction:
             if before != prediction:
@@ -128,6 +139,8 @@ def _read_file(path: str, questions: Sequence[Question], found: GivenPredictions
                     f"an earlier row and {given.text!r:.80} here. Remove one of them."
                 )
             found.repeated += 1
+        elif has_reasoning(given.text or ""):
+            found.reasoning.append(question.id)
 
 
 def read_row(row: Mapping[str, Any], place: str) -> GivenRow:

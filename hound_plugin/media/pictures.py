@@ -15,6 +15,7 @@ from PIL import Image
 from hound_plugin.errors import MediaDecodeError, MediaError, MediaNotFoundError
 from hound_plugin.media.bit_depth import bits_per_channel
 from hound_plugin.media.clip import check_size
+from hound_plugin.media.picture_completeness import check_complete
 from hound_plugin.records.media_paths import check_name
 
 logger = logging.getLogger(__name__)
@@ -26,7 +27,6 @@ _HIGH_BIT_DEPTH = (
 _BITS = 8
 _ORIENTATION = 0x0112
 _OF_SEVERAL = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")  # files that may have several pictures, all of them meant
-_ZEROS = 16  # this many at the end of a JPEG prompt a check of whether they belong there
 _turned: list[str] = []
 
 
@@ -51,12 +51,13 @@ def open_picture(picture: Any, name: str | None = None) -> Image.Image:
     name = name or path or "the given image"
     try:
         if isinstance(picture, Image.Image):
+            check_complete(picture, name, path)
             return _as_rgb(picture, name, path)
         if isinstance(picture, np.ndarray):
             return _as_rgb(Image.fromarray(picture), name, path)
         with _opened(picture, name) as image:
             _check_single(image, name, path)
-            _check_hole(image, name, path)
+            check_complete(image, name, path)
             return _as_rgb(image, name, path)
     except MediaError:
         raise
@@ -136,28 +137,6 @@ def _check_single(image: Image.Image, name: str, path: str | None) -> None:
             "GIF, an APNG or an MP4), or save the picture that is meant as a file of its own.",
             path,
         )
-
-
-def _check_hole(image: Image.Image, name: str, path: str | None) -> None:
-    """Refuse a JPEG whose data end in zeros, as after a full disk or a power cut; PIL would show grey there.
-
-    Zeros after its end (marker EOI) are padding. Within the data of a scan (marker SOS) EOI cannot occur.
-    """
-    file = image.fp
-    if image.format not in ("JPEG", "MPO") or file is None:
-        return
-    position = file.tell()
-    file.seek(-min(_ZEROS, file.seek(0, os.SEEK_END)), os.SEEK_END)
-    if not file.read().strip(b"\0"):
-        file.seek(0)
-        content = file.read()
-        if content.rfind(b"\xff\xd9") < content.rfind(b"\xff\xda"):
-            raise MediaDecodeError(
-                f"{name} cannot be decoded: its data end in zeros at byte {len(content.rstrip(bytes(1))):,} of "
-                f"{len(content):,}. It was not written completely; replace it, or leave its record out.",
-                path,
-            )
-    file.seek(position)
 
 
 def _as_rgb(image: Image.Image, name: str, path: str | None) -> Image.Image:

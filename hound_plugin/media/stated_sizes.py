@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import BinaryIO
 
 import numpy as np
@@ -265,15 +265,29 @@ def _colours(flags: int) -> int:
 
 def _follow_chunks_of_png(file: BinaryIO, size: int) -> bool:
     """PNG and APNG end with the chunk IEND."""
-    position = 8
+    for _ in chunks_of_png(file, size):
+        pass
+    return True
+
+
+def chunks_of_png(file: BinaryIO, size: int) -> Iterator[tuple[bytes, int, int]]:
+    """Kind of each chunk up to IEND, and where its data begin and their length; 4 bytes of checksum follow them.
+
+    Raises:
+        CutShortError: a chunk is incomplete, or IEND is missing.
+        JoinedError: another PNG follows.
+    """
+    position = len(_PNG)
     while position + 8 <= size:
         length, kind = struct.unpack(">I4s", _read(file, position, 8))
-        position += 12 + length
+        start = position + 8
+        position = start + length + 4
         _expect(position, size)
+        yield kind, start, length
         if kind == b"IEND":
             if _read(file, position, len(_PNG)) == _PNG:
                 raise JoinedError(position)
-            return True
+            return
     raise CutShortError("its last chunk, IEND, is missing")
 
 

@@ -97,20 +97,24 @@ def cut_part(path: str) -> tuple[str, str]:
     return path[:position], path[position:]
 
 
-def split_part(path: str) -> tuple[str, float | None, float | None]:
+def split_part(path: str, fragment: str | None = None) -> tuple[str, float | None, float | None]:
     """The path, and the start and the end of the part that it names, in seconds; None for a side that is missing.
+
+    Args:
+        path: with or without a part.
+        fragment: what an address has after its ``#``; then ``path`` is the whole name, whatever it ends with.
 
     Raises:
         MediaError: the part is malformed, or does not end after it starts.
     """
-    bare, part = cut_part(path)
+    bare, part = cut_part(path) if fragment is None else (path, f"#{fragment}" if fragment else "")
     if not part:
         return path, None, None
     begin, _, finish = part[len(_MARK) :].partition(",")
     start = float(begin) if _SECONDS.fullmatch(begin) else None
     end = float(finish) if _SECONDS.fullmatch(finish) else None
     unread = (begin and start is None) or (finish and end is None) or start is end is None
-    if unread or not _is_span(start, end):
+    if not part.startswith(_MARK) or unread or not _is_span(start, end):
         raise MediaError(
             f"Expected a part of a clip as #t=START,END in seconds with 0 <= START < END (one of them may be missing), "
             f"got {part!r} at the end of {bare}. Write for example #t=0.5,1.25; no file has that full name either.",

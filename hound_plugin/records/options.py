@@ -13,6 +13,18 @@ from hound_plugin.records.words import words_of
 
 _OWN_LABEL = re.compile(r"\s*\(?(\w{1,2})\s*[.):]\s")
 _WITH_LABEL = re.compile(r"\s*\(?(\w{1,2})\s*[.):]{1,3}\s*(\S.*)", re.DOTALL)
+# What stands before or around a choice: `Option B`, `Answer: (B)`, `**B**`, `\\boxed{B}`; and as a sentence.
+_KIND = r"(?:(?:final|correct|right|best)\s+)?(?:answer|option|choice)\b"
+_ANNOUNCED = re.compile(rf"{_KIND}[\s:=\-]*(?:(?:option|choice)\b\s*)?(?=\S)", re.I)
+_SENTENCE = re.compile(
+    rf"(?:(?:therefore|so|thus)[,\s]+)?(?:the\s+)?{_KIND}\s+is\s*:?\s*(?:(?:option|choice)\b\s*)?(?=\S)", re.I
+)
+_WRAPPED = re.compile(
+    r"(?:\*\*|__|[*_`\"'\[]|\$?\\boxed\{(?:\\text\{)?|<(?:answer|option|choice)>)(.+?)"
+    r"(?:\*\*|__|[*_`\"'\]]|\}{1,2}\$?|</(?:answer|option|choice)>)\.?",
+    re.I | re.DOTALL,
+)
+_BETWEEN = re.compile(r"[\s,;/&+]+(?:(?:and|or)\s+)?")
 _NUMBER = re.compile(r"[-+]?[\d.,]+(?:e[-+]?\d+)?")
 
 
@@ -94,15 +106,21 @@ def check_labels(question: str, options: Mapping[str, str], where: str, findings
 
 
 def answer_with_text(
-    answer: Any, options: Mapping[str, str], where: str, findings: Findings, shown: Mapping[str, str] | None = None
+    answer: Any,
+    options: Mapping[str, str],
+    where: str,
+    findings: Findings,
+    shown: Mapping[str, str] | None = None,
+    in_sentences: bool = False,
 ) -> str | None:
     """The chosen option as ``A. a ball``: from its letter, its number from 0 (also 1.0, as in Parquet), or its text.
 
     The label is the one that the question shows.
 
     The exact text of a choice or its label counts before one that differs in marks and case, and before both together
-    (``(A) a ball``). An answer that is more than a choice (a sentence) stays unchanged; one that may mean two choices
-    (the letter of one with the text of another), and a number of none, are problems.
+    (``(A) a ball``) or a word before them (``Option A``, ``Answer: A``). An answer that is more than a choice (a
+    sentence) stays unchanged; one that may mean two choices (the letter of one with the text of another, ``A, C``),
+    and a number or a label of none, are problems.
 
     Args:
         answer: as the row has it.
@@ -110,6 +128,8 @@ def answer_with_text(
         where: the answer's field.
         findings: takes the problems.
         shown: the labels that the question shows, by the choices' letters.
+        in_sentences: also read ``The answer is A.`` and ``A. a ball, because ...``, and refuse other sentences that
+            begin with a label, as in ``(A) another thing``.
     """
     text = text_of(answer)
     if text is None:
@@ -119,14 +139,19 @@ def answer_with_text(
     if isinstance(answer, float) and answer.is_integer():
         answer = int(answer)
         texts.add(str(answer))
-    matches = _matching(texts, options) or _labelled(text, options, shown or {})
+    shown = shown or {}
+    said = _said(text, in_sentences)
+    matches = _matching(texts, options) or _labelled(text, options, shown)
+    matches = matches or _matching({said}, options) or _labelled(said, options, shown) or _several(said, options, shown)
+    if in_sentences and not matches:
+        matches = _explained(said, options, shown)
     if isinstance(answer, int | float):  # 3 and 3.0, of a column of numbers
         matches += [key for key, option in options.items() if _is_equal(option, answer)]
     if isinstance(answer, int) and str(answer) not in options:
         if 0 <= answer < len(options):
             matches.append(list(options)[answer])
             labels = {key: match[1] for key, option in options.items() if (match := _OWN_LABEL.match(option))}
-            for own in (shown or {}, labels if len(labels) == len(options) else {}):
+            for own in (shown, labels if len(labels) == len(options) else {}):
                 matches += [key for key, label in own.items() if label == str(answer)]
         elif not matches:
             findings.problem("options", where, f"a number from 0 to {len(options) - 1}", answer)
@@ -135,12 +160,63 @@ def answer_with_text(
         findings.problem("options", where, "an answer that means one choice", f"{answer!r} for {dict(options)}")
         return None
     if matches:
-        label = (shown or {}).get(matches[0], matches[0])
+        label = shown.get(matches[0], matches[0])
         return f"{matches[0] if label.casefold() == matches[0].casefold() else label}. {options[matches[0]]}"
-    if len(_bare(text)) <= 2 or _NUMBER.fullmatch(_bare(text)):
+    if _is_label(said) or (in_sentences and _begins_with_label(said, options, shown)):
         findings.problem("options", where, f"one of {', '.join(options)}", answer)
         return None
     return text
+
+
+def _is_label(text: str) -> bool:
+    return len(_bare(text)) <= 2 or _NUMBER.fullmatch(_bare(text)) is not None
+
+
+def _said(text: str, in_sentences: bool) -> str:
+    """An answer without the words and marks around the choice; unchanged if what is left could not be one."""
+    said = text.strip()
+    for _ in range(3):
+        wrapped = _WRAPPED.fullmatch(said)
+        begun = _ANNOUNCED.match(said) or (_SENTENCE.match(said) if in_sentences else None)
+        if wrapped:
+            said = wrapped[1].strip()
+        elif begun:
+            said = said[begun.end() :]
+    return said
+
+
+def _several(text: str, options: Mapping[str, str], shown: Mapping[str, str]) -> list[str]:
+    """The choices of an answer that is labels alone, as in ``A, C``, ``A and C`` or ``ACD``; none of a single label."""
+    by_label = {label.casefold(): key for key in options for label in (key, shown.get(key, key))}
+    words = [_bare(word) for word in _BETWEEN.split(text.strip()) if _bare(word)]
+    letters = [*text.strip()]
+    if text.isupper() and text.isalpha() and letters == sorted(set(letters)):  # `BAD` and `FAA` are words
+        words = words if len(words) > 1 else [letter.casefold() for letter in letters]
+    keys = [by_label.get(word) for word in words]
+    return [key for key in keys if key is not None] if len(set(keys)) > 1 and None not in keys else []
+
+
+def _explained(text: str, options: Mapping[str, str], shown: Mapping[str, str]) -> list[str]:
+    """The choice of a sentence that begins with its label and its text, or has it as its first line.
+
+    As in ``B. a bus, since it is late``.
+    """
+    first, line_break, _ = text.partition("\n")
+    alone = _matching({_said(first, True)}, options) if line_break else []
+    match = _WITH_LABEL.fullmatch(text)
+    return alone or [
+        key
+        for key, option in options.items()
+        if match
+        and match[1].casefold() in (key.casefold(), shown.get(key, key).casefold())
+        and re.match(rf"{re.escape(_bare(option))}(?!\w)", match[2].casefold())
+    ]
+
+
+def _begins_with_label(text: str, options: Mapping[str, str], shown: Mapping[str, str]) -> bool:
+    match = _WITH_LABEL.fullmatch(text)
+    labels = {label.casefold() for key in options for label in (key, shown.get(key, key))}
+    return match is not None and match[1].casefold() in labels
 
 
 def _matching(texts: Collection[str], options: Mapping[str, str]) -> list[str]:
@@ -162,21 +238,29 @@ def _labelled(text: str, options: Mapping[str, str], shown: Mapping[str, str]) -
     match = _WITH_LABEL.fullmatch(text)
     label, said = (match[1].casefold(), match[2]) if match else ("", "")
     by_label = [key for key in options if label and label in (key.casefold(), shown.get(key, "").casefold())]
-    by_text = _matching([said.strip()], {key: option for key, option in options.items() if _bare(said)})
-    return by_label + [key for key in by_text if _bare(options[key]) == _bare(said)] if by_label and by_text else []
+    by_text = [
+        key
+        for key in _matching([said.strip()], {key: option for key, option in options.items() if _bare(said)})
+        if _bare(options[key]) == _bare(said)  # and not its label
+    ]
+    agreed = [key for key in by_label if key in by_text]  # another choice may have the same text
+    return agreed or (by_label + by_text if by_label and by_text else [])
 
 
-def choice_of(answer: str, question: str, options: Sequence[str]) -> str:
-    """The choice that an answer of a conversation names, as ``B. blue`` by the labels that its question shows.
+def choice_of(
+    answer: str, question: str, options: Sequence[str], where: str, findings: Findings, in_sentences: bool = True
+) -> str:
+    """The choice that a right answer names, as ``B. blue`` by the labels that its question shows.
 
-    An answer that names none, or may mean two, stays unchanged.
+    An answer that names none stays unchanged; one that may mean two, or that begins with a label and goes on with
+    something else than its choice, is a problem; see :func:`answer_with_text`.
     """
     by_letter = {chr(ord("A") + number): text for number, text in enumerate(options)}
     shown = shown_labels(question, by_letter)
     by_label = {shown.get(key, key): text for key, text in by_letter.items()}
-    findings = Findings()
-    chosen = answer_with_text(answer, by_label, "answer", findings) if len(by_label) == len(options) else None
-    return answer if chosen is None or findings.problems else chosen
+    if len(by_label) != len(options):
+        return answer
+    return answer_with_text(answer, by_label, where, findings, in_sentences=in_sentences) or answer
 
 
 def _bare(text: str) -> str:

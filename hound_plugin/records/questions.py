@@ -17,7 +17,7 @@ from hound_plugin.records.media_paths import cut_part, find_media, is_image_path
 from hound_plugin.records.options import choice_of, other_forms
 from hound_plugin.records.parse import parse, row_id
 from hound_plugin.records.placeholders import token_of
-from hound_plugin.records.record import Problem, Record
+from hound_plugin.records.record import Findings, Problem, Record
 from hound_plugin.records.row_sources import is_file
 
 SHOWN = 5
@@ -134,8 +134,7 @@ def _read(
     for token in {token_of(item.kind) for item in record.media}:
         text = text.replace(token, "")  # as in training
     reference = (record.reference or (answers[-1] if answers else "")).strip()
-    if record.options and reference:
-        reference = choice_of(reference, text, record.options)
+    reference, accepted = _choices(record, text, reference, problems)
     question = Question(
         id=record.id,
         medium=record.media[0].kind if record.media else "",
@@ -145,15 +144,28 @@ def _read(
         caption=record.caption.strip(),
         reference=reference,
         source=record.source,
-        accepted=_accepted(reference, record.accepted, record.options),
+        accepted=accepted,
     )
     return question, problems
 
 
-def _accepted(reference: str, accepted: Sequence[str], options: Sequence[str]) -> tuple[str, ...]:
-    """Further right answers: those that the row names, and other forms of choices."""
-    forms = [form for answer in (reference, *accepted) for form in other_forms(answer, options)]
-    return tuple(dict.fromkeys([*accepted, *forms]))
+def _choices(record: Record, question: str, reference: str, problems: list[Problem]) -> tuple[str, tuple[str, ...]]:
+    """The right answer, and further ones: those that the row names, and other forms of choices.
+
+    A sentence that states a choice (``The answer is B.``) stays as it is, and the choice is a further right answer.
+    """
+    answers, findings = [reference, *record.accepted], Findings()
+    if record.options:
+        stated = [
+            choice_of(one, question, record.options, where, findings)
+            for one, where in zip(answers, ["answer", *["accepted"] * len(record.accepted)], strict=True)
+            if one
+        ]
+        answers = [choice_of(one, question, record.options, "", Findings(), in_sentences=False) for one in answers]
+        answers += stated
+    problems += findings.problems
+    forms = [form for answer in answers for form in other_forms(answer, record.options)]
+    return answers[0], tuple(dict.fromkeys(one for one in [*answers[1:], *forms] if one != answers[0]))
 
 
 def _media(record: Record, media_dir: str | None, problems: list[Problem], keep_missing: bool) -> tuple[Any, Any]:

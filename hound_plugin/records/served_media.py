@@ -58,12 +58,14 @@ def decode_data_url(url: str, kind: str) -> bytes:
         raise MediaDecodeError(f"The base64 text of a {kind} cannot be decoded: {error}.") from error
 
 
-def path_of_file_url(url: str) -> str:
-    """The path in a ``file://`` address of this machine; a part of a clip (``#t=``) stays with it.
+def split_file_url(url: str) -> tuple[str, str]:
+    """The path in a ``file://`` address of this machine, and its fragment (``t=5,10``), which may be empty.
+
+    An escaped ``#`` (``%23``) belongs to the name, so the two stay apart.
 
     Raises:
-        MediaDecodeError: it names another machine, has a query, is not absolute, or has control characters, which
-            ``urlsplit`` would drop.
+        MediaDecodeError: it names another machine, has a query, is not absolute, is not UTF-8, or has control
+            characters, which ``urlsplit`` would drop.
     """
     if any(ord(character) < ord(" ") for character in url):
         raise MediaDecodeError(
@@ -71,6 +73,7 @@ def path_of_file_url(url: str) -> str:
         )
     try:
         parts = urlsplit(url)
+        path = unquote(parts.path, errors="strict")
     except ValueError as error:
         raise MediaDecodeError(f"Expected file:///ABSOLUTE/PATH, got {url[:200]!r}: {error}.", url) from error
     if parts.netloc.lower() not in ("", "localhost") or not parts.path.startswith("/") or parts.query:
@@ -79,7 +82,7 @@ def path_of_file_url(url: str) -> str:
             "and % in names as %3F, %23 and %25.",
             url,
         )
-    return unquote(parts.path) + (f"#{parts.fragment}" if parts.fragment else "")
+    return path, parts.fragment
 
 
 def check_whole(url: str, kind: str) -> None:
@@ -105,7 +108,12 @@ def is_inside(path: str, folder: str) -> bool:
 
 
 def allowed_media(
-    path: str, kind: str, folder: str, setting: str, check: Callable[[str], None] = lambda _: None
+    path: str,
+    kind: str,
+    folder: str,
+    setting: str,
+    check: Callable[[str], None] = lambda _: None,
+    fragment: str | None = None,
 ) -> str | list[str]:
     """The real path of a file (or of a part of a clip) in the allowed folder, or of each frame of a folder in it.
 
@@ -115,6 +123,7 @@ def allowed_media(
         folder: what may be read.
         setting: the name of the setting that says so, for messages.
         check: a further check of a path, which raises.
+        fragment: of an address, see :func:`split_file_url`; None for a path, at whose end a part may be.
 
     Raises:
         MediaError: outside, missing, or neither a file nor (for clips) a folder; a part of anything but a video file.
@@ -127,7 +136,8 @@ def allowed_media(
     try:
         if not is_inside(path, folder):
             raise refused
-        whole, start, end = split_part(path)  # which looks for a file of the whole name, so not before the line above
+        # it looks for a file of the whole name, so not before the line above
+        whole, start, end = split_part(path, fragment)
         if not is_inside(whole, folder):
             raise refused
         check(whole)
@@ -137,10 +147,12 @@ def allowed_media(
         if isinstance(error, MediaError):
             raise
         raise refused from error
-    if whole != path and (kind != "video" or stat.S_ISDIR(mode)):
-        raise refuse_part(path, "an image" if kind != "video" else "a folder of frames")
+    is_part = start is not None or end is not None
+    if is_part and (kind != "video" or stat.S_ISDIR(mode)):
+        asked = path if fragment is None else f"{path}#{fragment}"
+        raise refuse_part(asked, "an image" if kind != "video" else "a folder of frames")
     if stat.S_ISREG(mode):
-        return with_part(real, start, end)
+        return _readable(with_part(real, start, end), is_part)
     if not stat.S_ISDIR(mode) or kind != "video":
         raise MediaDecodeError(f"Expected a regular file as {kind}, got a folder or a device: {path}.", path)
     frames = list_frames(real)
@@ -149,3 +161,18 @@ def allowed_media(
             raise refused
         check(frame)
     return [os.path.realpath(frame) for frame in frames]
+
+
+def _readable(path: str, is_part: bool) -> str:
+    """A path that whoever reads it takes for the same.
+
+    Raises:
+        MediaDecodeError: it is a part, and the name of another file.
+    """
+    if is_part and os.path.exists(path):
+        raise MediaDecodeError(
+            f"Expected the path of one clip, got {path}: that is the name of a file, and a part of another one. Rename "
+            "the file.",
+            path,
+        )
+    return path

@@ -7,6 +7,7 @@ from typing import Any
 from hound_plugin.errors import DataError
 from hound_plugin.records import fields
 from hound_plugin.records.media_paths import is_image_path
+from hound_plugin.records.options import shown_labels
 from hound_plugin.records.record import Media, Record
 
 ROLES = {"user": "human", "assistant": "gpt"}
@@ -32,10 +33,19 @@ def to_row(record: Record) -> dict[str, Any]:
         "caption": record.caption or None,
         "reference": record.reference or None,
         fields.ACCEPTED[0]: list(record.accepted) or None,
-        "options": list(record.options) or None,
+        "options": _options(record) or None,
         "source": record.source or None,
     }
     return {**row, **{name: value for name, value in more.items() if value is not None}}
+
+
+def _options(record: Record) -> list[str]:
+    """The choices in the order of the letters that the question shows: a list stands for A, B, C and so on."""
+    letters = {chr(ord("A") + number): text for number, text in enumerate(record.options)}
+    labels = shown_labels(record.questions[-1], letters) if record.questions else {}
+    if sorted(label.upper() for label in labels.values()) != list(letters):
+        return list(record.options)
+    return [letters[key] for key in sorted(letters, key=lambda key: labels[key].upper())]
 
 
 def _media(media: tuple[Media, ...]) -> dict[str, Any]:

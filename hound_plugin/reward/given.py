@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError
+from hound_plugin.llm.reasoning import has_reasoning
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
 from hound_plugin.records.row_sources import is_file
@@ -22,7 +23,7 @@ def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Qu
     """Answers from a JSONL file of ``id``, ``candidate`` and ``answer``; also ``finish`` and ``tokens``, if known.
 
     Raises:
-        DataError: no such file, a row of another form, or an id that no question has.
+        DataError: no such file, a row of another form, an id that no question has, or an answer with reasoning in it.
     """
     if not is_file(path):
         raise DataError(f"sample.answers: expected a JSONL file, but {path} does not exist.")
@@ -33,6 +34,11 @@ def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Qu
             raise DataError(
                 f"{path}, row {number}: expected the id of a question, candidate (a number) and answer (a text); "
                 f"got id {name!r}, candidate {candidate!r}."
+            )
+        if has_reasoning(answer):
+            raise DataError(
+                f"{path}, row {number}: expected an answer without the model's reasoning, got {answer!r:.80}. Write "
+                "what follows `</think>` alone: a judge and a training would take the rest for the answer."
             )
         finish, tokens = row.get("finish") or "stop", row.get("tokens")
         if not isinstance(finish, str) or not (tokens is None or is_number(tokens)):

@@ -25,7 +25,7 @@ from vllm.multimodal.video import VIDEO_LOADER_REGISTRY, VideoLoader
 from hound_plugin.errors import HoundError, MediaNotFoundError
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.video_processor import LlavaHoundVideoProcessor
-from hound_plugin.records.served_media import allowed_media, check_whole, decode_data_url, path_of_file_url
+from hound_plugin.records.served_media import allowed_media, check_whole, decode_data_url, split_file_url
 
 NAME = "llava_hound"
 PROCESSOR = LlavaHoundVideoProcessor.__name__
@@ -140,8 +140,8 @@ class LlavaHoundConnector(MediaConnector):
                 return None
             if self.allowed_local_media_path is None:
                 raise MediaNotFoundError(f"Expected no local file: this server was started without {SETTING}.")
-            path = path_of_file_url(url) if is_url else url
-            return allowed_media(path, "video", os.fspath(self.allowed_local_media_path), SETTING)
+            path, fragment = split_file_url(url) if is_url else (url, None)
+            return allowed_media(path, "video", os.fspath(self.allowed_local_media_path), SETTING, fragment=fragment)
         except HoundError as error:
             raise refused(error) from error
 

@@ -178,3 +178,13 @@ def test_an_answer_about_another_part_of_the_clip_is_refused(named: str, is_othe
             read_given(file, [asked])
     else:
         assert read_given(file, [asked]).predictions["q"].text == "A dog."
+
+
+@pytest.mark.parametrize("said", ["<think>Two.</think>One", "Two?</think>\nOne", "<think>One", "[THINK]Two[/THINK]One"])
+def test_reasoning_in_an_answer_makes_it_none(said: str, tmp_path: Path) -> None:
+    """As in a server's reply: a metric would read the reasoning as the answer."""
+    values = [{"id": "a_0", "text": said, "finish": "stop"}, {"id": "a_1", "text": "I think (thinking) so"}]
+    found = read_given(str(write_rows(tmp_path / "f.jsonl", values)), QUESTIONS)
+    assert (found.predictions["a_0"].text, found.predictions["a_1"].text) == (None, "I think (thinking) so")
+    assert "the model's reasoning in it: write what follows `</think>`" in found.predictions["a_0"].error
+    assert any("1 of 2 answers have the model's reasoning in them" in line for line in found.remarks("f.jsonl"))

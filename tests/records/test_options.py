@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from hound_plugin.records.bad_rows import RowReport
 from hound_plugin.records.options import choice_of
 from hound_plugin.records.parse import parse
+from hound_plugin.records.questions import read_questions
+from hound_plugin.records.record import Findings
 from hound_plugin.records.write import to_row
 
 THREE = ["a tram", "a bus", "a ferry"]
@@ -172,17 +177,93 @@ def test_references_and_accepted_answers_follow_the_labels_that_are_shown() -> N
 
 
 @pytest.mark.parametrize(
+    "given",
+    [
+        "Option B", "Answer: B", "answer: (b)", "Choice B.", "Correct option: B", "Answer - a bus", "**B**",
+        "*B. a bus*", "[B]", "\\boxed{B}", "$\\boxed{\\text{B}}$", "<answer>B</answer>", '"a bus"', "Option (B): a bus",
+    ],
+)  # fmt: skip
+def test_words_and_marks_around_a_choice(given: str) -> None:
+    assert answer(THREE, given) == "B. a bus"
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "expected"),
+    [
+        (["Option B", "Option A"], "Option B", "A. Option B"),
+        (['"Go"', "Go"], '"Go"', 'A. "Go"'),
+        (["A and B", "C"], "A and B", "A. A and B"),
+        (THREE, "BAD", "BAD"),
+        (THREE, "Optional", "Optional"),
+        (THREE, "Answer: that depends", "Answer: that depends"),
+        (THREE, "A or another one", "A or another one"),
+        (THREE, "The answer is B.", "The answer is B."),
+    ],
+)
+def test_texts_of_choices_and_sentences_stay(options: Any, given: str, expected: str) -> None:
+    assert answer(options, given) == expected
+
+
+@pytest.mark.parametrize("given", ["A,C", "A, C", "a / b", "A and C", "(A) (C)", "AC", "ABC", "Answer: A, C", "A;B;C"])
+def test_several_choices_are_refused(given: str) -> None:
+    assert "expected" in problem(THREE, given)
+    parsed = parse({"id": "1", "video": "a.mp4", "question": "Q?", "options": THREE, "reference": given})
+    assert "options (`reference`): expected" in str(parsed.problems[0])
+
+
+@pytest.mark.parametrize("given", ["Option D", "Answer: 7", "**E**", "option: (z)"])
+def test_a_label_of_no_choice_is_refused_with_words_around_it(given: str) -> None:
+    assert "expected one of A, B, C" in problem(THREE, given)
+
+
+@pytest.mark.parametrize(
     ("said", "question", "expected"),
     [
         ("C", "Q? A. x B. y C. z", "C. z"),
         ("y.", "Q?\n(A) x\n(B) y\n(C) z", "B. y"),
         ("2", "Q?\n1. x\n2. y\n3. z", "2. y"),
-        ("(B) z", "Q? A. x B. y C. z", "(B) z"),
+        ("The correct answer is (B).", "Q? A. x B. y C. z", "B. y"),
+        ("So, the answer is option C", "Q? A. x B. y C. z", "C. z"),
+        ("B. y, since it is late", "Q? A. x B. y C. z", "B. y"),
+        ("**B**\nIt is late.", "Q? A. x B. y C. z", "B. y"),
+        ("Option 3: z", "Q?\n1. x\n2. y\n3. z", "3. z"),
         ("None of them", "Q? A. x B. y C. z", "None of them"),
     ],
 )
 def test_an_answer_of_a_conversation_is_compared_as_a_choice(said: str, question: str, expected: str) -> None:
-    assert choice_of(said, question, ["x", "y", "z"]) == expected
+    findings = Findings()
+    assert choice_of(said, question, ["x", "y", "z"], "answer", findings) == expected
+    assert not findings.problems
+
+
+@pytest.mark.parametrize("said", ["(B) z", "B. another one", "A, C", "The answer is D."])
+def test_an_answer_of_a_conversation_that_leaves_the_choice_open_is_refused(said: str) -> None:
+    findings = Findings()
+    choice_of(said, "Q? A. x B. y C. z", ["x", "y", "z"], "answer", findings)
+    assert [(problem.name, problem.field) for problem in findings.problems] == [("options", "answer")]
+
+
+def test_a_suite_knows_the_choice_or_refuses(tmp_path: Path) -> None:
+    said = ["The answer is B.", "(C) a thing on water", "Option B", "B. a bus, since it is late"]
+    rows = [
+        {"id": str(number), "question": "What leaves?", "options": THREE, "answer": given, "video": "a.mp4"}
+        for number, given in enumerate(said)
+    ]
+    rows.append(
+        {"id": "4", "video": "a.mp4", "question": "Q?", "options": THREE, "reference": "B", "accepted": ["option a"]}
+    )
+    file = tmp_path / "q.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = RowReport(str(file))
+    found = read_questions(file, str(tmp_path), report=report, on_bad_rows="skip", max_bad_rows=1, keep_missing=True)
+    assert [(question.reference, question.accepted) for question in found] == [
+        ("The answer is B.", ("B. a bus", "B", "a bus")),
+        ("B. a bus", ("B", "a bus")),
+        ("B. a bus, since it is late", ("B. a bus", "B", "a bus")),
+        ("B. a bus", ("A. a tram", "B", "a bus", "A", "a tram")),
+    ]
+    assert report.bad == 1
+    assert "expected one of A, B, C, found '(C) a thing on water'" in report.table()
 
 
 @pytest.mark.parametrize("options", [["A", "B"], ["A.", "(B)", "C)"], {"1": "1", "2": "2"}, ["A. ", "B. "]])

@@ -203,3 +203,12 @@ def test_given_answers_that_were_cut_stay_so(values: dict[str, Any], tmp_path: P
         write_rows(file, [{**given[0], **wrong}])
         with pytest.raises(DataError, match="row 1: expected `finish` as a text"):
             run_stages(run, ("sample",))
+
+
+def test_reasoning_in_a_given_answer_is_refused(values: dict[str, Any], tmp_path: Path) -> None:
+    file = write_rows(
+        tmp_path / "c.jsonl", [{"id": "q0", "candidate": 0, "answer": "<think>Left?</think>It moves up."}]
+    )
+    run = start(build_settings({**values, "sample": {"backend": "given", "answers": str(file)}}))
+    with pytest.raises(DataError, match=r"row 1: expected an answer without the model's reasoning, got .*</think>"):
+        run_stages(run, ("sample",))

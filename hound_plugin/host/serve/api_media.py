@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 
-from hound_plugin.records.served_media import allowed_media, decode_data_url, path_of_file_url
+from hound_plugin.records.served_media import allowed_media, decode_data_url, split_file_url
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")
 
@@ -33,11 +33,12 @@ def open_source(url: str, kind: str) -> str | list[str] | bytes:
     if scheme.startswith("data:"):
         return decode_data_url(url, kind)
     if scheme.startswith("file:"):
-        return local_media(path_of_file_url(url), kind)
+        path, fragment = split_file_url(url)
+        return local_media(path, kind, fragment)
     return local_media(url, kind)
 
 
-def local_media(path: str, kind: str) -> str | list[str]:
+def local_media(path: str, kind: str, fragment: str | None = None) -> str | list[str]:
     """The real path of a file (or of a part of a clip) in the allowed folder, or of each frame of a folder in it.
 
     Raises:
@@ -48,4 +49,4 @@ def local_media(path: str, kind: str) -> str | list[str]:
 
     if not common.ALLOW_LOCAL_FILES:
         common.check_lfi_path(path)  # raises with its own status
-    return allowed_media(path, kind, common.SAFE_MEDIA_PATH, "SAFE_MEDIA_PATH", common.check_lfi_path)
+    return allowed_media(path, kind, common.SAFE_MEDIA_PATH, "SAFE_MEDIA_PATH", common.check_lfi_path, fragment)

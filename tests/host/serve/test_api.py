@@ -240,6 +240,7 @@ BAD = {
     "file address upwards": ("video", "file://MEDIA/../allowed-evil/clip.mp4", "media folder"),
     "file address upwards, escaped": ("video", "file://MEDIA/%2e%2e/allowed-evil%2Fclip.mp4", "media folder"),
     "file address of a part of a link": ("video", "file://MEDIA/link.mp4#t=0,1", "media folder"),
+    "file address of an escaped part": ("video", "file://MEDIA/clip_long.mp4%23t=0,1", "media folder"),
     "file address with a null": ("video", "file://MEDIA/clip_long.mp4%00", "media folder"),
     "file address of another machine": ("video", "file://fileserver/clip_long.mp4", "file:///ABSOLUTE/PATH"),
     "relative file address": ("video", "file:clip_long.mp4", "file:///ABSOLUTE/PATH"),
