@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import copy
+import os
 from collections.abc import Callable
 from typing import Any
 
 from llamafactory.extras import logging
 
 from hound_plugin.errors import DataError, SettingsError
-from hound_plugin.host import alignment, media_checks, resume, run_identity, sequence_length, settings_state
+from hound_plugin.host import (
+    alignment,
+    media_checks,
+    resume,
+    run_identity,
+    sequence_length,
+    settings_state,
+    token_notes,
+)
 from hound_plugin.host.mm_plugin import is_ours
 from hound_plugin.host.reference import stored
 from hound_plugin.host.settings_state import settings
@@ -103,7 +112,7 @@ def check_datasets(
     """Run the host's ``get_dataset`` and check the media of what it returns (setting ``check_media``).
 
     Raises:
-        DataError: a tokenised data set on disk was made for another number of frames or another model.
+        DataError: a tokenised data set on disk was made for other settings, rows or another model.
         SettingsError: the checkpoint to resume from was trained on other rows or weights; `packing` without
             `neat_packing`, or a `cutoff_len` that packing cannot use.
         MediaError: a clip or an image cannot be used.
@@ -122,11 +131,13 @@ def check_datasets(
         )
     alignment.begin(training_args)
     if is_ours(template) and training_args.do_train:
-        rows = run_identity.rows_of(data_args)
-        models = run_identity.models_of(settings_state.run(), training_args.output_dir)
-        resume.check_content(rows, models, training_args.resume_from_checkpoint)
-        settings_state.record_rows(rows)
-        settings_state.record_models(models)
+        _check_resumed(data_args, training_args)
+    made_for: dict[str, Any] | None = None
+    if is_ours(template) and data_args.tokenized_path is not None:
+        made_for = token_notes.made_for(template, kwargs["processor"], data_args, training_args)
+        if os.path.isdir(data_args.tokenized_path) and os.listdir(data_args.tokenized_path):
+            token_notes.check(data_args.tokenized_path, made_for)
+            made_for = None  # nothing is tokenised
     try:
         module = original(template, model_args, data_args, training_args, *args, **kwargs)
     except DataError:
@@ -138,11 +149,25 @@ def check_datasets(
         training_args.dataloader_num_workers = workers
     if not is_ours(template):
         return module
+    if made_for is not None:
+        if training_args.should_save:
+            token_notes.write(data_args.tokenized_path, made_for)
+        settings_state.record_rows(token_notes.rows_of(data_args))
     for dataset in (module.get("train_dataset"), module.get("eval_dataset")):
         _check_tokens(dataset, kwargs.get("processor"))
     if settings().check_media != "off":
         module = media_checks.check(module, training_args)
     return stored.attach(module, template, {name: kwargs[name] for name in ("tokenizer", "processor")})
+
+
+def _check_resumed(data_args: Any, training_args: Any) -> None:
+    """Compare rows and models with those of the run that a checkpoint belongs to, and note them."""
+    run, output_dir = settings_state.run(), training_args.output_dir
+    rows = token_notes.rows_of(data_args)
+    models, files = run_identity.models_of(run, output_dir), run_identity.model_files_of(run, output_dir)
+    resume.check_content(rows, models, files, training_args.resume_from_checkpoint)
+    settings_state.record_rows(rows)
+    settings_state.record_models(models, files)
 
 
 def _check_packing(data_args: Any) -> None:

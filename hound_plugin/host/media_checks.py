@@ -13,7 +13,7 @@ from llamafactory.extras import logging
 from tqdm import tqdm
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError, MediaError, MediaNotFoundError
-from hound_plugin.host import alignment
+from hound_plugin.host import alignment, media_stamps, resume, settings_state
 from hound_plugin.host.ranks import on_first_rank
 from hound_plugin.host.settings_state import settings
 from hound_plugin.media.decode import probe
@@ -42,14 +42,16 @@ def check(module: dict[str, Any], training_args: Any) -> dict[str, Any]:
 
     Raises:
         MediaError: media are bad and ``on_bad_media`` is ``error``, or no row is left.
+        SettingsError: the training resumes from a checkpoint whose steps saw media of other sizes.
     """
     datasets = {name: dataset for name, dataset in named_datasets(module) if hasattr(dataset, "__len__")}  # no streams
     media: dict[str, str] = {}
-    for dataset in datasets.values():
+    for name, dataset in datasets.items():
         _add_media(media, dataset)
-    names = sorted(media)
-    if settings().check_media == "sample" and len(names) > SAMPLE:
-        names = random.Random(0).sample(names, SAMPLE)
+        if name == "train_dataset" and training_args.do_train:  # the first one
+            _compare_with_checkpoint(_chosen(sorted(media)), training_args.resume_from_checkpoint)
+    names = _chosen(sorted(media))
+    if len(names) < len(media):
         logger.warning_rank0(f"check_media: sample: {SAMPLE} of {len(media)} media are checked.")
     bad = on_first_rank(lambda: {path: problem for path, problem in _problems(names, media) if problem is not None})
     if not bad:
@@ -66,6 +68,18 @@ def check(module: dict[str, Any], training_args: Any) -> dict[str, Any]:
         raise type(first)(f"{row}: {first}\n{summary} Set {HOW_TO_SKIP} to leave their rows out.", min(bad)) from first
     logger.warning_rank0(f"on_bad_media: skip: {summary}")
     return _without(module, bad)
+
+
+def _chosen(names: list[str]) -> list[str]:
+    if settings().check_media != "sample" or len(names) <= SAMPLE:
+        return names
+    return random.Random(0).sample(names, SAMPLE)
+
+
+def _compare_with_checkpoint(names: list[str], checkpoint: str | None) -> None:
+    stamps = on_first_rank(lambda: media_stamps.stamps_of(names))
+    resume.check_media(names, stamps, checkpoint)
+    settings_state.record_media(stamps)
 
 
 def named_datasets(module: dict[str, Any]) -> Iterable[tuple[str, Any]]:

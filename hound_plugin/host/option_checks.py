@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib.util
 import os
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,6 +22,7 @@ from hound_plugin.host.refused_options import check_values
 from hound_plugin.host.template import check_system
 from hound_plugin.host.tower_cache import check_frozen
 from hound_plugin.model.adapters import (
+    CONFIG,
     adapters_below,
     base_of,
     check_base,
@@ -67,6 +69,7 @@ def check_options(parsed: Iterable[Any]) -> None:
             "the releases of `datasets` that the host allows (up to 4.0.0) do not have."
         )
     if finetuning is not None and training is not None and training.do_train:
+        _check_output(training.output_dir, finetuning.finetuning_type)
         _check_preferences(finetuning, model)
         _check_methods(finetuning, model)
         check_grouping(finetuning, training, data)
@@ -220,6 +223,18 @@ def _check_training(training: Any) -> None:
             )
     if training.fp8 and not torch.cuda.is_available():
         raise SettingsError("`fp8: true` needs a GPU that computes in it, and torch finds none here. Remove the key.")
+
+
+def _check_output(folder: str, finetuning_type: str) -> None:
+    """Refuse to save a model into a folder with an adapter, or the other way round."""
+    saves, other = (CONFIG, "config.json") if finetuning_type == "lora" else ("config.json", CONFIG)
+    there = [path for path in (Path(folder), *sorted(Path(folder).glob("checkpoint-*"))) if (path / other).is_file()]
+    if there:
+        raise SettingsError(
+            f"Expected an `output_dir` without {other}, as `finetuning_type: {finetuning_type}` saves {saves}; found "
+            f"it in {there[0]}. Nobody could tell an adapter from a model in one folder: choose another `output_dir`, "
+            "or remove the earlier training there, with its checkpoints."
+        )
 
 
 def _check_preferences(finetuning: Any, model: Any) -> None:

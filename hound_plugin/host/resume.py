@@ -7,17 +7,18 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch.serialization import register_package
 from transformers.trainer_callback import TrainerState
 from transformers.trainer_utils import TrainOutput
 from transformers.utils import logging
 
 from hound_plugin.errors import DiskFullError, SettingsError
-from hound_plugin.host import run_identity, settings_state, step_report
+from hound_plugin.host import media_stamps, run_identity, settings_state, step_report
 from hound_plugin.host.whole_saves import save_with_processor
 from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN
 from hound_plugin.model.weights_identity import weights_of
@@ -226,6 +227,9 @@ def signed_checkpoint(original: Callable[..., Any], self: Any, *args: Any, **kwa
         raise
     if self.is_world_process_zero() and folder.is_dir():
         write_json(folder / RUN, {**(_read(folder / RUN) or {}), **settings_state.run()})
+        stamps = settings_state.media()
+        if stamps is not None:
+            media_stamps.write(folder, stamps)
     return result
 
 
@@ -260,12 +264,15 @@ def signed_model(
     return result
 
 
-def check_content(rows: dict[str, str], models: dict[str, str], checkpoint: str | None) -> None:
-    """Refuse rows and weights that are others than those of a checkpoint's run, unless the user named it.
+def check_content(
+    rows: dict[str, str], models: dict[str, str], files: dict[str, dict[str, str]], checkpoint: str | None
+) -> None:
+    """Refuse rows and models that are others than those of a checkpoint's run, unless the user named it.
 
     Args:
-        rows: :func:`hound_plugin.host.run_identity.rows_of`.
+        rows: :func:`hound_plugin.host.token_notes.rows_of`.
         models: :func:`hound_plugin.host.run_identity.models_of`.
+        files: :func:`hound_plugin.host.run_identity.model_files_of`.
         checkpoint: what the training resumes from.
 
     Raises:
@@ -278,11 +285,47 @@ def check_content(rows: dict[str, str], models: dict[str, str], checkpoint: str 
             f"{checkpoint} was trained on other rows ({'; '.join(changed)}). Bring back what its steps have seen, or "
             + _instead(checkpoint)
         )
-    changed = run_identity.changed_models(before, models)
+    changed = run_identity.changed_models(before, models) + run_identity.changed_model_files(before, files)
     if changed:
         raise SettingsError(
             f"{checkpoint} is of a training that began with another model ({'; '.join(changed)} then). Bring it back, "
             "or " + _instead(checkpoint)
+        )
+
+
+def check_media(paths: Sequence[str], stamps: np.ndarray, checkpoint: str | None) -> None:
+    """Refuse media of other sizes than a checkpoint's run had, unless the user named it; warn of other times.
+
+    Args:
+        paths: of the media of the training's rows, in a fixed order.
+        stamps: :func:`hound_plugin.host.media_stamps.stamps_of` these.
+        checkpoint: what the training resumes from.
+
+    Raises:
+        SettingsError: naming the first one.
+    """
+    before = media_stamps.read(Path(checkpoint)) if checkpoint and checkpoint in _chosen else None
+    if before is None:
+        return
+    if len(before) != len(stamps):
+        logger.warning(
+            f"{checkpoint} notes {len(before):,} media and this run has {len(stamps):,} (`check_media`, or rows that "
+            "are left out): whether clips have been replaced since is not known."
+        )
+        return
+    sizes, times = (np.flatnonzero(before[:, column] != stamps[:, column]) for column in range(2))
+    if len(sizes):
+        first = sizes[0]
+        raise SettingsError(
+            f"{checkpoint} was trained on other media: {len(sizes):,} of {len(paths):,} have other sizes now, the "
+            f"first of them {paths[first]} ({before[first, 0]:,} bytes there, {stamps[first, 0]:,} now; -1: it cannot "
+            "be examined). Bring back what its steps have seen, or " + _instead(checkpoint)
+        )
+    if len(times):
+        logger.warning(
+            f"{len(times):,} of {len(paths):,} media were changed or copied since {checkpoint} was saved, the first of "
+            f"them {paths[times[0]]}: their sizes are the same. If their content is not, start over in another "
+            "`output_dir`."
         )
 
 

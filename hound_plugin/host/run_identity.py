@@ -52,7 +52,16 @@ HOUND = ("num_frames", "frame_sampling", "group_questions")
 _PLACE = ("dataset_name", "load_from")  # of an entry in dataset_info.json
 _MODELS = ("model_name_or_path", "ref_model")
 _ADAPTERS = ("adapter_name_or_path", "ref_model_adapters")
-ROWS, BATCH, PROCESSES, MODELS = "rows", "rows_a_step", "processes", "models"
+_FILES = (
+    "config.json", "adapter_config.json", "processor_config.json", "preprocessor_config.json",
+    "video_preprocessor_config.json", "tokenizer.json", "tokenizer.model", "tokenizer_config.json",
+    "special_tokens_map.json", "added_tokens.json",
+)  # fmt: skip
+_ABOUT = (
+    "_name_or_path", "name_or_path", "_commit_hash", "transformers_version", "architectures", "use_cache",
+    "peft_version", "base_model_name_or_path", "inference_mode", "revision",
+)  # fmt: skip
+ROWS, BATCH, PROCESSES, MODELS, MODEL_FILES = "rows", "rows_a_step", "processes", "models", "model_files"
 
 
 def settings_of(parts: Iterable[Any], ours: HoundSettings) -> dict[str, Any]:
@@ -73,15 +82,13 @@ def settings_of(parts: Iterable[Any], ours: HoundSettings) -> dict[str, Any]:
     return run
 
 
-def rows_of(data_args: Any) -> dict[str, str]:
+def data_rows(data_args: Any) -> dict[str, str]:
     """A digest of the rows of each training data set in files of this machine, by its name.
 
     Content counts, not folder or time of change; so do the entry in ``dataset_info.json`` and the order of rows.
     """
     from llamafactory.data.parser import get_dataset_list
 
-    if data_args.tokenized_path and os.path.isdir(data_args.tokenized_path):
-        return _tokenised(data_args.tokenized_path)
     if not data_args.dataset or not os.path.isdir(str(data_args.dataset_dir)):
         return {}
     try:
@@ -104,14 +111,51 @@ def models_of(run: Mapping[str, Any], output_dir: str) -> dict[str, str]:
         run: :func:`settings_of` the training.
         output_dir: what the training itself writes there is left out.
     """
+    return {
+        folder: hashlib.sha256(json.dumps(weights_of(folder), sort_keys=True).encode()).hexdigest()
+        for folder in _folders(run, output_dir)
+    }
+
+
+def model_files_of(run: Mapping[str, Any], output_dir: str) -> dict[str, dict[str, str]]:
+    """A digest of each small file of these folders that decides what a model computes, or which tokens it is given.
+
+    Args:
+        run, output_dir: as for :func:`models_of`.
+    """
+    folders = _folders(run, output_dir)
+    return {
+        folder: {name: _meaning(path) for name in _FILES if os.path.isfile(path := os.path.join(folder, name))}
+        for folder in folders
+    }
+
+
+def _folders(run: Mapping[str, Any], output_dir: str) -> list[str]:
     folders = [name for key in _MODELS for name in _names(run.get(key))]
     inner = run.get("adapter_folder") or ""
     folders += [os.path.join(name, inner) for key in _ADAPTERS for name in _names(run.get(key))]
     real = {os.path.realpath(folder) for folder in folders if os.path.isdir(folder)} - {os.path.realpath(output_dir)}
-    return {
-        folder: hashlib.sha256(json.dumps(weights_of(folder), sort_keys=True).encode()).hexdigest()
-        for folder in sorted(real)
-    }
+    return sorted(real)
+
+
+def _meaning(path: str) -> str:
+    """A digest of a file; of JSON without layout, and without what says only who wrote it, and from where."""
+    with open(path, "rb") as file:
+        content = file.read()
+    try:
+        values = json.loads(content) if path.endswith(".json") else None
+    except ValueError:
+        values = None  # damaged: whoever loads it says so
+    if values is not None:
+        content = json.dumps(_without_origin(values), sort_keys=True).encode()
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def _without_origin(value: Any) -> Any:
+    if not isinstance(value, dict):
+        return value
+    kept = {key: _without_origin(item) for key, item in value.items() if key not in _ABOUT}
+    return kept | ({"dtype": kept.pop("torch_dtype")} if "torch_dtype" in kept else {})  # its former name
 
 
 def _names(value: Any) -> list[str]:
@@ -130,9 +174,24 @@ def changed_models(before: Mapping[str, Any], models: Mapping[str, str]) -> list
     ]
 
 
+def changed_model_files(before: Mapping[str, Any], files: Mapping[str, Mapping[str, str]]) -> list[str]:
+    """A line for each file of these folders that is another than a checkpoint notes, has gone, or has come since."""
+    noted = before.get(MODEL_FILES)
+    noted = noted if isinstance(noted, dict) else {}
+    return [
+        f"{name} in {folder} was {'another one' if name in now and name in noted[folder] else 'not there'}"
+        if name in now
+        else f"{name} was in {folder}"
+        for folder, now in files.items()
+        if isinstance(noted.get(folder), dict)
+        for name in sorted(now.keys() | noted[folder].keys())
+        if now.get(name) != noted[folder].get(name)
+    ]
+
+
 def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
     """Names of settings of which a checkpoint notes another value; folders are compared by their real path."""
-    apart = (ROWS, BATCH, PROCESSES, MODELS)
+    apart = (ROWS, BATCH, PROCESSES, MODELS, MODEL_FILES)
     names = [name for name in now if name in before and name not in apart]
     changed = [name for name in names if _real_path(before[name]) != _real_path(now[name])]
     same_processes = before.get(PROCESSES) == now.get(PROCESSES)
@@ -154,7 +213,7 @@ def changed_rows(before: Mapping[str, Any], rows: Mapping[str, str]) -> list[str
     return changed
 
 
-def _tokenised(folder: str) -> dict[str, str]:
+def tokenised_rows(folder: str) -> dict[str, str]:
     """The fingerprint that `datasets` saved with tokenised rows."""
     for state in (os.path.join(folder, "train", "state.json"), os.path.join(folder, "state.json")):
         try:

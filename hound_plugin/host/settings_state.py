@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 import yaml
 
 from hound_plugin.errors import SettingsError
@@ -22,6 +23,7 @@ _template: str | None = None
 _stage: str | None = None
 _system: str | None = None
 _run: dict[str, Any] = {}
+_media: np.ndarray | None = None
 
 
 def _value(name: str, text: str) -> Any:
@@ -83,14 +85,26 @@ def record_rows(rows: dict[str, str]) -> None:
     _run[run_identity.ROWS] = rows
 
 
-def record_models(models: dict[str, str]) -> None:
-    """Store the digests of the weights that the training begins with, by folder."""
-    _run[run_identity.MODELS] = models
+def record_models(models: dict[str, str], files: dict[str, dict[str, str]]) -> None:
+    """Store the digests of the weights that the training begins with, and of the files beside them, by folder."""
+    _run[run_identity.MODELS], _run[run_identity.MODEL_FILES] = models, files
+
+
+def media() -> np.ndarray | None:
+    """Stamps of the media that the training reads, as :mod:`hound_plugin.host.media_stamps` has them; None: unknown."""
+    return _media
+
+
+def record_media(stamps: np.ndarray) -> None:
+    """Store the stamps of the media that the training reads."""
+    global _media
+    _media = stamps
 
 
 def record_arguments(parsed: Iterable[Any]) -> None:
     """Store what the host parsed as ``template``, ``default_system`` and ``stage``, and which run it is."""
-    global _template, _stage, _system, _run
+    global _template, _stage, _system, _run, _media
+    _media = None
     parts = list(parsed)
     _run = run_identity.settings_of(parts, _settings)
     _template = next((part.template for part in parts if hasattr(part, "template")), None)

@@ -25,6 +25,35 @@ def is_adapter(folder: str | os.PathLike[str]) -> bool:
     return os.path.isfile(os.path.join(folder, CONFIG)) and not os.path.isfile(os.path.join(folder, "config.json"))
 
 
+def check_not_both(folder: str | os.PathLike[str]) -> None:
+    """Refuse a folder with a model and an adapter, of which libraries take either, or both.
+
+    Raises:
+        CheckpointError: it has both.
+    """
+    both = (CONFIG, "config.json")
+    if all(os.path.isfile(os.path.join(folder, name)) for name in both):
+        check_whole(folder)
+        raise CheckpointError(
+            f"Expected a model or an adapter in {os.fspath(folder)}, found both: {' and '.join(both)}. transformers "
+            f"would load what the adapter was trained on, under the configuration of another model. Move {CONFIG} and "
+            "adapter_model.* into a folder of their own, or remove the one that you do not need."
+        )
+
+
+def check_no_adapter(folder: str | os.PathLike[str]) -> None:
+    """Refuse to save a model beside an adapter: neither could be told from the other.
+
+    Raises:
+        CheckpointError: there is one in the folder.
+    """
+    if os.path.isfile(os.path.join(folder, CONFIG)):
+        raise CheckpointError(
+            f"Expected a folder without an adapter to save a model in; {os.fspath(folder)} has {CONFIG}. Choose "
+            f"another folder, or remove {CONFIG} and adapter_model.* there."
+        )
+
+
 def base_of(adapter: str | os.PathLike[str]) -> str | None:
     """The folder or hub id of the model that an adapter was trained on, or None if its configuration has none."""
     try:
@@ -102,7 +131,8 @@ def chain_of(adapter: str) -> tuple[str, list[str]]:
     """The model that an adapter belongs to, and all adapters to merge into it, in their order.
 
     Raises:
-        CheckpointError: the model is not named or has changed, an adapter below is missing, or one is not whole.
+        CheckpointError: the model is not named or has changed, an adapter below is missing or has a model beside it,
+            or one is not whole.
     """
     base = base_of(adapter)
     if base is None:
@@ -112,6 +142,7 @@ def chain_of(adapter: str) -> tuple[str, list[str]]:
         )
     below = adapters_below(adapter)
     for folder in below:
+        check_not_both(folder)
         if not is_adapter(folder):
             raise CheckpointError(
                 f"The adapter {adapter} was trained on a model into which the adapter {folder} had been merged, which "

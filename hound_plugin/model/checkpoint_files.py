@@ -15,6 +15,7 @@ import torch
 from huggingface_hub import snapshot_download
 
 from hound_plugin.errors import CheckpointError
+from hound_plugin.model.adapters import check_not_both
 from hound_plugin.model.checkpoint import read_tensors
 from hound_plugin.model.completeness import check_floating, check_once, check_within_folder, tensor_shapes
 from hound_plugin.model.configuration import ORIGINAL_MODEL_TYPE, VIDEO_LLAVA_MODEL_TYPE, LlavaHoundConfig
@@ -82,10 +83,11 @@ def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> 
         with_tokenizer: whether the tokenizer is required; a model may be saved without it.
 
     Raises:
-        CheckpointError: a file is not a JSON object, the tokenizer is missing, an index of weights is unusable, or the
-            weights may be of two models.
+        CheckpointError: a file is not a JSON object, the tokenizer is missing, an index of weights is unusable, the
+            weights may be of two models, or there is an adapter beside them.
     """
     path = Path(folder)
+    check_not_both(path)
     _check_one_model(path)
     for name in _OBJECTS:
         if (path / name).is_file():

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from hound_plugin.model.adapters import check_no_adapter
 from hound_plugin.model.checkpoint import read_as_ours
 from hound_plugin.model.checkpoint_files import check_files, saving
 from hound_plugin.model.completeness import check_finite
@@ -55,9 +56,15 @@ class LlavaHoundPreTrainedModel(PreTrainedModel):
         return super().from_pretrained(*args, **kwargs)
 
     def save_pretrained(self, save_directory: str | os.PathLike[str], *args: Any, **kwargs: Any) -> Any:
-        """Save as every transformers model, and replace the model that was there: see :func:`saving`."""
+        """Save as every transformers model, and replace the model that was there: see :func:`saving`.
+
+        Raises:
+            CheckpointError: there is an adapter in the folder, with which the model could not be loaded.
+        """
         if os.path.isfile(save_directory) or kwargs.get("push_to_hub") or not kwargs.get("is_main_process", True):
             return super().save_pretrained(save_directory, *args, **kwargs)
+        if not getattr(self, "_hf_peft_config_loaded", False):  # which saves an adapter alone
+            check_no_adapter(save_directory)
         with saving(Path(save_directory)):
             return super().save_pretrained(save_directory, *args, **kwargs)
 

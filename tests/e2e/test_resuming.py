@@ -111,6 +111,7 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
     stage: str, how: str, whole: dict[str, Outcome], stopped: dict[str, Outcome]
 ) -> None:
     assert_same_end(whole[stage], stopped[f"{stage} {how}"])
+    assert (whole[stage].folder / "checkpoint-4" / "hound_media.npy").is_file()
     if how == "found":
         assert "checkpoint-3 is incomplete" in stopped[f"{stage} found"].output
 

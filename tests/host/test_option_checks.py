@@ -98,6 +98,38 @@ def train(**values: Any) -> None:
     get_train_args({**recipe, "dataset": "sft", "output_dir": "unused", **values})
 
 
+@pytest.mark.parametrize("below", ["", "checkpoint-40"])
+@pytest.mark.parametrize(
+    ("kind", "there", "saves"),
+    [
+        ("full", "adapter_config.json", "config.json"),
+        ("freeze", "adapter_config.json", "config.json"),
+        ("lora", "config.json", "adapter_config.json"),
+    ],
+)
+def test_a_training_over_another_kind_of_training(
+    kind: str, there: str, saves: str, below: str, tmp_path: Path
+) -> None:
+    """It would end with a model and an adapter in one folder."""
+    folder = tmp_path / "out" / below
+    folder.mkdir(parents=True)
+    given = {"finetuning_type": kind, "output_dir": str(tmp_path / "out"), "overwrite_output_dir": True}
+    (folder / there).write_text("{}")
+    with pytest.raises(SettingsError, match=f"`output_dir` without {there}.*saves {saves}; found it in {folder}"):
+        train(**given)
+    (folder / there).rename(folder / saves)  # of an earlier training of this kind
+    train(**given)
+
+
+@pytest.mark.parametrize("key", ["model_name_or_path", "ref_model"])
+def test_a_model_with_an_adapter_beside_it(key: str, adapter: Path) -> None:
+    shutil.copytree(SFT, adapter, dirs_exist_ok=True)
+    with pytest.raises(
+        CheckpointError, match=rf"model or an adapter in {adapter}, found both: adapter_config.json and"
+    ):
+        train(**{"stage": "dpo", key: str(adapter)})
+
+
 @pytest.mark.parametrize(
     ("stage", "loss", "beta"), [("dpo", "ipo", 0), ("dpo", "hinge", -0.1), ("kto", "sigmoid", 0.0)]
 )

@@ -323,6 +323,61 @@ def test_a_training_does_not_go_on_with_another_model_of_the_same_name(
     assert host.load("sft", "mine", **begun, resume_from_checkpoint=str(output / "checkpoint-2"))
 
 
+def edited(file: Path, **values: Any) -> None:
+    """JSON with other values, in another layout; None takes a key out."""
+    content = {**json.loads(file.read_text()), **values} if file.exists() else values
+    gone = {key for key, value in values.items() if value is None}
+    file.write_text(json.dumps({key: value for key, value in content.items() if key not in gone}, indent=4))
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "named"),
+    [
+        ("config.json", {"rms_norm_eps": 0.1}, "config.json in {} was another one"),
+        ("config.json", {"image_aspect_ratio": None}, "config.json in {} was another one"),
+        ("tokenizer_config.json", {"add_bos_token": False}, "tokenizer_config.json in {} was another one"),
+        ("processor_config.json", {"system": "Be short."}, "processor_config.json in {} was not there"),
+        ("special_tokens_map.json", None, "special_tokens_map.json was in {}"),
+        ("config.json", {"transformers_version": "9.9", "use_cache": False}, None),
+        ("config.json", {"text_config": {"_name_or_path": "elsewhere"}}, "config.json in {} was another one"),
+        ("generation_config.json", {"temperature": 0.5}, None),
+    ],
+)
+def test_files_beside_the_weights_that_changed_are_refused(
+    tmp_path: Path, name: str, values: dict[str, Any] | None, named: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(tmp_path / "cache"))
+    host, output = Host(tmp_path), tmp_path / "out"
+    model = shutil.copytree(SFT, tmp_path / "model")
+    write_dataset(tmp_path / "data", "mine", ROWS)
+    host.load("sft", "mine", model_name_or_path=str(model))
+    output.mkdir(exist_ok=True)
+    checkpoints(output, {2: WHOLE})
+    (output / "checkpoint-2" / "hound_run.json").write_text(json.dumps(settings_state.run()))
+    if values is None:
+        (model / name).unlink()
+    else:
+        edited(model / name, **values)
+    if named is None:
+        assert len(host.load("sft", "mine", model_name_or_path=str(model))) == 9
+        return
+    with pytest.raises(SettingsError, match=rf"began with another model \({named.format(model)} then\)"):
+        host.load("sft", "mine", model_name_or_path=str(model))
+
+
+def test_the_scale_of_an_adapter_is_compared(tmp_path: Path) -> None:
+    adapter = tmp_path / "adapter"
+    weights(adapter, "adapter_model.safetensors", 1.0)
+    edited(adapter / "adapter_config.json", lora_alpha=16, base_model_name_or_path="a")
+    run = {"model_name_or_path": "hub/name", "adapter_name_or_path": [str(adapter)]}
+    note = {run_identity.MODEL_FILES: run_identity.model_files_of(run, str(tmp_path / "out"))}
+    edited(adapter / "adapter_config.json", base_model_name_or_path="b")
+    assert run_identity.changed_model_files(note, run_identity.model_files_of(run, str(tmp_path / "out"))) == []
+    edited(adapter / "adapter_config.json", lora_alpha=32)
+    changed = run_identity.changed_model_files(note, run_identity.model_files_of(run, str(tmp_path / "out")))
+    assert changed == [f"adapter_config.json in {adapter} was another one"]
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

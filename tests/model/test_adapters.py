@@ -16,6 +16,7 @@ from transformers import AutoModelForImageTextToText
 import hound_plugin
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, check_base, same_weights
+from hound_plugin.model.checkpoint_conversion import convert
 from hound_plugin.model.weights_identity import checkpoint_fingerprint, weights_of
 from tests.goldens import SFT
 from tests.model.batches import sft_batch
@@ -89,6 +90,38 @@ def test_one_part_of_a_training_is_refused(tmp_path: Path) -> None:
     (adapter / "non_lora_trainables.bin").write_bytes(b"the projector")
     with pytest.raises(CheckpointError, match=r"found non_lora_trainables\.bin next to it.*merge_lora_weights\.py"):
         hound_plugin.load(str(adapter), "cpu", "float32")
+
+
+ENTRIES: dict[str, Any] = {
+    "from_pretrained": AutoModelForImageTextToText.from_pretrained,
+    "hound_plugin.load": hound_plugin.load,
+    "convert": lambda folder: convert(folder, folder.with_name("converted")),
+}
+
+
+@pytest.mark.parametrize("entry", ENTRIES)
+def test_a_folder_with_an_adapter_and_a_model_is_refused(entry: str, tmp_path: Path) -> None:
+    folder = shutil.copytree(SFT, tmp_path / "both")
+    model = AutoModelForImageTextToText.from_pretrained(SFT)
+    get_peft_model(model, LoraConfig(target_modules=["q_proj"])).save_pretrained(folder)
+    with pytest.raises(
+        CheckpointError, match=r"found both: adapter_config\.json and config\.json.*Move adapter_config"
+    ):
+        ENTRIES[entry](folder)
+    (folder / "non_lora_trainables.bin").touch()  # LLaVA's own, with the model's configuration beside it
+    with pytest.raises(CheckpointError, match="merge_lora_weights"):
+        ENTRIES[entry](folder)
+
+
+def test_a_model_is_not_saved_beside_an_adapter(tmp_path: Path) -> None:
+    model = AutoModelForImageTextToText.from_pretrained(SFT)
+    model.add_adapter(LoraConfig(target_modules=["q_proj"]))
+    model.save_pretrained(tmp_path / "adapter")
+    model.save_pretrained(tmp_path / "adapter")  # the adapter alone, again
+    other = AutoModelForImageTextToText.from_pretrained(SFT)
+    with pytest.raises(CheckpointError, match=r"adapter has adapter_config\.json\. Choose another folder"):
+        other.save_pretrained(tmp_path / "adapter")
+    assert not (tmp_path / "adapter" / "config.json").exists()
 
 
 def test_a_damaged_adapter_is_named(tmp_path: Path) -> None:
