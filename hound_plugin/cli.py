@@ -196,7 +196,7 @@ def add_convert(commands: Commands) -> None:
         choices=("auto", "repository", "checkpoint"),
         default="auto",
         help="where tower weights come from: their own repositories if the checkpoint's copy is just their rounding "
-        "(auto), always the repositories, or always the checkpoint",
+        "(auto), always the repositories, or always the checkpoint; with --to original, what config.json names",
     )
     parser.add_argument("--tokenizer", help="for --to original: folder with the original's tokenizer.model")
     parser.add_argument("--shard-size", default="5GB", help="largest weight file (default: 5GB)")

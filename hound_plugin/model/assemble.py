@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoTokenizer
 
 from hound_plugin.errors import CheckpointError, SettingsError
 from hound_plugin.model.checkpoint import find_tower, read_tensors, read_tower
-from hound_plugin.model.checkpoint_conversion import keep_tokenizer
-from hound_plugin.model.checkpoint_files import fetch, stored_tensors, weight_files
+from hound_plugin.model.checkpoint_conversion import keep_tokenizer, model_shapes
+from hound_plugin.model.checkpoint_files import fetch, stored_shapes, stored_tensors, weight_files
 from hound_plugin.model.checkpoint_writer import CheckpointWriter, parse_size
+from hound_plugin.model.completeness import check_complete, tensor_shapes
 from hound_plugin.model.configuration import IMAGE_TOWER, VIDEO_TOWER, LlavaHoundConfig, read_tower_config
 from hound_plugin.model.key_mapping import IGNORED
 from hound_plugin.model.projector import build_projector
@@ -51,7 +52,7 @@ def assemble(
         progress: show a bar.
 
     Raises:
-        CheckpointError: a part cannot be found, or the parts do not fit together.
+        CheckpointError: a part cannot be found, lacks tensors, or has others, or the parts do not fit together.
         SettingsError: the target folder is not empty.
     """
     folder = Path(language_model)
@@ -84,6 +85,7 @@ def assemble(
                 f"Expected weights of the {name.replace('_', ' ')} in {getattr(config, 'mm_' + name)!r}, found none. "
                 "Check the folder or hub id."
             )
+    check_complete(model_shapes(config), _shapes(folder, files, projector_weights, config), f"made of {language_model}")
     parts = ", ".join(filter(None, (language_model, image_tower, video_tower, projector)))
     with CheckpointWriter(Path(target), parse_size(shard_size), parts) as writer:
         for name, tensor in tqdm(_parts(folder, files, projector_weights, config), unit="tensor", disable=not progress):
@@ -95,14 +97,31 @@ def assemble(
     return Path(target)
 
 
+def _ours(name: str, folder: Path) -> str:
+    """Our name of a LLaMA's tensor."""
+    if name != "lm_head.weight" and not name.startswith("model."):
+        raise CheckpointError(f"Expected the keys of a LLaMA in {folder}, found {name!r}.")
+    return name if name == "lm_head.weight" else "model.language_model." + name.removeprefix("model.")
+
+
+def _shapes(
+    folder: Path, towers: dict[str, Any], projector: dict[str, torch.Tensor], config: LlavaHoundConfig
+) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of all tensors to be written, from the headers of their files."""
+    shapes = {_ours(name, folder): shape for name, shape in stored_shapes(weight_files(folder)).items()}
+    shapes |= {f"model.multi_modal_projector.{name}": tuple(value.shape) for name, value in projector.items()}
+    for tower, file in towers.items():
+        with contextlib.ExitStack() as stack:
+            found = tensor_shapes(read_tower(file, getattr(config, f"{tower}_config"), stack))
+            shapes |= {f"model.{tower}.{name}": shape for name, shape in found.items()}
+    return shapes
+
+
 def _parts(
     folder: Path, towers: dict[str, Any], projector: dict[str, torch.Tensor], config: LlavaHoundConfig
 ) -> Iterator[tuple[str, torch.Tensor]]:
     for name, value in stored_tensors(weight_files(folder), lambda name: not IGNORED.search(name)):
-        if name != "lm_head.weight" and not name.startswith("model."):
-            raise CheckpointError(f"Expected the keys of a LLaMA in {folder}, found {name!r}.")
-        ours = name if name == "lm_head.weight" else "model.language_model." + name.removeprefix("model.")
-        yield ours, value
+        yield _ours(name, folder), value
     yield from ((f"model.multi_modal_projector.{name}", value) for name, value in projector.items())
     for tower, file in towers.items():
         with contextlib.ExitStack() as stack:
@@ -125,11 +144,20 @@ def _projector(config: LlavaHoundConfig, file: str | None, seed: int) -> dict[st
     if not Path(file).is_file():
         raise SettingsError(f"Expected a projector file; {file} is not a file. Check the path.")
     with contextlib.ExitStack() as stack:
+        stored = read_tensors([file], stack)
+        others = sorted(name for name in stored if not _PROJECTOR_KEY.fullmatch(name))
+        if others:
+            raise CheckpointError(
+                f"Expected a projector alone in {file}, found {', '.join(others[:3])} too: trained embeddings or other "
+                "parts, which a pre-training with `mm_use_im_start_end` saves and LLaVA-Hound has no tokens for. Give "
+                "a projector of a pre-training without it."
+            )
         tensors = {
-            match.group(1): value if torch.is_tensor(value) else value[...]
-            for name, value in read_tensors([file], stack).items()
-            if (match := _PROJECTOR_KEY.fullmatch(name))
+            _PROJECTOR_KEY.sub(r"\1", name): value if torch.is_tensor(value) else value[...]
+            for name, value in stored.items()
         }
+        if len(tensors) < len(stored):
+            raise CheckpointError(f"Expected each tensor of the projector once in {file}; some have two names.")
     expected_shapes = {name: tuple(value.shape) for name, value in expected.items()}
     shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     if expected_shapes != shapes:

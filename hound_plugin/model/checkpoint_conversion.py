@@ -79,7 +79,9 @@ def convert(
         source: folder or hub id.
         target: a new or an empty folder.
         to: ``hf`` (from the original LLaVA-Hound or Video-LLaVA layout) or ``original`` (back).
-        towers: ``auto``, ``repository`` (the files that config.json names) or ``checkpoint`` (its own copy).
+        towers: ``auto``, ``repository`` (the files that config.json names) or ``checkpoint`` (its own copy). For
+            ``original``, ``auto`` compares with the repositories, and ``repository`` names them where they cannot be
+            found either.
         tokenizer: for ``original``: a folder with the original's ``tokenizer.model``, if the source has none.
         shard_size: largest file.
         dry_run: write nothing; the report contains the key mapping.
@@ -107,9 +109,11 @@ def convert(
             f"{source} is already in the {'Hugging Face' if to == 'hf' else 'original'} layout; nothing to do. Use "
             f"`--to {'original' if to == 'hf' else 'hf'}` for the other direction."
         )
-    conversion = _ToOurs(config, folder, files, towers) if to == "hf" else _ToOriginal(config, folder, files, tokenizer)
+    conversion = (
+        _ToOurs(config, folder, files, towers) if to == "hf" else _ToOriginal(config, folder, files, tokenizer, towers)
+    )
     report = conversion.plan()
-    check_complete(_expected_shapes(config), conversion.shapes(), source)
+    check_complete(model_shapes(config), conversion.shapes(), source)
     if dry_run:
         return report
     with CheckpointWriter(Path(target), parse_size(shard_size), f"the checkpoint {source}") as writer:
@@ -120,7 +124,8 @@ def convert(
     return report
 
 
-def _expected_shapes(config: LlavaHoundConfig) -> dict[str, tuple[int, ...]]:
+def model_shapes(config: LlavaHoundConfig) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors of a model, in our layout."""
     with torch.device("meta"):
         return expected_shapes(LlavaHoundForConditionalGeneration(config))
 
@@ -232,7 +237,10 @@ class _ToOurs:
 class _ToOriginal:
     """From our layout to the original's."""
 
-    def __init__(self, config: LlavaHoundConfig, folder: Path, files: list[Path], tokenizer: str | None) -> None:
+    def __init__(
+        self, config: LlavaHoundConfig, folder: Path, files: list[Path], tokenizer: str | None, towers: str = "auto"
+    ) -> None:
+        self.towers = towers
         self.config = config
         self.folder = folder
         self.files = files
@@ -256,14 +264,16 @@ class _ToOriginal:
     def _is_own(self, tower: str) -> bool:
         """Whether a tower is not the repository's, which whoever reads the original layout would prefer."""
         name, prefix = getattr(self.config, f"mm_{tower}"), f"model.{tower}."
-        if not name:
+        if not name or self.towers == "checkpoint":
             return True
         file = find_tower(name, str(self.folder), {})
         if file is None:
-            if not self._dtype(prefix)[0]:
+            if not self._dtype(prefix)[0] or self.towers == "auto":
                 raise CheckpointError(
                     f"Cannot compare the {tower.replace('_', ' ')} of {self.folder} with {name!r}, which the original "
-                    f"checkpoint left to the hub: it cannot be found. Download it once (`hf download {name}`)."
+                    "code takes instead of the checkpoint's: it cannot be found. Download it once (`hf download "
+                    f"{name}`); or say what it is: `--towers repository` if the tower was never trained, `--towers "
+                    "checkpoint` to keep the weights here."
                 )
             self.unverified.append(tower)
             return False
@@ -299,14 +309,17 @@ class _ToOriginal:
         for tower in self.own_towers:
             name = getattr(self.config, f"mm_{tower}")
             reason = f"is no longer the one of {name}" if name else "names no repository"
+            reason = "is kept as it is" if name and self.towers == "checkpoint" else reason
             report.warnings.append(
                 f"The source's {tower} {reason}: the checkpoint has its weights, and config.json names a subfolder "
-                "with its configuration."
+                "with its configuration. This package reads that; the original code does not, as it builds its towers "
+                "only from folders or hub ids that end in LanguageBind_Image and LanguageBind_Video_merge."
             )
         if self.unverified:
             report.warnings.append(
                 f"The repositories of {' and '.join(self.unverified)} cannot be found, so it was not compared whether "
-                "the source still has their weights. Where they can be found, they are preferred to the checkpoint's."
+                "the source still has their weights. The original code needs them, and takes them instead of the "
+                "checkpoint's."
             )
         if changed := changed_settings(self.folder, self.config):
             report.warnings.append(

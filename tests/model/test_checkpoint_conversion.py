@@ -413,6 +413,67 @@ def test_a_fresh_projector_and_bad_parts(vicuna: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "x").exists()
 
 
+def _rewrite(folder: Path, **changes: torch.Tensor | None) -> None:
+    held = {**tensors(folder), **{name.replace("__", "."): value for name, value in changes.items()}}
+    save_file({k: v for k, v in held.items() if v is not None}, folder / "model.safetensors", {"format": "pt"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"model__layers__0__mlp__up_proj__weight": None},
+            r"1 keys are missing \(model\.language_model\.layers\.0\.mlp",
+        ),
+        ({"model__norm__weight": torch.ones(3)}, r"1 have another shape \(model\.language_model\.norm\.weight \[3\]"),
+        ({"model__layers__9__mlp__up_proj__weight": torch.ones(3)}, "1 are unexpected"),
+        ({"lm_head__weight": None}, r"1 keys are missing \(lm_head\.weight\)"),
+    ],
+)
+def test_a_language_model_that_lacks_tensors_is_refused_before_writing(
+    changes: dict[str, Any], message: str, vicuna: Path, tmp_path: Path
+) -> None:
+    _rewrite(vicuna, **changes)
+    with pytest.raises(CheckpointError, match=message):
+        assemble(str(vicuna), tmp_path / "start", progress=False)
+    assert not (tmp_path / "start").exists()
+
+
+@pytest.mark.parametrize("other", ["model.embed_tokens.weight", "model.vision_resampler.0.weight", "embed_in.weight"])
+def test_a_projector_file_with_more_than_the_projector_is_refused(other: str, vicuna: Path, tmp_path: Path) -> None:
+    file = tmp_path / "mm_projector.bin"
+    projector = {k: v for k, v in tensors(NO_TOWER).items() if "mm_projector" in k}
+    torch.save({**projector, other: torch.zeros(2, 2)}, file)
+    with pytest.raises(CheckpointError, match=rf"Expected a projector alone in .*found {re.escape(other)} too"):
+        assemble(str(vicuna), tmp_path / "start", projector=str(file), progress=False)
+
+
+def test_towers_that_cannot_be_compared_are_refused_unless_it_is_said_what_they_are(tmp_path: Path) -> None:
+    convert(str(SFT), tmp_path / "ours", progress=False)
+    config = json.loads((tmp_path / "ours" / "config.json").read_text())
+    (tmp_path / "ours" / "config.json").write_text(
+        json.dumps({**config, "mm_video_tower": "no/LanguageBind_Video_merge"})
+    )
+
+    def back(**options: Any) -> Any:
+        return convert(str(tmp_path / "ours"), tmp_path / str(options), to="original", progress=False, **options)
+
+    with pytest.raises(CheckpointError, match=r"Cannot compare the video tower .*`--towers repository` if .* never"):
+        back()
+    named = back(towers="repository")
+    assert any("The original code needs them" in warning for warning in named.warnings)
+    assert json.loads((named.written / "config.json").read_text())["mm_video_tower"].endswith(
+        "/LanguageBind_Video_merge"
+    )
+    kept = back(towers="checkpoint")
+    assert any("video_tower is kept as it is" in w and "the original code does not" in w for w in kept.warnings)
+    assert json.loads((kept.written / "config.json").read_text())["mm_video_tower"] == "video_tower"
+    read, expected = (
+        AutoModelForImageTextToText.from_pretrained(f).state_dict() for f in (kept.written, tmp_path / "ours")
+    )
+    assert all(torch.equal(read[name], value) for name, value in expected.items())
+
+
 @pytest.mark.parametrize("kind", ["made", "assembled"])
 def test_a_model_of_no_repository_goes_to_the_original_layout_and_back(kind: str, vicuna: Path, tmp_path: Path) -> None:
     """The demo's model names no towers and has no tokenizer.model."""
