@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file
 
+from hound_plugin.host.media_stamps import FILE as MEDIA
 from hound_plugin.host.resume import STATE
 from hound_plugin.model.adapters import RUN
 from tests.e2e.conftest import recipe_for
@@ -118,11 +119,11 @@ def test_a_resumed_run_ends_as_an_uninterrupted_one(
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_nothing_is_written_to_a_complete_checkpoint(stage: str, whole: dict[str, Outcome]) -> None:
-    """But the note of the run, which is written in one step: a kill or a full disk would damage it."""
+    """But notes of the run, which are written in one step: a kill or a full disk would damage the rest."""
     checkpoint = whole[stage].folder / "checkpoint-4"
     complete = (checkpoint / STATE).stat().st_mtime_ns
     assert {"tokenizer.json", "processor_config.json"} <= {path.name for path in checkpoint.iterdir()}
-    assert {path.name for path in checkpoint.iterdir() if path.stat().st_mtime_ns > complete} <= {RUN}
+    assert {path.name for path in checkpoint.iterdir() if path.stat().st_mtime_ns > complete} <= {RUN, MEDIA}
 
 
 def test_a_model_is_the_same_however_its_path_is_written(
