@@ -5,6 +5,7 @@ Shapes: N media items, B rows, S text length with placeholders, T frames, H hidd
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,11 +18,13 @@ from transformers import (
     GenerationMixin,
     LogitsProcessorList,
 )
+from transformers.generation.candidate_generator import PromptLookupCandidateGenerator
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
 from hound_plugin.model.answer_head import answers_loss, log_probs_of, mean_loss
 from hound_plugin.model.composite import LlavaHoundModel
 from hound_plugin.model.configuration import LlavaHoundConfig, LlavaHoundTowerConfig
+from hound_plugin.model.decoding_options import LookupInText, check_decoding
 from hound_plugin.model.generation import PlaceholdersHidden
 from hound_plugin.model.labels import IGNORED_LABEL, is_learnt
 from hound_plugin.model.media_features import TowerRuns, is_encoded
@@ -217,6 +220,23 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
             )
         return inputs
 
+    def generate(self, *args: Any, **kwargs: Any) -> Any:
+        """As in transformers.
+
+        Raises:
+            SettingsError: a way of decoding that does not work with clips, or that is code from the hub.
+        """
+        config = args[1] if len(args) > 1 else kwargs.get("generation_config")
+        check_decoding(config or self.generation_config, kwargs, self.device)
+        return super().generate(*args, **kwargs)
+
+    def _get_candidate_generator(self, *args: Any, **kwargs: Any) -> Any:
+        """Prompt lookup finds candidates in text alone."""
+        generator = super()._get_candidate_generator(*args, **kwargs)
+        if isinstance(generator, PromptLookupCandidateGenerator):
+            return LookupInText(generator, self.config.text_config.vocab_size)
+        return generator
+
     def _expand_inputs_for_generation(  # theirs is static, and repeats the pixels
         self,
         expand_size: int = 1,
@@ -245,10 +265,15 @@ class LlavaHoundForConditionalGeneration(LlavaHoundPreTrainedModel, GenerationMi
         return input_ids, {**kwargs, **media}
 
     def _get_logits_processor(self, *args: Any, **kwargs: Any) -> LogitsProcessorList:
-        """Hide the placeholder ids from processors that index the scores with the prompt (repetition penalty)."""
+        """Hide the placeholder ids from processors that index the scores with the prompt (repetition penalties)."""
+        prompt = kwargs.get("encoder_input_ids")
+        if torch.is_tensor(prompt) and not prompt.is_floating_point():
+            kwargs["encoder_input_ids"] = prompt.masked_fill(prompt >= self.config.text_config.vocab_size, 0)
         return PlaceholdersHidden(super()._get_logits_processor(*args, **kwargs), self.config.text_config.vocab_size)
 
 
+# whoever asks for its arguments gets those of transformers
+functools.update_wrapper(LlavaHoundForConditionalGeneration.generate, GenerationMixin.generate, assigned=(), updated=())
 AutoModel.register(LlavaHoundConfig, LlavaHoundModel, exist_ok=True)
 AutoModel.register(LlavaHoundTowerConfig, LlavaHoundTower, exist_ok=True)
 AutoModelForImageTextToText.register(LlavaHoundConfig, LlavaHoundForConditionalGeneration, exist_ok=True)

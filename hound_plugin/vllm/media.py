@@ -111,6 +111,16 @@ class LlavaHoundConnector(MediaConnector):
     For all other models it is vLLM's own.
     """
 
+    def fetch_image(self, image_url: str, **kwargs: Any) -> Any:
+        """An image, as vLLM's; for our models, an address with a fragment, which vLLM ignores, is refused."""
+        _check_image(image_url)
+        return super().fetch_image(image_url, **kwargs)
+
+    async def fetch_image_async(self, image_url: str, **kwargs: Any) -> Any:
+        """As :meth:`fetch_image`."""
+        _check_image(image_url)
+        return await super().fetch_image_async(image_url, **kwargs)
+
     def fetch_video(self, video_url: str, **kwargs: Any) -> Any:
         """A clip: a path, a list of frames or bytes; as vLLM's for other models."""
         if not _IS_OURS.get():
@@ -144,6 +154,20 @@ class LlavaHoundConnector(MediaConnector):
             return allowed_media(path, "video", os.fspath(self.allowed_local_media_path), SETTING, fragment=fragment)
         except HoundError as error:
             raise refused(error) from error
+
+
+def _check_image(url: str) -> None:
+    """Refuse the address of a part of an image of our models.
+
+    Raises:
+        VLLMValidationError: it has a fragment.
+    """
+    if not _IS_OURS.get() or url[:5].lower() == "data:":
+        return
+    try:
+        check_whole(url, "image")
+    except HoundError as error:
+        raise refused(error) from error
 
 
 os.environ.setdefault("VLLM_MEDIA_CONNECTOR", NAME)  # which connector is asked cannot be said by model
