@@ -71,7 +71,7 @@ def check_decoding(config: GenerationConfig, given: Mapping[str, Any], device: t
 
 
 class LookupInText:
-    """transformers' candidates of prompt lookup, looked up behind the last visual token.
+    """transformers' candidates of prompt lookup, looked up after the last visual token.
 
     Their placeholders have ids above the vocabulary, which are no candidates. There are no more candidates than leave
     room for the token after them: the generator's own may lead beyond ``max_new_tokens``.
@@ -90,7 +90,7 @@ class LookupInText:
         return getattr(self._generator, name)
 
     def get_candidates(self, input_ids: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """``input_ids`` [1, S] with candidates behind them."""
+        """``input_ids`` [1, S] with candidates after them."""
         places = (input_ids[0] >= self._vocab_size).nonzero()
         start = int(places[-1]) + 1 if len(places) else 0
         if start == input_ids.shape[1]:

@@ -13,7 +13,7 @@ from hound_plugin.records.words import words_of
 
 _OWN_LABEL = re.compile(r"\s*\(?(\w{1,2})\s*[.):]\s")
 _WITH_LABEL = re.compile(r"\s*\(?(\w{1,2})\s*[.):]{1,3}\s*(\S.*)", re.DOTALL)
-# What stands before or around a choice: `Option B`, `Answer: (B)`, `**B**`, `\\boxed{B}`; and as a sentence.
+# What appears before or around a choice: `Option B`, `Answer: (B)`, `**B**`, `\\boxed{B}`; and as a sentence.
 _KIND = r"(?:(?:final|correct|right|best)\s+)?(?:answer|option|choice)\b"
 _ANNOUNCED = re.compile(rf"{_KIND}[\s:=\-]*(?:(?:option|choice)\b\s*)?(?=\S)", re.I)
 _SENTENCE = re.compile(
