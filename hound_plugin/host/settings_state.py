@@ -86,7 +86,7 @@ def record_rows(rows: dict[str, str]) -> None:
 
 
 def record_models(models: dict[str, str], files: dict[str, dict[str, str]]) -> None:
-    """Store the digests of the weights that the training begins with, and of the files beside them, by folder."""
+    """Store the digests of the weights that the training begins with, and of the files next to them, by folder."""
     _run[run_identity.MODELS], _run[run_identity.MODEL_FILES] = models, files
 
 

@@ -1,4 +1,4 @@
-"""What the rows of a ``tokenized_path`` were made for, in a note beside them.
+"""What the rows of a ``tokenized_path`` were made for, in a note next to them.
 
 The host loads such a folder whatever the recipe says otherwise. With the note, a run whose template, processor, rows or
 settings would give other tokens is refused, with their names.
@@ -99,7 +99,7 @@ def read(folder: str) -> dict[str, Any] | None:
 def rows_of(data_args: Any) -> dict[str, str]:
     """Digests of the rows that a training reads, by data set, and of tokenised ones.
 
-    As :func:`run_identity.data_rows`; those of a ``tokenized_path`` are noted beside it.
+    As :func:`run_identity.data_rows`; those of a ``tokenized_path`` are noted next to it.
     """
     folder = data_args.tokenized_path
     if not folder or not os.path.isdir(folder):

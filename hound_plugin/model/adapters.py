@@ -42,7 +42,7 @@ def check_not_both(folder: str | os.PathLike[str]) -> None:
 
 
 def check_no_adapter(folder: str | os.PathLike[str]) -> None:
-    """Refuse to save a model beside an adapter: neither could be told from the other.
+    """Refuse to save a model next to an adapter: neither could be told from the other.
 
     Raises:
         CheckpointError: there is one in the folder.
@@ -131,7 +131,7 @@ def chain_of(adapter: str) -> tuple[str, list[str]]:
     """The model that an adapter belongs to, and all adapters to merge into it, in their order.
 
     Raises:
-        CheckpointError: the model is not named or has changed, an adapter below is missing or has a model beside it,
+        CheckpointError: the model is not named or has changed, an adapter below is missing or has a model next to it,
             or one is not whole.
     """
     base = base_of(adapter)

@@ -84,7 +84,7 @@ def check_files(folder: str | os.PathLike[str], with_tokenizer: bool = True) -> 
 
     Raises:
         CheckpointError: a file is not a JSON object, the tokenizer is missing, an index of weights is unusable, the
-            weights may be of two models, or there is an adapter beside them.
+            weights may be of two models, or there is an adapter next to them.
     """
     path = Path(folder)
     check_not_both(path)
