@@ -19,7 +19,7 @@ import numpy as np
 
 from hound_plugin.errors import EnvironmentMismatchError, MediaDecodeError, SettingsError
 from hound_plugin.media.clip import Frames
-from hound_plugin.media.container import FrameIndex, Numbered, index_by_headers, is_mirrored, read_frames
+from hound_plugin.media.container import FrameIndex, Numbered, index_by_headers, is_shown_as_stored, read_frames
 from hound_plugin.media.streams import NotExactError, Source, describe, path_of
 
 DECODERS = ("auto", "decord", "torchcodec", "pyav")
@@ -212,9 +212,9 @@ def _check_numbering(index: FrameIndex) -> None:
 
 
 def _check_orientation(decoder: Decoder, source: Source) -> None:
-    """Other decoders know turns by right angles, but show a mirrored picture turned, or as stored."""
-    if not isinstance(decoder, PyAVDecoder) and is_mirrored(source):
-        raise NotExactError("its pictures are to be mirrored, which it does not do")
+    """Other decoders know turns by right angles; others they show turned, scaled or as stored."""
+    if not isinstance(decoder, PyAVDecoder) and not is_shown_as_stored(source):
+        raise NotExactError("its pictures are to be mirrored, or cropped on the left, which it does not do")
 
 
 def _check_total(count: int, index: FrameIndex) -> None:

@@ -22,7 +22,7 @@ from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
 from hound_plugin.media.lost_packets import LostPackets, has_gap
-from hound_plugin.media.orientation import is_only_turned, upright
+from hound_plugin.media.orientation import Linear, is_only_turned, matrix_of, upright
 from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
 
 Numbered = Generator[tuple[int, np.ndarray], None, None]
@@ -152,15 +152,21 @@ def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Number
             yield from _seek(container, stream, index, unique, source)
 
 
-def is_mirrored(source: Source) -> bool:
-    """Whether the first frame is to be mirrored, or turned by another angle than other decoders know.
+def is_shown_as_stored(source: Source) -> bool:
+    """Whether other decoders show the first frame as it is to be shown: turned at most by a right angle, all of it.
 
     Raises:
         MediaError: as :func:`build_index`.
     """
-    with opened(source) as (container, stream):
-        frames = _frames(container, stream, source, LastPacket(container, source))
-        return any(not is_only_turned(frame) for frame in itertools.islice(frames, 1))
+    sizes = []
+    for crop in (True, False):
+        with opened(source, crop) as (container, stream):
+            frames = _frames(container, stream, source, LastPacket(container, source))
+            for frame in itertools.islice(frames, 1):
+                if not is_only_turned(frame):
+                    return False
+                sizes.append((frame.width, frame.height))
+    return len(set(sizes)) <= 1
 
 
 def probe_container(source: Source) -> VideoInfo:
@@ -290,9 +296,11 @@ def _frames(container: Any, stream: Any, source: Source, last: LastPacket) -> It
 
 def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Numbered:
     missing = set(wanted)
+    matrix = None  # H.264 and HEVC state it with some pictures; it stays until the next one
     for number, frame in enumerate(_frames(container, stream, source, LastPacket(container, source))):
+        matrix = matrix_of(frame) or matrix
         if number in missing:
-            yield number, _pixels(frame, source)
+            yield number, _pixels(frame, source, matrix)
             missing.discard(number)
         if not missing:
             return
@@ -324,13 +332,13 @@ def _decode_stretch(
             if frame.pts not in valid_stamps or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
-                yield missing.pop(frame.pts), _pixels(frame, source)
+                yield missing.pop(frame.pts), _pixels(frame, source, matrix_of(frame))
         if not missing:
             return
     raise NotExactError
 
 
-def _pixels(frame: Any, source: Source) -> np.ndarray:
+def _pixels(frame: Any, source: Source, matrix: Linear | None) -> np.ndarray:
     path = path_of(source)
     check_size(frame.width, frame.height, f"a frame of {describe(source)}", path)  # maybe larger than its header says
-    return upright(frame, frame.to_ndarray(format="rgb24"), describe(source), path)
+    return upright(matrix, frame.to_ndarray(format="rgb24"), describe(source), path)

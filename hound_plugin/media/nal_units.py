@@ -10,6 +10,7 @@ _HIGH_PROFILES = {100, 110, 122, 244, 44, 83, 86, 118, 128, 138, 139, 134, 135} 
 _HEADER = 48  # bytes of a picture's header that are read
 _START = 16  # of them for `frame_num`
 _NO_MORE = 64  # numbers in a list of a header; more are an error
+_ORIENTATION = 47  # the message that turns pictures: "display orientation"
 
 
 class _Bits:
@@ -63,6 +64,7 @@ class _NalUnits:
 
     def __init__(self, extradata: bytes) -> None:
         self._lost = False
+        self._turned = False
         self._width = 0
         try:
             for unit in self._sets(extradata):
@@ -96,7 +98,29 @@ class _NalUnits:
             self._lost = True
 
     def any(self) -> bool:
-        return self._lost or not self._width
+        """Whether only decoding from the beginning tells how the pictures are shown."""
+        return self._lost or self._turned or not self._width
+
+
+def _turns(messages: Any) -> bool:
+    """Whether one of the messages (SEI, ITU-T H.264, 7.3.2.3) turns this picture and, as a rule, all that follow.
+
+    Raises:
+        IndexError: they are cut short.
+    """
+    content, position = bytes(messages).replace(b"\0\0\3", b"\0\0"), 0
+    while position + 2 < len(content):
+        numbers = []
+        for _ in ("type", "size"):
+            number = 0
+            while content[position] == 255:
+                number, position = number + 255, position + 1
+            numbers.append(number + content[position])
+            position += 1
+        if numbers[0] == _ORIENTATION:
+            return True
+        position += numbers[1]
+    return False
 
 
 class FrameNumbers(_NalUnits):
@@ -116,6 +140,8 @@ class FrameNumbers(_NalUnits):
                 position += 2 + size
 
     def _set(self, unit: Any) -> None:
+        if unit[0] & 31 == 6:
+            self._turned = self._turned or _turns(unit[1:])
         if unit[0] & 31 != 7:
             return
         bits = _Bits(unit[1:])
@@ -202,7 +228,9 @@ class ReferenceSets(_NalUnits):
 
     def _set(self, unit: Any) -> None:
         kind = unit[0] >> 1 & 63
-        if kind == 34:
+        if kind == 39:
+            self._turned = self._turned or _turns(unit[2:])
+        elif kind == 34:
             bits = _Bits(unit[2:_HEADER])
             number, _ = bits.ue(), (bits.ue(), bits.take(1))
             output = bits.take(1)

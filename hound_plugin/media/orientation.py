@@ -13,11 +13,11 @@ Linear = tuple[int, int, int, int]
 """``a, b, c, d``: the pixel ``x, y`` is shown at ``a * x + c * y, b * x + d * y`` (ISO/IEC 14496-12, 6.2.2)."""
 
 
-def upright(frame: Any, pixels: np.ndarray, name: str, path: str | None = None) -> np.ndarray:
+def upright(matrix: Linear | None, pixels: np.ndarray, name: str, path: str | None = None) -> np.ndarray:
     """The pixels of a frame as they are to be shown.
 
     Args:
-        frame: as FFmpeg decoded it, with its display matrix, if it has one.
+        matrix: of :func:`matrix_of`; None: as stored.
         pixels: ``[H, W, 3]``, as stored.
         name: of the clip, for messages.
         path: of the clip, if it is a file.
@@ -25,7 +25,6 @@ def upright(frame: Any, pixels: np.ndarray, name: str, path: str | None = None) 
     Raises:
         MediaDecodeError: it is to be shown at an angle other than a multiple of 90 degrees, or sheared.
     """
-    matrix = _matrix(frame)
     if matrix is None:
         return pixels
     a, b, c, d = matrix
@@ -45,14 +44,14 @@ def upright(frame: Any, pixels: np.ndarray, name: str, path: str | None = None) 
 
 def is_only_turned(frame: Any) -> bool:
     """Whether a frame is shown as stored, or turned by a multiple of 90 degrees: not mirrored, not at an angle."""
-    matrix = _matrix(frame)
+    matrix = matrix_of(frame)
     if matrix is None:
         return True
     a, b, c, d = matrix
     return a * d - b * c > 0 and (b == c == 0 or a == d == 0)
 
 
-def _matrix(frame: Any) -> Linear | None:
+def matrix_of(frame: Any) -> Linear | None:
     """Of a frame; None if it has none, or one of zeros, as some writers leave it."""
     data = frame.side_data.get("DISPLAYMATRIX")
     if data is None:
