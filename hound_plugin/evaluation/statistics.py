@@ -18,6 +18,7 @@ from hound_plugin.errors import EnvironmentMismatchError
 CONFIDENCE = 0.95
 RESAMPLES = 4000
 _AT_A_TIME = 500
+_ROUNDING = 1e-9  # shares that differ by less are equal: thirds and means of means are not exact
 
 
 @dataclass(frozen=True)
@@ -94,8 +95,8 @@ def _on_scale(
     mean = math.fsum(values) / len(values)
     if count < 2:
         return Estimate(mean, None, None, len(values), count)
-    variance = standard_error(shares, clusters) ** 2
-    independent = share * (1 - share) / variance if variance > 0 else float(count)
+    error = standard_error(shares, clusters)
+    independent = share * (1 - share) / error**2 if error > _ROUNDING else float(count)
     independent = min(independent, most)
     square = _t(count) ** 2
     centre = (share + square / (2 * independent)) / (1 + square / independent)
@@ -163,7 +164,7 @@ def paired_difference(
     mean, count = float(sums.sum() / sizes.sum()), len(sizes)
     if count < 2:
         return Estimate(mean, None, None, len(differences), count)
-    if np.ptp(sums / sizes) == 0:
+    if np.ptp(sums / sizes) <= _ROUNDING * span:
         unseen = 1 - ((1 - CONFIDENCE) / 2) ** (1 / count)
         low, high = mean - unseen * (span + mean), mean + unseen * (span - mean)
         return Estimate(mean, low, high, len(differences), count)

@@ -20,6 +20,7 @@ from datasets import ClassLabel, Dataset, Features, IterableDataset, Value
 from llamafactory.extras import logging
 
 from hound_plugin.errors import DataError, HoundError
+from hound_plugin.host import held_out_rows
 from hound_plugin.host.column_checks import check_columns
 from hound_plugin.host.column_types import ALIGNED, Encoded, without_decoding
 from hound_plugin.host.converter import HoundDatasetConverter
@@ -272,11 +273,11 @@ def settle(training_args: Any) -> None:
         raise error_of(names)("\n\n".join(map(str, errors)))
 
 
-def settle_and_split(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+def settle_and_split(original: Callable[..., Any], dataset: Any, eval_dataset: Any, data_args: Any, seed: int) -> Any:
     """The host's ``split_dataset``, which runs once all data sets have been read, before any is tokenised."""
     if _run:
         settle(_run[0])
-    return original(*args, **kwargs)
+    return held_out_rows.split(original, dataset, eval_dataset, data_args, seed)
 
 
 def _forget(aligned: Dataset) -> None:

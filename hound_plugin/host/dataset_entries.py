@@ -18,6 +18,7 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import DataError
 from hound_plugin.host import settings_state
+from hound_plugin.host.held_out_rows import unmixed
 
 logger = logging.get_logger(__name__)
 
@@ -63,6 +64,8 @@ def check_stage(
                 f"dataset {name!r}: `num_samples` of its entry in {FILE} has no effect with `streaming: true`, which "
                 "reads all rows. Remove one of the two."
             )
+    if ours:
+        data_args = unmixed(dataset_names, data_args)
     return original(dataset_names, model_args, data_args, training_args, stage, *args, **kwargs)
 
 

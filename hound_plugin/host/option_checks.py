@@ -16,6 +16,7 @@ from llamafactory.extras import logging
 
 from hound_plugin.errors import SettingsError
 from hound_plugin.host.clip_groups import check_grouping
+from hound_plugin.host.held_out_rows import check_mixture
 from hound_plugin.host.inference_options import check_export, check_generation
 from hound_plugin.host.models import MODELS
 from hound_plugin.host.refused_options import check_values
@@ -68,6 +69,8 @@ def check_options(parsed: Iterable[Any]) -> None:
             "Expected `mix_strategy` to be concat, interleave_under or interleave_over; got 'interleave_once', which "
             "the releases of `datasets` that the host allows (up to 4.0.0) do not have."
         )
+    if data is not None:
+        check_mixture(data)
     if finetuning is not None and training is not None and training.do_train:
         _check_output(training.output_dir, finetuning.finetuning_type)
         _check_preferences(finetuning, model)

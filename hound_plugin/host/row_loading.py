@@ -23,6 +23,7 @@ from datasets.packaged_modules.json.json import Json
 from hound_plugin.errors import DataError, HoundError
 from hound_plugin.host import settings_state
 from hound_plugin.host.column_type_errors import explain_failure
+from hound_plugin.host.held_out_rows import holds_out
 from hound_plugin.host.row_builder import Rows, RowText
 from hound_plugin.host.row_source import (
     FEATURES,
@@ -50,10 +51,12 @@ class Request:
     Attributes:
         attr: its entry of ``dataset_info.json``, as the host has read it.
         folder: ``dataset_dir`` if that is a folder.
+        holds_out: whether `val_size` takes some of its rows away from the training.
     """
 
     attr: Any
     folder: str | None
+    holds_out: bool = False
 
     @property
     def as_text(self) -> bool:
@@ -85,7 +88,7 @@ def load_single_dataset(
 
     folder = data_args.dataset_dir if isinstance(data_args.dataset_dir, str) else None
     folder = folder if folder and os.path.isdir(folder) else None
-    request = Request(dataset_attr, folder)
+    request = Request(dataset_attr, folder, holds_out(data_args))
     token = _request.set(request)
     extensions = loader.FILEEXT2TYPE
     if request.as_text:
@@ -108,11 +111,24 @@ def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
     """The ``load_dataset`` of the host's loader: JSON as rows of text, for our format, and CSV as cells of text.
 
     Raises:
-        DataError: a file cannot be read; or, for other formats with our template, its columns cannot be typed.
+        DataError: a file cannot be read; or, for other formats with our template, its columns cannot be typed; or rows
+            would be both held out and trained on.
     """
     request = _request.get()
     if request is None or not request.is_checked:
         return original(**options)
+    rows = _load(original, request, options)
+    wanted = request.attr.num_samples
+    if request.holds_out and wanted is not None and hasattr(rows, "__len__") and wanted > len(rows):
+        raise DataError(
+            f"dataset {str(request.attr)!r}: `num_samples: {wanted}` of its entry in dataset_info.json repeats its "
+            f"{len(rows)} rows, and `val_size` would hold out some that are trained on too. Name held-out rows as "
+            "`eval_dataset`, or lower one of the two."
+        )
+    return rows
+
+
+def _load(original: Callable[..., Any], request: Request, options: dict[str, Any]) -> Any:
     if isinstance(options.get("data_files"), list):
         options["data_files"] = sorted(options["data_files"])  # `os.listdir` has no order
     try:

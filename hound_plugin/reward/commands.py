@@ -174,7 +174,8 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
     report_bad_rows(report, settings, folder, say)
     bind_answers(folder, questions, say)
     candidates = read_candidates(folder)
-    items = [(q, number, row["answer"]) for q in questions for number, row in sorted(candidates.get(q.id, {}).items())]
+    given = [(q, number, row["answer"]) for q in questions for number, row in sorted(candidates.get(q.id, {}).items())]
+    items = [(question, number, answer) for question, number, answer in given if answer.strip()]
     device, dtype = settings.sample.device, settings.sample.dtype
     rows = rank_file(
         folder,
@@ -189,6 +190,8 @@ def _rank(arguments: argparse.Namespace, models: Models) -> int:
         for row in best_of_n(rows):
             print(json.dumps(row, ensure_ascii=False))
     say(f"rank: {len(rows)} answers in {folder / RANKED}")
+    if len(items) < len(given):
+        say(f"rank: {len(given) - len(items)} answers are blank and have no rank; pairs do not use them either")
     agreement = agreement_with_scores(rows, latest(folder / SCORES))
     if agreement["pairs"]:
         say(

@@ -227,3 +227,37 @@ def test_more_clips_narrow_the_interval() -> None:
     assert last.high - last.low < (tenth.high - tenth.low) / 2
     assert clips_for(last, (last.high - last.low) / 4) == pytest.approx(1600, abs=2)
     assert clips_for(Estimate(1, None, None, 3, 1), 0.01) is None
+
+
+@pytest.mark.parametrize("score", [0.1, 1 / 3, 0.7, 2 / 3])
+@pytest.mark.parametrize("clips", [3, 7, 29])
+@pytest.mark.parametrize("repeats", [1, 2, 3])
+def test_equal_scores_that_are_not_exact_have_a_whole_interval(score: float, clips: int, repeats: int) -> None:
+    """Rounding is no spread: it made intervals without any width."""
+    clusters = [clip for clip in range(clips) for _ in range(repeats if clip else 1)]
+    for low, high in ((0.0, 1.0), (1.0, 5.0)):
+        scores = [low + score * (high - low)] * len(clusters)
+        found = mean_score(scores, clusters, (low, high))
+        assert found is not None
+        assert found.low is not None
+        assert found.high is not None
+        exact = _wilson(score, clips)
+        np.testing.assert_allclose([(found.low - low) / (high - low), (found.high - low) / (high - low)], exact)
+    first = [0.3 if number % 2 else 0.1 + 0.2 for number in range(len(clusters))]
+    difference = paired_difference(first, [0.3 + score] * len(clusters), clusters)
+    plain = paired_difference([0.0] * len(clusters), [0.5] * len(clusters), clusters)
+    assert difference is not None
+    assert plain is not None
+    widths = [(found.high or 0.0) - (found.low or 0.0) for found in (difference, plain)]
+    assert widths[0] == pytest.approx(widths[1])
+    assert widths[1] > 0
+
+
+def _wilson(share: float, count: int) -> list[float]:
+    """Wilson's interval of a share of so many independent answers, with Student's t."""
+    from scipy.stats import t
+
+    square = float(t.ppf(0.975, count - 1)) ** 2
+    centre, scale = share + square / (2 * count), 1 + square / count
+    half = math.sqrt(square * (share * (1 - share) / count + square / (4 * count**2)))
+    return [(centre - half) / scale, (centre + half) / scale]

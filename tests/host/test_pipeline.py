@@ -37,12 +37,17 @@ class Host:
         self.folder = folder
 
     def load(self, stage: str, name: str, **changes: Any) -> Any:
+        """The rows of a data set, tokenised."""
+        module = self.split(stage, **{"dataset": name, **changes})
+        return module["train_dataset" if "train_dataset" in module else "eval_dataset"]
+
+    def split(self, stage: str, **changes: Any) -> dict[str, Any]:
+        """What the host trains on and evaluates on."""
         arguments = {
             "model_name_or_path": str(SFT),
             "stage": stage,
             "do_train": True,
             "finetuning_type": "full",
-            "dataset": name,
             "dataset_dir": str(self.folder / "data"),
             "media_dir": str(media_folder(self.folder / "media")),
             "template": "llava_hound",
@@ -56,8 +61,8 @@ class Host:
         tokens = load_tokenizer(model)
         self.template = get_template_and_fix_tokenizer(tokens["tokenizer"], data)
         self.tokenizer, self.processor = tokens["tokenizer"], tokens["processor"]
-        module = get_dataset(self.template, model, data, training, stage="rm" if stage == "dpo" else stage, **tokens)
-        return module["train_dataset" if "train_dataset" in module else "eval_dataset"]
+        stage = "rm" if stage == "dpo" else stage
+        return get_dataset(self.template, model, data, training, stage=stage, **tokens)
 
     def unexpand(self, ids: list[int], labels: list[int]) -> tuple[list[int], list[int]]:
         """Runs of placeholder ids as the original's single ones, and the labels at the places that are left."""

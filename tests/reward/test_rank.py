@@ -89,3 +89,26 @@ def test_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     for row in found:
         assert row["reward"] == pytest.approx(expected[row["candidate"]], abs=1e-5)
     assert best["candidate"] == max(range(3), key=lambda n: expected[n])
+
+
+@pytest.mark.parametrize("blank", ["", " \n"])
+def test_a_blank_answer_of_a_sampler_has_no_rank(
+    blank: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model may end at once: that stopped the ranking of all others, after all of them had been computed."""
+    asked = [{"id": "q", "video": "clip_short.mp4", "prompt": "<video>\nWhat?", "caption": "c", "reference": "A dog."}]
+    values = {
+        "folder": str(tmp_path / "run"),
+        "questions": str(write_rows(tmp_path / "q.jsonl", asked)),
+        "media_dir": str(ROOT / "media"),
+        "sample": {"model": str(SFT), "n": 2, "max_new_tokens": 4, "device": "cpu"},
+    }
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(json.dumps(values))
+    assert cli.main(["reward", "sample", str(recipe)]) == 0
+    sampled = rows(tmp_path / "run" / "candidates.jsonl")
+    sampled[1]["answer"] = blank
+    write_rows(tmp_path / "run" / "candidates.jsonl", sampled)
+    assert cli.main(["reward", "rank", str(recipe), "--policy", str(DPO), "--reference", str(SFT)]) == 0
+    assert "rank: 1 answers are blank and have no rank" in capsys.readouterr().out
+    assert [row["candidate"] for row in rows(tmp_path / "run" / "ranked.jsonl")] == [0]

@@ -51,7 +51,8 @@ DATA: tuple[Entry, ...] = (
         "dataset_names, model_args, data_args, training_args, stage, ...",
         "dataset_entries:check_stage",
         needs=("llamafactory.data.parser:get_dataset_list(dataset_names, dataset_dir)",),
-        why='The host calls a data set for another stage only "not applicable", and takes the text "false" as true.',
+        why='The host calls a data set for another stage only "not applicable", takes the text "false" as true, and '
+        "mixes data sets for evaluation as those for training.",
         without="mistakes in `dataset_info.json` and data sets for another stage are not explained",
     ),
     _loader(
@@ -72,9 +73,10 @@ DATA: tuple[Entry, ...] = (
     ),
     _loader(
         "split_dataset",
-        "...",
+        "dataset, eval_dataset, data_args, seed",
         "alignment:settle_and_split",
-        why="Bad rows of all data sets are settled together, before any is tokenised.",
+        why="Bad rows of all data sets are settled together, before any is tokenised. From the second epoch of a "
+        "stream on, rows that `val_size` held out are trained on.",
         without="bad rows are not reported",
         essential_for=EVERY_RUN,
     ),
