@@ -20,6 +20,7 @@ import numpy as np
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
+from hound_plugin.media.colours import to_rgb
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
 from hound_plugin.media.lost_packets import LostPackets, has_gap
 from hound_plugin.media.orientation import is_only_turned, upright
@@ -333,4 +334,4 @@ def _decode_stretch(
 def _pixels(frame: Any, source: Source) -> np.ndarray:
     path = path_of(source)
     check_size(frame.width, frame.height, f"a frame of {describe(source)}", path)  # maybe larger than its header says
-    return upright(frame, frame.to_ndarray(format="rgb24"), describe(source), path)
+    return upright(frame, to_rgb(frame), describe(source), path)

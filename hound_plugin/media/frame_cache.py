@@ -12,7 +12,7 @@ import numpy as np
 from hound_plugin.media.array_folder import ArrayFolder
 from hound_plugin.records.media_identity import media_identity
 
-_FORMAT = 3  # raise it when the meaning of an entry changes
+_FORMAT = 4  # raise it when the meaning of an entry changes
 
 
 class FrameCache(ArrayFolder):
