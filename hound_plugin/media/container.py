@@ -22,6 +22,7 @@ from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.colours import to_rgb
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
+from hound_plugin.media.frame_times import Stamp, ascending, average_rate, stamp
 from hound_plugin.media.lost_packets import LostPackets, has_gap
 from hound_plugin.media.orientation import is_only_turned, upright
 from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
@@ -31,6 +32,7 @@ Numbered = Generator[tuple[int, np.ndarray], None, None]
 _NOT_CODED = 16  # bytes; a packet of MPEG-4 part 2 that is smaller may mean a picture that is not shown
 _RANDOM_AFTER_LOSS = {"ffv1"}  # FFmpeg decodes such a picture differently each time
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
+_NO_KEYS = {"rpza"}  # FFmpeg's encoder marks every picture as one from which decoding can start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +51,7 @@ class FrameIndex:
         seconds: when each frame is presented, counted from the first one, ascending.
         last: seconds for which the last frame is shown.
         videos: number of video streams in the file.
+        width, height: pixels as stored.
     """
 
     total: int
@@ -62,6 +65,8 @@ class FrameIndex:
     seconds: list[float]
     last: float
     videos: int = 1
+    width: int = 0
+    height: int = 0
 
     @property
     def duration(self) -> float:
@@ -112,21 +117,28 @@ def count_by_decoding(source: Source) -> FrameIndex:
     with opened(source) as (container, stream):
         is_complete = check_sizes(source, container)
         last = LastPacket(container, source)
-        times, length, depends = [], 0, False
+        stamps: list[Stamp] = []
+        depends = False
         for frame in _frames(container, stream, source, last):
-            times.append(frame.pts)
-            length = frame.duration or 0
+            stamps.append(stamp(frame))
             depends = depends or not frame.key_frame
         if not is_complete:
             last.check()
-        if depends and stream.codec_context.name in _RANDOM_AFTER_LOSS and None not in times and has_gap(times):
+        times = [entry.pts for entry in stamps]
+        known = [time for time in times if time is not None]
+        is_random = depends and stream.codec_context.name in _RANDOM_AFTER_LOSS
+        if is_random and len(known) == len(times) and has_gap(known):
             raise MediaDecodeError(
                 f"Cannot decode {describe(source)}: its timestamps have gaps, as where packets were lost before it was "
                 "written, and what FFV1 shows after a lost picture is random. Encode it from its source with every "
                 "picture a key picture (`-g 1`), or as H.264; or leave its record out.",
                 path_of(source),
             )
-        index = _index(stream, times, length, [], False, source)
+        length = stamps[-1].duration if stamps else 0
+        shown = ascending(stamps, container)
+        index = _index(stream, shown or times, length, [], False, source)
+        if shown is not None and shown != times:  # a header whose times cannot be used may state any rate
+            index = dataclasses.replace(index, fps=average_rate(shown, stream.time_base) or index.fps)
     return dataclasses.replace(index, pts=None)
 
 
@@ -164,6 +176,20 @@ def is_mirrored(source: Source) -> bool:
         return any(not is_only_turned(frame) for frame in itertools.islice(frames, 1))
 
 
+def is_cropped(source: Source) -> bool:
+    """Whether the file crops its pictures at the left, by an amount at which other decoders do not crop.
+
+    Raises:
+        MediaError: as :func:`build_index`.
+    """
+    from av.codec.context import Flags
+
+    with opened(source) as (container, stream):
+        stream.codec_context.flags &= ~Flags.unaligned  # as the others decode
+        frames = _frames(container, stream, source, LastPacket(container, source))
+        return any(frame.width != stream.codec_context.width for frame in itertools.islice(frames, 1))
+
+
 def probe_container(source: Source) -> VideoInfo:
     """What the header says (0.3 to 13 ms, depending on picture size, as FFmpeg reads the first picture).
 
@@ -199,9 +225,10 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
     latest = length = 0
     keys: list[int] = []
     clean = True
-    if stream.codec_context.pix_fmt == "pal8":  # some demuxers give the palette with the first packet they read, alone
-        return None
     number, codec = stream.index, stream.codec_context.name
+    # pal8: some demuxers give the palette with the first packet they read, alone
+    if stream.codec_context.pix_fmt == "pal8" or codec in _NO_KEYS:
+        return None
     lost = LostPackets(stream.codec_context)
     for packet in packets(container):
         last.see(packet)
@@ -255,8 +282,8 @@ def _index(stream: Any, pts: list[Any], length: int, keys: list[int], clean: boo
     rate = rate if rate > 0 else 1.0
     seconds = _seconds(pts, stream.time_base, rate)
     last, videos = length * base or 1 / rate, len(stream.container.streams.video)
-    pixels = context.pix_fmt or ""
-    return FrameIndex(len(pts), rate, pts, keys, context.name, pixels, base, clean, seconds, last, videos)
+    pixels, size = context.pix_fmt or "", (context.width, context.height)
+    return FrameIndex(len(pts), rate, pts, keys, context.name, pixels, base, clean, seconds, last, videos, *size)
 
 
 def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:

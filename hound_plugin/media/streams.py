@@ -51,6 +51,7 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
             pictures; other exceptions of FFmpeg inside the block are converted to this one.
     """
     import av
+    from av.codec.context import Flags
 
     path = path_of(source)
     head = _head(source)
@@ -81,6 +82,7 @@ def opened(source: Source) -> Iterator[tuple[Any, Any]]:
             if context.width and context.height:
                 check_size(context.width, context.height, describe(source), path)
             context.thread_count = 1  # loader workers provide the parallelism
+            context.flags |= Flags.unaligned  # crop at the left as stated, not at a multiple of 32
             yield container, stream
     except (MediaError, NotExactError):
         raise
