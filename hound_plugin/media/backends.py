@@ -226,14 +226,14 @@ def _check_numbering(index: FrameIndex) -> None:
 def _check_picture(decoder: Decoder, source: Source) -> None:
     """Other decoders know turns by right angles, but show a mirrored picture turned, or as stored.
 
-    They crop at the left by multiples of 32 pixels alone, and squeeze the rest in.
+    They know nothing of a container's crop, and crop at the left by multiples of 32 pixels alone.
     """
     if isinstance(decoder, PyAVDecoder):
         return
     if is_mirrored(source):
         raise NotExactError("its pictures are to be mirrored, which it does not do")
     if is_cropped(source):
-        raise NotExactError("its pictures are to be cropped at the left, which it does not do")
+        raise NotExactError("its pictures are to be cropped, which it does not do")
 
 
 def _check_total(count: int, index: FrameIndex) -> None:

@@ -22,6 +22,7 @@ from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
 from hound_plugin.media.colours import to_rgb
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
+from hound_plugin.media.container_crop import Crop, stated_crop
 from hound_plugin.media.frame_times import Stamp, ascending, average_rate, stamp
 from hound_plugin.media.lost_packets import LostPackets, has_gap
 from hound_plugin.media.orientation import is_only_turned, upright
@@ -159,10 +160,11 @@ def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Number
     """
     unique = sorted(set(indices))
     with opened(source) as (container, stream):
+        crop = stated_crop(source, container, stream) or Crop()
         if index.pts is None:
-            yield from _play(container, stream, unique, source)
+            yield from _play(container, stream, unique, source, crop)
         else:
-            yield from _seek(container, stream, index, unique, source)
+            yield from _seek(container, stream, index, unique, source, crop)
 
 
 def is_mirrored(source: Source) -> bool:
@@ -177,7 +179,7 @@ def is_mirrored(source: Source) -> bool:
 
 
 def is_cropped(source: Source) -> bool:
-    """Whether the file crops its pictures at the left, by an amount at which other decoders do not crop.
+    """Whether the container crops the pictures, or their stream does at the left, which other decoders do not follow.
 
     Raises:
         MediaError: as :func:`build_index`.
@@ -185,6 +187,8 @@ def is_cropped(source: Source) -> bool:
     from av.codec.context import Flags
 
     with opened(source) as (container, stream):
+        if stated_crop(source, container, stream):
+            return True
         stream.codec_context.flags &= ~Flags.unaligned  # as the others decode
         frames = _frames(container, stream, source, LastPacket(container, source))
         return any(frame.width != stream.codec_context.width for frame in itertools.islice(frames, 1))
@@ -316,17 +320,17 @@ def _frames(container: Any, stream: Any, source: Source, last: LastPacket) -> It
             yield frame
 
 
-def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Numbered:
+def _play(container: Any, stream: Any, wanted: list[int], source: Source, crop: Crop) -> Numbered:
     missing = set(wanted)
     for number, frame in enumerate(_frames(container, stream, source, LastPacket(container, source))):
         if number in missing:
-            yield number, _pixels(frame, source)
+            yield number, _pixels(frame, source, crop)
             missing.discard(number)
         if not missing:
             return
 
 
-def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int], source: Source) -> Numbered:
+def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int], source: Source, crop: Crop) -> Numbered:
     """Frames by timestamp: one seek per stretch between key pictures that contains a wanted frame."""
     stamps = index.pts or []
     valid_stamps = set(stamps)
@@ -337,11 +341,11 @@ def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int], sou
         stretch = {stamps[i]: i for i in wanted[position:] if until is None or stamps[i] < until}
         container.seek(index.keys[after - 1], stream=stream, backward=True)
         position += len(stretch)
-        yield from _decode_stretch(container, stream, stretch, valid_stamps, source)
+        yield from _decode_stretch(container, stream, stretch, valid_stamps, source, crop)
 
 
 def _decode_stretch(
-    container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int], source: Source
+    container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int], source: Source, crop: Crop
 ) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
@@ -352,13 +356,13 @@ def _decode_stretch(
             if frame.pts not in valid_stamps or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
-                yield missing.pop(frame.pts), _pixels(frame, source)
+                yield missing.pop(frame.pts), _pixels(frame, source, crop)
         if not missing:
             return
     raise NotExactError
 
 
-def _pixels(frame: Any, source: Source) -> np.ndarray:
+def _pixels(frame: Any, source: Source, crop: Crop) -> np.ndarray:
     path = path_of(source)
     check_size(frame.width, frame.height, f"a frame of {describe(source)}", path)  # maybe larger than its header says
-    return upright(frame, to_rgb(frame), describe(source), path)
+    return upright(frame, np.ascontiguousarray(crop.cut(to_rgb(frame), frame.format)), describe(source), path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import av
@@ -12,7 +13,7 @@ from av.bitstream import BitStreamFilterContext
 from hound_plugin.errors import MediaDecodeError
 from hound_plugin.media.decode import probe, read_clip
 
-from .clips import play
+from .clips import play, remux, tag_rotation
 from .zoo import write
 
 
@@ -44,10 +45,73 @@ def test_pictures_are_cropped_as_the_stream_says(left: int, right: int, top: int
     assert (probe(path).width, probe(path).height) == (96 - left - right, 64 - top)
     assert np.array_equal(clip.frames, whole[:, top:, left : 96 - right])
     if left:
-        with pytest.raises(MediaDecodeError, match=r"decoder: decord.*to be cropped at the left.*Set `decoder: auto`"):
+        with pytest.raises(MediaDecodeError, match=r"decoder: decord.*to be cropped, which.*Set `decoder: auto`"):
             read_clip(path, decoder="decord")
     else:
         assert np.array_equal(read_clip(path, num_frames=24, decoder="decord").frames, clip.frames)
+
+
+def add_aperture(source: Path, target: Path, size: tuple[int, int], offset: tuple[int, int]) -> None:
+    """Add a clean aperture to an MP4: its size, and twice the way of its centre to the right and down."""
+    data = bytearray(source.read_bytes())
+    aperture = struct.pack(">I4sIIIIiIiI", 40, b"clap", size[0], 1, size[1], 1, offset[0], 2, offset[1], 2)
+    begin, end, parents = 0, len(data), []
+    for name in (b"moov", b"trak", b"mdia", b"minf", b"stbl", b"stsd", b"avc1"):
+        while bytes(data[begin + 4 : begin + 8]) != name:
+            begin += int.from_bytes(data[begin : begin + 4], "big")
+        parents.append(begin)
+        end = begin + int.from_bytes(data[begin : begin + 4], "big")
+        begin += 16 if name == b"stsd" else 8
+    assert parents[0] > data.find(b"mdat"), "offsets of packets would have to change"
+    data[end:end] = aperture
+    for box in parents:
+        data[box : box + 4] = (int.from_bytes(data[box : box + 4], "big") + len(aperture)).to_bytes(4, "big")
+    target.write_bytes(data)
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "mov", "mkv"])
+@pytest.mark.parametrize(
+    ("size", "offset", "rows", "columns"),
+    [
+        ((64, 48), (0, 0), slice(8, 56), slice(16, 80)),
+        ((88, 64), (8, 0), slice(0, 64), slice(8, 96)),
+        ((60, 50), (-20, 6), slice(10, 60), slice(8, 68)),
+        ((37, 47), (1, -1), slice(8, 54), slice(30, 66)),  # 4:2:0 has one colour for two pixels
+    ],
+)
+def test_pictures_are_cropped_as_the_container_says(
+    size: tuple[int, int], offset: tuple[int, int], rows: slice, columns: slice, suffix: str, tmp_path: Path
+) -> None:
+    whole, path = tmp_path / "whole.mp4", tmp_path / f"cropped.{suffix}"
+    write(whole, size=(96, 64), bframes=2)
+    aperture = tmp_path / "aperture.mp4"
+    add_aperture(whole, aperture, size, offset)
+    if suffix == "mkv":
+        remux(aperture, path)  # FFmpeg writes the crop of Matroska
+    else:
+        aperture.rename(path)
+    played = np.stack(play(whole))
+    for video, count in ((path, 24), (path.read_bytes(), 5)):
+        clip = read_clip(video, num_frames=count)
+        assert np.array_equal(clip.frames, played[clip.indices][:, rows, columns])
+    with pytest.raises(MediaDecodeError, match=r"decoder: decord.*to be cropped, which.*Set `decoder: auto`"):
+        read_clip(path, decoder="decord")
+    turned = tmp_path / "turned.mp4"
+    if suffix == "mp4":
+        tag_rotation(path, turned, 90)
+        assert np.array_equal(read_clip(turned, num_frames=24).frames, np.rot90(played[:, rows, columns], 3, (1, 2)))
+
+
+@pytest.mark.parametrize("size", [(0, 48), (97, 64), (96, 64), (1 << 31, 1)])
+def test_an_aperture_that_cannot_be_is_ignored(size: tuple[int, int], tmp_path: Path) -> None:
+    whole, path = tmp_path / "whole.mp4", tmp_path / "odd.mp4"
+    write(whole, size=(96, 64))
+    add_aperture(whole, path, size, (0, 0))
+    try:
+        frames = read_clip(path, num_frames=24).frames
+    except MediaDecodeError:  # FFmpeg takes the file for damaged
+        return
+    assert np.array_equal(frames, np.stack(play(whole)))
 
 
 @pytest.mark.parametrize("size", [(95, 64), (96, 63), (65, 33)])
