@@ -39,6 +39,8 @@ class Crop(NamedTuple):
             pixels: as they are stored.
             layout: the frame's pixel format, :class:`av.VideoFormat`.
         """
+        if not any(self):
+            return pixels
         rows = _steps(self.top, self.bottom, pixels.shape[0], layout.chroma_height)
         columns = _steps(self.left, self.right, pixels.shape[1], layout.chroma_width)
         return pixels[rows, columns]

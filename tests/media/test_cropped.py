@@ -118,6 +118,7 @@ def test_an_aperture_that_cannot_be_is_ignored(size: tuple[int, int], tmp_path: 
 @pytest.mark.parametrize(("name", "codec"), [("clip.webm", "libvpx"), ("clip.mkv", "libvpx-vp9")])
 def test_decord_is_refused_for_odd_sizes(name: str, codec: str, size: tuple[int, int], tmp_path: Path) -> None:
     write(tmp_path / name, codec, size=size)
+    assert np.array_equal(read_clip(tmp_path / name, num_frames=24).frames, np.stack(play(tmp_path / name)))
     with pytest.raises(MediaDecodeError, match=rf"decoder: decord.*{size[0]}x{size[1]} pixels.*Set `decoder: auto`"):
         read_clip(tmp_path / name, decoder="decord")
     with pytest.raises(MediaDecodeError, match="decoder: decord"):
