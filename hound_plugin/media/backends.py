@@ -19,7 +19,14 @@ import numpy as np
 
 from hound_plugin.errors import EnvironmentMismatchError, MediaDecodeError, SettingsError
 from hound_plugin.media.clip import Frames
-from hound_plugin.media.container import FrameIndex, Numbered, index_by_headers, is_shown_as_stored, read_frames
+from hound_plugin.media.container import (
+    FrameIndex,
+    Numbered,
+    index_by_headers,
+    is_cropped,
+    is_mirrored,
+    read_frames,
+)
 from hound_plugin.media.streams import NotExactError, Source, describe, path_of
 
 DECODERS = ("auto", "decord", "torchcodec", "pyav")
@@ -81,6 +88,11 @@ class DecordDecoder:
         if index.pixel_format not in _DECORD_FORMATS:
             formats = ", ".join(sorted(_DECORD_FORMATS))
             raise NotExactError(f"it decodes the pixel formats {formats} exactly, but not {index.pixel_format}")
+        if index.pixel_format != "yuv444p" and (index.width % 2 or index.height % 2):
+            raise NotExactError(
+                f"it spreads the colours of {index.width}x{index.height} pixels differently, an odd number with one "
+                "colour for every two"
+            )
 
     def read(self, source: Source, index: FrameIndex, indices: list[int]) -> Numbered:
         """See :class:`Decoder`."""
@@ -165,7 +177,7 @@ def decode(decoder: Decoder, source: Source, index: FrameIndex, indices: list[in
     """
     frames.start(indices)
     with _refusals(decoder, source), contextlib.closing(decoder.read(source, index, indices)) as numbered:
-        _check_orientation(decoder, source)
+        _check_picture(decoder, source)
         for number, frame in numbered:
             frames.put(number, frame)
 
@@ -183,7 +195,7 @@ def check(decoder: Decoder, source: Source) -> None:
         if index is None:
             raise NotExactError(_UNNUMBERED)
         decoder.check(index)
-        _check_orientation(decoder, source)
+        _check_picture(decoder, source)
 
 
 @contextlib.contextmanager
@@ -211,10 +223,17 @@ def _check_numbering(index: FrameIndex) -> None:
         raise NotExactError("it has open groups of pictures")
 
 
-def _check_orientation(decoder: Decoder, source: Source) -> None:
-    """Other decoders know turns by right angles; others they show turned, scaled or as stored."""
-    if not isinstance(decoder, PyAVDecoder) and not is_shown_as_stored(source):
-        raise NotExactError("its pictures are to be mirrored, or cropped on the left, which it does not do")
+def _check_picture(decoder: Decoder, source: Source) -> None:
+    """Other decoders know turns by right angles, but show a mirrored picture turned, or as stored.
+
+    They know nothing of a container's crop, and crop at the left by multiples of 32 pixels alone.
+    """
+    if isinstance(decoder, PyAVDecoder):
+        return
+    if is_mirrored(source):
+        raise NotExactError("its pictures are to be mirrored, which it does not do")
+    if is_cropped(source):
+        raise NotExactError("its pictures are to be cropped, which it does not do")
 
 
 def _check_total(count: int, index: FrameIndex) -> None:

@@ -20,7 +20,10 @@ import numpy as np
 
 from hound_plugin.errors import EmptyMediaError, MediaDecodeError
 from hound_plugin.media.clip import VideoInfo, check_size
+from hound_plugin.media.colours import to_rgb
 from hound_plugin.media.completeness import LastPacket, check_end, check_sizes
+from hound_plugin.media.container_crop import Crop, stated_crop
+from hound_plugin.media.frame_times import Stamp, ascending, average_rate, stamp
 from hound_plugin.media.lost_packets import LostPackets, has_gap
 from hound_plugin.media.orientation import Linear, is_only_turned, matrix_of, upright
 from hound_plugin.media.streams import NotExactError, Source, describe, opened, packets, path_of
@@ -30,6 +33,7 @@ Numbered = Generator[tuple[int, np.ndarray], None, None]
 _NOT_CODED = 16  # bytes; a packet of MPEG-4 part 2 that is smaller may mean a picture that is not shown
 _RANDOM_AFTER_LOSS = {"ffv1"}  # FFmpeg decodes such a picture differently each time
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
+_NO_KEYS = {"rpza"}  # FFmpeg's encoder marks every picture as one from which decoding can start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +52,7 @@ class FrameIndex:
         seconds: when each frame is presented, counted from the first one, ascending.
         last: seconds for which the last frame is shown.
         videos: number of video streams in the file.
+        width, height: pixels as stored.
     """
 
     total: int
@@ -61,6 +66,8 @@ class FrameIndex:
     seconds: list[float]
     last: float
     videos: int = 1
+    width: int = 0
+    height: int = 0
 
     @property
     def duration(self) -> float:
@@ -111,21 +118,28 @@ def count_by_decoding(source: Source) -> FrameIndex:
     with opened(source) as (container, stream):
         is_complete = check_sizes(source, container)
         last = LastPacket(container, source)
-        times, length, depends = [], 0, False
+        stamps: list[Stamp] = []
+        depends = False
         for frame in _frames(container, stream, source, last):
-            times.append(frame.pts)
-            length = frame.duration or 0
+            stamps.append(stamp(frame))
             depends = depends or not frame.key_frame
         if not is_complete:
             last.check()
-        if depends and stream.codec_context.name in _RANDOM_AFTER_LOSS and None not in times and has_gap(times):
+        times = [entry.pts for entry in stamps]
+        known = [time for time in times if time is not None]
+        is_random = depends and stream.codec_context.name in _RANDOM_AFTER_LOSS
+        if is_random and len(known) == len(times) and has_gap(known):
             raise MediaDecodeError(
                 f"Cannot decode {describe(source)}: its timestamps have gaps, as where packets were lost before it was "
                 "written, and what FFV1 shows after a lost picture is random. Encode it from its source with every "
                 "picture a key picture (`-g 1`), or as H.264; or leave its record out.",
                 path_of(source),
             )
-        index = _index(stream, times, length, [], False, source)
+        length = stamps[-1].duration if stamps else 0
+        shown = ascending(stamps, container)
+        index = _index(stream, shown or times, length, [], False, source)
+        if shown is not None and shown != times:  # a header whose times cannot be used may state any rate
+            index = dataclasses.replace(index, fps=average_rate(shown, stream.time_base) or index.fps)
     return dataclasses.replace(index, pts=None)
 
 
@@ -146,27 +160,38 @@ def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Number
     """
     unique = sorted(set(indices))
     with opened(source) as (container, stream):
+        crop = stated_crop(source, container, stream) or Crop()
         if index.pts is None:
-            yield from _play(container, stream, unique, source)
+            yield from _play(container, stream, unique, source, crop)
         else:
-            yield from _seek(container, stream, index, unique, source)
+            yield from _seek(container, stream, index, unique, source, crop)
 
 
-def is_shown_as_stored(source: Source) -> bool:
-    """Whether other decoders show the first frame as it is to be shown: turned at most by a right angle, all of it.
+def is_mirrored(source: Source) -> bool:
+    """Whether the first frame is to be mirrored, or turned by another angle than other decoders know.
 
     Raises:
         MediaError: as :func:`build_index`.
     """
-    sizes = []
-    for crop in (True, False):
-        with opened(source, crop) as (container, stream):
-            frames = _frames(container, stream, source, LastPacket(container, source))
-            for frame in itertools.islice(frames, 1):
-                if not is_only_turned(frame):
-                    return False
-                sizes.append((frame.width, frame.height))
-    return len(set(sizes)) <= 1
+    with opened(source) as (container, stream):
+        frames = _frames(container, stream, source, LastPacket(container, source))
+        return any(not is_only_turned(frame) for frame in itertools.islice(frames, 1))
+
+
+def is_cropped(source: Source) -> bool:
+    """Whether the container crops the pictures, or their stream does at the left, which other decoders do not follow.
+
+    Raises:
+        MediaError: as :func:`build_index`.
+    """
+    from av.codec.context import Flags
+
+    with opened(source) as (container, stream):
+        if stated_crop(source, container, stream):
+            return True
+        stream.codec_context.flags &= ~Flags.unaligned  # as the others decode
+        frames = _frames(container, stream, source, LastPacket(container, source))
+        return any(frame.width != stream.codec_context.width for frame in itertools.islice(frames, 1))
 
 
 def probe_container(source: Source) -> VideoInfo:
@@ -204,9 +229,10 @@ def _stamps(container: Any, stream: Any, last: LastPacket) -> tuple[list[int], i
     latest = length = 0
     keys: list[int] = []
     clean = True
-    if stream.codec_context.pix_fmt == "pal8":  # some demuxers give the palette with the first packet they read, alone
-        return None
     number, codec = stream.index, stream.codec_context.name
+    # pal8: some demuxers give the palette with the first packet they read, alone
+    if stream.codec_context.pix_fmt == "pal8" or codec in _NO_KEYS:
+        return None
     lost = LostPackets(stream.codec_context)
     for packet in packets(container):
         last.see(packet)
@@ -260,8 +286,8 @@ def _index(stream: Any, pts: list[Any], length: int, keys: list[int], clean: boo
     rate = rate if rate > 0 else 1.0
     seconds = _seconds(pts, stream.time_base, rate)
     last, videos = length * base or 1 / rate, len(stream.container.streams.video)
-    pixels = context.pix_fmt or ""
-    return FrameIndex(len(pts), rate, pts, keys, context.name, pixels, base, clean, seconds, last, videos)
+    pixels, size = context.pix_fmt or "", (context.width, context.height)
+    return FrameIndex(len(pts), rate, pts, keys, context.name, pixels, base, clean, seconds, last, videos, *size)
 
 
 def _seconds(pts: list[Any], base: Fraction, rate: float) -> list[float]:
@@ -294,19 +320,19 @@ def _frames(container: Any, stream: Any, source: Source, last: LastPacket) -> It
             yield frame
 
 
-def _play(container: Any, stream: Any, wanted: list[int], source: Source) -> Numbered:
+def _play(container: Any, stream: Any, wanted: list[int], source: Source, crop: Crop) -> Numbered:
     missing = set(wanted)
     matrix = None  # H.264 and HEVC state it with some pictures; it stays until the next one
     for number, frame in enumerate(_frames(container, stream, source, LastPacket(container, source))):
         matrix = matrix_of(frame) or matrix
         if number in missing:
-            yield number, _pixels(frame, source, matrix)
+            yield number, _pixels(frame, source, matrix, crop)
             missing.discard(number)
         if not missing:
             return
 
 
-def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int], source: Source) -> Numbered:
+def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int], source: Source, crop: Crop) -> Numbered:
     """Frames by timestamp: one seek per stretch between key pictures that contains a wanted frame."""
     stamps = index.pts or []
     valid_stamps = set(stamps)
@@ -317,11 +343,11 @@ def _seek(container: Any, stream: Any, index: FrameIndex, wanted: list[int], sou
         stretch = {stamps[i]: i for i in wanted[position:] if until is None or stamps[i] < until}
         container.seek(index.keys[after - 1], stream=stream, backward=True)
         position += len(stretch)
-        yield from _decode_stretch(container, stream, stretch, valid_stamps, source)
+        yield from _decode_stretch(container, stream, stretch, valid_stamps, source, crop)
 
 
 def _decode_stretch(
-    container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int], source: Source
+    container: Any, stream: Any, missing: dict[int, int], valid_stamps: set[int], source: Source, crop: Crop
 ) -> Numbered:
     context = stream.codec_context
     for packet in container.demux(stream):
@@ -332,13 +358,14 @@ def _decode_stretch(
             if frame.pts not in valid_stamps or frame.interlaced_frame or frame.is_corrupt:
                 raise NotExactError
             if frame.pts in missing:
-                yield missing.pop(frame.pts), _pixels(frame, source, matrix_of(frame))
+                yield missing.pop(frame.pts), _pixels(frame, source, matrix_of(frame), crop)
         if not missing:
             return
     raise NotExactError
 
 
-def _pixels(frame: Any, source: Source, matrix: Linear | None) -> np.ndarray:
+def _pixels(frame: Any, source: Source, matrix: Linear | None, crop: Crop) -> np.ndarray:
     path = path_of(source)
     check_size(frame.width, frame.height, f"a frame of {describe(source)}", path)  # maybe larger than its header says
-    return upright(matrix, frame.to_ndarray(format="rgb24"), describe(source), path)
+    pixels = np.ascontiguousarray(crop.cut(to_rgb(frame), frame.format))
+    return upright(matrix, pixels, describe(source), path)

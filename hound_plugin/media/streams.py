@@ -43,13 +43,8 @@ def path_of(source: Source) -> str | None:
 
 
 @contextlib.contextmanager
-def opened(source: Source, crop: bool = True) -> Iterator[tuple[Any, Any]]:
+def opened(source: Source) -> Iterator[tuple[Any, Any]]:
     """Open a file or bytes; yields the container and the video stream that a player would show, and closes both.
-
-    Args:
-        source: path or bytes.
-        crop: whether columns that the stream crops away on the left are left out; FFmpeg by itself only does it in
-            multiples of 32.
 
     Raises:
         MediaDecodeError: it is not a video, FFmpeg cannot read it, or it has no decodable stream other than cover
@@ -87,8 +82,7 @@ def opened(source: Source, crop: bool = True) -> Iterator[tuple[Any, Any]]:
             if context.width and context.height:
                 check_size(context.width, context.height, describe(source), path)
             context.thread_count = 1  # loader workers provide the parallelism
-            if crop:
-                context.flags |= Flags.unaligned
+            context.flags |= Flags.unaligned  # crop at the left as stated, not at a multiple of 32
             yield container, stream
     except (MediaError, NotExactError):
         raise

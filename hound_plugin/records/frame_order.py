@@ -31,6 +31,7 @@ _OTHER_READINGS = {
         rf"(?P<other>(?<![\d.,٫])\d+[,٫]\d+(?:{_EXPONENT})?(?![.,٫]?\d))|{_PLAIN}", re.IGNORECASE
     ),
 }
+_WHOLE = re.compile(r"\d+")
 _MAY_BE_ONE_NUMBER = re.compile(r"\de[+-]?\d|\d,\d", re.IGNORECASE)  # in ASCII; what is none of them costs no more
 _SIGNS = ("No", "Nl")  # numbers that are not written in digits: superscripts, fractions, circled and Roman numerals
 
@@ -54,7 +55,7 @@ class _Name:
 def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
     """File names of one clip's frames in order of time.
 
-    Every run of digits counts by its value, from left to right; ``1.5`` is one number and sorts after ``1.10``.
+    Every run of digits counts by its value, from left to right; ``1.5`` is one number and sorts after ``1.25``.
     ``1.5e+01`` is 15. Names without numbers are ordered as text. File suffixes may differ.
 
     Args:
@@ -64,7 +65,8 @@ def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
     Raises:
         MediaDecodeError: the names follow two patterns (``frame_1.jpg``, ``img_2.jpg``), two of them have the same
             numbers (``f_1.jpg``, ``f_01.jpg``), or numbers can be read in two ways (``0,5`` and ``0,25``; ``1e3`` and
-            ``2e2``) or are other characters than digits (``f².jpg``): their order is then unknown.
+            ``2e2``; ``shot1.9`` and ``shot1.10``) or are other characters than digits (``f².jpg``): their order is then
+            unknown.
     """
     names = sorted(names)
     parsed = [_parse_name(name) for name in names]
@@ -79,6 +81,7 @@ def order_frames(names: Iterable[str], folder: str | None = None) -> list[str]:
             "Remove files that are not frames of the clip, or rename the frames.",
         )
     ordered = sorted(parsed, key=lambda name: name.key)
+    _check_decimals(ordered, folder)
     _check_one_reading(ordered, folder)
     for before, after in itertools.pairwise(ordered):
         if before.key == after.key:
@@ -151,6 +154,29 @@ def _is_frame(entry: os.DirEntry[str]) -> bool:
         return False
     # only a link needs another look at the disk
     return not (os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir(follow_symlinks=False))
+
+
+def _check_decimals(ordered: list[_Name], folder: str | None) -> None:
+    """Refuse ``shot1.9.jpg`` and ``shot1.10.jpg``, whose order is another one where the dot separates two numbers.
+
+    A program that writes decimals of several lengths writes no 0 at their end.
+    """
+    decimals = [number.partition(".")[2] for name in ordered for number in _decimals_of(name.name)]
+    if len({*map(len, decimals)}) < 2 or not any(len(digits) > 1 and digits.endswith("0") for digits in decimals):
+        return
+    keys = [list(map(int, _WHOLE.findall(os.path.splitext(name.name)[0]))) for name in ordered]
+    for (before, key), (after, next_key) in itertools.pairwise(zip(ordered, keys, strict=True)):
+        if key >= next_key:
+            raise _refusal(
+                folder,
+                f"numbers that can be read in one way, got {before.name!r} and {after.name!r}, where the dot may be a "
+                "decimal point or separate two numbers",
+                "Rename the frames: write all decimals with as many digits, or another sign between the numbers.",
+            )
+
+
+def _decimals_of(name: str) -> list[str]:
+    return [match["decimal"] for match in _NUMBER.finditer(os.path.splitext(name)[0]) if match["decimal"]]
 
 
 def _check_one_reading(ordered: list[_Name], folder: str | None) -> None:

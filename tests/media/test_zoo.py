@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -19,8 +20,19 @@ from .zoo import FRAMES, ZOO, make
 def played(path: Path) -> list[np.ndarray]:
     """What FFmpeg presents: decoded from beginning to end, upright; the first stream of several."""
     with av.open(str(path)) as container:
-        frames = [(frame.rotation, frame.to_ndarray(format="rgb24")) for frame in container.decode(video=0)]
+        frames = [(frame.rotation, scaled(frame)) for frame in container.decode(video=0)]
     return [np.rot90(frame, round(rotation / 90)) for rotation, frame in frames]
+
+
+def scaled(frame: av.VideoFrame) -> np.ndarray:
+    """A frame as RGB by FFmpeg's filter, which knows of matrices and ranges."""
+    graph = av.filter.Graph()
+    rate = Fraction(1, 25)
+    source = graph.add_buffer(width=frame.width, height=frame.height, format=frame.format, time_base=rate)
+    nodes = source, graph.add("scale", "flags=bilinear"), graph.add("format", "pix_fmts=rgb24"), graph.add("buffersink")
+    graph.link_nodes(*nodes).configure()
+    graph.push(frame)
+    return graph.pull().to_ndarray()
 
 
 @pytest.fixture(params=ZOO)

@@ -19,7 +19,10 @@ from hound_plugin.records.frame_order import list_frames, order_frames
         ["s02e01_9.png", "s02e01_10.png", "s02e02_1.png", "s10e01_1.png"],
         ["take (1).webp", "take (2).webp", "take (10).webp"],
         ["at_0.5.jpg", "at_1.0.jpg", "at_1.25.jpg", "at_1.5.jpg", "at_10.0.jpg"],
-        ["t_1.10.jpg", "t_1.5.jpg"],
+        ["t_1.10.jpg", "t_1.50.jpg", "t_2.00.jpg"],
+        ["t_0.0.jpg", "t_0.125.jpg", "t_0.25.jpg", "t_0.5.jpg", "t_10.0.jpg"],
+        ["shot1.008.jpg", "shot1.010.jpg", "shot1.100.jpg"],
+        ["shot1.10.jpg", "shot1.110.jpg", "shot2.5.jpg"],
         ["2023.12.9.jpg", "2024.1.9.jpg", "2024.1.10.jpg"],
         ["clip.mp4.2.jpg", "clip.mp4.10.jpg"],
         ["clip.mp4.1.25.jpg", "clip.mp4.1.5.jpg"],
@@ -72,6 +75,19 @@ def test_two_names_of_one_moment_are_refused(names: list[str]) -> None:
         order_frames(names, "/clips/a")
     assert "the folder /clips/a" in str(caught.value)
     assert caught.value.path == "/clips/a"
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["shot1.9.jpg", "shot1.10.jpg", "shot1.11.jpg"],
+        [f"render_v2.{number}.png" for number in range(24, 150, 24)],
+        ["t_1.5.jpg", "t_1.10.jpg"],
+    ],
+)
+def test_a_dot_that_may_separate_two_numbers_is_refused(names: list[str]) -> None:
+    with pytest.raises(MediaDecodeError, match=r"may be a decimal point or separate two numbers\. Rename the frames"):
+        order_frames(names)
 
 
 def test_a_folder_lists_visible_images_alone(tmp_path: Path) -> None:
