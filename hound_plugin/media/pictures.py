@@ -26,6 +26,7 @@ _HIGH_BIT_DEPTH = (
 )  # prefixes of PIL's modes of more than 8 bits; its conversion would clip them to black and white
 _BITS = 8
 _ORIENTATION = 0x0112
+_SUBFILE_TYPE, _REDUCED = 0x00FE, 1  # of a TIFF: a smaller version of another picture in the file
 _OF_SEVERAL = ("GIF", "PNG", "WEBP", "AVIF", "TIFF")  # files that may have several pictures, all of them meant
 _turned: list[str] = []
 
@@ -129,12 +130,21 @@ def _check(image: Image.Image, name: str, path: str | None) -> None:
 
 
 def _check_single(image: Image.Image, name: str, path: str | None) -> None:
-    """Refuse an animation and a document of several pages, of which PIL would show the first picture."""
+    """Refuse an animation, a document of several pages and a camera's raw file: PIL would show the first picture.
+
+    That of a raw file (DNG, NEF ...) is a thumbnail.
+    """
     count = getattr(image, "n_frames", 1) if image.format in _OF_SEVERAL else 1
     if count > 1:
         raise MediaDecodeError(
             f"Expected one picture in {name}; it has {count}, as an animation or pages. Give an animation as a clip (a "
             "GIF, an APNG or an MP4), or save the picture that is meant as a file of its own.",
+            path,
+        )
+    if image.format == "TIFF" and int(getattr(image, "tag_v2", {}).get(_SUBFILE_TYPE, 0)) & _REDUCED:
+        raise MediaDecodeError(
+            f"Expected a picture in {name}; its first one is a thumbnail of {image.width}x{image.height} pixels, as in "
+            "raw files of cameras (DNG, NEF ...). Develop it, and save it as JPEG or PNG.",
             path,
         )
 

@@ -317,6 +317,17 @@ def test_an_animation_is_not_an_image(name: str, tmp_path: Path) -> None:
         assert open_image(opened).size == (40, 30)
 
 
+@pytest.mark.parametrize("look", [open_image, lambda path: read_clip([path]), pictures.picture_size])
+def test_a_raw_file_of_a_camera_is_not_its_thumbnail(look: Callable[[str], Any], tmp_path: Path) -> None:
+    thumbnail = Image.fromarray(GOOD).resize((16, 12))
+    for name, info in {"plain.tif": {0x00FE: 0}, "b.tif": {}, "a.dng": {0x00FE: 1}}.items():
+        thumbnail.save(tmp_path / name, format="TIFF", tiffinfo=info)
+    look(str(tmp_path / "plain.tif"))
+    look(str(tmp_path / "b.tif"))
+    with pytest.raises(MediaDecodeError, match=r"Expected a picture in .*; its first one is a thumbnail of 16x12"):
+        look(str(tmp_path / "a.dng"))
+
+
 @pytest.mark.parametrize("name", ["p.jpg", "p.png", "p.webp", "p.bmp", "p.tiff", "p.avif", "p.ppm", "p.ico", "p.mp4"])
 def test_a_picture_is_not_a_clip(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
