@@ -67,6 +67,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     check_options(options, pair.turns, fields.first_name(row, fields.OPTIONS), findings)
     media = _with_inline(media, conversation.inline, findings) or read_last_media(row, findings)
     media = with_parts(media, row, findings)
+    findings.unknown += fields.unread_here(row, bool(media))
     turns = _without_greeting(pair.turns, findings)
     turns = _own_placeholders(turns, media, findings)
     _note_repeated(turns, media, findings)

@@ -86,3 +86,40 @@ def test_a_known_field_beside_others_counts_or_is_named(field: str) -> None:
             after = parse({**row, field: value})
             said = after.problems or field in after.unknown or after.record != before.record
             assert said, (shape, value)
+
+
+ASKED: Row = {"question": "What moves?", "answer": "A dog."}
+
+
+@pytest.mark.parametrize(
+    "field",
+    [
+        {"url": "https://example.org/a.mp4"},
+        {"link": "clips/a.mp4"},
+        {"image_id": 458752},
+        {"meta": {"video": "a.mp4"}},
+        {"metadata": {"video_path": "a.mp4", "fps": 25}},
+    ],
+    ids=lambda field: next(iter(field)),
+)
+def test_what_may_name_the_clip_of_a_row_without_one_is_counted(field: Row) -> None:
+    assert parse({**ASKED, **field}).unknown == tuple(field)
+    assert parse({**ASKED, **field, "video": "b.mp4"}).unknown == ()
+
+
+@pytest.mark.parametrize(
+    ("more", "counted"),
+    [
+        ({"timestamp": [1.0, 3.0]}, "timestamp"),
+        ({"timestamp": "['0:00:01.0', '0:00:09.0']"}, "timestamp"),
+        ({"start": 1.0, "duration": 3.0}, "duration"),
+        ({"timestamp": "2024-01-02 10:11:12"}, ""),
+        ({"timestamp": [1.0, 3.0], "start": 1.0, "end": 3.0}, ""),
+        ({"start": 1.0, "end": 3.0, "duration": 30.0}, ""),
+        ({"duration": 30.0}, ""),
+        ({"meta": {"licence": "CC"}}, ""),
+    ],
+    ids=str,
+)
+def test_what_may_be_a_part_of_the_clip_is_counted(more: Row, counted: str) -> None:
+    assert parse({**ASKED, "video": "a.mp4", **more}).unknown == ((counted,) if counted else ())
