@@ -231,7 +231,7 @@ def _check_picture(decoder: Decoder, source: Source) -> None:
     if isinstance(decoder, PyAVDecoder):
         return
     if is_mirrored(source):
-        raise NotExactError("its pictures are to be mirrored, which it does not do")
+        raise NotExactError("its pictures are to be mirrored, or turned outside of MP4 and MOV, which it does not do")
     if is_cropped(source):
         raise NotExactError("its pictures are to be cropped, which it does not do")
 

@@ -33,6 +33,7 @@ Numbered = Generator[tuple[int, np.ndarray], None, None]
 _NOT_CODED = 16  # bytes; a packet of MPEG-4 part 2 that is smaller may mean a picture that is not shown
 _RANDOM_AFTER_LOSS = {"ffv1"}  # FFmpeg decodes such a picture differently each time
 _INDEXED = {"mov", "mp4", "matroska", "webm"}
+_TURNED = {"mov", "mp4"}
 _NO_KEYS = {"rpza"}  # FFmpeg's encoder marks every picture as one from which decoding can start
 
 
@@ -168,14 +169,17 @@ def read_frames(source: Source, index: FrameIndex, indices: list[int]) -> Number
 
 
 def is_mirrored(source: Source) -> bool:
-    """Whether the first frame is to be mirrored, or turned by another angle than other decoders know.
+    """Whether the first frame is to be mirrored, or turned by an angle or in a container that other decoders ignore.
+
+    They know turns by right angles in MP4 and MOV.
 
     Raises:
         MediaError: as :func:`build_index`.
     """
     with opened(source) as (container, stream):
         frames = _frames(container, stream, source, LastPacket(container, source))
-        return any(not is_only_turned(frame) for frame in itertools.islice(frames, 1))
+        knows_turns = bool(_TURNED & set(container.format.name.split(",")))
+        return any(not is_only_turned(frame, knows_turns) for frame in itertools.islice(frames, 1))
 
 
 def is_cropped(source: Source) -> bool:

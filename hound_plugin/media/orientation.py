@@ -42,12 +42,19 @@ def upright(matrix: Linear | None, pixels: np.ndarray, name: str, path: str | No
     return np.ascontiguousarray(shown)
 
 
-def is_only_turned(frame: Any) -> bool:
-    """Whether a frame is shown as stored, or turned by a multiple of 90 degrees: not mirrored, not at an angle."""
+def is_only_turned(frame: Any, by_right_angles: bool = True) -> bool:
+    """Whether a frame is shown as stored, or turned by a multiple of 90 degrees: not mirrored, not at an angle.
+
+    Args:
+        frame: of PyAV.
+        by_right_angles: whether such turns count as well as none.
+    """
     matrix = matrix_of(frame)
     if matrix is None:
         return True
     a, b, c, d = matrix
+    if not by_right_angles:
+        return a > 0 and d > 0 and b == c == 0
     return a * d - b * c > 0 and (b == c == 0 or a == d == 0)
 
 

@@ -8,6 +8,7 @@ import struct
 from collections.abc import Callable
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
@@ -68,8 +69,34 @@ def test_a_clip_is_shown_as_its_matrix_says(clip: tuple[Path, list[np.ndarray]],
         with contextlib.suppress(MediaDecodeError):
             assert np.array_equal(read_clip(path, num_frames=3, decoder="decord").frames, frames)
         if name in ("mirrored", "upside down", "turned and mirrored", "turned back and mirrored"):
-            with pytest.raises(MediaDecodeError, match="are to be mirrored, or cropped"):
+            with pytest.raises(MediaDecodeError, match="are to be mirrored, or turned"):
                 probe(path, decoder="decord")
+
+
+def copied(source: Path, target: Path) -> Path:
+    """Its packets and what is known of its stream in another container, as `ffmpeg -c copy` writes it."""
+    with av.open(str(source)) as old, av.open(str(target), "w") as new:
+        stream = new.add_stream_from_template(old.streams.video[0])
+        for packet in old.demux(old.streams.video[0]):
+            if packet.dts is not None:
+                packet.stream = stream
+                new.mux(packet)
+    return target
+
+
+@pytest.mark.skipif(not importlib.util.find_spec("decord"), reason="needs decord")
+@pytest.mark.parametrize("name", ["turned by 90", "turned by 180", "of zeros"])
+def test_decord_is_refused_for_a_matroska_that_is_turned(
+    clip: tuple[Path, list[np.ndarray]], name: str, tmp_path: Path
+) -> None:
+    path = copied(tagged(clip[0], tmp_path / "clip.mp4", RIGHT[name][0]), tmp_path / "clip.mkv")
+    frames = read_clip(path, num_frames=3).frames
+    assert np.array_equal(frames, [RIGHT[name][1](clip[1][number]) for number in (0, 3, 7)])
+    if name == "of zeros":
+        assert np.array_equal(read_clip(path, num_frames=3, decoder="decord").frames, frames)
+        return
+    with pytest.raises(MediaDecodeError, match="turned outside of MP4 and MOV"):
+        read_clip(path, num_frames=3, decoder="decord")
 
 
 @pytest.mark.parametrize("name", WRONG)
