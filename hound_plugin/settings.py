@@ -37,9 +37,10 @@ class HoundSettings(Settings):
     num_frames: Annotated[int | None, NUMBER] = Field(
         default=None, ge=1, description="frames sampled from a clip; the model's own number (8) if not given"
     )
-    frame_sampling: Annotated[Literal["uniform", "first_10s", "fps"], SWITCH] = Field(
-        default="uniform",
-        description="which frames: `uniform` over the full clip, `first_10s` (the original's decord rule), `fps`",
+    frame_sampling: Annotated[Literal["uniform", "first_10s", "fps"] | None, SWITCH] = Field(
+        default=None,
+        description="which frames: `uniform` over the full clip, `first_10s` (the original's decord rule), `fps`; "
+        "what the model was trained with (`uniform`) if not given",
     )
     decoder: Annotated[Literal["auto", "decord", "torchcodec", "pyav"], SWITCH] = Field(
         default="auto",

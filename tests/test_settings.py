@@ -14,7 +14,7 @@ from hound_plugin.settings import HoundSettings
 def test_defaults() -> None:
     settings = HoundSettings.build({}, {})
     assert settings == HoundSettings()
-    assert settings.frame_sampling == "uniform"
+    assert settings.frame_sampling is None
     assert settings.on_bad_media == "error"
     assert settings.num_frames is None
 
@@ -41,7 +41,7 @@ def test_off_may_be_written_in_several_ways(off: Any) -> None:
         ({"num_frames": True}, "got True"),
         ({"decode_timeout": -1}, r"number of seconds of at least 0\.1 or off; got -1"),
         ({"decode_timeout": "soon"}, "got 'soon'"),
-        ({"frame_sampling": "random"}, "expected one of uniform, first_10s, fps; got 'random'"),
+        ({"frame_sampling": "random"}, "expected one of uniform, first_10s, fps or null; got 'random'"),
         ({"on_bad_media": "ignore"}, "expected one of error, skip"),
         ({"reference_log_probs": 7}, "expected a file or off; got 7"),
         ({"prefix_sharing": True}, "expected one of auto, off; got 'on'"),

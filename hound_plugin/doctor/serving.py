@@ -50,6 +50,8 @@ def checkpoint():
     if not isinstance(config, LlavaHoundConfig):
         raise ValueError(f"model_type {config.model_type!r} is not LLaVA-Hound's")
     processor = LlavaHoundProcessor.from_pretrained(name)
+    for adapter in facts["adapters"]:
+        processor.take_settings_of(adapter)
     processor.num_frames = facts["frames"] or processor.num_frames
     files = weight_files(Path(name)) if os.path.isdir(name) else None
     for path in files or ():
@@ -109,7 +111,7 @@ def decoder():
             for packet in stream.encode():
                 file.mux(packet)
         frames = facts["frames"] or 8
-        read = read_clip(clip, num_frames=frames, sampling=facts["sampling"], decoder=facts["decoder"],
+        read = read_clip(clip, num_frames=frames, sampling=facts["sampling"] or "uniform", decoder=facts["decoder"],
                          timeout=facts["timeout"])
     grey = [float(frame.mean()) for frame in read.frames]
     if len(grey) != frames or grey != sorted(grey) or grey[-1] < grey[0] + 50:

@@ -40,12 +40,12 @@ def set_up_processor(original: Callable[..., Any], processor: Any, tokenizer: An
         )
     for adapter in model_args.adapter_name_or_path or []:
         folder = model_args.adapter_folder
-        processor.take_system_of(os.path.join(adapter, folder) if folder else adapter)
+        processor.take_settings_of(os.path.join(adapter, folder) if folder else adapter)
     system = settings_state.default_system()
     if system is not None:  # an export saves it; trainings and chats settle it again
         processor.set_system(system)
     processor.num_frames = chosen.num_frames or processor.num_frames
-    processor.frame_sampling = chosen.frame_sampling
+    processor.frame_sampling = chosen.frame_sampling or processor.frame_sampling
     processor.decoder = chosen.decoder
     processor.decode_timeout = chosen.decode_timeout
     processor.frame_cache = chosen.frame_cache

@@ -49,6 +49,7 @@ WEIGHTS = (
 )  # fmt: skip
 HOUND = ("num_frames", "frame_sampling", "group_questions")
 """Of the ``hound:`` block."""
+_SAMPLING = "hound.frame_sampling"
 _PLACE = ("dataset_name", "load_from")  # of an entry in dataset_info.json
 _MODELS = ("model_name_or_path", "ref_model")
 _ADAPTERS = ("adapter_name_or_path", "ref_model_adapters")
@@ -194,6 +195,8 @@ def changed_settings(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[
     apart = (ROWS, BATCH, PROCESSES, MODELS, MODEL_FILES)
     names = [name for name in now if name in before and name not in apart]
     changed = [name for name in names if _real_path(before[name]) != _real_path(now[name])]
+    if before.get(_SAMPLING) == "uniform" and now.get(_SAMPLING) is None:  # an earlier version's default
+        changed = [name for name in changed if name != _SAMPLING]
     same_processes = before.get(PROCESSES) == now.get(PROCESSES)
     return changed + [BATCH] * (BATCH in before and same_processes and before[BATCH] != now.get(BATCH))
 

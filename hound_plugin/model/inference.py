@@ -98,7 +98,7 @@ def _load_adapter(
         with damage_named(folder, "adapter"):
             hound.model = PeftModel.from_pretrained(hound.model, folder).merge_and_unload().eval()
         check_finite(hound.model.named_parameters(), f"the adapter {folder}")
-        hound.processor.take_system_of(folder)
+        hound.processor.take_settings_of(folder)
     return hound
 
 

@@ -31,11 +31,13 @@ def seen_frames(model: str) -> SeenFrames:
 
 
 def processor_of(model: str) -> LlavaHoundProcessor:
-    """The processor of a checkpoint, or of the model that an adapter was trained on; no weights are read.
+    """The processor of a checkpoint, or of an adapter and the model that it was trained on; no weights are read.
 
     Raises:
         CheckpointError, OSError: its files cannot be read.
     """
-    base = chain_of(model)[0] if is_adapter(model) else model
+    base, adapters = chain_of(model) if is_adapter(model) else (model, [])
     processor: LlavaHoundProcessor = LlavaHoundProcessor.from_pretrained(base)
+    for adapter in adapters:
+        processor.take_settings_of(adapter)
     return processor

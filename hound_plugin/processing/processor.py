@@ -190,11 +190,15 @@ class LlavaHoundProcessor(ChatInputs, ProcessorMixin):
         self.system = system
         self.chat_template = self.tokenizer.chat_template = template_for(system)
 
-    def take_system_of(self, adapter: str) -> None:
-        """Take the system prompt that an adapter was trained with, if its folder tells."""
-        system = saved_settings(adapter).get("system")
+    def take_settings_of(self, adapter: str) -> None:
+        """Take what an adapter was trained with, if its folder tells: system prompt, number and choice of frames."""
+        saved = saved_settings(adapter)
+        system = saved.get("system")
         if system is not None and system != self.system:
             self.set_system(system)
+        for name in ("num_frames", "frame_sampling"):
+            if saved["video_processor"].get(name) is not None:
+                setattr(self, name, saved["video_processor"][name])
 
     @property
     def image_aspect_ratio(self) -> str | None:

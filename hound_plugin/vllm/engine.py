@@ -81,12 +81,14 @@ class VllmModel:
         if os.path.isdir(base):
             check_files(base)
         self.processor = LlavaHoundProcessor.from_pretrained(base)
+        usual = self.processor.num_frames
+        if adapter is not None:
+            self.processor.take_settings_of(adapter)
+            chosen = {"max_lora_rank": _rank_of(adapter), **chosen, "enable_lora": True}
         if num_frames is not None:
             self.processor.num_frames = num_frames
-        self.processor.visual_tokens(self.processor.num_frames)
-        if adapter is not None:
-            self.processor.take_system_of(adapter)
-            chosen = {"max_lora_rank": _rank_of(adapter), **chosen, "enable_lora": True}
+        frames = self.processor.num_frames
+        self.processor.visual_tokens(frames)
         self._adapter = None if adapter is None else LoRARequest(WITH_ITS_SYSTEM, 1, adapter)
         if dtype == "auto" and self.config.dtype is not None:
             dtype = str(self.config.dtype).removeprefix("torch.")
@@ -96,7 +98,7 @@ class VllmModel:
                 dtype=dtype,
                 enable_prefix_caching=True,
                 disable_log_stats=False,
-                mm_processor_kwargs={} if num_frames is None else {"num_frames": num_frames},
+                mm_processor_kwargs={} if frames == usual else {"num_frames": frames},
                 **chosen,
             )
         atexit.register(_stop, weakref.ref(self._llm.llm_engine.engine_core))

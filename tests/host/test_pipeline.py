@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from hound_plugin.processing.processor import LlavaHoundProcessor
 from tests.goldens import IMAGE_ID, SFT, VIDEO_ID, load_json, rows
 from tests.host.hosting import media_folder, write_dataset
 from tests.media.zoo import write
+from tests.model.test_adapters import write_adapter
 
 
 @pytest.fixture(autouse=True)
@@ -431,6 +433,26 @@ def test_a_number_of_frames_that_the_tower_cannot_take_is_refused(host: Host) ->
         host.load("sft", "one", hound={"num_frames": 4})
     ids = host.load("sft", "one", hound={"num_frames": 16})[0]["input_ids"]
     assert ids.count(host.processor.video_token_id) == 2 * 8 * 49
+
+
+@pytest.mark.parametrize("as_adapter", [False, True], ids=["model", "adapter"])
+def test_frames_are_those_that_the_model_or_the_adapter_was_trained_with(
+    as_adapter: bool, host: Host, tmp_path: Path
+) -> None:
+    trained = LlavaHoundProcessor.from_pretrained(str(SFT))
+    trained.num_frames, trained.frame_sampling = 16, "fps"
+    write_dataset(host.folder / "data", "one", [video_record()])
+    if as_adapter:
+        folder = write_adapter(tmp_path / "adapter", 0)
+        chosen: dict[str, Any] = {"adapter_name_or_path": str(folder), "finetuning_type": "lora"}
+    else:
+        folder = Path(shutil.copytree(SFT, tmp_path / "model"))
+        chosen = {"model_name_or_path": str(folder)}
+    trained.save_pretrained(folder)
+    host.load("sft", "one", **chosen)
+    assert (host.processor.num_frames, host.processor.frame_sampling) == (16, "fps")
+    host.load("sft", "one", **chosen, hound={"num_frames": 8, "frame_sampling": "uniform"})
+    assert (host.processor.num_frames, host.processor.frame_sampling) == (8, "uniform")
 
 
 def test_settings_reach_the_processor(host: Host) -> None:

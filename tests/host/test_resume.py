@@ -146,6 +146,11 @@ def noted(folder: Path, step: int = 2, **changes: object) -> dict[str, Any]:
     return note
 
 
+def test_a_checkpoint_of_an_earlier_version_noted_the_default_by_its_name(tmp_path: Path) -> None:
+    noted(tmp_path, **{"hound.frame_sampling": "uniform"})
+    assert resumed(tmp_path) == str(tmp_path / "checkpoint-2")
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
@@ -153,7 +158,7 @@ def noted(folder: Path, step: int = 2, **changes: object) -> dict[str, Any]:
         ({"seed": 43}, "seed: 42 there, 43 now"),
         ({"cutoff_len": 4096}, "cutoff_len: 2048 there, 4096 now"),
         ({"hound": {"num_frames": 16}}, "hound.num_frames: None there, 16 now"),
-        ({"hound": {"frame_sampling": "fps"}}, "hound.frame_sampling: 'uniform' there, 'fps' now"),
+        ({"hound": {"frame_sampling": "fps"}}, "hound.frame_sampling: None there, 'fps' now"),
         ({"lr_scheduler_type": "cosine", "warmup_steps": 10}, "type: 'linear' there, 'cosine' now; warmup"),
         ({"weight_decay": 0.1}, "weight_decay: 0.0 there, 0.1 now"),
         ({"per_device_train_batch_size": 2}, r"per_device_train_batch_size \* .*: 8 there, 2 now"),

@@ -17,6 +17,7 @@ import hound_plugin
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN, check_base, same_weights
 from hound_plugin.model.checkpoint_conversion import convert
+from hound_plugin.model.seen_frames import seen_frames
 from hound_plugin.model.weights_identity import checkpoint_fingerprint, weights_of
 from tests.goldens import SFT
 from tests.model.batches import sft_batch
@@ -59,6 +60,18 @@ def test_an_adapter_is_merged_into_its_model(config: dict[str, Any], tmp_path: P
     assert (expected - bare).abs().max() > 0.01
     assert hound.processor.system == "Trained so."
     assert hound.chat("What is it?", max_new_tokens=2, temperature=0) is not None
+
+
+@pytest.mark.parametrize("saved", [{"num_frames": 16, "frame_sampling": "first_10s"}, {"frame_sampling": "fps"}])
+def test_an_adapter_sees_the_frames_that_it_was_trained_with(saved: dict[str, Any], tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter", 0)
+    settings = {"video_processor": {"video_processor_type": "LlavaHoundVideoProcessor", **saved}}
+    (folder / "processor_config.json").write_text(json.dumps(settings))
+    hound = hound_plugin.load(str(folder), device="cpu", dtype="float32")
+    expected = (saved.get("num_frames", 8), saved["frame_sampling"])
+    assert (hound.processor.num_frames, hound.processor.frame_sampling) == expected
+    seen = seen_frames(str(folder))
+    assert (seen.num_frames, seen.sampling) == expected
 
 
 def test_adapters_below_it_are_merged_first(tmp_path: Path) -> None:
