@@ -85,9 +85,9 @@ def applied_whole(adapters: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
         except UserWarning as warning:
             if not str(warning).startswith(_MISSING):
                 raise
-            missing = re.findall(r"'([^']+)'", str(warning))
+            missing, named = re.findall(r"'([^']+)'", str(warning)), ", ".join(str(adapter) for adapter in adapters)
             raise CheckpointError(
-                f"Expected weights for every layer that the adapter {', '.join(str(adapter) for adapter in adapters)} is for; "
+                f"Expected weights for every layer that the adapter {named} is for; "
                 f"{len(missing)} tensors are missing ({_listed(missing)}). It is incomplete, or its tensors have other "
                 "names: copy or download it again."
             ) from None

@@ -46,6 +46,10 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         r"4 keys are missing .*multi_modal_projector",
     ),
     "one bias gone": (lambda f: without(f, "image_tower.encoder.layers.0.mlp.fc1.bias"), "1 keys are missing"),
+    "no head, and only the text model says that it is tied": (
+        lambda f: (without(f, "lm_head"), edit(f, tie_word_embeddings=True)),
+        r"1 keys are missing \(lm_head\.weight\)",
+    ),
     "a stale copy of a tensor": (lambda f: twice(f), r"Expected each tensor in one file; .*b\.safetensors has 2 "),
     "an index that leaves": (lambda f: outside(f), r"index names \.\."),
     "a projector without end": (lambda f: edit(f, None, mm_projector_type="mlp99999999x_gelu"), "N from 1 to 99"),
