@@ -20,7 +20,7 @@ from typing import Any
 from hound_plugin.errors import DataError
 from hound_plugin.evaluation.items import Prediction, Question
 from hound_plugin.evaluation.questions import SEPARATOR
-from hound_plugin.llm.reasoning import has_reasoning
+from hound_plugin.llm.reasoning import has_reasoning, without_end
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.media_paths import bare_name, canonical_part, cut_part
 from hound_plugin.records.parse import row_id
@@ -128,7 +128,8 @@ def _read_file(path: str, questions: Sequence[Question], found: GivenPredictions
         if question is None:
             found.surplus.append(given.id or f"{given.clip}: {given.question}")
             continue
-        prediction = Prediction(question.id, given.text, given.error, given.finish)
+        text = given.text and without_end(given.text)
+        prediction = Prediction(question.id, text, given.error, given.finish)
         if has_reasoning(given.text or ""):  # as in replies of servers
             prediction = Prediction(question.id, None, f"it has the model's reasoning in it: {WITH_REASONING}")
         before = found.predictions.setdefault(question.id, prediction)

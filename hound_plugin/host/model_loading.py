@@ -12,6 +12,7 @@ from hound_plugin.errors import SettingsError
 from hound_plugin.host import settings_state, tower_cache, trainable_parts
 from hound_plugin.host.reference.state import is_active
 from hound_plugin.media.array_folder import in_bytes
+from hound_plugin.model.adapter_weights import applied_whole, check_fits
 from hound_plugin.model.completeness import check_finite
 from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.generation import context_length
@@ -76,19 +77,19 @@ def set_up_adapter(
     Raises:
         SettingsError: nothing would be trained, a target is not in the model, FSDP2 would lose the reference model, or
             a feature cache is given for towers that are trained.
-        CheckpointError: an adapter has weights that are not finite.
+        CheckpointError: an adapter does not fit the model, or has weights that are not finite.
     """
     if not isinstance(model, LlavaHoundForConditionalGeneration):
         return original(config, model, model_args, finetuning_args, is_trainable)
     if not is_trainable:
-        return _finite(original(config, model, model_args, finetuning_args, is_trainable), model_args)
+        return _adapted(original, config, model, model_args, finetuning_args, is_trainable)
     check_fsdp(finetuning_args)
     composite = model.model
     composite.set_towers_trainable(not finetuning_args.freeze_vision_tower)
     new = model_args.adapter_name_or_path is None or finetuning_args.create_new_adapter
     if finetuning_args.finetuning_type == "lora" and new:
         trainable_parts.settle_targets(model, finetuning_args)
-    adapted = _finite(original(config, model, model_args, finetuning_args, is_trainable), model_args)
+    adapted = _adapted(original, config, model, model_args, finetuning_args, is_trainable)
     for tower in (composite.image_tower, composite.video_tower):  # adapters may sit on blocks that never run
         tower.freeze_unused(config.mm_vision_select_layer)
     trainable_parts.check_trainable(adapted, finetuning_args)
@@ -96,10 +97,21 @@ def set_up_adapter(
     return adapted
 
 
-def _finite(adapted: Any, model_args: Any) -> Any:
-    """The model, once its adapters are known to be finite; its own weights were checked when they were read."""
-    if model_args.adapter_name_or_path:
-        check_finite(adapted.named_parameters(), f"the adapter {', '.join(model_args.adapter_name_or_path)}")
+def _adapted(
+    original: Callable[..., Any], config: Any, model: Any, model_args: Any, finetuning_args: Any, is_trainable: bool
+) -> Any:
+    """The model with the adapters that are named, each applied whole and known to be finite.
+
+    The model's own weights were checked when they were read.
+    """
+    below = model_args.adapter_folder
+    adapters = [os.path.join(name, below) if below else name for name in model_args.adapter_name_or_path or []]
+    for adapter in adapters:
+        check_fits(adapter, model)
+    with applied_whole(adapters):
+        adapted = original(config, model, model_args, finetuning_args, is_trainable)
+    if adapters:
+        check_finite(adapted.named_parameters(), f"the adapter {', '.join(adapters)}")
     return adapted
 
 

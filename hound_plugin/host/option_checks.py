@@ -296,6 +296,13 @@ def _check_methods(finetuning: Any, model: Any) -> None:
             f"`use_dora` cannot be trained on a model of `quantization_bit: {model.quantization_bit}` with this host. "
             "Remove one of the two."
         )
+    approximate = finetuning.pissa_init and finetuning.pissa_iter != -1 and model.quantization_bit is None
+    if approximate and not finetuning.pissa_convert:
+        raise SettingsError(
+            f"`pissa_init` with `pissa_iter: {finetuning.pissa_iter}` saves an adapter that no model can be given "
+            "again: it belongs to a random approximation of the weights, which is not saved. Set `pissa_iter: -1`, "
+            "which is exact, or `pissa_convert: true`, and use the folder `pissa_converted`."
+        )
     if finetuning.use_badam:
         raise SettingsError(
             "`use_badam` gives every block its gradient in turn, the frozen towers' too. Use `finetuning_type: lora`, "

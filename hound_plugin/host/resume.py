@@ -19,7 +19,7 @@ from transformers.utils import logging
 
 from hound_plugin.errors import DiskFullError, SettingsError
 from hound_plugin.host import media_stamps, run_identity, settings_state, step_report
-from hound_plugin.host.whole_saves import save_with_processor
+from hound_plugin.host.whole_saves import HALF, save_with_processor
 from hound_plugin.model.adapters import BASE_WEIGHTS, BELOW, RUN
 from hound_plugin.model.weights_identity import weights_of
 from hound_plugin.records.files import full_disk_named, write_json
@@ -250,7 +250,8 @@ def signed_model(
         DiskFullError: there is too little space.
     """
     run, folder = settings_state.run(), Path(output_dir or self.args.output_dir)
-    with full_disk_named(folder):
+    kept = () if output_dir and Path(output_dir) != Path(self.args.output_dir) else (HALF,)
+    with full_disk_named(folder, *kept):
         result = save_with_processor(self, lambda: original(self, output_dir, *args, **kwargs), folder)
     adapters = run.get("adapter_name_or_path") or []
     below = adapters if run.get("create_new_adapter") else adapters[:-1]

@@ -12,6 +12,9 @@ from transformers.utils import PROCESSOR_NAME
 
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.checkpoint_files import UNFINISHED, saved_together
+from hound_plugin.records.files import full_disk_named
+
+HALF = "A model that was there before may be half replaced, and is refused until this has been done again."
 
 
 def whole_export(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
@@ -19,8 +22,9 @@ def whole_export(original: Callable[..., Any], *args: Any, **kwargs: Any) -> Any
 
     Raises:
         CheckpointError: the tokenizer or the processor was not saved; the folder is marked as unfinished.
+        DiskFullError: there is too little space for the model.
     """
-    with saved_together() as folders:
+    with saved_together() as folders, full_disk_named("the exported model", HALF):
         result = original(*args, **kwargs)
         for folder in folders:
             if not _is_newer(folder / PROCESSOR_NAME, folder / UNFINISHED):

@@ -21,10 +21,32 @@ _WRAPPED = re.compile(r"\s*<(answer|response|output|result)>(.*)</\1>\s*", re.DO
 _OPENED = re.compile(r"\s*<\|start_response\|>", re.IGNORECASE)
 _LEAKED = re.compile(r"(?:</s>|<\|[A-Za-z_]{1,30}\|>|<end_of_turn>|<eos>|<｜end▁of▁sentence｜>|\s+)\Z")
 
+_CONTROL = re.compile(r"<\|(?:im_(?:start|end)|(?:start|end)_header_id|eot_id|endoftext|end|user|assistant|system)\|>"
+                      r"|<(?:start|end)_of_turn>|</s>|<｜end▁of▁sentence｜>")  # fmt: skip
+
 
 def has_reasoning(text: str) -> bool:
     """Whether a reply begins with a tag of reasoning, or has one that closes; ``[thinking]`` within a text is text."""
     return any(_closes(tag) or not text[: tag.start()].strip() for tag in _TAG.finditer(text))
+
+
+def without_end(text: str) -> str:
+    """A reply without the end-of-turn tokens that leaked at its end, such as ``</s>``; unchanged if there are none."""
+    cut = _cut(text)
+    return text if cut == text.rstrip() else cut
+
+
+def control_token(text: str) -> str:
+    """The first token of a chat template within a reply, such as ``<|im_start|>``; empty if there is none."""
+    found = _CONTROL.search(text)
+    return found[0] if found else ""
+
+
+def _cut(text: str) -> str:
+    end = len(text)
+    while end and (leaked := _LEAKED.search(text, max(0, end - 64), end)):
+        end = leaked.start()
+    return text[:end]
 
 
 def _closes(tag: re.Match[str]) -> bool:
@@ -58,10 +80,7 @@ def visible(text: str) -> str:
     if inside:
         return ""
     shown.append(text[position:])
-    answer = "\n".join(shown)
-    end = len(answer)
-    while end and (leaked := _LEAKED.search(answer, max(0, end - 64), end)):
-        end = leaked.start()
-    answer = _OPENED.sub("", answer[:end], count=1) if _OPENED.match(answer) else answer[:end]
+    answer = _cut("\n".join(shown))
+    answer = _OPENED.sub("", answer, count=1) if _OPENED.match(answer) else answer
     wrapped = _WRAPPED.fullmatch(answer)
     return wrapped[2] if wrapped else answer

@@ -76,6 +76,8 @@ def read_completion(completion: Any, redactor: Redactor) -> Reply:
         error = choice.get("error") or completion.get("error")
         if error:
             raise TransientError(f"an error beside a reply: {shortened(_json(error), 200)}", kind="malformed")
+        if message.get("tool_calls") or message.get("function_call"):  # its text leads up to the call
+            raise TransientError("a call of a tool instead of a reply", kind="malformed")
         return Reply(
             text=redactor.text(_text(message.get("content"))),
             finish=_how_it_ended(choice.get("finish_reason")),

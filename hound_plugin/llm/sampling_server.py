@@ -8,7 +8,7 @@ from typing import Any
 
 from hound_plugin.llm.frames import frame_parts
 from hound_plugin.llm.openai_client import OpenAIClient
-from hound_plugin.llm.reasoning import has_reasoning
+from hound_plugin.llm.reasoning import control_token, has_reasoning, without_end
 from hound_plugin.llm.requests import Message, Request, request_key
 from hound_plugin.llm.sampler_settings import SamplerSettings
 from hound_plugin.llm.server_settings import make_endpoint
@@ -41,11 +41,15 @@ class SamplingPrompt:
     @property
     def expects(self) -> str:
         """A text without reasoning."""
-        return "a text that is not empty, without the model's reasoning"
+        return "a text that is not empty, without the model's reasoning and without another turn"
 
     def parse(self, text: str) -> str | None:
-        """The answer itself; none with reasoning in it, which a judge and a training would take for the answer."""
-        return None if has_reasoning(text) else text.strip() or None
+        """The answer itself, without end-of-turn tokens that leaked at its end.
+
+        None with reasoning or with another turn in it, which a judge and a training would take for the answer.
+        """
+        answer = without_end(text).strip()
+        return None if has_reasoning(text) or control_token(answer) else answer or None
 
     def why_missing(self, text: str) -> str:
         """White space alone is not an answer, and reasoning is not part of one."""
@@ -53,6 +57,11 @@ class SamplingPrompt:
             return (
                 "it has the model's reasoning in it; start the server so that it sends that apart (vLLM: "
                 "--reasoning-parser), or without reasoning"
+            )
+        if token := control_token(without_end(text)):
+            return (
+                f"it has {token}, a token of a chat template, in it: the model wrote on after its answer. Check the "
+                "server's chat template and its stop tokens"
             )
         return "it is empty"
 

@@ -56,12 +56,13 @@ def check_no_adapter(folder: str | os.PathLike[str]) -> None:
 
 def base_of(adapter: str | os.PathLike[str]) -> str | None:
     """The folder or hub id of the model that an adapter was trained on, or None if its configuration has none."""
-    try:
-        values = json.loads((Path(adapter) / CONFIG).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return None
-    base = values.get("base_model_name_or_path") if isinstance(values, dict) else None
+    base = _settings(adapter).get("base_model_name_or_path")
     return base if isinstance(base, str) else None
+
+
+def _settings(adapter: str | os.PathLike[str]) -> dict[str, Any]:
+    """The configuration of an adapter; empty if it cannot be read."""
+    return _read(Path(adapter) / CONFIG)
 
 
 def adapters_below(adapter: str | os.PathLike[str]) -> list[str]:
@@ -72,8 +73,12 @@ def adapters_below(adapter: str | os.PathLike[str]) -> list[str]:
 
 def _note(adapter: str | os.PathLike[str]) -> dict[str, Any]:
     """What a training of the host noted about an adapter."""
+    return _read(Path(adapter) / RUN)
+
+
+def _read(file: Path) -> dict[str, Any]:
     try:
-        values = json.loads((Path(adapter) / RUN).read_text(encoding="utf-8"))
+        values = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
     return values if isinstance(values, dict) else {}
@@ -117,8 +122,17 @@ def check_whole(adapter: str | os.PathLike[str]) -> None:
     """Refuse an adapter that is one part of what was trained.
 
     Raises:
-        CheckpointError: there are weights next to it, which would be left out.
+        CheckpointError: there are weights next to it, which would be left out; or it belongs to a remainder of the
+            model's weights that was not saved and that comes out differently each time.
     """
+    start = _settings(adapter).get("init_lora_weights")
+    if isinstance(start, str) and start.lower().startswith("pissa_niter_"):
+        raise CheckpointError(
+            f"Expected an adapter that a model can be given again in {os.fspath(adapter)}; it was trained by PiSSA "
+            f"with an approximate decomposition (`init_lora_weights: {start}`), whose remainder of the model's weights "
+            "is random and was not saved. Use the folder `pissa_converted` in it, which the host writes with "
+            "`pissa_convert: true`; or train again with that, or with `pissa_iter: -1`."
+        )
     if os.path.exists(os.path.join(adapter, NEXT_TO_IT)):
         raise CheckpointError(
             f"Expected all that was trained in the adapter {os.fspath(adapter)}, found {NEXT_TO_IT} next to it: "

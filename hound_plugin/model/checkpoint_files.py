@@ -176,6 +176,53 @@ def _check_one_model(folder: Path) -> None:
                 f"Expected the weights of one model in {folder}; it has {single}, and {index.name} names other files. "
                 "Remove the older of the two, and what it names."
             )
+    _check_same_in_both_formats(folder)
+
+
+_COMPARED = 64  # numbers at both ends of each tensor
+
+
+def _check_same_in_both_formats(folder: Path) -> None:
+    """Refuse safetensors and .bin files of two models: everybody reads the safetensors, which may be the older ones."""
+    both = [_files_of(folder, single) for single in _SINGLE]
+    if not all(file.is_file() for files in both for file in files) or not all(both):
+        return
+    try:
+        safe, pickled = (dict(_entries_together(files)) for files in both)
+    except CheckpointError:  # the reader says so, if it is a file that is read
+        return
+    other = sorted(name for name in safe.keys() & pickled.keys() if not _are_alike(safe[name], pickled[name]))
+    if other:
+        raise CheckpointError(
+            f"Expected the weights of one model in {folder}; {len(other)} tensors differ between its safetensors and "
+            f"its .bin files, such as {other[0]}. The safetensors would be read: remove the older files."
+        )
+
+
+def _files_of(folder: Path, single: str) -> list[Path]:
+    index = folder / f"{single}.index.json"
+    names = _indexed(index) if index.is_file() else [single] if (folder / single).is_file() else []
+    return [folder / name for name in names]
+
+
+def _entries_together(files: list[Path]) -> Iterator[tuple[str, tuple[str, torch.Tensor]]]:
+    """Names with dtypes and both ends of tensors, as float32."""
+    for name, value in _entries(files):
+        shape = value.shape if torch.is_tensor(value) else value.get_shape()
+        if not len(shape):
+            continue
+        rows = max(1, _COMPARED * shape[0] // max(1, math.prod(shape)))
+        ends = [part.reshape(-1).float() for part in (value[:rows], value[-rows:])]
+        dtype = str(value.dtype) if torch.is_tensor(value) else str(value[:0].dtype)
+        yield name, (dtype, torch.cat([ends[0][:_COMPARED], ends[1][-_COMPARED:]]))
+
+
+def _are_alike(first: tuple[str, torch.Tensor], second: tuple[str, torch.Tensor]) -> bool:
+    """Whether two samples are of one tensor, perhaps rounded to another dtype."""
+    (one, left), (two, right) = first, second
+    if left.shape != right.shape:
+        return False
+    return torch.equal(left, right) if one == two else torch.allclose(left, right, rtol=1e-2, atol=1e-6)
 
 
 def _check_generation(file: Path) -> None:

@@ -11,6 +11,7 @@ from transformers import AutoConfig, StoppingCriteriaList
 
 from hound_plugin.errors import CheckpointError, PlaceholderError, SettingsError, damage_named
 from hound_plugin.media.pixel_cache import PixelCache
+from hound_plugin.model.adapter_weights import applied_whole, check_fits
 from hound_plugin.model.adapters import chain_of, is_adapter
 from hound_plugin.model.checkpoint_files import check_files
 from hound_plugin.model.completeness import check_finite
@@ -95,7 +96,8 @@ def _load_adapter(
     base, adapters = chain_of(adapter)
     hound = load(base, device, dtype, memory)
     for folder in adapters:
-        with damage_named(folder, "adapter"):
+        with damage_named(folder, "adapter"), applied_whole([folder]):
+            check_fits(folder, hound.model)
             hound.model = PeftModel.from_pretrained(hound.model, folder).merge_and_unload().eval()
         check_finite(hound.model.named_parameters(), f"the adapter {folder}")
         hound.processor.take_settings_of(folder)

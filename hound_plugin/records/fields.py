@@ -54,6 +54,8 @@ REFUSED = {
     "frame_indices": "frames are chosen by `hound.frame_sampling` and `hound.num_frames`; remove it",
     "rejected_images": "both answers of a pair share the same images; remove it",
     "rejected_videos": "both answers of a pair share the same clips; remove it",
+    "rejected_conversations": "give the rejected answer as `rejected`",
+    "rejected_conversation": "give the rejected answer as `rejected`",
     "train": "every answer of a row is trained on; remove it, or split the row",
     "train_on_turn": "every answer of a row is trained on; remove it, or split the row",
     "loss": "every answer of a row is trained on; remove it, or split the row",

@@ -88,8 +88,12 @@ _FULL_IN_TORCH = ("PytorchStreamWriter failed writing", "inline_container.cc")  
 
 
 @contextmanager
-def full_disk_named(path: PathLike) -> Iterator[None]:
+def full_disk_named(path: PathLike, before: str = "What was there before is unchanged.") -> Iterator[None]:
     """For a library that writes ``path`` inside the block: convert what it raises when the disk is full.
+
+    Args:
+        path: for the message.
+        before: what has become of what was there.
 
     Raises:
         DiskFullError: there is too little space.
@@ -103,8 +107,8 @@ def full_disk_named(path: PathLike) -> Iterator[None]:
         if isinstance(error, HoundError) or not is_full:
             raise
         raise DiskFullError(
-            f"Cannot write {path}: {error}. What was there before is unchanged. Free some space, or choose another "
-            "disk, and run the command again."
+            f"Cannot write {path}: {error}. {before} Free some space, or choose another disk, and run the command "
+            "again."
         ) from error
 
 

@@ -22,6 +22,7 @@ from hound_plugin.records.options import answer_with_text, check_options, read_o
 from hound_plugin.records.pairs import Pair, read_pair
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN, token_of
 from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, Words, naming_unknown, shown
+from hound_plugin.records.unread_fields import check_unread
 
 GREETING = "an assistant's greeting before the first question is left out, as in the original"
 OTHER_TOKEN = {
@@ -92,6 +93,8 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     if row.get("finish") == "length":
         findings.note(CUT)
     _check_record(record, findings)
+    if findings.unknown:
+        check_unread(row, findings.unknown, record.media, record.turns, findings)
     unknown = tuple(dict.fromkeys(findings.unknown)) if findings.unknown else ()
     if findings.problems:
         return Parsed(None, naming_unknown(findings.problems, unknown), tuple(findings.notes), unknown)

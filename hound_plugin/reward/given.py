@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from hound_plugin.errors import DataError
-from hound_plugin.llm.reasoning import has_reasoning
+from hound_plugin.llm.reasoning import has_reasoning, without_end
 from hound_plugin.records.jsonl import read_objects
 from hound_plugin.records.questions import Question
 from hound_plugin.records.row_sources import is_file
@@ -46,4 +46,4 @@ def given_answers(path: str, questions: Sequence[Question]) -> Iterator[tuple[Qu
                 f"{path}, row {number}: expected `finish` as a text (`length` of an answer that was cut) and `tokens` "
                 f"as a number, or neither; got {finish!r} and {tokens!r}."
             )
-        yield known[name], candidate, SampledAnswer(answer, finish, tokens)
+        yield known[name], candidate, SampledAnswer(without_end(answer), finish, tokens)

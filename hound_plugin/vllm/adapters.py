@@ -11,21 +11,19 @@ import contextlib
 import functools
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 from vllm.lora.utils import get_adapter_absolute_path
 from vllm.lora.worker_manager import WorkerLoRAManager
 
-from hound_plugin.errors import CheckpointError, damage_named
+from hound_plugin.errors import CheckpointError
+from hound_plugin.model.adapter_weights import tensor_names
 from hound_plugin.model.adapters import adapters_below, check_base, check_whole, other_base
-from hound_plugin.model.checkpoint import read_tensors
 from hound_plugin.processing.saved_settings import saved_settings
 
 WITH_ITS_SYSTEM = "adapter and its system prompt"
 """The name of a request whose prompts have the adapter's own system prompt."""
 _APPLIED = re.compile(r"(base_model\.model\.)?model\.(language_model\.)?layers\.\d+\.(self_attn|mlp)\.")
-_FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 _PARTS = ("image_tower", "video_tower", "multi_modal_projector", "mm_projector", "embed_tokens", "lm_head")
 
 
@@ -50,7 +48,7 @@ def check_adapter(folder: str, system: str | None, base: str | None = None) -> N
         raise CheckpointError(
             f"The adapter {folder} was trained on top of {', '.join(below)}, and vLLM applies one adapter. {_INSTEAD}"
         )
-    names = _names(folder)
+    names = tensor_names(folder)
     others = [name for name in names if not _APPLIED.match(name)]
     if others:
         raise CheckpointError(
@@ -103,15 +101,6 @@ def refuse_partial_adapters() -> None:
 
     checked.checks_adapters = True  # type: ignore[attr-defined]
     WorkerLoRAManager._load_adapter = checked
-
-
-def _names(folder: str) -> list[str]:
-    """Names of an adapter's tensors, of the file that vLLM reads."""
-    file = next((path for path in (Path(folder) / name for name in _FILES) if path.is_file()), None)
-    if file is None:
-        raise FileNotFoundError(folder)
-    with contextlib.ExitStack() as stack, damage_named(folder, "adapter"):
-        return sorted(read_tensors([str(file)], stack))
 
 
 def _parts(names: Iterable[str]) -> str:

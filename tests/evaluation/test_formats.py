@@ -188,3 +188,10 @@ def test_reasoning_in_an_answer_makes_it_none(said: str, tmp_path: Path) -> None
     assert (found.predictions["a_0"].text, found.predictions["a_1"].text) == (None, "I think (thinking) so")
     assert "the model's reasoning in it: write what follows `</think>`" in found.predictions["a_0"].error
     assert any("1 of 2 answers have the model's reasoning in them" in line for line in found.remarks("f.jsonl"))
+
+
+def test_tokens_that_leaked_into_a_file_are_not_part_of_an_answer(tmp_path: Path) -> None:
+    """An exact match would fail on them."""
+    values = [{"id": "a_0", "text": "One</s>"}, {"id": "a_1", "text": "Two <|im_end|>\n"}]
+    found = read_given(str(write_rows(tmp_path / "f.jsonl", values)), QUESTIONS)
+    assert (found.predictions["a_0"].text, found.predictions["a_1"].text) == ("One", "Two")

@@ -62,6 +62,15 @@ READABLE: dict[str, tuple[str, int | None]] = {
 }  # fmt: skip
 
 NO_COMPLETION: dict[str, str] = {
+    "a call of a tool": body(
+        choices=[
+            {
+                "message": {"content": GRADE, "tool_calls": [{"id": "1", "type": "function"}]},
+                "finish_reason": "tool_calls",
+            }
+        ]
+    ),
+    "a call of a function": body(choices=[{"message": {"content": "Let me look.", "function_call": {"name": "look"}}}]),
     "nothing": "",
     "prose": "Internal error, please try later",
     "html": "<!doctype html><html><body>502 Bad Gateway</body></html>",

@@ -9,6 +9,8 @@ from typing import Any
 
 import pytest
 import torch
+from llamafactory.hparams import get_infer_args
+from llamafactory.model import load_model, load_tokenizer
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForImageTextToText
@@ -141,7 +143,7 @@ def test_a_damaged_adapter_is_named(tmp_path: Path) -> None:
     folder = write_adapter(tmp_path / "adapter", 4)
     weights = folder / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:200])
-    with pytest.raises(CheckpointError, match=r"adapter of the checkpoint .* cannot be read"):
+    with pytest.raises(CheckpointError, match=r"Cannot read .*adapter_model\.safetensors .*damaged"):
         hound_plugin.load(str(folder))
 
 
@@ -210,3 +212,77 @@ def test_what_earlier_versions_noted_is_still_compared(tmp_path: Path) -> None:
 def test_a_damaged_file_has_an_identity_too(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "model.safetensors").write_bytes(content)
     assert weights_of(tmp_path)["model.safetensors"][0] == len(content)
+
+
+def rename(folder: Path, change: Any) -> None:
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({change(name): value for name, value in weights.items()}, folder / "adapter_model.safetensors")
+
+
+def in_llava(name: str) -> str:
+    return name.replace("model.language_model.layers", "model.layers")
+
+
+def in_a_wrapper(name: str) -> str:
+    return name.replace("base_model.model.", "module.base_model.model.")
+
+
+def of_a_deeper_model(name: str) -> str:
+    return name.replace("layers.2.", "layers.20.")
+
+
+def through_the_host(folder: Path) -> None:
+    arguments = {
+        "model_name_or_path": str(SFT), "adapter_name_or_path": str(folder), "template": "llava_hound",
+        "infer_backend": "huggingface",
+    }  # fmt: skip
+    model_args, _, finetuning_args, _ = get_infer_args(arguments)
+    load_model(load_tokenizer(model_args)["tokenizer"], model_args, finetuning_args, is_trainable=False)
+
+
+LOADED: dict[str, Any] = {"load": lambda folder: hound_plugin.load(str(folder)), "host": through_the_host}
+
+
+@pytest.mark.parametrize("entry", LOADED)
+@pytest.mark.parametrize("change", [in_llava, in_a_wrapper, of_a_deeper_model])
+def test_tensors_for_parts_that_the_model_lacks(change: Any, entry: str, tmp_path: Path) -> None:
+    """PEFT leaves them out, and the model answers as if it had not been trained."""
+    folder = write_adapter(tmp_path / "adapter", 6)
+    LOADED[entry](folder)
+    rename(folder, change)
+    with pytest.raises(CheckpointError, match=r"an adapter of this model in .*adapter; \d+ of its \d+ tensors.*layers"):
+        LOADED[entry](folder)
+
+
+@pytest.mark.parametrize("entry", LOADED)
+@pytest.mark.parametrize("piece", ["layers.1.mlp.up_proj", "layers.0.self_attn.q_proj.lora_B"])
+def test_a_layer_without_its_weights(piece: str, entry: str, tmp_path: Path) -> None:
+    folder = write_adapter(tmp_path / "adapter", 7)
+    weights = load_file(folder / "adapter_model.safetensors")
+    kept = {name: value for name, value in weights.items() if piece not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, folder / "adapter_model.safetensors")
+    with pytest.raises(CheckpointError, match=rf"every layer that the adapter .*tensors are missing \(.*{piece}"):
+        LOADED[entry](folder)
+
+
+def test_adapters_that_change_more_than_layers_fit(tmp_path: Path) -> None:
+    """Biases, words and parts in full have a place in the model too."""
+    configs: list[dict[str, Any]] = [
+        {"bias": "all"},
+        {"use_dora": True},
+        {"trainable_token_indices": [5, 6]},
+        {"init_lora_weights": "pissa"},
+        {"modules_to_save": ["multi_modal_projector", "embed_tokens"]},
+    ]
+    for number, config in enumerate(configs):
+        folder = write_adapter(tmp_path / str(number), 8, **config)
+        assert hound_plugin.load(str(folder)).model is not None
+
+
+@pytest.mark.parametrize("entry", LOADED)
+def test_a_remainder_that_was_not_saved(entry: str, tmp_path: Path) -> None:
+    """Loading such an adapter gave another model each time."""
+    folder = write_adapter(tmp_path / "adapter", 9, init_lora_weights="pissa_niter_4")
+    with pytest.raises(CheckpointError, match=r"pissa_niter_4.*pissa_converted.*pissa_iter: -1"):
+        LOADED[entry](folder)

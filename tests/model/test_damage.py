@@ -46,6 +46,10 @@ DAMAGE: dict[str, tuple[Any, str]] = {
         r"4 keys are missing .*multi_modal_projector",
     ),
     "one bias gone": (lambda f: without(f, "image_tower.encoder.layers.0.mlp.fc1.bias"), "1 keys are missing"),
+    "no head, and only the text model says that it is tied": (
+        lambda f: (without(f, "lm_head"), edit(f, tie_word_embeddings=True)),
+        r"1 keys are missing \(lm_head\.weight\)",
+    ),
     "a stale copy of a tensor": (lambda f: twice(f), r"Expected each tensor in one file; .*b\.safetensors has 2 "),
     "an index that leaves": (lambda f: outside(f), r"index names \.\."),
     "a projector without end": (lambda f: edit(f, None, mm_projector_type="mlp99999999x_gelu"), "N from 1 to 99"),
@@ -97,6 +101,14 @@ DAMAGE: dict[str, tuple[Any, str]] = {
     "perhaps sampling": (lambda f: generation(f, do_sample="maybe"), "true or false for do_sample"),
     "a save that was killed": (lambda f: (f / UNFINISHED).touch(), "being saved there when its process ended"),
     "an older index": (lambda f: shards_beside(f), r"has model\.safetensors, and .*index\.json names other files"),
+    "other weights in the other format": (
+        lambda f: bin_beside(f, lambda tensor: tensor + 0.01),
+        r"\d+ tensors differ between its safetensors and its \.bin files, such as ",
+    ),
+    "one tensor of another model in the other format": (
+        lambda f: bin_beside(f, lambda tensor: -tensor, "layers.1.self_attn.q_proj.weight"),
+        r"3 tensors differ between .*layers\.1\.self_attn\.q_proj",
+    ),
     "a shard gone": (lambda f: shard_gone(f), r"1 missing file\(s\)|all files of the checkpoint are there"),
 }
 
@@ -174,6 +186,12 @@ def twice(folder: Path) -> None:
     save_file(second | stale, folder / "b.safetensors", {"format": "pt"})
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def bin_beside(folder: Path, change: Any, piece: str = "") -> None:
+    """The same weights in the older format too, with other numbers in some."""
+    weights = {name: change(tensor) if piece in name else tensor for name, tensor in tensors(folder).items()}
+    torch.save(weights, folder / "pytorch_model.bin")
 
 
 def outside(folder: Path) -> None:
@@ -335,3 +353,15 @@ def test_a_tokenizer_with_one_id_for_two_tokens(token: str, in_our_layout: Path,
     (folder / "tokenizer.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match="Expected an id for each token"):
         hound_plugin.load(str(folder))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+def test_the_same_weights_in_both_formats_are_one_model(
+    dtype: torch.dtype, in_our_layout: Path, tmp_path: Path
+) -> None:
+    """As on the hub, where the older files are often rounded."""
+    folder = copy_of(in_our_layout, tmp_path / "model")
+    bin_beside(folder, lambda tensor: tensor.to(dtype))
+    assert hound_plugin.load(str(folder)).model is not None
+    (folder / "pytorch_model.bin").write_text("version https://git-lfs.github.com/spec/v1")
+    assert hound_plugin.load(str(folder)).model is not None, "a file that is not read"

@@ -52,6 +52,7 @@ _SECTIONS: dict[str, dict[str, str]] = {
         "dora, 4 bits": "the host cannot do both",
         "rslora": "as LoRA",
         "pissa": "as LoRA",
+        "pissa, approximate": "the adapter could not be loaded again; `pissa_iter: -1`, or `pissa_convert: true`",
         "loraplus": "as LoRA",
         "oft": "the host can neither continue such an adapter nor merge it; use `lora`",
         "use_badam": "would train frozen towers too; use `lora` or `use_galore`",

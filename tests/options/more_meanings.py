@@ -18,7 +18,7 @@ MORE_SECTIONS: dict[str, dict[str, str]] = {
         "use_llama_pro, full": "with `freeze` or `lora`",
         "use_llama_pro, lora": "with `freeze` alone",
         "train_from_scratch": "every part, the towers too, begins at random",
-        "pissa_convert": "an ordinary adapter beside it, in `pissa_converted`",
+        "pissa_convert": "an ordinary adapter beside it, in `pissa_converted`, is what can be loaded",
         "pissa, dpo": "the reference would be another model",
         "pissa, 4 bits": "weights of 4 bits are not decomposed",
         "create_new_adapter without an adapter": "the first adapter is new anyway",

@@ -97,7 +97,10 @@ TRAININGS: dict[str, Option] = {
     "dora": Option("sft", {**LORA, "use_dora": True}, first_loss=PLAIN_LOSS, long=True),
     "dora, 4 bits": Option("sft", {**QUANTISED, "use_dora": True}, refused=r"`use_dora` cannot be trained .*: 4`"),
     "rslora": Option("sft", {**LORA, "use_rslora": True}, later_steps="other", long=True),
-    "pissa": Option("sft", {**LORA, "pissa_init": True}, long=True),
+    "pissa": Option("sft", {**LORA, "pissa_init": True, "pissa_iter": -1}, long=True),
+    "pissa, approximate": Option(
+        "sft", {**LORA, "pissa_init": True}, refused=r"`pissa_init` with `pissa_iter: 16` .*Set `pissa_iter: -1`"
+    ),
     "loraplus": Option("sft", {**LORA, "loraplus_lr_ratio": 16.0}, later_steps="other", long=True),
     "oft": Option("sft", {"finetuning_type": "oft"}, refused=r"neither continue from its adapter nor merge it"),
     "use_badam": Option("sft", {"use_badam": True}, refused=r"`use_badam` .*the frozen towers' too"),

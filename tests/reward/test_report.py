@@ -212,3 +212,14 @@ def test_reasoning_in_a_given_answer_is_refused(values: dict[str, Any], tmp_path
     run = start(build_settings({**values, "sample": {"backend": "given", "answers": str(file)}}))
     with pytest.raises(DataError, match=r"row 1: expected an answer without the model's reasoning, got .*</think>"):
         run_stages(run, ("sample",))
+
+
+def test_tokens_that_leaked_into_a_given_answer_are_not_part_of_it(values: dict[str, Any], tmp_path: Path) -> None:
+    given = [
+        {"id": "q0", "candidate": 0, "answer": "It moves up.</s>"},
+        {"id": "q0", "candidate": 1, "answer": "Up \n"},
+    ]
+    file = write_rows(tmp_path / "c.jsonl", given)
+    run = start(build_settings({**values, "sample": {"backend": "given", "answers": str(file)}}))
+    run_stages(run, ("sample",))
+    assert [row["answer"] for row in rows(run.folder / "candidates.jsonl")] == ["It moves up.", "Up \n"]
