@@ -17,6 +17,7 @@ from hound_plugin.records.media_paths import (
     bare_name,
     cut_part,
     find_media,
+    is_hidden,
     is_image_path,
 )  # fmt: skip
 
@@ -92,13 +93,13 @@ def missing_names(records: Iterable[dict[str, Any]], media_dir: str) -> set[str]
 def index_paths(root: Path, names: Iterable[str]) -> PathIndex:
     """Walk ``root`` once and collect the paths of the wanted names; memory grows with ``names``, not with the tree.
 
-    Links to folders are not followed; hidden folders are skipped.
+    Links to folders are not followed; hidden folders and those of file servers and systems are skipped.
     """
     wanted = {PurePosixPath(name).name for name in names}
     stems = {stem for name in wanted for stem in _stems(name)}
     index = PathIndex(root)
     for folder, folders, files in os.walk(root):
-        folders[:] = sorted(name for name in folders if name != STATE and not name.startswith("."))
+        folders[:] = sorted(name for name in folders if name != STATE and not is_hidden(name))
         media = (name for name in files if os.path.splitext(name)[1].lower() in _MEDIA)
         for name in (*folders, *media):
             for key in ({name} & wanted) | ({bare_name(name)} & stems):

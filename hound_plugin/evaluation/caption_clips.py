@@ -19,6 +19,7 @@ from hound_plugin.records.media_paths import (
     clip_key,
     cut_part,
     find_media,
+    is_hidden,
     is_image_path,
     media_exists,
     split_part,
@@ -161,7 +162,7 @@ class _FolderContent:
             DataError: a folder has pictures next to videos or folders.
         """
         entries = sorted(folder.iterdir())
-        shown = [entry for entry in entries if not entry.name.startswith(".")]
+        shown = [entry for entry in entries if not is_hidden(entry.name)]
         pictures = [entry for entry in shown if entry.is_file() and is_image_path(entry)]
         videos = [entry for entry in shown if entry.is_file() and entry.suffix.lower() in VIDEO_SUFFIXES]
         folders = [entry for entry in shown if entry.is_dir()]
@@ -187,7 +188,7 @@ class _FolderContent:
         """The other files by suffix, with an example of each, the most frequent suffix first."""
         by_kind: dict[str, list[Path]] = {}
         for entry in self.others:
-            hidden = "hidden" if entry.name.startswith(".") else entry.suffix.lower() or "without a suffix"
+            hidden = "hidden" if is_hidden(entry.name) else entry.suffix.lower() or "without a suffix"
             by_kind.setdefault(hidden, []).append(entry)
         ordered = sorted(by_kind.items(), key=lambda item: (-len(item[1]), item[0]))
         return ", ".join(f"{len(entries)} {kind} ({entries[0].name})" for kind, entries in ordered)

@@ -24,8 +24,17 @@ VIDEO_SUFFIXES = (
     ".qt", ".divx", ".dv", ".y4m", ".ivf", ".mjpeg", ".mjpg", ".rm", ".rmvb", ".h264", ".264", ".h265", ".265", ".hevc",
 )  # fmt: skip
 """Suffixes by which a clip is recognised among other files; a clip that is named may have any suffix."""
+_OF_SYSTEMS = frozenset(
+    ("@eadir", "#recycle", "#snapshot", "$recycle.bin", "system volume information", "__macosx", "lost+found")
+)
+"""Folders that file servers and systems keep among the user's own: thumbnails, deleted files, other versions."""
 _MARK = "#t="
 _SECONDS = re.compile(r"[0-9]+(?:\.[0-9]*)?|\.[0-9]+")
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is none of the user's own: hidden, or kept by a file server or a system."""
+    return name.startswith(".") or name.lower() in _OF_SYSTEMS
 
 
 def is_image_path(item: Any) -> bool:

@@ -301,7 +301,7 @@ def test_parts_of_clips(tmp_path: Path) -> None:
 
 
 def test_the_tree_is_walked_once(tmp_path: Path) -> None:
-    for name in ("a/one", "b/.hidden/one", ".hound/one"):
+    for name in ("a/one", "b/.hidden/one", ".hound/one", "b/@eaDir/one", "#recycle/one", "$RECYCLE.BIN/one"):
         (tmp_path / name).mkdir(parents=True)
     index = index_paths(tmp_path, ["one", "two"])
     assert index.paths == {"one": ["a/one"]}

@@ -100,6 +100,21 @@ def test_files_folders_and_parts(clips: Path) -> None:
     assert image.kind == "image"
 
 
+def test_folders_of_file_servers_are_no_clips(clips: Path, tmp_path: Path) -> None:
+    for path in (
+        "a.mp4",
+        "@eaDir/a.mp4/SCREENSHOT.jpg",
+        "$RECYCLE.BIN/$R1.MP4",
+        "sub/#recycle/b.mp4",
+        "__MACOSX/c.mp4",
+    ):
+        (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / path).write_bytes((clips / "a.mp4").read_bytes())
+    found, remarks = list_clips([str(tmp_path)], None)
+    assert [Path(clip.id).name for clip in found] == ["a.mp4"]
+    assert "4 hidden" in remarks[0]
+
+
 def test_what_a_folder_has_besides_clips_is_named(clips: Path, tmp_path: Path) -> None:
     names = ("one.m2ts", "two.OGM", "three.vob", "four.mxf", "five.asf", "six.h264")
     folder = tmp_path / "in"
