@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -40,6 +41,15 @@ from hound_plugin.records.media_identity import media_digest
 
 FORMATTING = "hound"
 _LAYOUT = 2  # of the cached rows; raise it when they change
+_SPLITS = {
+    split: re.compile(rf"(?:^|[-._ ])(?:{words})(?=$|[-._ 0-9])", re.IGNORECASE)
+    for split, words in {
+        "train": "train|training",
+        "validation": "validation|valid|val|dev",
+        "test": "test|testing|eval|evaluation|held[-_]?out",
+    }.items()
+}
+"""How names of files say their split: as on the hub, and as `hound corpus convert --split` writes them."""
 _TYPED = ("json", "parquet", "arrow", "text")  # builders of local files that are no tables of text
 _OTHER_ARCHIVES = (".zip", ".xz", ".bz2", ".zst", ".lz4", ".tar", ".7z")
 
@@ -131,6 +141,7 @@ def load_dataset(original: Callable[..., Any], **options: Any) -> Any:
 def _load(original: Callable[..., Any], request: Request, options: dict[str, Any]) -> Any:
     if isinstance(options.get("data_files"), list):
         options["data_files"] = sorted(options["data_files"])  # `os.listdir` has no order
+        _check_splits(request, options["data_files"])
     try:
         if request.as_text or options["path"] not in _TYPED:
             builder = _text_builder(options)
@@ -145,6 +156,27 @@ def _load(original: Callable[..., Any], request: Request, options: dict[str, Any
         if explained:
             raise explained from None
         raise
+
+
+def _check_splits(request: Request, files: list[str]) -> None:
+    """Refuse a folder with the files of several splits, all of which the host would read as one.
+
+    Raises:
+        DataError: it has them.
+    """
+    found: dict[str, str] = {}
+    for file in files:
+        name = os.path.basename(file)
+        named = {split for split, pattern in _SPLITS.items() if pattern.search(name)}
+        if len(named) == 1:
+            found.setdefault(named.pop(), name)
+    if len(found) > 1:
+        splits = [split for split in _SPLITS if split in found]
+        raise DataError(
+            f"dataset {str(request.attr)!r}: expected files of one split in its folder, found {' and '.join(splits)} "
+            f"({', '.join(found[split] for split in splits)}), and the host would read them as one. Move each split "
+            "into a folder of its own, and name the one that is meant in dataset_info.json."
+        )
 
 
 def _cached_by_content(options: dict[str, Any]) -> dict[str, Any]:

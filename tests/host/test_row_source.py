@@ -606,6 +606,32 @@ def test_files_of_a_folder_that_differ_are_named(change: Row, message: str, work
     assert len(host.load("sft", "mine", preprocessing_num_workers=workers)) == 2
 
 
+@pytest.mark.parametrize(
+    ("names", "found"),
+    [
+        (("train-00000-of-00001.jsonl", "test-00000-of-00001.jsonl"), "train and test"),
+        (("ours.train.jsonl", "ours.heldout.jsonl"), "train and test"),
+        (("my_val.jsonl", "my_training_2.jsonl"), "train and validation"),
+        (("train-00000-of-00002.jsonl", "train-00001-of-00002.jsonl"), ""),
+        (("part_1.jsonl", "train_test.jsonl"), ""),
+        (("trains.jsonl", "contest.jsonl", "devices.jsonl"), ""),
+    ],
+    ids=str,
+)
+def test_a_folder_with_several_splits_is_refused(names: tuple[str, ...], found: str, host: Host) -> None:
+    folder = host.folder / "data" / "rows"
+    folder.mkdir(parents=True)
+    for number, name in enumerate(names):
+        row = {"video": "clip_short", "conversations": talk("What?", f"It is {number}.")}
+        (folder / name).write_text(json.dumps(row) + "\n")
+    register(host, file_name="rows", formatting="hound")
+    if not found:
+        assert len(host.load("sft", "mine")) == len(names)
+        return
+    with pytest.raises(DataError, match=rf"files of one split in its folder, found {found} \("):
+        host.load("sft", "mine")
+
+
 def test_right_entries_of_the_host_s_formats_pass(host: Host) -> None:
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
     columns = {"messages": "messages", "videos": "video"}
