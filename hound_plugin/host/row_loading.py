@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import json
 import os
 import re
@@ -185,7 +186,15 @@ def _cached_by_content(options: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(files, list) or not all(os.path.isfile(file) for file in files):
         return options
     cache = options.get("cache_dir") or str(datasets.config.HF_DATASETS_CACHE)
-    return {**options, "cache_dir": os.path.join(cache, f"content-{media_digest(files)[:16]}")}
+    cache = os.path.join(cache, f"content-{media_digest(files)[:16]}")
+    return {**options, "data_files": _literal(files), "cache_dir": cache}
+
+
+def _literal(files: Any) -> Any:
+    """Local files by their own names: `datasets` takes names for patterns, ``data[1].json`` for ``data1.json``."""
+    if not isinstance(files, list):
+        return files
+    return [glob.escape(file) if os.path.isfile(file) else file for file in files]
 
 
 def read_cloud_json(original: Callable[..., Any], cloud_path: str) -> list[Any]:
@@ -203,8 +212,9 @@ def _text_builder(options: dict[str, Any]) -> Json | Csv | None:
     Raises:
         DataError: a table in an archive, or with settings of pandas that would change its cells.
     """
-    names = ("path", "name", "data_dir", "data_files", "cache_dir", "token")
-    builder = find_builder(**{name: options[name] for name in names if name in options})
+    names = ("path", "name", "data_dir", "cache_dir", "token")
+    chosen = {name: options[name] for name in names if name in options}
+    builder = find_builder(**chosen, data_files=_literal(options.get("data_files")))
     if not isinstance(builder, Json | Csv) or not builder.config.data_files:
         return None
     archives = [file for file in _all_files(builder) if file.lower().endswith(_OTHER_ARCHIVES)]

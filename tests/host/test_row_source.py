@@ -632,6 +632,26 @@ def test_a_folder_with_several_splits_is_refused(names: tuple[str, ...], found: 
         host.load("sft", "mine")
 
 
+@pytest.mark.parametrize("kind", ["jsonl", "csv", "parquet", "sharegpt", "streaming"])
+def test_a_name_of_a_file_is_no_pattern(kind: str, host: Host) -> None:
+    suffix = kind if kind in ("csv", "parquet") else "jsonl"
+    for name in (f"data[1].{suffix}", f"data1.{suffix}"):
+        row = {"video": ["clip_short"], "conversations": talk("What?", f"It is {name}.")}
+        path = host.folder / "data" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if kind == "csv":
+            path.write_text(f"video,question,answer\nclip_short,<video>What?,It is {name}.\n")
+        elif kind == "parquet":
+            pq.write_table(pa.Table.from_pylist([row]), path)
+        else:
+            path.write_text(json.dumps(row) + "\n")
+    register(host, file_name=f"data[1].{suffix}", **(SHARE if kind == "sharegpt" else {"formatting": "hound"}))
+    streamed = {"streaming": True, "max_steps": 1} if kind == "streaming" else {}
+    rows = host.load("sft", "mine", **streamed)
+    texts = [host.tokenizer.decode([token for token in row["labels"] if token >= 0]) for row in rows]
+    assert texts == [f"It is data[1].{suffix}.</s>"]
+
+
 def test_right_entries_of_the_host_s_formats_pass(host: Host) -> None:
     tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
     columns = {"messages": "messages", "videos": "video"}
