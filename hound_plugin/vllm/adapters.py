@@ -2,15 +2,16 @@
 
 vLLM adapts the linear layers of the language model's blocks. It compares no more than the last part of a layer's name,
 so that a tower's ``q_proj`` passes as the language model's and is then left out; nor does it know of the model that one
-was trained on, of the adapters below it, or of a system prompt that belongs to it.
+was trained on, of the adapters below it, or of a system prompt and frames that belong to it.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
+import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from vllm.lora.utils import get_adapter_absolute_path
@@ -27,17 +28,20 @@ _APPLIED = re.compile(r"(base_model\.model\.)?model\.(language_model\.)?layers\.
 _PARTS = ("image_tower", "video_tower", "multi_modal_projector", "mm_projector", "embed_tokens", "lm_head")
 
 
-def check_adapter(folder: str, system: str | None, base: str | None = None) -> None:
+def check_adapter(
+    folder: str, system: str | None, base: str | None = None, frames: Mapping[str, Any] | None = None
+) -> None:
     """Refuse an adapter of which vLLM would leave something out, or that belongs to another model.
 
     Args:
         folder: of the adapter.
         system: the system prompt of the model that is served; None: prompts have the adapter's own.
         base: folder of the model that is served; None: it was compared already, or has no weights to compare.
+        frames: ``num_frames`` and ``frame_sampling`` of the server; None: clips are shown as the adapter's were.
 
     Raises:
         CheckpointError: the adapter changes more than the blocks of the language model, was trained on another model,
-            on top of another adapter or with another system prompt, or is damaged.
+            on top of another adapter, with another system prompt or other frames, or is damaged.
     """
     check_whole(folder)
     if base is not None:
@@ -55,14 +59,20 @@ def check_adapter(folder: str, system: str | None, base: str | None = None) -> N
             f"Expected an adapter of the language model's layers in {folder}: vLLM applies no other, and "
             f"{len(others)} of its {len(names)} tensors are elsewhere ({_parts(others)}). {_INSTEAD}"
         )
-    if system is None:
-        return
-    own = saved_settings(folder).get("system", system)
-    if own != system:
+    saved = saved_settings(folder)
+    own = saved.get("system", system)
+    if system is not None and own != system:
         raise CheckpointError(
             f"The adapter {folder} was trained with the system prompt {own!r}, and the model that is served has "
             f"{system!r}, which vLLM would put before every question. {_INSTEAD}"
         )
+    for name, value in (frames or {}).items():
+        trained = saved["video_processor"].get(name, value)
+        if trained != value:
+            raise CheckpointError(
+                f"The adapter {folder} was trained with `{name}: {trained}`, and the server has {value!r} "
+                f"for all that it serves. Serve both with --mm-processor-kwargs '{json.dumps({name: trained})}'. {_OR}"
+            )
 
 
 def _check_named_base(folder: str, base: str) -> None:
@@ -77,6 +87,7 @@ def _check_named_base(folder: str, base: str) -> None:
 _INSTEAD = (
     "Merge it into the model (`llamafactory-cli export`) and use that, or `backend: model`, which applies all of it."
 )
+_OR = "Or merge it into the model (`llamafactory-cli export`) and serve that."
 
 
 def refuse_partial_adapters() -> None:
@@ -93,10 +104,11 @@ def refuse_partial_adapters() -> None:
     def checked(self: Any, lora_request: Any) -> Any:
         system_of = getattr(self._adapter_manager.model, "system_of_adapters", None)
         if system_of is not None:
-            base = self._adapter_manager.model.base_of_adapters
+            model = self._adapter_manager.model
             with contextlib.suppress(FileNotFoundError):  # vLLM's own words follow
                 folder = get_adapter_absolute_path(lora_request.lora_path)
-                check_adapter(folder, system_of(lora_request.lora_name), base)
+                name = lora_request.lora_name
+                check_adapter(folder, system_of(name), model.base_of_adapters, model.frames_of_adapters(name))
         return load(self, lora_request)
 
     checked.checks_adapters = True  # type: ignore[attr-defined]

@@ -28,6 +28,7 @@ from hound_plugin.model.configuration import LlavaHoundConfig
 from hound_plugin.model.key_mapping import KEY_TABLE
 from hound_plugin.model.projector import build_projector
 from hound_plugin.model.vision import LlavaHoundTower
+from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import IMAGE_TOKEN, SYSTEM, VIDEO_TOKEN
 from hound_plugin.processing.saved_settings import saved_settings
 from hound_plugin.vllm.adapters import WITH_ITS_SYSTEM, refuse_partial_adapters
@@ -98,6 +99,8 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
         if os.path.isdir(self._name):
             check_files(self._name, with_tokenizer=False)
         self._revision = vllm_config.model_config.revision
+        media = vllm_config.model_config.multimodal_config
+        self._media_settings = dict((media and media.mm_processor_kwargs) or {})
         self._is_quantised = hasattr(vllm_config.model_config.hf_config, "quantization_config")
         self._is_loaded = False
         self._answer_vocab_size: int = config.answer_vocab_size  # set by the plugin
@@ -191,6 +194,18 @@ class LlavaHoundForVllm(nn.Module, SupportsMultiModal, SupportsLoRA, SupportsPP)
             return None
         system: str = saved_settings(self._name, revision=self._revision).get("system", SYSTEM)
         return system
+
+    def frames_of_adapters(self, name: str) -> dict[str, Any] | None:
+        """Number and choice of the frames that are shown to an adapter; None: its own.
+
+        Args:
+            name: of the request for the adapter.
+        """
+        if name == WITH_ITS_SYSTEM:
+            return None
+        processor = LlavaHoundProcessor.from_pretrained(self._name, revision=self._revision)
+        usual = {"num_frames": processor.num_frames, "frame_sampling": processor.frame_sampling}
+        return usual | {key: value for key, value in self._media_settings.items() if key in usual}
 
     @property
     def base_of_adapters(self) -> str | None:

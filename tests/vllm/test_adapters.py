@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.adapters import chain_of
 from hound_plugin.model.weights_identity import weights_of
+from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import SYSTEM
 from hound_plugin.vllm.adapters import check_adapter
 from tests.vllm.conftest import Demo
@@ -102,6 +103,22 @@ def test_what_else_vllm_would_leave_out(
     change(folder)
     with pytest.raises(CheckpointError, match=reason):
         check_adapter(str(folder), SYSTEM)
+
+
+def test_frames_that_an_adapter_was_not_trained_with(demo: Demo, tmp_path: Path) -> None:
+    folder = adapter_on(demo.model, tmp_path / "adapter")
+    processor = LlavaHoundProcessor.from_pretrained(str(demo.model))
+    served = {"num_frames": processor.num_frames, "frame_sampling": "uniform"}
+    check_adapter(str(folder), SYSTEM, None, served)
+    processor.num_frames, processor.frame_sampling = 16, "fps"
+    processor.save_pretrained(folder)
+    check_adapter(str(folder), SYSTEM, None, {"num_frames": 16, "frame_sampling": "fps"})
+    with pytest.raises(
+        CheckpointError, match=r"`num_frames: 16`, .* has 8 .*--mm-processor-kwargs '\{\"num_frames\": 16"
+    ):
+        check_adapter(str(folder), SYSTEM, None, served)
+    with pytest.raises(CheckpointError, match=r"`frame_sampling: fps`, .* has 'uniform'"):
+        check_adapter(str(folder), SYSTEM, None, {**served, "num_frames": 16})
 
 
 def _elsewhere(demo: Demo, folder: Path, name: str | None = None) -> Path:
