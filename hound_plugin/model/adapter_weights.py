@@ -13,8 +13,12 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from hound_plugin.errors import CheckpointError, damage_named
 from hound_plugin.model.checkpoint import read_tensors
+from hound_plugin.model.checkpoint_files import weight_files
+from hound_plugin.model.key_mapping import to_ours
 
 _FILES = ("adapter_model.safetensors", "adapter_model.bin", "adapter_model.pt")
 _PREFIX = "base_model.model."
@@ -91,6 +95,31 @@ def applied_whole(adapters: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
                 f"{len(missing)} tensors are missing ({_listed(missing)}). It is incomplete, or its tensors have other "
                 "names: copy or download it again."
             ) from None
+
+
+def same_model(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
+    """Whether two folders have the same projector and language model, in whatever layout and files.
+
+    By the first row of each tensor. Towers do not count: a checkpoint in the original layout may have none.
+
+    Raises:
+        CheckpointError: a checkpoint is damaged.
+    """
+    with contextlib.ExitStack() as stack:
+        one, two = (_without_towers(folder, stack) for folder in (first, second))
+        return one.keys() == two.keys() and all(_begin_alike(one[name][:1], two[name][:1]) for name in one)
+
+
+def _begin_alike(one: torch.Tensor, two: torch.Tensor) -> bool:
+    return one.dtype == two.dtype and torch.equal(one, two)
+
+
+def _without_towers(folder: str | os.PathLike[str], stack: contextlib.ExitStack) -> dict[str, Any]:
+    """Tensors by our names, lazily read."""
+    stored = read_tensors([str(file) for file in weight_files(Path(folder))], stack)
+    is_ours = any(name.startswith("model.language_model.") for name in stored)
+    names = {name: name for name in stored} if is_ours else to_ours(list(stored))
+    return {ours: stored[name] for name, ours in names.items() if "_tower." not in ours}
 
 
 def _listed(names: list[str]) -> str:

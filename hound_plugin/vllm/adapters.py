@@ -18,7 +18,7 @@ from vllm.lora.utils import get_adapter_absolute_path
 from vllm.lora.worker_manager import WorkerLoRAManager
 
 from hound_plugin.errors import CheckpointError
-from hound_plugin.model.adapter_weights import tensor_names
+from hound_plugin.model.adapter_weights import same_model, tensor_names
 from hound_plugin.model.adapters import adapters_below, check_base, check_whole, other_base
 from hound_plugin.processing.saved_settings import saved_settings
 
@@ -77,7 +77,7 @@ def check_adapter(
 
 def _check_named_base(folder: str, base: str) -> None:
     other = other_base(folder, base)
-    if other is not None:
+    if other is not None and not same_model(other, base):  # one may be in the original layout
         raise CheckpointError(
             f"The adapter {folder} was trained on {other}, and the model that is served is {base}, whose weights "
             f"differ. Serve {other}, or train the adapter on {base}."

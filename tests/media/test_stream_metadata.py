@@ -69,7 +69,7 @@ def test_a_turn_that_the_stream_states_once_holds_for_all_that_follows(degrees: 
             expected = [np.rot90(stored[number], TURNS[degrees]) for number in clip.indices]
             assert np.array_equal(clip.frames, expected)
         if importlib.util.find_spec("decord"):
-            with pytest.raises(MediaDecodeError, match="can only be numbered by decoding"):
+            with pytest.raises(MediaDecodeError, match=r"can only be numbered by decoding|turned outside of MP4"):
                 read_clip(path, num_frames=5, decoder="decord")
 
 

@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 
 from hound_plugin.errors import CheckpointError
 from hound_plugin.model.adapters import chain_of
+from hound_plugin.model.checkpoint_conversion import convert
 from hound_plugin.model.weights_identity import weights_of
 from hound_plugin.processing.processor import LlavaHoundProcessor
 from hound_plugin.processing.prompt import SYSTEM
@@ -131,7 +132,10 @@ def _elsewhere(demo: Demo, folder: Path, name: str | None = None) -> Path:
     return folder
 
 
-@pytest.mark.parametrize("name", ["lm_head.weight", "model.language_model.layers.0.mlp.up_proj.weight"])
+@pytest.mark.parametrize(
+    "name",
+    ["lm_head.weight", "model.language_model.layers.0.mlp.up_proj.weight", "model.multi_modal_projector.0.bias"],
+)
 def test_an_adapter_of_another_model(name: str, demo: Demo, tmp_path: Path) -> None:
     folder = adapter_on(demo.model, tmp_path / "adapter")
     for same in (demo.model, _elsewhere(demo, tmp_path / "same")):
@@ -139,6 +143,8 @@ def test_an_adapter_of_another_model(name: str, demo: Demo, tmp_path: Path) -> N
     other = _elsewhere(demo, tmp_path / "other", name)
     with pytest.raises(CheckpointError, match=f"was trained on {demo.model}, and the model that is served is {other}"):
         check_adapter(str(folder), SYSTEM, str(other))
+    convert(str(demo.model), tmp_path / "old", to="original", tokenizer=str(demo.folder / "tokenizer"), progress=False)
+    check_adapter(str(folder), SYSTEM, str(tmp_path / "old"))  # the same weights in other files
     gone = adapter_on(tmp_path / "gone", tmp_path / "moved")  # only the note of the training tells
     check_adapter(str(gone), SYSTEM, str(other))
     (gone / "hound_run.json").write_text(json.dumps({"base_weights": weights_of(demo.model)}))
