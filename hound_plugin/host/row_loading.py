@@ -50,7 +50,7 @@ _SPLITS = {
         "test": "test|testing|eval|evaluation|held[-_]?out",
     }.items()
 }
-"""How names of files say their split: as on the hub, and as `hound corpus convert --split` writes them."""
+"""How names of files say their split: as on the hub, and as converting with `--split` writes them."""
 _TYPED = ("json", "parquet", "arrow", "text")  # builders of local files that are no tables of text
 _OTHER_ARCHIVES = (".zip", ".xz", ".bz2", ".zst", ".lz4", ".tar", ".7z")
 
