@@ -21,6 +21,8 @@ _HUB_CODE = {
 """Options of decoding that transformers loads as code from the hub, and their names; 0 and 1 switch them off."""
 _NEVER = {
     "assistant_early_exit": "its first layers alone are no model of their own. Use `prompt_lookup_num_tokens`",
+    "use_mtp": "it has no heads that predict several tokens. Use `prompt_lookup_num_tokens`",
+    "speculation_type": "it is for assistants of another kind. Use `prompt_lookup_num_tokens`",
     "token_healing": "it encodes the prompt again, without the visual tokens. Leave it out",
 }
 _WITHOUT_MEDIA = {

@@ -19,6 +19,11 @@ LONG = str(ROOT / "media" / "clip_long.mp4")
 NEW = 20
 BEAMS = {"num_beams": 2}
 
+
+def _is_known(name: str) -> bool:
+    return hasattr(GenerationConfig(), name)
+
+
 # The answer is that of greedy decoding.
 SAME: dict[str, dict[str, Any]] = {
     "prompt_lookup_num_tokens": {"prompt_lookup_num_tokens": 3},
@@ -32,6 +37,11 @@ SAME: dict[str, dict[str, Any]] = {
     "max_time": {"max_time": 1000.0},
     "num_return_sequences": {"num_return_sequences": 1},
     "disable_compile": {"disable_compile": True},
+    **(
+        {"max_cache_len": {"cache_implementation": "static", "max_cache_len": 8192}}
+        if _is_known("max_cache_len")
+        else {}
+    ),
     **{
         f"cache_implementation {name}": {"cache_implementation": name}
         for name in ALL_CACHE_IMPLEMENTATIONS
@@ -67,6 +77,8 @@ OTHER: dict[str, dict[str, Any]] = {
 REFUSED: dict[str, dict[str, Any]] = {
     "assistant_model": {"assistant_model": None},  # made in the test
     "assistant_early_exit": {"assistant_early_exit": 1},
+    "use_mtp": {"use_mtp": True},
+    "speculation_type": {"speculation_type": "dflash"},
     "token_healing": {"token_healing": True},
     "prefill_chunk_size": {"prefill_chunk_size": 16},
     "penalty_alpha": {"penalty_alpha": 0.6, "top_k": 4},
@@ -83,7 +95,8 @@ REFUSED: dict[str, dict[str, Any]] = {
 }
 # What these say is in others' rows, is only about an assistant or encoder, or does not change how tokens are chosen.
 NOT_WAYS = {
-    "assistant_confidence_threshold", "assistant_lookbehind", "bos_token_id", "cache_config", "compile_config",
+    "assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind", "bos_token_id", "cache_config",
+    "compile_config",
     "continuous_batching_config", "decoder_start_token_id", "diversity_penalty", "do_sample", "eos_token_id",
     "is_assistant", "max_length", "max_new_tokens", "num_assistant_tokens", "num_assistant_tokens_schedule",
     "output_attentions", "output_hidden_states", "output_logits", "output_scores", "pad_token_id",
