@@ -96,10 +96,11 @@ REFUSED: dict[str, dict[str, Any]] = {
 # What these say is in others' rows, is only about an assistant or encoder, or does not change how tokens are chosen.
 NOT_WAYS = {
     "assistant_confidence_threshold", "assistant_ensemble_weight", "assistant_lookbehind", "bos_token_id",
-    "cache_config", "compile_config", "continuous_batching_config", "decoder_start_token_id", "diversity_penalty", "do_sample", "eos_token_id",
-    "is_assistant", "max_length", "max_new_tokens", "num_assistant_tokens", "num_assistant_tokens_schedule",
-    "output_attentions", "output_hidden_states", "output_logits", "output_scores", "pad_token_id",
-    "return_dict_in_generate", "target_lookbehind", "transformers_version", "cache_implementation",
+    "cache_config", "cache_implementation", "compile_config", "continuous_batching_config",
+    "decoder_start_token_id", "diversity_penalty", "do_sample", "eos_token_id", "is_assistant", "max_length",
+    "max_new_tokens", "num_assistant_tokens", "num_assistant_tokens_schedule", "output_attentions",
+    "output_hidden_states", "output_logits", "output_scores", "pad_token_id", "return_dict_in_generate",
+    "target_lookbehind", "transformers_version",
 }  # fmt: skip
 
 
