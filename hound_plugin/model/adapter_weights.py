@@ -98,28 +98,29 @@ def applied_whole(adapters: Iterable[str | os.PathLike[str]]) -> Iterator[None]:
 
 
 def same_model(first: str | os.PathLike[str], second: str | os.PathLike[str]) -> bool:
-    """Whether two folders have the same projector and language model, in whatever layout and files.
+    """Whether two folders have the same model, in whatever layout and files: by the first row of each tensor.
 
-    By the first row of each tensor. Towers do not count: a checkpoint in the original layout may have none.
+    Towers count if both are in our layout: a checkpoint in the original one may have none, or rounded copies.
 
     Raises:
         CheckpointError: a checkpoint is damaged.
     """
     with contextlib.ExitStack() as stack:
-        one, two = (_without_towers(folder, stack) for folder in (first, second))
-        return one.keys() == two.keys() and all(_begin_alike(one[name][:1], two[name][:1]) for name in one)
+        (one, one_is_ours), (two, two_is_ours) = (_tensors(folder, stack) for folder in (first, second))
+        names = {name for name in {*one, *two} if (one_is_ours and two_is_ours) or "_tower." not in name}
+        return names <= one.keys() & two.keys() and all(_begin_alike(one[name][:1], two[name][:1]) for name in names)
 
 
 def _begin_alike(one: torch.Tensor, two: torch.Tensor) -> bool:
     return one.dtype == two.dtype and torch.equal(one, two)
 
 
-def _without_towers(folder: str | os.PathLike[str], stack: contextlib.ExitStack) -> dict[str, Any]:
-    """Tensors by our names, lazily read."""
+def _tensors(folder: str | os.PathLike[str], stack: contextlib.ExitStack) -> tuple[dict[str, Any], bool]:
+    """Tensors by our names, lazily read, and whether they are stored in our layout."""
     stored = read_tensors([str(file) for file in weight_files(Path(folder))], stack)
     is_ours = any(name.startswith("model.language_model.") for name in stored)
     names = {name: name for name in stored} if is_ours else to_ours(list(stored))
-    return {ours: stored[name] for name, ours in names.items() if "_tower." not in ours}
+    return {ours: stored[name] for name, ours in names.items()}, is_ours
 
 
 def _listed(names: list[str]) -> str:

@@ -80,10 +80,6 @@ NEUTRAL = frozenset(
     )
 )  # fmt: skip
 """Provenance and scores: kept when a row is rewritten, without effect on training."""
-INSTEAD_OF_MEDIA = ("url", "link", "image_id", "metadata", "meta", "info")
-"""Of these, what may name the clip or image of a row without one; of the last three, if they hold a field of media."""
-INSTEAD_OF_PART = "timestamp"
-"""May be a part of the clip where it is a list."""
 NEUTRAL_ENDS = ("_score", "_scores", "_candidate", "_model", "_fingerprint", "_source", "_reason", "_judge", "_rating")
 IN_MESSAGES = frozenset(("from", "role", "value", "content", "name", "id", "type"))
 
@@ -91,23 +87,6 @@ IN_MESSAGES = frozenset(("from", "role", "value", "content", "name", "id", "type
 def is_neutral(name: str) -> bool:
     """Whether a field is known and has no effect on training."""
     return name in NEUTRAL or name.endswith(NEUTRAL_ENDS)
-
-
-def unread_here(row: Mapping[str, Any], has_media: bool) -> list[str]:
-    """Neutral fields that may say what the row lacks, its clip or image or a part of it: they count as unread."""
-    if not has_media:
-        names = {*VIDEOS, *IMAGES, *LAST_VIDEOS}
-        return [
-            name
-            for name in INSTEAD_OF_MEDIA
-            if row.get(name) not in (None, "", [], {})
-            and (name in INSTEAD_OF_MEDIA[:3] or (isinstance(row[name], Mapping) and names & set(row[name])))
-        ]
-    has_start, has_end = first_name(row, STARTS), first_name(row, ENDS)
-    found = ["duration"] if has_start and not has_end and row.get("duration") is not None else []
-    stamp = row.get(INSTEAD_OF_PART)
-    is_span = isinstance(stamp, list | tuple) or (isinstance(stamp, str) and stamp.lstrip().startswith("["))
-    return found + [INSTEAD_OF_PART] * (is_span and not has_start and not has_end)
 
 
 def first(row: Mapping[str, Any], names: tuple[str, ...]) -> Any:

@@ -22,7 +22,7 @@ from hound_plugin.records.options import answer_with_text, check_options, read_o
 from hound_plugin.records.pairs import Pair, read_pair
 from hound_plugin.records.placeholders import IMAGE_TOKEN, VIDEO_TOKEN, token_of
 from hound_plugin.records.record import Findings, Media, Parsed, Record, Turn, Words, naming_unknown, shown
-from hound_plugin.records.unread_fields import check_unread
+from hound_plugin.records.unread_fields import check_unread, unread_here
 
 GREETING = "an assistant's greeting before the first question is left out, as in the original"
 OTHER_TOKEN = {
@@ -68,7 +68,7 @@ def parse(row: Mapping[str, Any]) -> Parsed:
     check_options(options, pair.turns, fields.first_name(row, fields.OPTIONS), findings)
     media = _with_inline(media, conversation.inline, findings) or read_last_media(row, findings)
     media = with_parts(media, row, findings)
-    findings.unknown += fields.unread_here(row, bool(media))
+    findings.unknown += unread_here(row, bool(media))
     turns = _without_greeting(pair.turns, findings)
     turns = _own_placeholders(turns, media, findings)
     _note_repeated(turns, media, findings)

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
+from hound_plugin.records import fields
 from hound_plugin.records.media_paths import IMAGE_SUFFIXES, VIDEO_SUFFIXES
 from hound_plugin.records.record import Findings, Media, Turn, Words
 
@@ -22,6 +23,28 @@ _ONE_OF_SEVERAL = re.compile(r"(a|ans|answer|option|opt|choice|candidate)[\s_-]*
 _SEVERAL = frozenset(("option", "choice", "alternatives", "answer_choices", "answer_options", "multiple_choice"))
 _LABEL = re.compile(r"\s*\(?(?:[A-Ja-j]|\d{1,2}(?:\.0)?)\s*[.):]?\s*")
 """An answer that says which choice is right, and nothing else."""
+
+_INSTEAD_OF_MEDIA = ("url", "link", "image_id", "metadata", "meta", "info")
+"""Of neutral fields, what may name the clip or image of a row that lacks it; the last three only if they hold media."""
+_INSTEAD_OF_PART = "timestamp"
+"""May be a part of the clip where it is a list."""
+
+
+def unread_here(row: Mapping[str, Any], has_media: bool) -> list[str]:
+    """Neutral fields that may say what the row lacks, its clip or image or a part of it: they count as unread."""
+    if not has_media:
+        names = {*fields.VIDEOS, *fields.IMAGES, *fields.LAST_VIDEOS}
+        return [
+            name
+            for name in _INSTEAD_OF_MEDIA
+            if row.get(name) not in (None, "", [], {})
+            and (name in _INSTEAD_OF_MEDIA[:3] or (isinstance(row[name], Mapping) and names & set(row[name])))
+        ]
+    has_start, has_end = fields.first_name(row, fields.STARTS), fields.first_name(row, fields.ENDS)
+    found = ["duration"] if has_start and not has_end and row.get("duration") is not None else []
+    stamp = row.get(_INSTEAD_OF_PART)
+    is_span = isinstance(stamp, list | tuple) or (isinstance(stamp, str) and stamp.lstrip().startswith("["))
+    return found + [_INSTEAD_OF_PART] * (is_span and not has_start and not has_end)
 
 
 def check_unread(

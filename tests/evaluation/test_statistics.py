@@ -254,7 +254,7 @@ def test_equal_scores_that_are_not_exact_have_a_whole_interval(score: float, cli
 
 
 def _wilson(share: float, count: int) -> list[float]:
-    """Wilson's interval of a share of so many independent answers, with Student's t."""
+    """Wilson's interval for a share of ``count`` independent answers, with Student's t."""
     from scipy.stats import t
 
     square = float(t.ppf(0.975, count - 1)) ** 2

@@ -74,13 +74,18 @@ def test_rows_whose_file_changed_since_are_refused(host: Host) -> None:
     assert len(load(host)) == 9
 
 
-def test_a_training_does_not_go_on_with_other_tokenised_rows(host: Host) -> None:
-    """The first start makes them, the second one reads them."""
-    output = host.folder / "out"
+def start_once(host: Host) -> None:
+    """A first start, which tokenises the rows and leaves a checkpoint."""
     load(host)
+    output = host.folder / "out"
     output.mkdir(exist_ok=True)
     checkpoints(output, {2: WHOLE})
     (output / "checkpoint-2" / "hound_run.json").write_text(json.dumps(settings_state.run()))
+
+
+def test_a_training_does_not_go_on_with_other_tokenised_rows(host: Host) -> None:
+    """The first start makes them, the second one reads them."""
+    start_once(host)
     assert set(settings_state.run()["rows"]) == {"mine", "tokenized_path"}
     assert len(load(host)) == 9
     shutil.rmtree(host.folder / "tokens")
@@ -95,11 +100,7 @@ def test_a_training_does_not_go_on_with_other_tokenised_rows(host: Host) -> None
 
 
 def test_the_same_rows_tokenised_again_are_the_same(host: Host) -> None:
-    output = host.folder / "out"
-    load(host)
-    output.mkdir(exist_ok=True)
-    checkpoints(output, {2: WHOLE})
-    (output / "checkpoint-2" / "hound_run.json").write_text(json.dumps(settings_state.run()))
+    start_once(host)
     shutil.rmtree(host.folder / "tokens")
     load(host)
     assert len(load(host)) == 9

@@ -134,7 +134,12 @@ def _elsewhere(demo: Demo, folder: Path, name: str | None = None) -> Path:
 
 @pytest.mark.parametrize(
     "name",
-    ["lm_head.weight", "model.language_model.layers.0.mlp.up_proj.weight", "model.multi_modal_projector.0.bias"],
+    [
+        "lm_head.weight",
+        "model.language_model.layers.0.mlp.up_proj.weight",
+        "model.multi_modal_projector.0.bias",
+        "model.video_tower.encoder.layers.0.mlp.fc1.bias",
+    ],
 )
 def test_an_adapter_of_another_model(name: str, demo: Demo, tmp_path: Path) -> None:
     folder = adapter_on(demo.model, tmp_path / "adapter")
